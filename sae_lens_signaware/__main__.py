@@ -1,0 +1,3 @@
+from sae_lens_signaware.cli import main
+
+main()

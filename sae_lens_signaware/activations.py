@@ -1,0 +1,212 @@
+"""Every activation formula of the package, as pure functions. Nothing else defines one.
+
+Shapes: ``pi`` and ``hidden_pre`` are (..., d_sae) pre-activations. ``threshold``, ``r_mag`` and
+``b_mag`` are (P, d_sae): P = 1 where both sides of a latent share one row, P = 2 where row 0
+belongs to the + side and row 1 to the - side. Two rules serve both cases: the + side reads
+``row 0``, the - side ``row -1``; and since thresholds are >= 0, at most one side of a latent is
+open, so one evaluation at ``|pi|`` with the row that the sign selects computes both sides.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def select_side(pi: Tensor, param: Tensor) -> Tensor:
+    """Row 0 of ``param`` where ``pi > 0``, row -1 elsewhere.
+
+    Args:
+        pi: (..., d_sae) pre-activations.
+        param: (P, d_sae), P in {1, 2}.
+
+    Returns:
+        Broadcastable to ``pi``: (d_sae,) where P = 1, the shape of ``pi`` where P = 2.
+    """
+    if param.shape[0] == 1:
+        return param[0]
+    return torch.where(pi > 0, param[0], param[1])
+
+
+def _magnitude_and_sign(pi: Tensor, two_sided: bool) -> tuple[Tensor, Tensor | None]:
+    # One-sided: the - side never opens, so u is pi itself and no sign is needed.
+    return (pi.abs(), pi.sign()) if two_sided else (pi, None)
+
+
+def _rows(pi: Tensor, param: Tensor, two_sided: bool) -> Tensor:
+    return select_side(pi, param) if two_sided else param[0]
+
+
+def bi_jump_relu(
+    pi: Tensor, threshold: Tensor, r_mag: Tensor, b_mag: Tensor, two_sided: bool = True
+) -> Tensor:
+    """Bi-Jump-ReLU, the signed gated activation of ``sa_gsae`` (design section 2, after arXiv 2605.28149).
+
+    For each side s with u_+ = pi, u_- = -pi:
+        g_s = 1[u_s > threshold_s],  m_s = relu(exp(r_mag_s) * u_s + b_mag_s)
+        z = g_+ * m_+  -  g_- * m_-
+
+    The gate is hard: z passes a gradient to pi, r_mag and b_mag where it is open, and none to
+    threshold (the soft threshold of :func:`soft_threshold` trains that).
+
+    Args:
+        pi: (..., d_sae).
+        threshold, r_mag, b_mag: (P, d_sae) each; P may differ between them.
+        two_sided: False keeps the - side shut.
+
+    Returns:
+        z, the shape of ``pi``, signed.
+    """
+    u, sign = _magnitude_and_sign(pi, two_sided)
+    m = torch.relu(_rows(pi, r_mag, two_sided).exp() * u + _rows(pi, b_mag, two_sided))
+    z = m * (u > _rows(pi, threshold, two_sided))
+    return z if sign is None else z * sign
+
+
+def soft_threshold(pi: Tensor, threshold: Tensor, two_sided: bool = True) -> Tensor:
+    """Two-sided soft threshold, the gate path of ``sa_gsae``'s training (design section 2).
+
+    v = relu(pi - threshold_+) - relu(-pi - threshold_-)
+
+    v is nonzero exactly where the gate of :func:`bi_jump_relu` is open.
+
+    Args:
+        pi: (..., d_sae).
+        threshold: (P, d_sae), >= 0.
+        two_sided: False drops the second term.
+
+    Returns:
+        v, the shape of ``pi``, signed.
+    """
+    u, sign = _magnitude_and_sign(pi, two_sided)
+    v = torch.relu(u - _rows(pi, threshold, two_sided))
+    return v if sign is None else v * sign
+
+
+def bi_jump_step(hidden_pre: Tensor, threshold: Tensor) -> Tensor:
+    """Hard two-sided JumpReLU without a gradient to the threshold, for inference (design section 3).
+
+    z = h * (1[h > threshold_+] + 1[h < -threshold_-])
+
+    Args:
+        hidden_pre: (..., d_sae), h.
+        threshold: (P, d_sae), >= 0.
+    """
+    return hidden_pre * (hidden_pre.abs() > select_side(hidden_pre, threshold))
+
+
+def rectangle(x: Tensor) -> Tensor:
+    """Rectangle kernel K of width 1: 1 on (-1/2, 1/2), else 0 (as in SAELens's ``jumprelu``)."""
+    return ((x > -0.5) & (x < 0.5)).to(x)
+
+
+def _side_kernels(h: Tensor, threshold: Tensor, bandwidth: float) -> tuple[Tensor, Tensor]:
+    # K_s = K((u_s - threshold_s) / bandwidth). Both are evaluated at every h: where a threshold
+    # lies within half a bandwidth of 0 a window reaches across 0, and either side counts there.
+    return (
+        rectangle((h - threshold[0]) / bandwidth),
+        rectangle((-h - threshold[-1]) / bandwidth),
+    )
+
+
+def _sum_to_rows(plus: Tensor, minus: Tensor, n_rows: int) -> Tensor:
+    """Sum per-element gradients of the two sides over the batch into (P, d_sae); tied rows get both."""
+    d_sae = plus.shape[-1]
+    plus = plus.reshape(-1, d_sae).sum(0)
+    minus = minus.reshape(-1, d_sae).sum(0)
+    return (plus + minus)[None] if n_rows == 1 else torch.stack([plus, minus])
+
+
+class _BiJumpReLUSTE(torch.autograd.Function):
+    @staticmethod
+    def forward(h: Tensor, threshold: Tensor, bandwidth: float, ste_to_input: bool) -> Tensor:
+        del bandwidth, ste_to_input
+        return bi_jump_step(h, threshold)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        del output
+        h, threshold, ctx.bandwidth, ctx.ste_to_input = inputs
+        ctx.save_for_backward(h, threshold)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        (grad,) = grad_outputs
+        h, threshold = ctx.saved_tensors
+        k_plus, k_minus = _side_kernels(h, threshold, ctx.bandwidth)
+        ste_plus = threshold[0] / ctx.bandwidth * k_plus * grad
+        ste_minus = threshold[-1] / ctx.bandwidth * k_minus * grad
+        grad_h = grad * (h.abs() > select_side(h, threshold))
+        if ctx.ste_to_input:
+            grad_h = grad_h + ste_plus + ste_minus
+        grad_threshold = _sum_to_rows(-ste_plus, ste_minus, threshold.shape[0])
+        return grad_h, grad_threshold, None, None
+
+
+class _BiStepSTE(torch.autograd.Function):
+    @staticmethod
+    def forward(h: Tensor, threshold: Tensor, bandwidth: float, ste_to_input: bool) -> Tensor:
+        del bandwidth, ste_to_input
+        return (h.abs() > select_side(h, threshold)).to(h)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        del output
+        h, threshold, ctx.bandwidth, ctx.ste_to_input = inputs
+        ctx.save_for_backward(h, threshold)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
+        (grad,) = grad_outputs
+        h, threshold = ctx.saved_tensors
+        k_plus, k_minus = _side_kernels(h, threshold, ctx.bandwidth)
+        ste_plus = k_plus * grad / ctx.bandwidth
+        ste_minus = k_minus * grad / ctx.bandwidth
+        grad_h = ste_plus - ste_minus if ctx.ste_to_input else None
+        grad_threshold = _sum_to_rows(-ste_plus, -ste_minus, threshold.shape[0])
+        return grad_h, grad_threshold, None, None
+
+
+def bi_jump_relu_ste(
+    hidden_pre: Tensor, threshold: Tensor, bandwidth: float, ste_to_input: bool = False
+) -> Tensor:
+    """:func:`bi_jump_step` with straight-through gradients (design section 3, after arXiv 2407.14435).
+
+    Rectangle kernel K of width 1, bandwidth e:
+        dz/dthreshold_+ = -(threshold_+ / e) K((h - threshold_+) / e)
+        dz/dthreshold_- = +(threshold_- / e) K((-h - threshold_-) / e)
+        dz/dh           = 1[open]  (+ (threshold_s / e) K_s for both s where ``ste_to_input``)
+    A tied row gets the sum of both sides.
+
+    Args:
+        hidden_pre: (..., d_sae), h.
+        threshold: (P, d_sae), >= 0, in the dtype of ``hidden_pre``.
+        bandwidth: e > 0, in units of h.
+        ste_to_input: whether the estimator also reaches h, as Anthropic's JumpReLU does.
+    """
+    out = _BiJumpReLUSTE.apply(hidden_pre, threshold, bandwidth, ste_to_input)
+    assert isinstance(out, Tensor)
+    return out
+
+
+def bi_step_ste(
+    hidden_pre: Tensor, threshold: Tensor, bandwidth: float, ste_to_input: bool = False
+) -> Tensor:
+    """Two-sided step, whose sum over latents is L0, with straight-through gradients (design section 3).
+
+    s = 1[h > threshold_+] + 1[h < -threshold_-]
+        ds/dthreshold_s = -(1 / e) K((u_s - threshold_s) / e),  u_+ = h, u_- = -h
+        ds/dh           = 0  (or (1 / e) (K_+ - K_-) where ``ste_to_input``)
+    A tied row gets the sum of both sides. Arguments as in :func:`bi_jump_relu_ste`.
+    """
+    out = _BiStepSTE.apply(hidden_pre, threshold, bandwidth, ste_to_input)
+    assert isinstance(out, Tensor)
+    return out
+
+
+def nearest_threshold_gap(hidden_pre: Tensor, threshold: Tensor) -> Tensor:
+    """How far a shut latent is from opening on its nearer side; 0 where it is open (ours).
+
+    relu(min(threshold_+ - h, threshold_- + h)), the shape of ``hidden_pre``.
+    """
+    return torch.relu(torch.minimum(threshold[0] - hidden_pre, threshold[-1] + hidden_pre))

@@ -1,0 +1,243 @@
+"""``bi_jumprelu``, a two-sided JumpReLU: configs, inference SAE, training SAE.
+
+After SAELens's ``jumprelu`` (arXiv 2407.14435), made two-sided; the two-sided formulas are ours
+(design section 3) and live in :mod:`sae_lens_signaware.activations`.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from sae_lens import SAE, SAEConfig, TrainingSAE, TrainingSAEConfig
+from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput
+from torch import Tensor, nn
+from typing_extensions import override
+
+from sae_lens_signaware.activations import (
+    bi_jump_relu_ste,
+    bi_jump_step,
+    bi_step_ste,
+    nearest_threshold_gap,
+)
+from sae_lens_signaware.base import (
+    FORMAT_VERSION,
+    SignedSAEMixin,
+    require,
+    validate_signed_config,
+)
+from sae_lens_signaware.training import (
+    SignedTrainingMixin,
+    parameter_histograms,
+    validate_training_config,
+)
+
+# Rows P of threshold by tying.
+ROWS = {"full": 1, "none": 2}
+SPARSITY_LOSS_MODES = ("step", "tanh", "quadratic")
+
+
+@dataclass
+class BiJumpReLUSAEConfig(SAEConfig):
+    """Configuration of the inference SAE.
+
+    Args:
+        polarity_tying: "full": both sides of a latent share one threshold; "none": one each. It fixes the shape of the weights.
+        format_version: format of cfg.json; leave as it is.
+    """
+
+    polarity_tying: Literal["full", "none"] = "full"
+    format_version: int = FORMAT_VERSION
+
+    @override
+    @classmethod
+    def architecture(cls) -> str:
+        return "bi_jumprelu"
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        validate_signed_config(self, ROWS)
+
+
+class _BiJumpReLU(SignedSAEMixin):
+    """Parameters and pre-activations of both SAEs. SAELens's base folds b_enc by itself."""
+
+    b_enc: nn.Parameter
+
+    def initialize_weights(self) -> None:
+        super().initialize_weights()  # type: ignore[misc]
+        cfg: Any = self.cfg
+        self.threshold = self._make_rows(ROWS[cfg.polarity_tying])
+        self.b_enc = nn.Parameter(torch.zeros(cfg.d_sae, dtype=self.dtype, device=self.device))
+
+    def _hidden_pre(self, x: Tensor) -> Tensor:
+        sae: Any = self
+        return sae.hook_sae_acts_pre(sae.process_sae_in(x) @ sae.W_enc + self.b_enc)
+
+
+class BiJumpReLUSAE(_BiJumpReLU, SAE[BiJumpReLUSAEConfig]):
+    """Inference SAE. ``encode`` gives signed latents."""
+
+    @override
+    def encode(self, x: Tensor) -> Tensor:
+        """Signed latents z of :func:`~sae_lens_signaware.activations.bi_jump_step`.
+
+        Args:
+            x: (..., d_in), or (..., n_heads, d_head) where hook_z reshaping is on.
+
+        Returns:
+            (..., d_sae).
+        """
+        h = self._hidden_pre(x)
+        return self.hook_sae_acts_post(bi_jump_step(h, self.threshold.to(h.dtype)))
+
+
+@dataclass(kw_only=True)
+class BiJumpReLUTrainingSAEConfig(TrainingSAEConfig):
+    """Configuration of the training SAE. Names and modes are those of SAELens's jumprelu.
+
+    Args:
+        polarity_tying: "full": both sides of a latent share one threshold; "none": one each.
+        jumprelu_init_threshold: initial threshold, and the value that resets restore.
+        jumprelu_bandwidth: width of the straight-through estimator's window around each threshold, in units of the pre-activation. 0.5 trains well on inputs of mean norm sqrt(d_in).
+        jumprelu_sparsity_loss_mode: "step" penalises L0, "tanh" penalises tanh of |z| times the decoder norm, "quadratic" penalises the squared distance of L0 from target_l0.
+        jumprelu_tanh_scale: scale inside the tanh; only for that mode.
+        jumprelu_ste_to_input: whether the straight-through estimator also reaches the encoder.
+        l0_coefficient: weight of the sparsity loss after warm-up. With target_l0 in "step" or "tanh" mode it is only the starting point.
+        l0_warm_up_steps: number of steps over which that weight grows linearly from 0.
+        target_l0: mean number of open latents per token to settle at. Required by "quadratic"; in "step" and "tanh" mode, if set, the weight is steered during training to reach it.
+        target_l0_rate: pace of that steering: L0 settles in about 1 / target_l0_rate steps, and the weight stays within 1/100 and 100 times l0_coefficient. Thresholds move by at most the learning rate a step, so for a learning rate far below 1e-3 take one of its order.
+        pre_act_loss_coefficient: weight of a loss that pulls |h| of dead latents to the nearer threshold. None switches it off.
+        dead_threshold_reset: whether the thresholds of dead latents are reset to jumprelu_init_threshold at every threshold_reset_interval.
+        threshold_reset_interval: number of training steps between resets. Latents count as dead by the runner's dead_feature_window.
+        format_version: format of cfg.json; leave as it is.
+    """
+
+    polarity_tying: Literal["full", "none"] = "full"
+    jumprelu_init_threshold: float = 0.1
+    jumprelu_bandwidth: float = 0.5
+    jumprelu_sparsity_loss_mode: Literal["step", "tanh", "quadratic"] = "step"
+    jumprelu_tanh_scale: float = 4.0
+    jumprelu_ste_to_input: bool = False
+    l0_coefficient: float = 1.0
+    l0_warm_up_steps: int = 0
+    target_l0: float | None = None
+    target_l0_rate: float = 0.01
+    pre_act_loss_coefficient: float | None = None
+    dead_threshold_reset: bool = True
+    threshold_reset_interval: int = 500
+    format_version: int = FORMAT_VERSION
+
+    @override
+    @classmethod
+    def architecture(cls) -> str:
+        return "bi_jumprelu"
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        validate_signed_config(self, ROWS)
+        validate_training_config(self)
+        mode = self.jumprelu_sparsity_loss_mode
+        require(
+            mode in SPARSITY_LOSS_MODES,
+            "jumprelu_sparsity_loss_mode",
+            mode,
+            f"one of {', '.join(SPARSITY_LOSS_MODES)}",
+        )
+        require(
+            mode != "quadratic" or self.target_l0 is not None,
+            "target_l0",
+            self.target_l0,
+            "set where jumprelu_sparsity_loss_mode is 'quadratic'",
+        )
+        require(
+            self.jumprelu_bandwidth > 0,
+            "jumprelu_bandwidth",
+            self.jumprelu_bandwidth,
+            "a number above 0",
+        )
+        for field in ("jumprelu_init_threshold", "l0_coefficient", "l0_warm_up_steps"):
+            value = getattr(self, field)
+            require(value >= 0, field, value, "a number >= 0")
+
+
+class BiJumpReLUTrainingSAE(
+    SignedTrainingMixin, _BiJumpReLU, TrainingSAE[BiJumpReLUTrainingSAEConfig]
+):
+    """Training SAE: the reconstruction and the sparsity loss both reach the thresholds, by straight-through estimators."""
+
+    _sparsity_coefficient = "l0"
+
+    @override
+    def initialize_weights(self) -> None:
+        super().initialize_weights()
+        self.threshold = self._make_rows(
+            self.threshold.shape[0], self.cfg.jumprelu_init_threshold, torch.float32
+        )
+
+    @override
+    def encode_with_hidden_pre(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Signed latents and h, (batch, d_sae) each."""
+        h = self._hidden_pre(x)
+        z = bi_jump_relu_ste(
+            h,
+            self.threshold.to(h.dtype),
+            self.cfg.jumprelu_bandwidth,
+            self.cfg.jumprelu_ste_to_input,
+        )
+        return self.hook_sae_acts_post(z), h
+
+    @override
+    def calculate_aux_loss(
+        self,
+        step_input: TrainStepInput,
+        feature_acts: Tensor,
+        hidden_pre: Tensor,
+        sae_out: Tensor,
+    ) -> dict[str, Tensor]:
+        """Sparsity loss of the mode in force, and the pre-activation loss where it is on; means over the batch."""
+        del sae_out
+        cfg = self.cfg
+        threshold = self.threshold.to(hidden_pre.dtype)
+        W_dec_norm = self.W_dec.norm(dim=1)
+        if cfg.jumprelu_sparsity_loss_mode == "tanh":
+            per_item = torch.tanh(cfg.jumprelu_tanh_scale * feature_acts.abs() * W_dec_norm).sum(-1)
+        else:
+            per_item = bi_step_ste(
+                hidden_pre, threshold, cfg.jumprelu_bandwidth, cfg.jumprelu_ste_to_input
+            ).sum(-1)
+            if cfg.jumprelu_sparsity_loss_mode == "quadratic":
+                assert cfg.target_l0 is not None  # by the config's own check
+                per_item = 2 / cfg.target_l0 * (per_item - cfg.target_l0) ** 2
+        losses = {"l0_loss": step_input.coefficients["l0"] * per_item.mean()}
+        dead = step_input.dead_neuron_mask
+        if cfg.pre_act_loss_coefficient is not None and dead is not None:
+            gap = nearest_threshold_gap(hidden_pre, threshold) * (dead * W_dec_norm)
+            losses["pre_act_loss"] = cfg.pre_act_loss_coefficient * gap.sum(-1).mean()
+        return losses
+
+    @override
+    def get_coefficients(self) -> dict[str, float | TrainCoefficientConfig]:
+        return {
+            "l0": TrainCoefficientConfig(
+                value=self.cfg.l0_coefficient, warm_up_steps=self.cfg.l0_warm_up_steps
+            )
+        }
+
+    @override
+    def log_histograms(self) -> dict[str, Any]:
+        return super().log_histograms() | parameter_histograms(self, ("threshold", "b_enc"))
+
+    @override
+    def _steers_l0(self) -> bool:
+        # "quadratic" holds L0 by its own loss
+        return self.cfg.jumprelu_sparsity_loss_mode != "quadratic"
+
+    @override
+    def _threshold_init(self) -> float:
+        return self.cfg.jumprelu_init_threshold
+
+    @override
+    def _warm_up_steps(self) -> int:
+        return self.cfg.l0_warm_up_steps

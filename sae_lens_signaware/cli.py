@@ -1,0 +1,175 @@
+"""Commands: parse, call, print; no maths. Heavy imports happen inside the commands."""
+
+import functools
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Sign-aware sparse autoencoders for SAELens (sa_gsae, bi_jumprelu).",
+)
+console = Console()
+errors = Console(stderr=True)
+
+EXIT_WRONG_INPUT = 2
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+SaeArgument = Annotated[str, typer.Argument(metavar="SAE", help="A folder, or REPO:ID on the Hub.")]
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrong input: one line, exit code 2. A Hub or training failure: one line, 1. Ctrl-C: 130."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        from huggingface_hub.errors import HfHubHTTPError
+
+        from sae_lens_signaware.config import ConfigError
+        from sae_lens_signaware.training import NON_FINITE_MESSAGE
+
+        warnings.filterwarnings("ignore", category=UserWarning)
+        try:
+            return command(*args, **kwargs)
+        except ConfigError as error:
+            code, message = EXIT_WRONG_INPUT, _one_line(error)
+        except HfHubHTTPError as error:
+            code, message = EXIT_FAILED, f"Hub: {_one_line(error)}"
+        except RuntimeError as error:
+            if NON_FINITE_MESSAGE not in str(error):
+                raise
+            code, message = EXIT_FAILED, NON_FINITE_MESSAGE
+        except KeyboardInterrupt as error:
+            code, message = EXIT_INTERRUPTED, f"Interrupted. {_one_line(error)}".strip()
+        errors.print(f"Error: {message}", soft_wrap=True, markup=False, highlight=False)
+        raise typer.Exit(code)
+
+    return wrapper
+
+
+@app.command()
+@reports_errors
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for SAEs, demo.json and frontier.png.")] = Path(
+        "demo_out"
+    ),
+    steps: Annotated[int, typer.Option(min=10, help="Training steps of each SAE.")] = 1000,
+    train_tokens: Annotated[
+        int, typer.Option(min=1024, help="Tokens of cached activations.")
+    ] = 80_000,
+) -> None:
+    """SA-GSAE at half width against SAELens's Gated SAE, on SmolLM2-135M and real text.
+
+    Example: sae-lens-signaware demo --out demo_out
+    """
+    from sae_lens_signaware.demo import DemoConfig, run_demo
+
+    cfg = DemoConfig(n_steps=steps, n_train_tokens=train_tokens)
+    try:
+        run_demo(out, cfg, console)
+    except KeyboardInterrupt as interruption:
+        checkpoint = getattr(interruption, "checkpoint", None)
+        where = f"Checkpoint: {checkpoint}. " if checkpoint else ""
+        raise KeyboardInterrupt(f"{where}Run the same command again to go on from there.") from None
+
+
+@app.command(
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "help_option_names": ["--help", "-h"],
+    }
+)
+@reports_errors
+def train(
+    context: typer.Context,
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="A SAELens runner config.")],
+    list_flags: Annotated[
+        bool, typer.Option("--list-flags", help="Print every SAELens flag, and stop.")
+    ] = False,
+) -> None:
+    """One run through SAELens's own runner; any SAELens flag overrides the YAML.
+
+    Example: sae-lens-signaware train configs/smollm2-135m-mlp15-sa_gsae.yaml --lr 1e-3 --d_sae 1152
+    """
+    from sae_lens_signaware.config import load_runner_config, override_parser
+
+    cfg = load_runner_config(config, context.args)
+    if list_flags:
+        override_parser(type(cfg.sae)).print_help()
+        return
+    from sae_lens_signaware.runner import train_and_measure
+
+    train_and_measure(cfg, console)
+
+
+@app.command()
+@reports_errors
+def push(
+    sae: Annotated[Path, typer.Argument(metavar="SAE", help="Folder of a signed SAE.")],
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="owner/name on the Hub.")],
+    sae_id: Annotated[str | None, typer.Option(help="Name of the SAE in the repository.")] = None,
+    base_model: Annotated[
+        str | None, typer.Option(help="Hub id of the model, for the card.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Hub id of the dataset, for the card.")
+    ] = None,
+) -> None:
+    """Upload an inference SAE, its plain twin and a model card to the Hugging Face Hub.
+
+    Example: sae-lens-signaware push output me/my-saes --sae-id blocks.8.hook_mlp_out
+    """
+    from sae_lens_signaware import hub
+
+    sae_id = sae_id or sae.resolve().name
+    with console.status(f"Uploading {sae_id} and {sae_id}-plain to {repo}"):
+        url = hub.push(sae, repo, sae_id, base_model, dataset)
+    console.print(f"{sae_id} and {sae_id}-plain are at {url}", soft_wrap=True)
+
+
+@app.command()
+@reports_errors
+def split(
+    sae: SaeArgument,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],
+) -> None:
+    """Write the plain SAELens SAE of twice the width that a signed SAE is; it needs no plugin.
+
+    Example: sae-lens-signaware split output output-plain
+    """
+    from sae_lens_signaware import hub
+
+    loaded = hub.load_sae_reference(sae)
+    source = Path(sae)
+    try:
+        plain = hub.write_split(loaded, source if source.is_dir() else None, out)
+    except TypeError as error:
+        from sae_lens_signaware.config import ConfigError
+
+        raise ConfigError(f"SAE: {error}") from None
+    console.print(
+        f"{loaded.cfg.architecture()} of width {loaded.cfg.d_sae} -> "
+        f"{plain.cfg.architecture()} of width {plain.cfg.d_sae} in {out}; latent i is "
+        f"i (+ side) and i + {loaded.cfg.d_sae} (- side)",
+        soft_wrap=True,
+    )
+
+
+def main() -> None:
+    """Entry point of ``sae-lens-signaware``."""
+    import sae_lens_signaware  # noqa: F401  registers both architectures
+
+    sys.exit(app(standalone_mode=True))

@@ -1,0 +1,1 @@
+"""Measures of signed SAEs (design section 6)."""

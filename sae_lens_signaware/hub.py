@@ -1,0 +1,237 @@
+"""Push a signed SAE, its plain twin and a model card to the Hugging Face Hub."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import HfApi, ModelCard, ModelCardData
+from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+from sae_lens import SAE, upload_saes_to_huggingface
+from sae_lens.constants import (
+    RUNNER_CFG_FILENAME,
+    SAE_CFG_FILENAME,
+    SAE_WEIGHTS_FILENAME,
+    SPARSITY_FILENAME,
+)
+from safetensors.torch import load_file
+
+from sae_lens_signaware.activation_cache import (
+    write_atomically,
+    write_json_atomically,
+)
+from sae_lens_signaware.config import ConfigError
+from sae_lens_signaware.conversion import split_log_sparsity, split_polarities
+from sae_lens_signaware.evaluation.quality import QUALITY_FILENAME, SAEQuality
+
+UPLOADED_FILES = (
+    SAE_CFG_FILENAME,
+    SAE_WEIGHTS_FILENAME,
+    SPARSITY_FILENAME,
+    RUNNER_CFG_FILENAME,
+)
+POS_SHARE_FILENAME = "pos_share.safetensors"
+"""(d_sae,) share of a latent's firings on the + side, where it was measured; splits the sparsity file."""
+
+
+def load_signed(path: str | Path) -> SAE[Any]:
+    """A SAE from a folder, with one clear line where that fails.
+
+    Raises:
+        ConfigError: no such folder, a file is missing, broken, or from a later format.
+    """
+    folder = Path(path)
+    for name in (SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME):
+        if not (folder / name).is_file():
+            raise ConfigError(f"SAE: {folder} has no {name}")
+    try:
+        return SAE.load_from_disk(folder)
+    except Exception as error:  # whatever a broken file makes SAELens, json or safetensors raise
+        message = " ".join(str(error).split())
+        raise ConfigError(
+            f"SAE: {folder} cannot be loaded: {type(error).__name__}: {message}"
+        ) from error
+
+
+def load_sae_reference(reference: str) -> SAE[Any]:
+    """A SAE from a folder, or from ``REPO:ID`` on the Hub."""
+    if ":" in reference and not Path(reference).exists():
+        repo, sae_id = reference.split(":", 1)
+        return SAE.from_pretrained(repo, sae_id)
+    return load_signed(reference)
+
+
+def write_split(sae: SAE[Any], source: Path | None, target: Path) -> SAE[Any]:
+    """Write the plain twin of ``sae`` to ``target``, its sparsity file split as well.
+
+    Args:
+        source: folder of the signed SAE, for its sparsity file; None where there is none.
+        target: must not exist; it appears complete or not at all.
+    """
+    if target.exists():
+        raise ConfigError(f"OUT: {target} exists already; name a new folder")
+    plain = split_polarities(sae)  # type: ignore[arg-type]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".split-") as staging:
+        folder = Path(staging) / "plain"
+        plain.save_model(folder)
+        if source is not None and (source / SPARSITY_FILENAME).exists():
+            log_sparsity = load_file(source / SPARSITY_FILENAME)["sparsity"]
+            share = source / POS_SHARE_FILENAME
+            pos_share = load_file(share)["pos_share"] if share.exists() else None
+            if plain.cfg.d_sae != sae.cfg.d_sae:
+                log_sparsity = split_log_sparsity(log_sparsity, pos_share)
+            write_atomically({"sparsity": log_sparsity}, folder / SPARSITY_FILENAME)
+        folder.rename(target)
+    return plain
+
+
+def push(
+    path: str | Path,
+    repo_id: str,
+    sae_id: str,
+    base_model: str | None = None,
+    dataset: str | None = None,
+) -> str:
+    """Upload the SAE in ``path`` as ``sae_id``, its plain twin as ``sae_id-plain``, and the card.
+
+    The card is the repository's README.md; SAEs that it already lists stay listed.
+
+    Returns:
+        The URL of the repository.
+
+    Raises:
+        ConfigError: the folder holds no signed SAE that loads.
+        huggingface_hub.errors.HfHubHTTPError: the Hub refused or failed.
+    """
+    source = Path(path)
+    sae = load_signed(source)
+    if sae.cfg.architecture() not in ("sa_gsae", "bi_jumprelu"):
+        raise ConfigError(
+            f"SAE: {source} is {sae.cfg.architecture()!r}; push takes sa_gsae or bi_jumprelu"
+        )
+    quality_path = source / QUALITY_FILENAME
+    quality = SAEQuality.read(quality_path) if quality_path.exists() else None
+    with tempfile.TemporaryDirectory() as staging:
+        signed = Path(staging) / "signed"
+        signed.mkdir()
+        for name in UPLOADED_FILES:
+            if (source / name).exists():
+                shutil.copy2(source / name, signed / name)
+        write_split(sae, source, Path(staging) / "plain")
+        upload_saes_to_huggingface(
+            {sae_id: signed, f"{sae_id}-plain": Path(staging) / "plain"},
+            hf_repo_id=repo_id,
+            add_default_readme=False,
+        )
+    card = make_card(repo_id, sae_id, sae, quality, base_model, dataset)
+    card.push_to_hub(repo_id)
+    return f"{HfApi().endpoint}/{repo_id}"
+
+
+def make_card(
+    repo_id: str,
+    sae_id: str,
+    sae: SAE[Any],
+    quality: SAEQuality | None,
+    base_model: str | None = None,
+    dataset: str | None = None,
+) -> ModelCard:
+    """The repository's card with this SAE's section added, or replaced where it was there."""
+    metadata = sae.cfg.metadata
+    data = ModelCardData(
+        library_name="saelens",
+        tags=["sparse-autoencoder", "sae-lens-signaware", sae.cfg.architecture()],
+        base_model=base_model or _hub_name(metadata.model_name),
+        datasets=[name] if (name := dataset or _hub_name(metadata.dataset_path)) else None,
+    )
+    begin, end = f"<!-- sae:{sae_id} -->", f"<!-- end sae:{sae_id} -->"
+    section = f"{begin}\n{_section(repo_id, sae_id, sae, quality)}\n{end}"
+    body = _existing_body(repo_id)
+    if body is None:
+        body = (
+            f"# {repo_id.split('/')[-1]}\n\nSign-aware sparse autoencoders: one latent carries both "
+            "signs of a direction. Trained with [SAELens](https://github.com/decoderesearch/SAELens) "
+            "and `sae_lens_signaware`.\n"
+        )
+    if begin in body and end in body:
+        before, rest = body.split(begin, 1)
+        body = before + section + rest.split(end, 1)[1]
+    else:
+        body = f"{body.rstrip()}\n\n{section}\n"
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body.lstrip()}")
+
+
+def _hub_name(name: str | None) -> str | None:
+    """``name`` where it can be a Hub id ("owner/name"); a local path has no place in a card."""
+    if not name or name.startswith((".", "/", "~")) or Path(name).exists():
+        return None
+    return name if name.count("/") == 1 else None
+
+
+def _existing_body(repo_id: str) -> str | None:
+    try:
+        return ModelCard.load(repo_id).text
+    except (EntryNotFoundError, RepositoryNotFoundError):
+        return None
+
+
+def _section(repo_id: str, sae_id: str, sae: SAE[Any], quality: SAEQuality | None) -> str:
+    cfg = sae.cfg
+    hook = cfg.metadata.hook_name or "not recorded"
+    rows = [("architecture", cfg.architecture()), ("hook", f"`{hook}`")]
+    rows += [("d_in", f"{cfg.d_in}"), ("d_sae (signed latents)", f"{cfg.d_sae}")]
+    if quality is None:
+        rows.append(("L0, R2, dead share", "not measured"))
+    else:
+        rows += [
+            ("L0", f"{quality.l0:.2f}"),
+            ("R2 (explained variance)", f"{quality.explained_variance:.4f}"),
+            (
+                f"dead share over {quality.n_tokens:,} tokens",
+                f"{quality.dead_share:.4f}",
+            ),
+            ("bipolar share of alive latents", f"{quality.bipolar_share:.4f}"),
+            ("measured on", quality.tokens_from),
+        ]
+        if quality.loss_recovered is not None:
+            rows.append(
+                (
+                    f"loss recovered over {quality.loss_recovered_tokens:,} tokens",
+                    f"{quality.loss_recovered:.4f}",
+                )
+            )
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return f"""## `{sae_id}`
+
+| | |
+| --- | --- |
+{table}
+
+With the plugin (`pip install sae-lens-signaware`), signed latents:
+
+```python
+import sae_lens_signaware  # registers {cfg.architecture()!r}; without it SAELens raises KeyError: {cfg.architecture()!r}
+from sae_lens import SAE
+
+sae = SAE.from_pretrained("{repo_id}", "{sae_id}")
+```
+
+Without it, the plain twin: the same output from twice the latents, none of them negative
+(latent i is i for its + side and i + {cfg.d_sae} for its - side):
+
+```python
+from sae_lens import SAE
+
+sae = SAE.from_pretrained("{repo_id}", "{sae_id}-plain")
+```"""
+
+
+def write_measurement(
+    folder: Path, quality: SAEQuality, log_sparsity: torch.Tensor, pos_share: torch.Tensor
+) -> None:
+    """Write what :func:`push` and ``split`` read beside an SAE: quality, sparsity, + shares."""
+    write_json_atomically(quality.to_dict(), folder / QUALITY_FILENAME)
+    write_atomically({"sparsity": log_sparsity}, folder / SPARSITY_FILENAME)
+    write_atomically({"pos_share": pos_share.float()}, folder / POS_SHARE_FILENAME)

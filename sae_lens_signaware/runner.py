@@ -1,0 +1,171 @@
+"""SAELens's own runner with its two gaps closed: interruption keeps the weights, saving is all or nothing."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from sae_lens import (
+    LanguageModelSAERunnerConfig,
+    LanguageModelSAETrainingRunner,
+    SAETrainer,
+    TrainingSAE,
+)
+from sae_lens.constants import (
+    ACTIVATIONS_STORE_STATE_FILENAME,
+    RUNNER_CFG_FILENAME,
+    SAE_CFG_FILENAME,
+    SAE_WEIGHTS_FILENAME,
+    TRAINER_STATE_FILENAME,
+)
+from sae_lens.training._interruption import (
+    InterruptedException,
+)  # SAELens's name for SIGTERM; no public one
+from typing_extensions import override
+
+from sae_lens_signaware.config import ConfigError, nearest
+from sae_lens_signaware.evaluation.quality import add_loss_recovered, measure_quality
+from sae_lens_signaware.hub import write_measurement
+
+# In the order in which SAELens writes them, so that the last one marks a whole checkpoint.
+CHECKPOINT_FILES = (
+    SAE_WEIGHTS_FILENAME,
+    SAE_CFG_FILENAME,
+    TRAINER_STATE_FILENAME,
+    ACTIVATIONS_STORE_STATE_FILENAME,
+    RUNNER_CFG_FILENAME,
+)
+
+
+def require_hook(model: Any, hook_name: str) -> None:
+    """Raise ConfigError, naming the nearest hook, where the model lacks ``hook_name``."""
+    hooks = list(getattr(model, "hook_dict", {}))
+    if hook_name not in hooks:
+        raise ConfigError(
+            f"hook_name: the model has no hook {hook_name!r}" + nearest(hook_name, hooks)
+        )
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """``path`` where it is a whole checkpoint, else the newest whole one below it.
+
+    A run that was killed while it wrote a checkpoint leaves one without its last file; that one
+    is passed over.
+
+    Raises:
+        ConfigError: there is no whole checkpoint.
+    """
+    root = Path(path)
+    whole = [
+        folder.parent
+        for folder in root.rglob(RUNNER_CFG_FILENAME)
+        if all((folder.parent / name).exists() for name in CHECKPOINT_FILES)
+    ]
+    if not whole:
+        raise ConfigError(
+            f"resume_from_checkpoint: no whole checkpoint at or below {str(root)!r}; "
+            f"one has {', '.join(CHECKPOINT_FILES)}"
+        )
+    return max(whole, key=lambda folder: (folder / RUNNER_CFG_FILENAME).stat().st_mtime)
+
+
+class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
+    """``LanguageModelSAETrainingRunner``, by its public methods alone:
+
+    - the hook name is checked as soon as the model is there;
+    - SIGINT and SIGTERM leave a whole checkpoint (SAELens 6.54 writes it without the weights);
+    - the output folder appears complete or not at all.
+    """
+
+    last_checkpoint: Path | None = None
+    _trainer: SAETrainer[Any, Any] | None = None
+
+    @override
+    def __init__(self, cfg: Any, *args: Any, **kwargs: Any) -> None:
+        if cfg.resume_from_checkpoint is not None:
+            cfg.resume_from_checkpoint = str(find_checkpoint(cfg.resume_from_checkpoint))
+        super().__init__(cfg, *args, **kwargs)
+        require_hook(self.model, cfg.hook_name)
+
+    @override
+    def run_trainer_with_interruption_handling(self, trainer: Any) -> Any:
+        self._trainer = trainer
+        return super().run_trainer_with_interruption_handling(trainer)
+
+    @override
+    def save_checkpoint(self, checkpoint_path: Path | None) -> None:
+        if checkpoint_path is None:
+            return
+        if self._trainer is not None and not (checkpoint_path / SAE_WEIGHTS_FILENAME).exists():
+            # SAELens calls this on an interruption with a folder that does not exist yet. The
+            # trainer's own save writes weights and state, then calls back here for the rest.
+            self._trainer.save_checkpoint(
+                checkpoint_name=checkpoint_path.name, base_path=checkpoint_path.parent
+            )
+            return
+        super().save_checkpoint(checkpoint_path)
+        self.last_checkpoint = checkpoint_path
+
+    @override
+    def save_final_sae(
+        self,
+        sae: TrainingSAE[Any],
+        output_path: str,
+        log_feature_sparsity: torch.Tensor | None = None,
+    ) -> None:
+        final = Path(output_path)
+        staging = final.with_name(f".{final.name}.partial")
+        shutil.rmtree(staging, ignore_errors=True)
+        try:
+            super().save_final_sae(sae, str(staging), log_feature_sparsity)
+            final.mkdir(parents=True, exist_ok=True)
+            for file in sorted(staging.iterdir()):
+                file.replace(final / file.name)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def announce_interruption(runner: SignawareTrainingRunner, console: Console) -> None:
+    """Say where the checkpoint of an interrupted run is, and how to go on from it."""
+    if runner.last_checkpoint is None:
+        console.print("Interrupted. No checkpoint: checkpoint_path is null.")
+        return
+    console.print(
+        f"Interrupted. Checkpoint: {runner.last_checkpoint}\n"
+        f"Go on with: --resume_from_checkpoint {runner.last_checkpoint}",
+        soft_wrap=True,
+    )
+
+
+def train_and_measure(cfg: LanguageModelSAERunnerConfig[Any], console: Console) -> TrainingSAE[Any]:
+    """Run ``cfg`` through SAELens's runner, then measure on the tokens that follow the training ones.
+
+    Writes ``quality.json`` beside the SAE, which ``push`` puts on the model card.
+
+    Raises:
+        ConfigError: the model lacks the hook, or there is no checkpoint to resume from.
+        KeyboardInterrupt: on SIGINT or SIGTERM, after the checkpoint is on disk.
+    """
+    runner = SignawareTrainingRunner(cfg)
+    try:
+        sae = runner.run()
+    except (KeyboardInterrupt, InterruptedException):
+        announce_interruption(runner, console)
+        raise KeyboardInterrupt("Training stopped.") from None
+    if cfg.output_path is None:
+        return sae
+    store = runner.activations_store
+    batches = (store.get_filtered_llm_batch() for _ in range(cfg.n_eval_batches))
+    quality, firing = measure_quality(
+        sae, batches, "the training dataset, after the tokens trained on"
+    )
+    quality = add_loss_recovered(quality, sae, runner.model, store)
+    write_measurement(Path(cfg.output_path), quality, firing.log_sparsity, firing.pos_share)
+    console.print(
+        f"{cfg.output_path}: L0 {quality.l0:.1f}, R2 {quality.explained_variance:.4f}, "
+        f"dead {quality.dead_share:.2%} of {quality.d_sae} over {quality.n_tokens:,} tokens, "
+        f"loss recovered {quality.loss_recovered:.4f}",
+        soft_wrap=True,
+    )
+    return sae

@@ -1,0 +1,244 @@
+"""``sa_gsae``, the Sign-Aware Gated SAE of arXiv 2605.28149: configs, inference SAE, training SAE.
+
+The formulas are in :mod:`sae_lens_signaware.activations`; the details that the paper's abstract
+does not fix are ours (design section 2).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from sae_lens import SAE, SAEConfig, TrainingSAE, TrainingSAEConfig
+from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput
+from torch import Tensor, nn
+from typing_extensions import override
+
+from sae_lens_signaware.activations import bi_jump_relu, soft_threshold
+from sae_lens_signaware.base import (
+    FORMAT_VERSION,
+    PolarityTying,
+    SignedSAEMixin,
+    require,
+    validate_signed_config,
+)
+from sae_lens_signaware.training import (
+    SignedTrainingMixin,
+    parameter_histograms,
+    validate_training_config,
+)
+
+# Rows P of (threshold, r_mag, b_mag) by tying.
+ROWS = {"full": (1, 1, 1), "radii": (2, 1, 2), "none": (2, 2, 2)}
+
+
+def _validate(cfg: Any) -> None:
+    validate_signed_config(cfg, ROWS)
+    require(
+        cfg.two_sided or cfg.polarity_tying == "full",
+        "polarity_tying",
+        cfg.polarity_tying,
+        "'full' where two_sided is false",
+        "the - side never opens, so it has no parameters to untie",
+    )
+    require(
+        cfg.normalize_activations != "covariance_whitening" or cfg.apply_b_dec_to_input,
+        "apply_b_dec_to_input",
+        cfg.apply_b_dec_to_input,
+        "true with normalize_activations='covariance_whitening'",
+        "folding the whitening shifts pi, and sa_gsae has no encoder bias to absorb that",
+    )
+
+
+@dataclass
+class SAGatedSAEConfig(SAEConfig):
+    """Configuration of the inference SAE.
+
+    Args:
+        polarity_tying: which parameters the + and the - side of a latent share: "full" (threshold, r_mag and b_mag), "radii" (r_mag alone) or "none". It fixes the shapes of the weights.
+        two_sided: False keeps the - side of every latent shut, which makes this a plain Gated SAE.
+        format_version: format of cfg.json; leave as it is.
+    """
+
+    polarity_tying: PolarityTying = "full"
+    two_sided: bool = True
+    format_version: int = FORMAT_VERSION
+
+    @override
+    @classmethod
+    def architecture(cls) -> str:
+        return "sa_gsae"
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _validate(self)
+
+
+class _SAGated(SignedSAEMixin):
+    """Parameters and encoder of both SAEs."""
+
+    r_mag: nn.Parameter
+    b_mag: nn.Parameter
+    _scales_with_pre_activation = ("threshold", "b_mag")
+
+    def initialize_weights(self) -> None:
+        super().initialize_weights()  # type: ignore[misc]
+        cfg: Any = self.cfg
+        n_threshold, n_r_mag, n_b_mag = ROWS[cfg.polarity_tying]
+        self.threshold = self._make_rows(n_threshold)
+        self.r_mag = self._make_rows(n_r_mag)
+        self.b_mag = self._make_rows(n_b_mag)
+
+    def _encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        sae: Any = self
+        pi = sae.hook_sae_acts_pre(sae.process_sae_in(x) @ sae.W_enc)
+        z = bi_jump_relu(
+            pi,
+            self.threshold.to(pi.dtype),
+            self.r_mag,
+            self.b_mag,
+            two_sided=sae.cfg.two_sided,
+        )
+        return sae.hook_sae_acts_post(z), pi
+
+
+class SAGatedSAE(_SAGated, SAE[SAGatedSAEConfig]):
+    """Inference SAE. ``encode`` gives signed latents; at most one side of a latent is open."""
+
+    @override
+    def encode(self, x: Tensor) -> Tensor:
+        """Signed latents z of :func:`~sae_lens_signaware.activations.bi_jump_relu`.
+
+        Args:
+            x: (..., d_in), or (..., n_heads, d_head) where hook_z reshaping is on.
+
+        Returns:
+            (..., d_sae).
+        """
+        return self._encode(x)[0]
+
+
+@dataclass(kw_only=True)
+class SAGatedTrainingSAEConfig(TrainingSAEConfig):
+    """Configuration of the training SAE. L = ||x - x^||^2 + l1 * sum_i |v_i| ||W_dec_i|| + aux_coefficient * ||x - x^_aux||^2.
+
+    Args:
+        polarity_tying: which parameters the + and the - side of a latent share: "full" (threshold, r_mag and b_mag), "radii" (r_mag alone) or "none".
+        two_sided: False keeps the - side of every latent shut: a Gated SAE trained as its paper says.
+        l1_coefficient: weight of the L1 penalty on the gate path, after warm-up. With target_l0 it is only the starting point.
+        l1_warm_up_steps: number of steps over which the L1 weight grows linearly from 0.
+        target_l0: mean number of open latents per token to settle at. If set, the L1 weight is steered during training to reach it. None keeps the weight at l1_coefficient.
+        target_l0_rate: pace of that steering: L0 settles in about 1 / target_l0_rate steps, and the weight stays within 1/100 and 100 times l1_coefficient.
+        aux_coefficient: weight of the auxiliary reconstruction from the gate path, which keeps the gate alive. 0 switches it off.
+        detach_decoder: whether the auxiliary reconstruction uses a frozen copy of the decoder, as the Gated SAE's paper does.
+        detach_norm: whether the decoder norm in the L1 penalty is a constant. False lets L1 shrink the decoder.
+        threshold_init: initial threshold of the gate, and the value that resets restore. Small values (0 or 0.01) train well.
+        dead_threshold_reset: whether the thresholds of dead latents are reset to threshold_init at every threshold_reset_interval.
+        threshold_reset_interval: number of training steps between resets. Latents count as dead by the runner's dead_feature_window.
+        format_version: format of cfg.json; leave as it is.
+    """
+
+    polarity_tying: PolarityTying = "full"
+    two_sided: bool = True
+    l1_coefficient: float = 1.0
+    l1_warm_up_steps: int = 0
+    target_l0: float | None = None
+    target_l0_rate: float = 0.01
+    aux_coefficient: float = 1.0
+    detach_decoder: bool = True
+    detach_norm: bool = True
+    threshold_init: float = 0.0
+    dead_threshold_reset: bool = True
+    threshold_reset_interval: int = 500
+    format_version: int = FORMAT_VERSION
+
+    @override
+    @classmethod
+    def architecture(cls) -> str:
+        return "sa_gsae"
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _validate(self)
+        validate_training_config(self)
+        for field in (
+            "threshold_init",
+            "l1_coefficient",
+            "l1_warm_up_steps",
+            "aux_coefficient",
+        ):
+            value = getattr(self, field)
+            require(value >= 0, field, value, "a number >= 0")
+
+
+class SAGatedTrainingSAE(SignedTrainingMixin, _SAGated, TrainingSAE[SAGatedTrainingSAEConfig]):
+    """Training SAE: a gate path v trained by L1 and the auxiliary loss, a signed magnitude path z by the reconstruction."""
+
+    _sparsity_coefficient = "l1"
+
+    @override
+    def initialize_weights(self) -> None:
+        super().initialize_weights()
+        self.threshold = self._make_rows(
+            self.threshold.shape[0], self.cfg.threshold_init, torch.float32
+        )
+
+    @override
+    def encode_with_hidden_pre(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Signed latents and pi, (batch, d_sae) each, from one encoder product."""
+        return self._encode(x)
+
+    @override
+    def calculate_aux_loss(
+        self,
+        step_input: TrainStepInput,
+        feature_acts: Tensor,
+        hidden_pre: Tensor,
+        sae_out: Tensor,
+    ) -> dict[str, Tensor]:
+        """L1 on the gate path and the auxiliary reconstruction from it (design section 2), means over the batch."""
+        del feature_acts, sae_out
+        v = soft_threshold(hidden_pre, self.threshold.to(hidden_pre.dtype), self.cfg.two_sided)
+        norm = self.W_dec.norm(dim=1)
+        if self.cfg.detach_norm:
+            norm = norm.detach()
+        losses = {"l1_loss": step_input.coefficients["l1"] * (v.abs() @ norm.to(v.dtype)).mean()}
+        if self.cfg.aux_coefficient != 0:
+            losses["auxiliary_reconstruction_loss"] = self.cfg.aux_coefficient * (
+                self._auxiliary_error(step_input.sae_in, v)
+            )
+        return losses
+
+    def _auxiliary_error(self, sae_in: Tensor, v: Tensor) -> Tensor:
+        W_dec, b_dec = self.W_dec, self.b_dec
+        if self.cfg.detach_decoder:
+            W_dec, b_dec = W_dec.detach(), b_dec.detach()
+        recons = v @ W_dec + b_dec
+        # The main path's decode has consumed the statistics that SAELens's run-time normalisation
+        # keeps between input and output, so compute them again to compare in the same space.
+        self.run_time_activation_norm_fn_in(sae_in.to(self.dtype))
+        recons = self.run_time_activation_norm_fn_out(recons)
+        return (recons - sae_in).pow(2).sum(-1).mean()
+
+    @override
+    def get_coefficients(self) -> dict[str, float | TrainCoefficientConfig]:
+        return {
+            "l1": TrainCoefficientConfig(
+                value=self.cfg.l1_coefficient, warm_up_steps=self.cfg.l1_warm_up_steps
+            )
+        }
+
+    @override
+    def log_histograms(self) -> dict[str, Any]:
+        return super().log_histograms() | parameter_histograms(
+            self, ("threshold", "r_mag", "b_mag")
+        )
+
+    @override
+    def _threshold_init(self) -> float:
+        return self.cfg.threshold_init
+
+    @override
+    def _warm_up_steps(self) -> int:
+        return self.cfg.l1_warm_up_steps

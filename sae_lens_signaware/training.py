@@ -1,0 +1,230 @@
+"""What both trainings share: thresholds kept >= 0 and in float32, dead-latent resets, target L0, NaN stop."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
+from torch import Tensor, nn
+
+from sae_lens_signaware.base import TRAINING_STATE_KEYS, SignedSAEMixin, require
+
+L0_EMA_DECAY = 0.9
+"""Per-step decay of the running L0 that the controller reads: about 10 steps of memory (ours)."""
+
+MAX_LOG_ERROR = 1.0
+"""The controller reads log(L0 / target) within +-1: right after warm-up L0 can be 30 times the
+target, and a faster climb overshoots and kills latents (ours, measured on SmolLM2-135M)."""
+
+MAX_LOG_MULTIPLIER = math.log(100.0)
+"""The controller keeps its multiplier within 1/100 and 100. Where L0 follows slowly (thresholds move
+by at most the learning rate a step) more pressure does not make it faster: it only crowds the
+reconstruction out of the clipped gradient, and takes long to unwind (ours, measured)."""
+
+NON_FINITE_MESSAGE = (
+    "the training loss is not finite: this batch, or a weight, holds NaN or inf. Training stopped "
+    "at this step, before the weights were touched; checkpoints written earlier are intact"
+)
+
+
+def validate_training_config(cfg: Any) -> None:
+    """Checks of the training fields that both architectures share. Raises ValueError, one line."""
+    for field in ("threshold_reset_interval",):
+        value = getattr(cfg, field)
+        require(value >= 1, field, value, "an integer >= 1")
+    if cfg.target_l0 is not None:
+        require(
+            0 < cfg.target_l0 <= cfg.d_sae,
+            "target_l0",
+            cfg.target_l0,
+            f"null or a number above 0 and at most d_sae = {cfg.d_sae}",
+        )
+    require(cfg.target_l0_rate > 0, "target_l0_rate", cfg.target_l0_rate, "a number above 0")
+
+
+def update_l0_control(
+    control: Tensor, batch_l0: Tensor, target_l0: float, rate: float, integrate: bool
+) -> Tensor:
+    """One step of the controller of log(sparsity coefficient), an integral one with damping (ours).
+
+        l0_ema <- decay * l0_ema + (1 - decay) * batch_l0
+        e = log(l0_ema / target_l0), before and after
+        log_multiplier <- log_multiplier + rate * clip(e, -1, 1) + (e - e_before)
+
+    The last term is the damping: while log L0 closes its gap at the pace of ``rate`` per step the
+    coefficient rests, where a bare integral would go on, overshoot and kill latents. 1 / rate is
+    about the number of steps in which L0 settles.
+
+    The coefficient in force is exp(log_multiplier) times the scheduled one. While the schedule
+    still warms up L0 is high for a reason that is not the coefficient's, so nothing integrates.
+
+    Args:
+        control: (2,) float32, [log_multiplier, l0_ema]; l0_ema is 0 before the first step.
+        batch_l0: () mean number of open latents per token.
+        integrate: False while the coefficient warms up.
+
+    Returns:
+        The new (2,) control. No device synchronisation.
+    """
+    log_multiplier, before = control[0], control[1]
+    before = torch.where(before > 0, before, batch_l0)
+    l0_ema = L0_EMA_DECAY * before + (1 - L0_EMA_DECAY) * batch_l0
+    if integrate:
+        # at L0 = 0 (of at least 1e-2 latents) the pull back is strong but finite
+        error, error_before = (
+            torch.log(value.clamp(min=1e-2) / target_l0) for value in (l0_ema, before)
+        )
+        log_multiplier = (
+            log_multiplier
+            + rate * error.clamp(-MAX_LOG_ERROR, MAX_LOG_ERROR)
+            + (error - error_before)
+        )
+        log_multiplier = log_multiplier.clamp(-MAX_LOG_MULTIPLIER, MAX_LOG_MULTIPLIER)
+    return torch.stack([log_multiplier, l0_ema])
+
+
+def side_metrics(feature_acts: Tensor, bipolar_min_share: float = 0.1) -> dict[str, Tensor]:
+    """L0 of each side, and the share of bipolar latents among those that fire in this batch.
+
+    *Bipolar*: the rarer side makes up at least ``bipolar_min_share`` of a latent's firings. Over
+    one batch this is noisy for rare latents; the census over many tokens is the measure to cite.
+
+    Args:
+        feature_acts: (batch, d_sae), signed.
+    """
+    n_plus = (feature_acts > 0).sum(0)
+    n_minus = (feature_acts < 0).sum(0)
+    n_fired = n_plus + n_minus
+    alive = n_fired > 0
+    bipolar = alive & (torch.minimum(n_plus, n_minus) >= bipolar_min_share * n_fired)
+    batch = feature_acts.shape[0]
+    return {
+        "l0_plus": n_plus.sum() / batch,
+        "l0_minus": n_minus.sum() / batch,
+        "bipolar_share_of_batch": bipolar.sum() / alive.sum().clamp(min=1),
+    }
+
+
+class SignedTrainingMixin(SignedSAEMixin):
+    """Mixed into SAELens's ``TrainingSAE`` by both architectures, before it in the MRO.
+
+    Adds two buffers that checkpoints carry and inference SAEs do not: ``l0_control`` (2,) float32,
+    [log multiplier on the sparsity coefficient, running L0], and ``n_threshold_resets`` () int64.
+    """
+
+    if TYPE_CHECKING:
+        l0_control: Tensor
+        n_threshold_resets: Tensor
+
+    # Key of the sparsity coefficient in SAELens's coefficient schedulers.
+    _sparsity_coefficient: str
+
+    def initialize_weights(self) -> None:
+        super().initialize_weights()  # type: ignore[misc]
+        module: Any = self
+        module.register_buffer("l0_control", torch.zeros(2, device=self.device))
+        module.register_buffer(
+            "n_threshold_resets", torch.zeros((), dtype=torch.int64, device=self.device)
+        )
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Any:
+        # nn.Module.to() casts every float tensor, and SAELens's load paths call it with cfg.dtype.
+        # Thresholds stay float32 (bfloat16 rounds Adam's steps away; SAELens does the same for
+        # jumprelu), and so does the controller. Overriding torch's _apply is how SAELens does it.
+        kept = {
+            name: tensor.data
+            for name in ("threshold", "l0_control")
+            if (tensor := getattr(self, name, None)) is not None
+        }
+        module = super()._apply(fn, recurse)  # type: ignore[misc]
+        for name, before in kept.items():
+            now = getattr(self, name)
+            if now.dtype != before.dtype:
+                now.data = before.to(now.device)
+        return module
+
+    @torch.no_grad()
+    def _start_step(self, step_input: TrainStepInput) -> TrainStepInput:
+        cfg: Any = self.cfg
+        # In place on .data, not in the graph: a clamp in the graph has gradient zero below the
+        # bound and would pin a latent there for good.
+        self.threshold.data.clamp_(min=0.0)
+        step = step_input.n_training_steps
+        dead = step_input.dead_neuron_mask
+        if (
+            cfg.dead_threshold_reset
+            and dead is not None
+            and step > 0
+            and step % cfg.threshold_reset_interval == 0
+        ):
+            moved = dead & (self.threshold != self._threshold_init()).any(0)
+            self.n_threshold_resets += moved.sum()
+            self.threshold.data.masked_fill_(dead, self._threshold_init())
+        if cfg.target_l0 is None or not self._steers_l0():
+            return step_input
+        coefficients: dict[str, Any] = dict(step_input.coefficients)
+        coefficients[self._sparsity_coefficient] = (
+            coefficients[self._sparsity_coefficient] * self.l0_control[0].exp()
+        )
+        return dataclasses.replace(step_input, coefficients=coefficients)
+
+    def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
+        """SAELens's training step, with the threshold clamp, resets, target L0 and NaN stop around it.
+
+        Raises:
+            RuntimeError: the loss is not finite (on CUDA as an asynchronous device assertion, so
+                that no step waits for the device).
+        """
+        step_input = self._start_step(step_input)
+        output: TrainStepOutput = super().training_forward_pass(step_input)  # type: ignore[misc]
+        # Private in torch, and the one check that never waits for the device. It raises at once on a CPU.
+        torch._assert_async(  # pyright: ignore[reportPrivateImportUsage]
+            torch.isfinite(output.loss), NON_FINITE_MESSAGE
+        )
+        self._end_step(step_input, output)
+        return output
+
+    @torch.no_grad()
+    def _end_step(self, step_input: TrainStepInput, output: TrainStepOutput) -> None:
+        cfg: Any = self.cfg
+        acts = output.feature_acts
+        if cfg.target_l0 is not None and self._steers_l0():
+            self.l0_control.copy_(
+                update_l0_control(
+                    self.l0_control,
+                    (acts != 0).sum() / acts.shape[0],
+                    cfg.target_l0,
+                    cfg.target_l0_rate,
+                    integrate=step_input.n_training_steps >= self._warm_up_steps(),
+                )
+            )
+        if step_input.is_logging_step:
+            output.metrics.update(side_metrics(acts))
+            output.metrics["mean_threshold"] = self.threshold.mean()
+            output.metrics["threshold_resets"] = self.n_threshold_resets.clone()
+            output.metrics[f"{self._sparsity_coefficient}_in_force"] = torch.as_tensor(
+                step_input.coefficients[self._sparsity_coefficient]
+            )
+
+    def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
+        super().process_state_dict_for_saving_inference(state_dict)  # type: ignore[misc]
+        for key in TRAINING_STATE_KEYS:
+            state_dict.pop(key, None)
+        # Optimiser steps after the last clamp can leave a threshold a step below 0.
+        state_dict["threshold"] = state_dict["threshold"].clamp(min=0.0).to(self.dtype)
+
+    def _steers_l0(self) -> bool:
+        return True
+
+    def _threshold_init(self) -> float:
+        raise NotImplementedError
+
+    def _warm_up_steps(self) -> int:
+        raise NotImplementedError
+
+
+def parameter_histograms(sae: nn.Module, names: tuple[str, ...]) -> dict[str, Any]:
+    """numpy arrays for SAELens's ``log_histograms``, one a parameter."""
+    return {f"weights/{name}": getattr(sae, name).detach().float().cpu().numpy() for name in names}

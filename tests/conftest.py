@@ -1,0 +1,35 @@
+"""Shared fixtures. The Hub on loopback starts before sae_lens or transformers is imported."""
+
+import os
+import tempfile
+
+import pytest
+
+from tests.hub_server import HubServer
+
+# Read by huggingface_hub at import, so it cannot wait for a fixture.
+HUB = HubServer()
+os.environ["HF_ENDPOINT"] = HUB.url
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hf-home-")
+os.environ["HF_HUB_DISABLE_XET"] = "1"
+os.environ["NO_PROXY"] = "127.0.0.1"
+os.environ["WANDB_MODE"] = "offline"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"):
+    os.environ.pop(name, None)
+
+import torch  # noqa: E402
+
+torch.set_num_threads(1)  # xdist runs a worker a core
+
+
+@pytest.fixture
+def hub() -> HubServer:
+    """The Hub on loopback, empty, its log cleared."""
+    HUB.clear()
+    return HUB
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)

@@ -1,0 +1,134 @@
+"""The formulas of the design, written slowly: loops over tokens and latents, scalars of Python or
+0-d tensors, nothing from the package. Autograd differentiates them, so gradients are checked too."""
+
+import torch
+from torch import Tensor
+
+
+def sides(param: Tensor, i: int) -> tuple[Tensor, Tensor]:
+    """(+, -) value of latent i: "row 0" and "row -1"."""
+    return param[0, i], param[-1, i]
+
+
+def sa_gsae_latent(
+    pi: Tensor, threshold: Tensor, r_mag: Tensor, b_mag: Tensor, i: int, two_sided: bool
+) -> Tensor:
+    """z = g+ m+ - g- m-,  g_s = 1[u_s > threshold_s],  m_s = relu(exp(r_s) u_s + b_s)."""
+    z = torch.zeros((), dtype=pi.dtype)
+    for sign, u, side in ((1.0, pi, 0), (-1.0, -pi, 1)):
+        if side == 1 and not two_sided:
+            continue
+        t, r, b = (sides(p, i)[side] for p in (threshold, r_mag, b_mag))
+        gate = 1.0 if u.item() > t.item() else 0.0
+        m = torch.relu(torch.exp(r) * u + b)
+        z = z + sign * gate * m
+    return z
+
+
+def sa_gsae_forward(x: Tensor, p: dict[str, Tensor], two_sided: bool) -> dict[str, Tensor]:
+    """pi, z, v (B, H) and x^ (B, d); x is centred by b_dec."""
+    batch, d_sae = x.shape[0], p["W_dec"].shape[0]
+    pi_rows, z_rows, v_rows = [], [], []
+    for n in range(batch):
+        x_c = x[n] - p["b_dec"]
+        pis = [(x_c * p["W_enc"][:, i]).sum() for i in range(d_sae)]
+        zs, vs = [], []
+        for i, pi in enumerate(pis):
+            zs.append(sa_gsae_latent(pi, p["threshold"], p["r_mag"], p["b_mag"], i, two_sided))
+            t_plus, t_minus = sides(p["threshold"], i)
+            v = torch.relu(pi - t_plus)
+            if two_sided:
+                v = v - torch.relu(-pi - t_minus)
+            vs.append(v)
+        pi_rows.append(torch.stack(pis))
+        z_rows.append(torch.stack(zs))
+        v_rows.append(torch.stack(vs))
+    z = torch.stack(z_rows)
+    return {
+        "pi": torch.stack(pi_rows),
+        "z": z,
+        "v": torch.stack(v_rows),
+        "x_hat": torch.stack(
+            [sum(z[n, i] * p["W_dec"][i] for i in range(d_sae)) + p["b_dec"] for n in range(batch)]
+        ),
+    }
+
+
+def sa_gsae_losses(
+    x: Tensor,
+    p: dict[str, Tensor],
+    l1: float,
+    aux_coefficient: float,
+    two_sided: bool,
+    detach_decoder: bool,
+    detach_norm: bool,
+) -> dict[str, Tensor]:
+    """The three terms of L, each a mean over the batch."""
+    out = sa_gsae_forward(x, p, two_sided)
+    batch, d_sae = out["v"].shape
+    W, b = p["W_dec"], p["b_dec"]
+    W_aux, b_aux = (W.detach(), b.detach()) if detach_decoder else (W, b)
+    mse = torch.zeros((), dtype=x.dtype)
+    l1_term = torch.zeros((), dtype=x.dtype)
+    aux = torch.zeros((), dtype=x.dtype)
+    for n in range(batch):
+        mse = mse + ((x[n] - out["x_hat"][n]) ** 2).sum() / batch
+        recons = b_aux
+        for i in range(d_sae):
+            norm = (W[i] ** 2).sum().sqrt()
+            if detach_norm:
+                norm = norm.detach()
+            l1_term = l1_term + out["v"][n, i].abs() * norm / batch
+            recons = recons + out["v"][n, i] * W_aux[i]
+        aux = aux + ((x[n] - recons) ** 2).sum() / batch
+    losses = {"mse_loss": mse, "l1_loss": l1 * l1_term}
+    if aux_coefficient:
+        losses["auxiliary_reconstruction_loss"] = aux_coefficient * aux
+    return losses
+
+
+def bi_jumprelu_forward(x: Tensor, p: dict[str, Tensor]) -> dict[str, Tensor]:
+    """h, z (B, H) and x^ (B, d); z's gradient to h is the open gate's."""
+    batch, d_sae = x.shape[0], p["W_dec"].shape[0]
+    h_rows, z_rows = [], []
+    for n in range(batch):
+        x_c = x[n] - p["b_dec"]
+        hs = [(x_c * p["W_enc"][:, i]).sum() + p["b_enc"][i] for i in range(d_sae)]
+        zs = []
+        for i, h in enumerate(hs):
+            t_plus, t_minus = sides(p["threshold"], i)
+            n_open = (1.0 if h.item() > t_plus.item() else 0.0) + (
+                1.0 if h.item() < -t_minus.item() else 0.0
+            )
+            zs.append(h * n_open)
+        h_rows.append(torch.stack(hs))
+        z_rows.append(torch.stack(zs))
+    z = torch.stack(z_rows)
+    return {
+        "h": torch.stack(h_rows),
+        "z": z,
+        "x_hat": torch.stack(
+            [sum(z[n, i] * p["W_dec"][i] for i in range(d_sae)) + p["b_dec"] for n in range(batch)]
+        ),
+    }
+
+
+def K(x: float) -> float:
+    return 1.0 if -0.5 < x < 0.5 else 0.0
+
+
+def ste_threshold_gradients(
+    h: Tensor, threshold: Tensor, e: float, grad_z: Tensor, grad_step: Tensor
+) -> Tensor:
+    """(P, H) gradient to threshold, given the gradients to z and to the L0 step, both (B, H)."""
+    out = torch.zeros_like(threshold)
+    for n in range(h.shape[0]):
+        for i in range(h.shape[1]):
+            t_plus, t_minus = (t.item() for t in sides(threshold, i))
+            k_plus = K((h[n, i].item() - t_plus) / e)
+            k_minus = K((-h[n, i].item() - t_minus) / e)
+            dz_plus, dz_minus = -t_plus / e * k_plus, t_minus / e * k_minus
+            ds_plus, ds_minus = -k_plus / e, -k_minus / e
+            out[0, i] += dz_plus * grad_z[n, i] + ds_plus * grad_step[n, i]
+            out[-1, i] += dz_minus * grad_z[n, i] + ds_minus * grad_step[n, i]
+    return out

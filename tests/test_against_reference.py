@@ -1,0 +1,180 @@
+"""The package against the slow reference in float64: values and gradients to 1e-10, over random shapes and tyings."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sae_lens_signaware.activations import bi_jump_relu_ste, bi_step_ste
+from tests import reference
+from tests.helpers import make_training_sae, randomise, step_input
+
+TOLERANCE: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
+slow_reference = settings(max_examples=25, deadline=None)
+shapes = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 6))
+
+
+def leaves(sae: Any) -> dict[str, torch.Tensor]:
+    return {n: p.detach().clone().requires_grad_() for n, p in sae.named_parameters()}
+
+
+def float64_sae(architecture: str, tying: str, **kwargs: Any) -> Any:
+    sae = make_training_sae(architecture, tying, dtype="float64", **kwargs)
+    # thresholds are float32 by design; compare on values that both precisions hold
+    sae.threshold.data = sae.threshold.data.double()
+    return sae
+
+
+@slow_reference
+@given(
+    shape=shapes,
+    tying_and_sides=st.sampled_from(
+        [("full", True), ("radii", True), ("none", True), ("full", False)]
+    ),
+    detach_decoder=st.booleans(),
+    detach_norm=st.booleans(),
+    aux_coefficient=st.sampled_from([0.0, 0.5, 1.0]),
+    seed=st.integers(0, 10_000),
+)
+def test_sa_gsae_losses_and_gradients(
+    shape: tuple[int, int, int],
+    tying_and_sides: tuple[str, bool],
+    detach_decoder: bool,
+    detach_norm: bool,
+    aux_coefficient: float,
+    seed: int,
+) -> None:
+    batch, d_in, d_sae = shape
+    tying, two_sided = tying_and_sides
+    sae = float64_sae(
+        "sa_gsae",
+        tying,
+        d_in=d_in,
+        d_sae=d_sae,
+        two_sided=two_sided,
+        detach_decoder=detach_decoder,
+        detach_norm=detach_norm,
+        aux_coefficient=aux_coefficient,
+    )
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(batch, d_in, generator=generator, dtype=torch.float64) * 2
+    p = leaves(sae)
+    out = sae.training_forward_pass(step_input(x))
+    wanted = reference.sa_gsae_losses(
+        x, p, 0.7, aux_coefficient, two_sided, detach_decoder, detach_norm
+    )
+    assert set(out.losses) == set(wanted)
+    for name, value in wanted.items():
+        torch.testing.assert_close(out.losses[name], value, **TOLERANCE)
+    forward = reference.sa_gsae_forward(x, p, two_sided)
+    torch.testing.assert_close(out.feature_acts, forward["z"], **TOLERANCE)
+    torch.testing.assert_close(out.hidden_pre, forward["pi"], **TOLERANCE)
+    torch.testing.assert_close(out.sae_out, forward["x_hat"], **TOLERANCE)
+
+    out.loss.backward()
+    sum(wanted.values()).backward()  # type: ignore[union-attr]
+    for name, param in sae.named_parameters():
+        expected = p[name].grad
+        expected = torch.zeros_like(p[name]) if expected is None else expected
+        torch.testing.assert_close(param.grad, expected, **TOLERANCE)
+
+
+@slow_reference
+@given(shape=shapes, tying=st.sampled_from(["full", "none"]), seed=st.integers(0, 10_000))
+def test_bi_jumprelu_forward_and_encoder_gradients(
+    shape: tuple[int, int, int], tying: str, seed: int
+) -> None:
+    batch, d_in, d_sae = shape
+    sae = float64_sae("bi_jumprelu", tying, d_in=d_in, d_sae=d_sae)
+    x = torch.randn(batch, d_in, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    p = leaves(sae)
+    out = sae.training_forward_pass(step_input(x))
+    forward = reference.bi_jumprelu_forward(x, p)
+    torch.testing.assert_close(out.hidden_pre, forward["h"], **TOLERANCE)
+    torch.testing.assert_close(out.feature_acts, forward["z"], **TOLERANCE)
+    torch.testing.assert_close(out.sae_out, forward["x_hat"], **TOLERANCE)
+    l0 = (forward["z"] != 0).sum(-1).double().mean()
+    torch.testing.assert_close(out.losses["l0_loss"], 0.7 * l0, **TOLERANCE)
+
+    out.loss.backward()
+    ((x - forward["x_hat"]) ** 2).sum(-1).mean().backward()
+    for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
+        torch.testing.assert_close(getattr(sae, name).grad, p[name].grad, **TOLERANCE)
+    # the thresholds' gradient: the reconstruction's through z, and the sparsity loss's
+    with torch.no_grad():
+        grad_z = 2 * (forward["x_hat"] - x) @ p["W_dec"].T / batch
+        grad_step = torch.full_like(forward["h"], 0.7 / batch)
+        wanted = reference.ste_threshold_gradients(
+            forward["h"], p["threshold"], sae.cfg.jumprelu_bandwidth, grad_z, grad_step
+        )
+    torch.testing.assert_close(sae.threshold.grad, wanted, **TOLERANCE)
+
+
+@slow_reference
+@given(
+    shape=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    n_rows=st.integers(1, 2),
+    bandwidth=st.floats(0.05, 3.0),
+    seed=st.integers(0, 10_000),
+)
+def test_straight_through_gradients(
+    shape: tuple[int, int], n_rows: int, bandwidth: float, seed: int
+) -> None:
+    g = torch.Generator().manual_seed(seed)
+    h = torch.randn(shape, generator=g, dtype=torch.float64)
+    threshold = torch.rand(n_rows, shape[1], generator=g, dtype=torch.float64)
+    grad_z, grad_step = (torch.randn(shape, generator=g, dtype=torch.float64) for _ in range(2))
+    leaf = threshold.clone().requires_grad_()
+    bi_jump_relu_ste(h, leaf, bandwidth).backward(grad_z)
+    bi_step_ste(h, leaf, bandwidth).backward(grad_step)
+    wanted = reference.ste_threshold_gradients(h, threshold, bandwidth, grad_z, grad_step)
+    torch.testing.assert_close(leaf.grad, wanted, **TOLERANCE)
+
+
+@pytest.mark.parametrize("mode", ["tanh", "quadratic"])
+def test_other_sparsity_losses_of_bi_jumprelu(mode: str) -> None:
+    target_l0 = 3.0 if mode == "quadratic" else None
+    sae = float64_sae("bi_jumprelu", "none", jumprelu_sparsity_loss_mode=mode, target_l0=target_l0)
+    x = torch.randn(5, sae.cfg.d_in, dtype=torch.float64)
+    out = sae.training_forward_pass(step_input(x))
+    z = out.feature_acts.detach()
+    if mode == "tanh":
+        norm = (sae.W_dec.detach() ** 2).sum(1).sqrt()
+        wanted = (4.0 * z.abs() * norm).tanh().sum(-1).mean()
+    else:
+        l0 = (z != 0).sum(-1).double()
+        wanted = (2 / 3.0 * (l0 - 3.0) ** 2).mean()
+    torch.testing.assert_close(out.losses["l0_loss"].detach(), 0.7 * wanted, **TOLERANCE)
+
+
+def test_pre_act_loss_reaches_dead_latents_only() -> None:
+    sae = float64_sae("bi_jumprelu", "none", pre_act_loss_coefficient=0.5)
+    sae.threshold.data.fill_(100.0)
+    x = torch.randn(4, sae.cfg.d_in, dtype=torch.float64)
+    dead = torch.zeros(sae.cfg.d_sae, dtype=torch.bool)
+    dead[3] = True
+    out = sae.training_forward_pass(step_input(x, dead_neuron_mask=dead))
+    h = out.hidden_pre.detach()[:, 3]
+    norm = sae.W_dec.detach()[3].norm()
+    wanted = 0.5 * ((100.0 - h.abs()) * norm).mean()
+    torch.testing.assert_close(out.losses["pre_act_loss"].detach(), wanted, **TOLERANCE)
+
+
+@pytest.mark.parametrize("normalize", ["layer_norm", "none"])
+def test_auxiliary_reconstruction_is_in_the_space_of_the_input(normalize: str) -> None:
+    sae = float64_sae("sa_gsae", "full", normalize_activations=normalize)
+    randomise(sae)
+    x = torch.randn(6, sae.cfg.d_in, dtype=torch.float64) * 3 + 1
+    out = sae.training_forward_pass(step_input(x))
+    mu, std = x.mean(-1, keepdim=True), (x - x.mean(-1, keepdim=True)).std(-1, keepdim=True)
+    x_n = (x - mu) / (std + 1e-5) if normalize == "layer_norm" else x
+    pi = (x_n - sae.b_dec) @ sae.W_enc
+    v = torch.relu(pi - sae.threshold[0]) - torch.relu(-pi - sae.threshold[0])
+    recons = v @ sae.W_dec + sae.b_dec
+    if normalize == "layer_norm":
+        recons = recons * std + mu
+    wanted = ((recons - x) ** 2).sum(-1).mean()
+    torch.testing.assert_close(out.losses["auxiliary_reconstruction_loss"], wanted, **TOLERANCE)
+    assert not hasattr(sae, "ln_mu")  # the statistics are consumed, as after SAELens's own decode

@@ -1,0 +1,323 @@
+"""What SAELens asks of an architecture (design section 4), for both and for each tying: files, folds, hooks, dtypes."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sae_lens import SAE, TrainingSAE
+from sae_lens.registry import (
+    SAE_CLASS_REGISTRY,
+    SAE_TRAINING_CLASS_REGISTRY,
+    get_sae_class,
+    get_sae_training_class,
+)
+from safetensors.torch import load_file, save_file
+
+import sae_lens_signaware as signaware
+from sae_lens_signaware._registration import register
+from tests.helpers import D_IN, D_SAE, each_variant, make_sae, make_training_sae
+
+HOOKS = [
+    "hook_sae_input",
+    "hook_sae_acts_pre",
+    "hook_sae_acts_post",
+    "hook_sae_recons",
+    "hook_sae_error",
+    "hook_sae_output",
+]
+
+
+def x_batch(n: int = 32, d_in: int = D_IN, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(n, d_in, generator=torch.Generator().manual_seed(1), dtype=dtype)
+
+
+@pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
+def test_registration_survives_a_second_import_and_a_reload(architecture: str) -> None:
+    importlib.import_module("sae_lens_signaware")
+    importlib.reload(signaware)
+    assert get_sae_class(architecture)[1].architecture() == architecture
+    assert get_sae_training_class(architecture)[1].architecture() == architecture
+
+
+def test_another_holder_of_the_name_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = get_sae_class("gated")
+    monkeypatch.setitem(SAE_CLASS_REGISTRY, "sa_gsae", theirs)
+    monkeypatch.setitem(
+        SAE_TRAINING_CLASS_REGISTRY, "sa_gsae", SAE_TRAINING_CLASS_REGISTRY["sa_gsae"]
+    )
+    with pytest.raises(ValueError, match="sa_gsae already registered"):
+        register(
+            signaware.SAGatedSAE,
+            signaware.SAGatedSAEConfig,
+            signaware.SAGatedTrainingSAE,
+            signaware.SAGatedTrainingSAEConfig,
+        )
+    assert SAE_CLASS_REGISTRY["sa_gsae"] is theirs
+
+
+@each_variant
+def test_fresh_sae_has_the_state_of_the_design(architecture: str, tying: str) -> None:
+    state = make_sae(architecture, tying).state_dict()
+    rows = {
+        ("sa_gsae", "full"): {"threshold": 1, "r_mag": 1, "b_mag": 1},
+        ("sa_gsae", "radii"): {"threshold": 2, "r_mag": 1, "b_mag": 2},
+        ("sa_gsae", "none"): {"threshold": 2, "r_mag": 2, "b_mag": 2},
+        ("bi_jumprelu", "full"): {"threshold": 1},
+        ("bi_jumprelu", "none"): {"threshold": 2},
+    }[architecture, tying]
+    wanted = {"W_enc": (D_IN, D_SAE), "W_dec": (D_SAE, D_IN), "b_dec": (D_IN,)}
+    wanted |= {name: (n, D_SAE) for name, n in rows.items()}
+    if architecture == "bi_jumprelu":
+        wanted["b_enc"] = (D_SAE,)
+    assert {k: tuple(v.shape) for k, v in state.items()} == wanted
+
+
+@each_variant
+def test_latents_have_both_signs_and_training_agrees_with_inference(
+    architecture: str, tying: str
+) -> None:
+    sae, training = make_sae(architecture, tying), make_training_sae(architecture, tying)
+    z = sae.encode(x_batch())
+    assert (z > 0).any()
+    assert (z < 0).any()
+    assert (z == 0).any()
+    torch.testing.assert_close(training.encode(x_batch()), z)
+    torch.testing.assert_close(training(x_batch()), sae(x_batch()))
+
+
+@pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
+def test_odd_symmetry_of_the_fully_tied_variant(architecture: str) -> None:
+    # encode(2 b_dec - x) = -encode(x); bi_jumprelu only where there is no b_enc
+    sae = make_sae(architecture, "full", dtype="float64")
+    if architecture == "bi_jumprelu":
+        sae.b_enc.data.zero_()
+    x = x_batch(dtype=torch.float64)
+    torch.testing.assert_close(sae.encode(2 * sae.b_dec - x), -sae.encode(x), rtol=0, atol=1e-12)
+
+
+@each_variant
+def test_inference_model_round_trip(architecture: str, tying: str, tmp_path: Path) -> None:
+    training = make_training_sae(architecture, tying)
+    training.save_inference_model(tmp_path)
+    loaded = SAE.load_from_disk(tmp_path)
+    assert type(loaded) is get_sae_class(architecture)[0]
+    assert loaded.cfg.polarity_tying == tying
+    assert loaded.cfg.metadata.training_architecture == architecture
+    torch.testing.assert_close(loaded.encode(x_batch()), training.encode(x_batch()))
+    torch.testing.assert_close(loaded(x_batch()), training(x_batch()))
+    loaded.save_model(tmp_path / "again")
+    again = SAE.load_from_disk(tmp_path / "again")
+    torch.testing.assert_close(again(x_batch()), loaded(x_batch()), rtol=0, atol=0)
+
+
+@each_variant
+def test_training_object_saved_by_save_model_loads_as_both(
+    architecture: str, tying: str, tmp_path: Path
+) -> None:
+    training = make_training_sae(architecture, tying, target_l0=5.0)
+    training.l0_control.copy_(torch.tensor([0.5, 7.0]))
+    training.n_threshold_resets.fill_(3)
+    training.save_model(tmp_path)
+    inference = SAE.load_from_disk(tmp_path)
+    assert "l0_control" not in inference.state_dict()
+    torch.testing.assert_close(inference(x_batch()), training(x_batch()))
+    again: Any = TrainingSAE.load_from_disk(tmp_path)
+    assert again.l0_control.tolist() == [0.5, 7.0]
+    assert again.n_threshold_resets.item() == 3
+    assert again.cfg.target_l0 == 5.0
+
+
+@each_variant
+def test_inference_files_load_for_more_training(
+    architecture: str, tying: str, tmp_path: Path
+) -> None:
+    training = make_training_sae(architecture, tying)
+    training.l0_control.fill_(1.0)
+    training.save_inference_model(tmp_path)
+    again: Any = TrainingSAE.load_from_disk(tmp_path)
+    assert again.l0_control.tolist() == [0.0, 0.0]
+    assert again.threshold.dtype == torch.float32
+    assert all(p.device.type == "cpu" for p in again.parameters())
+
+
+@each_variant
+def test_parameters_and_buffers_are_made_on_the_configured_device(
+    architecture: str, tying: str
+) -> None:
+    sae: Any = TrainingSAE.from_dict(
+        {**make_training_sae(architecture, tying).cfg.to_dict(), "device": "meta"}
+    )
+    assert {t.device.type for t in [*sae.parameters(), *sae.buffers()]} == {"meta"}
+
+
+@each_variant
+def test_a_threshold_below_zero_is_not_saved_for_inference(
+    architecture: str, tying: str, tmp_path: Path
+) -> None:
+    training = make_training_sae(architecture, tying)
+    training.threshold.data.fill_(-0.1)
+    training.save_inference_model(tmp_path)
+    assert load_file(tmp_path / "sae_weights.safetensors")["threshold"].abs().max() == 0
+
+
+@each_variant
+def test_fold_W_dec_norm(architecture: str, tying: str) -> None:
+    for sae in (make_sae(architecture, tying), make_training_sae(architecture, tying)):
+        x = x_batch()
+        z, out, norm = sae.encode(x), sae(x), sae.W_dec.norm(dim=1)
+        sae.fold_W_dec_norm()
+        torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(D_SAE))
+        torch.testing.assert_close(sae.encode(x), z * norm)
+        torch.testing.assert_close(sae(x), out)
+
+
+@each_variant
+def test_fold_activation_norm_scaling_factor(architecture: str, tying: str) -> None:
+    sae = make_training_sae(architecture, tying, normalize_activations="expected_average_only_in")
+    x, scale = x_batch(), 2.5
+    z, out = sae.encode(x * scale), sae(x * scale)
+    sae.fold_activation_norm_scaling_factor(scale)
+    torch.testing.assert_close(sae.encode(x), z)
+    torch.testing.assert_close(sae(x), out / scale)
+    assert sae.cfg.normalize_activations == "none"
+
+
+@each_variant
+@pytest.mark.parametrize("apply_b_dec_to_input", [True, False])
+def test_fold_activation_whitening(
+    architecture: str, tying: str, apply_b_dec_to_input: bool
+) -> None:
+    if architecture == "sa_gsae" and not apply_b_dec_to_input:
+        with pytest.raises(ValueError, match=r"apply_b_dec_to_input must be true"):
+            make_training_sae(
+                architecture,
+                tying,
+                normalize_activations="covariance_whitening",
+                apply_b_dec_to_input=False,
+            )
+        return
+    # bi_jumprelu absorbs the shift in b_enc
+    sae = make_training_sae(
+        architecture,
+        tying,
+        normalize_activations="covariance_whitening",
+        apply_b_dec_to_input=apply_b_dec_to_input,
+        dtype="float64",
+    )
+    x = x_batch(dtype=torch.float64)
+    mean = torch.randn(D_IN, dtype=torch.float64)
+    whiten = torch.randn(D_IN, D_IN, dtype=torch.float64)
+    unwhiten = torch.linalg.inv(whiten)
+    x_white = (x - mean) @ whiten
+    z, out = sae.encode(x_white), sae(x_white) @ unwhiten + mean
+    sae.fold_activation_whitening(mean, whiten, unwhiten)
+    torch.testing.assert_close(sae.encode(x), z, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(sae(x), out, rtol=1e-8, atol=1e-8)
+
+
+@each_variant
+def test_hook_z_reshaping(architecture: str, tying: str) -> None:
+    flat = make_sae(architecture, tying)
+    heads = make_sae(architecture, tying, reshape_activations="hook_z")
+    x = x_batch().reshape(4, 8, D_IN)
+    x_heads = x.reshape(4, 8, 2, D_IN // 2)
+    torch.testing.assert_close(heads.encode(x_heads), flat.encode(x))
+    assert heads(x_heads).shape == x_heads.shape
+    torch.testing.assert_close(heads(x_heads).flatten(-2), flat(x))
+
+
+@each_variant
+@pytest.mark.filterwarnings("ignore:Setting use_error_term")
+def test_error_term_restores_the_input(architecture: str, tying: str) -> None:
+    sae = make_sae(architecture, tying)
+    x = x_batch()
+    assert not torch.allclose(sae(x), x)
+    sae.use_error_term = True
+    torch.testing.assert_close(sae(x), x)
+
+
+@each_variant
+@pytest.mark.filterwarnings("ignore:Setting use_error_term")
+def test_all_hook_points_fire_and_steer(architecture: str, tying: str) -> None:
+    sae = make_sae(architecture, tying)
+    sae.use_error_term = True
+    _, cache = sae.run_with_cache(x_batch())
+    assert set(cache) == set(HOOKS)
+    assert cache["hook_sae_acts_pre"].shape == (32, D_SAE)
+    torch.testing.assert_close(cache["hook_sae_acts_post"], sae.encode(x_batch()))
+    sae.use_error_term = False
+    shut = sae.run_with_hooks(
+        x_batch(), fwd_hooks=[("hook_sae_acts_pre", lambda t, hook: torch.zeros_like(t))]
+    )
+    torch.testing.assert_close(shut, sae.b_dec.expand_as(shut))
+
+
+@each_variant
+def test_bfloat16_keeps_the_training_threshold_in_float32(architecture: str, tying: str) -> None:
+    training = make_training_sae(architecture, tying, dtype="bfloat16")
+    assert training.W_enc.dtype == torch.bfloat16
+    assert training.threshold.dtype == torch.float32
+    assert training(x_batch().bfloat16()).dtype == torch.bfloat16
+    # a step that bfloat16 would round away at 0.25 survives a cast there and back
+    training.threshold.data.fill_(0.25 + 1e-4)
+    cast = training.to(torch.bfloat16)
+    assert cast.threshold.dtype == torch.float32
+    assert cast.threshold[0, 0].item() == pytest.approx(0.2501)
+    assert cast.l0_control.dtype == torch.float32
+    # float32 and bfloat16 agree to bfloat16's precision where no gate flips
+    inference = make_sae(architecture, tying)
+    z32 = inference.encode(x_batch())
+    z16 = inference.to(torch.bfloat16).encode(x_batch().bfloat16())
+    assert z16.dtype == torch.bfloat16
+    both = (z32 != 0) & (z16 != 0)
+    assert both.float().mean() > 0.3
+    torch.testing.assert_close(z16[both].float(), z32[both], rtol=0.05, atol=0.05)
+
+
+@each_variant
+def test_bfloat16_round_trip(architecture: str, tying: str, tmp_path: Path) -> None:
+    training = make_training_sae(architecture, tying, dtype="bfloat16")
+    training.save_inference_model(tmp_path)
+    assert load_file(tmp_path / "sae_weights.safetensors")["threshold"].dtype == torch.bfloat16
+    assert SAE.load_from_disk(tmp_path).dtype == torch.bfloat16
+    assert SAE.load_from_disk(tmp_path, dtype="float32").threshold.dtype == torch.float32
+
+
+@each_variant
+def test_thresholds_follow_the_module_to_another_device(architecture: str, tying: str) -> None:
+    training = make_training_sae(architecture, tying, dtype="bfloat16").to("meta")
+    assert training.threshold.device.type == "meta"
+    assert training.l0_control.device.type == "meta"
+
+
+@each_variant
+def test_wrong_weights_give_one_line(architecture: str, tying: str, tmp_path: Path) -> None:
+    make_sae(architecture, tying).save_model(tmp_path)
+    file = tmp_path / "sae_weights.safetensors"
+    state = load_file(file)
+
+    save_file({**state, "W_enc": state["W_enc"][:, :-1].contiguous()}, file)
+    with pytest.raises(
+        ValueError, match=r"shape of W_enc .* must be \(16, 24\) .* got \(16, 23\)"
+    ) as e:
+        SAE.load_from_disk(tmp_path)
+    assert "\n" not in str(e.value)
+
+    save_file({k: v for k, v in state.items() if k != "threshold"}, file)
+    with pytest.raises(ValueError, match=r"missing \['threshold'\]"):
+        SAE.load_from_disk(tmp_path)
+
+    save_file({**state, "b_gate": state["b_dec"].clone()}, file)
+    with pytest.raises(ValueError, match=r"unknown \['b_gate'\]"):
+        SAE.load_from_disk(tmp_path)
+
+
+@pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
+def test_a_later_format_gives_one_line(architecture: str, tmp_path: Path) -> None:
+    make_sae(architecture).save_model(tmp_path)
+    cfg = tmp_path / "cfg.json"
+    cfg.write_text(cfg.read_text().replace('"format_version": 1', '"format_version": 2'))
+    with pytest.raises(ValueError, match=r"format_version must be an integer from 1 to 1, got 2"):
+        SAE.load_from_disk(tmp_path)

@@ -1,0 +1,188 @@
+"""Strict YAML: what is right is built, what is wrong is named in one line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from sae_lens import TrainingSAE
+from sae_lens.llm_sae_training_runner import _parse_cfg_args
+
+import sae_lens_signaware as signaware
+from sae_lens_signaware.config import ConfigError, load_runner_config
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+BASE: dict[str, Any] = {
+    "model_name": "tiny",
+    "hook_name": "blocks.0.hook_mlp_out",
+    "dataset_path": "some/dataset",
+    "lr": 1e-3,
+    "checkpoint_path": None,
+    "sae": {"architecture": "sa_gsae", "d_in": 16, "d_sae": 32, "target_l0": 4},
+    "logger": {"log_to_wandb": False},
+}
+
+
+def write(tmp_path: Path, changes: dict[str, Any] | None = None, sae: Any = None) -> Path:
+    values = {**BASE, **(changes or {}), "sae": {**BASE["sae"], **(sae or {})}}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_yaml_becomes_a_saelens_runner_config(tmp_path: Path) -> None:
+    cfg = load_runner_config(write(tmp_path, {"seqpos_slice": [1, None]}))
+    assert type(cfg.sae) is signaware.SAGatedTrainingSAEConfig
+    assert cfg.sae.target_l0 == 4.0
+    assert cfg.lr == 1e-3
+    assert cfg.seqpos_slice == (1, None)
+    assert cfg.logger.log_to_wandb is False
+
+
+def test_overrides_are_saelens_flags(tmp_path: Path) -> None:
+    flags = [
+        "--lr",
+        "3e-4",
+        "--d_sae",
+        "64",
+        "--polarity_tying",
+        "none",
+        "--streaming",
+        "false",
+        "--run_name",
+        "x",
+    ]
+    cfg = load_runner_config(write(tmp_path), [*flags, "--model_kwargs", '{"a": 1}'])
+    assert (cfg.lr, cfg.streaming, cfg.logger.run_name) == (3e-4, False, "x")
+    assert (cfg.sae.d_sae, cfg.sae.polarity_tying, cfg.sae.target_l0) == (64, "none", 4.0)
+    assert cfg.model_kwargs == {"a": 1}
+
+
+def test_architecture_flag_changes_which_fields_exist(tmp_path: Path) -> None:
+    cfg = load_runner_config(
+        write(tmp_path), ["--architecture", "bi_jumprelu", "--jumprelu_bandwidth", "0.3"]
+    )
+    assert type(cfg.sae) is signaware.BiJumpReLUTrainingSAEConfig
+    assert cfg.sae.jumprelu_bandwidth == 0.3
+    with pytest.raises(ConfigError, match=r"sae\.target_l0: unknown field"):
+        load_runner_config(write(tmp_path), ["--architecture", "gated"])
+
+
+def test_text_floats_of_yaml_are_floats(tmp_path: Path) -> None:
+    # YAML 1.1 reads 3e-4 as a text
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace("lr: 0.001", "lr: 3e-4"))
+    assert load_runner_config(path).lr == 3e-4
+
+
+def test_a_saved_runner_cfg_json_loads_again(tmp_path: Path) -> None:
+    cfg = load_runner_config(write(tmp_path))
+    saved = tmp_path / "runner_cfg.json"
+    saved.write_text(json.dumps(cfg.to_dict()))
+    again = load_runner_config(saved)
+    assert again.sae.target_l0 == 4.0
+    assert again.to_dict()["lr"] == cfg.lr
+
+
+@pytest.mark.parametrize(
+    ("changes", "sae", "flags", "message"),
+    [
+        ({"learning_rat": 1}, {}, [], "learning_rat: unknown field"),
+        ({"model_nam": "x"}, {}, [], "model_nam: unknown field; did you mean 'model_name'?"),
+        ({}, {"l1_coeficient": 1}, [], "sae.l1_coeficient: unknown field; did you mean 'l1_coeff"),
+        ({"logger": {"wandb": 1}}, {}, [], "logger.wandb: unknown field"),
+        ({"lr": "fast"}, {}, [], "lr: must be a number, got 'fast'"),
+        ({"context_size": 1.5}, {}, [], "context_size: must be an integer, got 1.5"),
+        ({}, {"polarity_tying": "half"}, [], "sae.polarity_tying: must be one of full, radii"),
+        ({}, {"threshold_init": -1}, [], "sae.threshold_init must be a number >= 0, got -1"),
+        ({}, {"target_l0": 33}, [], "at most d_sae = 32, got 33"),
+        ({}, {"architecture": "sa_gase"}, [], "unknown value 'sa_gase'; did you mean 'sa_gsae'?"),
+        ({}, {}, ["--l1_coef", "2"], "--l1_coef: unknown flag; did you mean '--l1_coefficient'?"),
+        ({}, {}, ["--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
+        ({"sae": None}, {}, [], "sae.architecture: missing"),
+        ({"sae": [1]}, {}, [], "sae: must be a mapping"),
+    ],
+)
+def test_wrong_input_is_one_line_that_names_it(
+    tmp_path: Path, changes: dict[str, Any], sae: dict[str, Any], flags: list[str], message: str
+) -> None:
+    path = write(tmp_path, changes, sae)
+    if "sae" in changes:
+        path.write_text(yaml.safe_dump({**BASE, **changes}))
+    with pytest.raises(ConfigError) as error:
+        load_runner_config(path, flags)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n- b\n", "must hold a mapping of fields, got list"),
+        ("a: [1, 2\n", "not valid YAML"),
+        ("!!python/object/apply:os.system ['true']\n", "not valid YAML"),
+    ],
+)
+def test_broken_yaml(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as error:
+        load_runner_config(path)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_file_and_missing_field(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_runner_config(tmp_path / "none.yaml")
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace("  d_in: 16\n", ""))
+    with pytest.raises(ConfigError, match=r"sae\.d_in: missing"):
+        load_runner_config(path)
+
+
+def test_there_are_the_papers_six_cells_twice_and_the_demos() -> None:
+    names = {path.stem for path in CONFIGS}
+    cells = {
+        f"{model}-{hook}"
+        for model in ("pythia-1b", "smollm3-3b")
+        for hook in ("mlp_out", "attn_out", "resid")
+    }
+    for cell in cells:
+        assert {f"{cell}-sa_gsae", f"{cell}-gated"} <= names
+    assert any(name.startswith("smollm2-135m") for name in names)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_opens_with_its_command_and_builds_its_sae(path: Path) -> None:
+    first = path.read_text().splitlines()[0]
+    assert first == f"# sae-lens-signaware train configs/{path.name}"
+    cfg = load_runner_config(path)
+    sae: Any = TrainingSAE.from_dict({**cfg.get_training_sae_cfg_dict(), "device": "meta"})
+    assert sae.W_enc.shape == (cfg.sae.d_in, cfg.sae.d_sae)
+    assert sae.W_enc.device == torch.device("meta")
+
+
+def test_half_width_against_full_width_in_every_cell() -> None:
+    for path in CONFIGS:
+        if path.stem.endswith("-sa_gsae") and not path.stem.startswith("smollm2"):
+            half = load_runner_config(path)
+            full = load_runner_config(path.with_name(path.name.replace("sa_gsae", "gated")))
+            assert 2 * half.sae.d_sae == full.sae.d_sae
+            for field in ("model_name", "hook_name", "training_tokens", "lr", "dataset_path"):
+                assert getattr(half, field) == getattr(full, field)
+
+
+@pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
+def test_saelens_own_parser(architecture: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cfg = _parse_cfg_args(
+        f"--architecture {architecture} --d_in 8 --d_sae 12 --polarity_tying none --target_l0 3".split()
+    )
+    assert cfg.sae.architecture() == architecture
+    assert (cfg.sae.polarity_tying, cfg.sae.target_l0) == ("none", 3.0)  # type: ignore[attr-defined]
+    with pytest.raises(SystemExit):
+        _parse_cfg_args(["--architecture", architecture, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "mean number of open latents per token to settle at" in text
+    assert "number of training steps between resets" in text

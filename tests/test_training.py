@@ -1,0 +1,274 @@
+"""The training mixin: clamp, resets, target L0, metrics, NaN stop, and the checks of the configs."""
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+import torch
+from sae_lens import SAETrainer, TrainingSAE
+from sae_lens.config import LoggingConfig, SAETrainerConfig
+
+from sae_lens_signaware.training import L0_EMA_DECAY, update_l0_control
+from tests.helpers import D_IN, D_SAE, each_variant, make_training_sae, step_input, training_config
+
+
+def batches(seed: int = 0, batch_size: int = 64) -> Any:
+    g = torch.Generator().manual_seed(seed)
+    basis = torch.randn(40, D_IN, generator=torch.Generator().manual_seed(99))
+    while True:
+        keep = torch.rand(batch_size, 40, generator=g) < 0.1
+        yield (
+            (keep * torch.randn(batch_size, 40, generator=g)) @ basis / 2
+        )  # mean norm near sqrt(d)
+
+
+def trainer_config(n_steps: int, **kwargs: Any) -> SAETrainerConfig:
+    values: dict[str, Any] = {
+        "total_training_samples": n_steps * 64,
+        "train_batch_size_samples": 64,
+        "lr": 3e-3,
+        "lr_end": 3e-3,
+        "dead_feature_window": 5,
+        **kwargs,
+    }
+    return SAETrainerConfig(**values)
+
+
+@each_variant
+def test_thresholds_are_clamped_in_place_at_the_start_of_a_step(
+    architecture: str, tying: str
+) -> None:
+    sae = make_training_sae(architecture, tying)
+    sae.threshold.data.fill_(-0.5)
+    parameter = sae.threshold
+    sae.training_forward_pass(step_input(next(batches())))
+    assert sae.threshold is parameter
+    assert sae.threshold.min() == 0
+
+
+@each_variant
+def test_dead_latents_are_reset_at_the_interval_and_only_then(
+    architecture: str, tying: str
+) -> None:
+    init = {"sa_gsae": "threshold_init", "bi_jumprelu": "jumprelu_init_threshold"}[architecture]
+    sae = make_training_sae(architecture, tying, threshold_reset_interval=10, **{init: 0.25})
+    sae.threshold.data.fill_(2.0)
+    dead = torch.zeros(D_SAE, dtype=torch.bool)
+    dead[[1, 4]] = True
+    for step in (0, 9, 11):
+        sae.training_forward_pass(
+            step_input(next(batches()), dead_neuron_mask=dead, n_training_steps=step)
+        )
+        assert (sae.threshold == 2.0).all()
+    for _ in range(2):  # the second finds them at their initial value already
+        sae.training_forward_pass(
+            step_input(next(batches()), dead_neuron_mask=dead, n_training_steps=20)
+        )
+    assert (sae.threshold[:, dead] == 0.25).all()
+    assert (sae.threshold[:, ~dead] == 2.0).all()
+    assert sae.n_threshold_resets.item() == 2
+
+
+@each_variant
+def test_resets_can_be_switched_off(architecture: str, tying: str) -> None:
+    sae = make_training_sae(
+        architecture, tying, threshold_reset_interval=10, dead_threshold_reset=False
+    )
+    sae.threshold.data.fill_(2.0)
+    dead = torch.ones(D_SAE, dtype=torch.bool)
+    sae.training_forward_pass(
+        step_input(next(batches()), dead_neuron_mask=dead, n_training_steps=10)
+    )
+    assert (sae.threshold == 2.0).all()
+
+
+def test_controller_by_hand() -> None:
+    control = torch.zeros(2)
+    # the first step takes the batch's L0 as it is; warm-up does not integrate
+    control = update_l0_control(control, torch.tensor(20.0), 10.0, 0.1, integrate=False)
+    assert control.tolist() == [0.0, 20.0]
+    control = update_l0_control(control, torch.tensor(10.0), 10.0, 0.1, integrate=True)
+    ema = 0.9 * 20 + 0.1 * 10
+    e, e_before = math.log(ema / 10), math.log(20 / 10)
+    wanted = 0.1 * e + (e - e_before)
+    torch.testing.assert_close(control, torch.tensor([wanted, ema]))
+
+
+def test_controller_rests_while_l0_falls_at_its_pace() -> None:
+    # e falls by rate * e a step: nothing to do
+    l0, target, rate = 20.0, 10.0, 0.01
+    falling = l0 * (target / l0) ** rate
+    batch = (falling - L0_EMA_DECAY * l0) / (1 - L0_EMA_DECAY)
+    control = update_l0_control(torch.tensor([0.3, l0]), torch.tensor(batch), target, rate, True)
+    assert control[0].item() == pytest.approx(0.3, abs=1e-3)
+
+
+def test_controller_is_bounded() -> None:
+    # far off and standing still, the error is clipped to +-1
+    far = update_l0_control(torch.tensor([0.0, 1000.0]), torch.tensor(1000.0), 1.0, 0.1, True)
+    assert far[0].item() == pytest.approx(0.1)
+    none = update_l0_control(torch.tensor([0.0, 1e-30]), torch.tensor(0.0), 1.0, 0.1, True)
+    assert none[0].item() == pytest.approx(-0.1)
+    top = update_l0_control(torch.tensor([4.6, 1000.0]), torch.tensor(1e6), 1.0, 1.0, True)
+    assert top[0].exp().item() == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
+def test_target_l0_is_reached(architecture: str) -> None:
+    sae: Any = TrainingSAE.from_dict(training_config(architecture, target_l0=4.0).to_dict())
+    trainer: Any = SAETrainer(trainer_config(1500, lr=1e-2, lr_end=1e-2), sae, batches())
+    trainer.fit()
+    source = batches(seed=1)
+    l0 = torch.stack([(sae.encode(next(source)) != 0).sum(-1).float().mean() for _ in range(20)])
+    assert l0.mean().item() == pytest.approx(4.0, rel=0.1)
+    assert sae.l0_control[0] != 0
+
+
+def test_coefficient_is_constant_without_a_target() -> None:
+    sae = make_training_sae("sa_gsae")
+    first = sae.training_forward_pass(step_input(next(batches())))
+    again = sae.training_forward_pass(step_input(next(batches())))
+    torch.testing.assert_close(first.losses, again.losses, rtol=0, atol=0)
+    assert sae.l0_control.tolist() == [0.0, 0.0]
+
+
+@each_variant
+def test_metrics_on_logging_steps_only(architecture: str, tying: str) -> None:
+    sae = make_training_sae(architecture, tying)
+    x = next(batches())
+    assert sae.training_forward_pass(step_input(x)).metrics == {}
+    out = sae.training_forward_pass(step_input(x, is_logging_step=True))
+    z, metrics = out.feature_acts, out.metrics
+    key = {"sa_gsae": "l1", "bi_jumprelu": "l0"}[architecture]
+    assert set(metrics) == {
+        "l0_plus",
+        "l0_minus",
+        "bipolar_share_of_batch",
+        "mean_threshold",
+        "threshold_resets",
+        f"{key}_in_force",
+    }
+    assert metrics["l0_plus"].item() == pytest.approx((z > 0).sum().item() / 64)
+    assert metrics["l0_minus"].item() == pytest.approx((z < 0).sum().item() / 64)
+    assert metrics[f"{key}_in_force"].item() == pytest.approx(0.7)
+    n_pos, n_neg = (z > 0).sum(0).tolist(), (z < 0).sum(0).tolist()
+    bipolar = [p + n > 0 and min(p, n) >= 0.1 * (p + n) for p, n in zip(n_pos, n_neg, strict=True)]
+    alive = [p + n > 0 for p, n in zip(n_pos, n_neg, strict=True)]
+    assert metrics["bipolar_share_of_batch"].item() == pytest.approx(sum(bipolar) / sum(alive))
+
+
+def test_saelens_logs_the_metrics() -> None:
+    sae = make_training_sae("sa_gsae", target_l0=4.0)
+    logger = LoggingConfig(log_to_wandb=True, wandb_log_frequency=1)
+    trainer: Any = SAETrainer(trainer_config(3, logger=logger), sae, batches())
+    output = trainer.step(next(batches()))
+    logged = trainer.build_train_step_log_dict(output, 64)
+    assert logged["metrics/l0_plus"] + logged["metrics/l0_minus"] == pytest.approx(
+        logged["metrics/l0"]
+    )
+    assert "metrics/l1_in_force" in logged
+
+
+@each_variant
+def test_a_nan_batch_stops_that_step_and_leaves_the_weights(architecture: str, tying: str) -> None:
+    sae = make_training_sae(architecture, tying)
+    good = batches()
+
+    def poisoned() -> Any:
+        for _ in range(3):
+            yield next(good)
+        bad = next(good)
+        bad[5, 3] = torch.nan
+        yield bad
+
+    trainer: Any = SAETrainer(trainer_config(10), sae, poisoned())
+    with pytest.raises(RuntimeError, match="training loss is not finite") as error:
+        trainer.fit()
+    assert "\n" not in str(error.value)
+    assert trainer.n_training_steps == 3
+    assert all(torch.isfinite(p).all() for p in sae.parameters())
+    assert torch.isfinite(sae.l0_control).all()
+
+
+@each_variant
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_few_steps_train(architecture: str, tying: str, dtype: str, autocast: bool) -> None:
+    sae = make_training_sae(architecture, tying, dtype=dtype, target_l0=6.0)
+    before = {n: p.detach().clone() for n, p in sae.named_parameters()}
+    source = (b.to(getattr(torch, dtype)) for b in batches())
+    trainer: Any = SAETrainer(trainer_config(8, autocast=autocast), sae, source)
+    trainer.fit()
+    for name, param in sae.named_parameters():
+        assert torch.isfinite(param).all(), name
+        assert not torch.equal(param, before[name]), f"{name} did not move"
+    assert sae.threshold.dtype == torch.float32
+
+
+@pytest.mark.parametrize("tying", ["full", "radii", "none"])
+def test_ablation_switches_change_what_they_say(tying: str) -> None:
+    x = next(batches())
+
+    def gradients(**kwargs: Any) -> dict[str, torch.Tensor]:
+        sae = make_training_sae("sa_gsae", tying, **kwargs)
+        out = sae.training_forward_pass(step_input(x))
+        (out.losses["l1_loss"] + out.losses["auxiliary_reconstruction_loss"]).backward()
+        return {n: p.grad for n, p in sae.named_parameters()}
+
+    assert gradients()["W_dec"] is None  # L1 and auxiliary loss leave the decoder alone
+    assert gradients(detach_norm=False)["W_dec"].abs().max() > 0
+    assert gradients(detach_decoder=False)["W_dec"].abs().max() > 0
+    assert gradients()["r_mag"] is None  # and they never touch the magnitude path
+    assert gradients()["threshold"].abs().max() > 0
+
+
+SA, BI = "sa_gsae", "bi_jumprelu"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kwargs", "message"),
+    [
+        (SA, {"tying": "both"}, "polarity_tying must be one of full, radii, none, got 'both'"),
+        (BI, {"tying": "radii"}, "polarity_tying must be one of full, none, got 'radii'"),
+        (SA, {"threshold_init": -0.1}, "threshold_init must be a number >= 0, got -0.1"),
+        (BI, {"jumprelu_init_threshold": -1.0}, "jumprelu_init_threshold must be a number >= 0"),
+        (SA, {"target_l0": 25.0}, "at most d_sae = 24, got 25.0"),
+        (BI, {"target_l0": 0.0}, "target_l0 must be null or a number above 0"),
+        (SA, {"aux_coefficient": -1.0}, "aux_coefficient must be a number >= 0, got -1.0"),
+        (SA, {"threshold_reset_interval": 0}, "threshold_reset_interval must be an integer >= 1"),
+        (SA, {"tying": "none", "two_sided": False}, "'full' where two_sided is false, got 'none'"),
+        (BI, {"jumprelu_bandwidth": 0.0}, "jumprelu_bandwidth must be a number above 0, got 0.0"),
+        (
+            BI,
+            {"jumprelu_sparsity_loss_mode": "l2"},
+            "jumprelu_sparsity_loss_mode must be one of step, tanh, quadratic, got 'l2'",
+        ),
+        (BI, {"jumprelu_sparsity_loss_mode": "quadratic"}, "target_l0 must be set"),
+        (SA, {"d_sae": 0}, "d_sae must be a positive integer, got 0"),
+        (
+            SA,
+            {"normalize_activations": "covariance_whitening", "apply_b_dec_to_input": False},
+            "apply_b_dec_to_input must be true",
+        ),
+    ],
+)
+def test_wrong_configs_give_one_line(
+    architecture: str, kwargs: dict[str, Any], message: str
+) -> None:
+    kwargs = {"tying": "full", **kwargs}
+    with pytest.raises(ValueError, match="must be") as error:
+        training_config(architecture, **kwargs)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
+def test_every_config_field_is_documented(architecture: str) -> None:
+    cfg = training_config(architecture)
+    own = {f.name for f in dataclasses.fields(cfg)} - {
+        f.name for f in dataclasses.fields(type(cfg).__mro__[1])
+    }
+    doc = type(cfg).__doc__ or ""
+    for name in own:
+        assert f"\n        {name}: " in doc, name
