@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-COMMIT = "0" * 40
-
 
 @dataclass
 class HubServer:
@@ -26,6 +24,13 @@ class HubServer:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def commit_id(self, repo: str) -> str:
+        """Changes with the content, as the client's cache expects."""
+        digest = hashlib.sha1(usedforsecurity=False)
+        for path, body in sorted(self.repos[repo].items()):
+            digest.update(path.encode() + b"\0" + body)
+        return digest.hexdigest()
 
     def clear(self) -> None:
         self.repos.clear()
@@ -87,7 +92,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"error": "not found"}, 404, X_Error_Code="RepoNotFound")
             return
         siblings = [{"rfilename": name} for name in self.hub.repos[repo]]
-        self._json({"id": repo, "modelId": repo, "sha": COMMIT, "siblings": siblings})
+        self._json(
+            {"id": repo, "modelId": repo, "sha": self.hub.commit_id(repo), "siblings": siblings}
+        )
 
     def create(self, body: bytes) -> None:
         request = json.loads(body)
@@ -132,8 +139,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.hub.repos[repo][value["path"]] = base64.b64decode(value["content"])
             elif item["key"] == "lfsFile":
                 self.hub.repos[repo][value["path"]] = self.hub.blobs[value["oid"]]
-        url = f"{self.hub.url}/{repo}/commit/{COMMIT}"
-        self._json({"commitOid": COMMIT, "commitUrl": url, "success": True})
+        commit = self.hub.commit_id(repo)
+        url = f"{self.hub.url}/{repo}/commit/{commit}"
+        self._json({"commitOid": commit, "commitUrl": url, "success": True})
 
     def resolve(self, _: bytes, repo: str, path: str) -> None:
         if repo not in self.hub.repos:
@@ -143,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             body = self.hub.repos[repo][path]
             etag = f'"{hashlib.sha256(body).hexdigest()}"'
-            self._send(200, body, X_Repo_Commit=COMMIT, ETag=etag)
+            self._send(200, body, X_Repo_Commit=self.hub.commit_id(repo), ETag=etag)
 
     def valid_yaml(self, _: bytes) -> None:
         self._json({})
@@ -157,6 +165,6 @@ ROUTES = (
     ("POST", rf"/{REPO}\.git/info/lfs/objects/batch", _Handler.lfs_batch),
     ("PUT", r"/lfs/(?P<oid>[0-9a-f]+)", _Handler.lfs_put),
     ("POST", rf"/api/models/{REPO}/commit/main", _Handler.commit),
-    ("GET HEAD", rf"/{REPO}/resolve/[\w]+/(?P<path>.+)", _Handler.resolve),
+    ("GET HEAD", rf"/{REPO}/resolve/\w+/(?P<path>.+)", _Handler.resolve),
     ("POST", r"/api/validate-yaml", _Handler.valid_yaml),
 )

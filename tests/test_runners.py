@@ -1,0 +1,348 @@
+"""SAELens's own runners, unchanged, on a small real transformer; checkpoint and resume, also after kill -9."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from sae_lens import (
+    SAE,
+    HookedSAETransformer,
+    LanguageModelSAERunnerConfig,
+    LanguageModelSAETrainingRunner,
+    LoggingConfig,
+    MultiSAETrainingRunner,
+    MultiSAETrainingRunnerConfig,
+)
+from sae_lens.synthetic import SyntheticModelConfig, SyntheticSAERunner, SyntheticSAERunnerConfig
+from transformer_lens import HookedTransformer
+
+from sae_lens_signaware.config import ConfigError
+from sae_lens_signaware.runner import SignawareTrainingRunner, find_checkpoint
+from tests.helpers import (
+    D_IN,
+    D_SAE,
+    VARIANTS,
+    each_variant,
+    make_sae,
+    tiny_model_config,
+    training_config,
+)
+
+HOOK = "blocks.0.hook_mlp_out"
+QUIET = {"log_to_wandb": False}
+
+
+@pytest.fixture(scope="module")
+def model() -> HookedTransformer:
+    return HookedTransformer(tiny_model_config())
+
+
+def tokens(n: int = 400) -> Dataset:
+    g = torch.Generator().manual_seed(5)
+    return Dataset.from_dict({"tokens": torch.randint(0, 64, (n, 16), generator=g).tolist()})
+
+
+def runner_config(sae: Any, folder: Path, **kwargs: Any) -> LanguageModelSAERunnerConfig[Any]:
+    values: dict[str, Any] = {
+        "sae": sae,
+        "model_name": "tiny",
+        "hook_name": HOOK,
+        "dataset_path": "tiny",
+        "context_size": 16,
+        "training_tokens": 64 * 20,
+        "train_batch_size_tokens": 64,
+        "store_batch_size_prompts": 4,
+        "n_batches_in_buffer": 8,
+        "lr": 1e-3,
+        "logger": LoggingConfig(**QUIET),
+        "n_batches_for_norm_estimate": 4,
+        "output_path": str(folder / "out"),
+        "checkpoint_path": str(folder / "checkpoints"),
+        "verbose": False,
+        **kwargs,
+    }
+    return LanguageModelSAERunnerConfig(**values)
+
+
+@each_variant
+def test_language_model_runner(
+    architecture: str, tying: str, model: HookedTransformer, tmp_path: Path
+) -> None:
+    sae_cfg = training_config(
+        architecture, tying, target_l0=6.0, normalize_activations="expected_average_only_in"
+    )
+    cfg = runner_config(sae_cfg, tmp_path)
+    runner = LanguageModelSAETrainingRunner(cfg, override_model=model, override_dataset=tokens())
+    sae: Any = runner.run()
+    loaded = SAE.load_from_disk(tmp_path / "out")
+    assert loaded.cfg.architecture() == architecture
+    assert loaded.cfg.metadata.hook_name == HOOK
+    assert loaded.cfg.metadata.training_architecture_details["target_l0"] == 6.0
+    assert loaded.cfg.metadata.l0 > 0
+    x = torch.randn(8, D_IN)
+    torch.testing.assert_close(loaded(x), sae(x))
+
+
+def test_multi_sae_runner_trains_every_variant_at_once(
+    model: HookedTransformer, tmp_path: Path
+) -> None:
+    saes = {f"{a}-{t}": training_config(a, t, target_l0=6.0) for a, t in VARIANTS}
+    cfg = MultiSAETrainingRunnerConfig(
+        saes=saes,
+        hook_names=HOOK,
+        model_name="tiny",
+        dataset_path="tiny",
+        context_size=16,
+        training_tokens=64 * 10,
+        train_batch_size_tokens=64,
+        store_batch_size_prompts=4,
+        n_batches_in_buffer=8,
+        logger=LoggingConfig(**QUIET),
+        output_path=str(tmp_path / "out"),
+        checkpoint_path=None,
+    )
+    trained = MultiSAETrainingRunner(cfg, override_model=model, override_dataset=tokens()).run()
+    for name, sae in trained.items():
+        loaded = SAE.load_from_disk(tmp_path / "out" / name)
+        x = torch.randn(8, D_IN)
+        torch.testing.assert_close(loaded(x), sae(x))
+
+
+@each_variant
+def test_synthetic_runner(architecture: str, tying: str, tmp_path: Path) -> None:
+    cfg = SyntheticSAERunnerConfig(
+        synthetic_model=SyntheticModelConfig(num_features=32, hidden_dim=D_IN),
+        sae=training_config(architecture, tying, target_l0=6.0),
+        training_samples=64 * 10,
+        batch_size=64,
+        eval_samples=256,
+        logger=LoggingConfig(**QUIET),
+        output_path=str(tmp_path / "out"),
+        checkpoint_path=None,
+    )
+    result = SyntheticSAERunner(cfg).run()
+    assert result.final_eval is not None
+    assert SAE.load_from_disk(tmp_path / "out").cfg.architecture() == architecture
+
+
+@each_variant
+def test_resume_continues_the_controller_and_the_resets(
+    architecture: str, tying: str, model: HookedTransformer, tmp_path: Path
+) -> None:
+    def run(folder: str, **kwargs: Any) -> tuple[Any, Path]:
+        sae_cfg = training_config(architecture, tying, target_l0=4.0)
+        cfg = runner_config(sae_cfg, tmp_path / folder, **kwargs)
+        runner = SignawareTrainingRunner(cfg, override_model=model, override_dataset=tokens())
+        return runner.run(), Path(str(cfg.checkpoint_path))
+
+    sae, checkpoints = run("first", n_checkpoints=1, save_final_checkpoint=True)
+    assert sae.l0_control[1] > 0
+    final = find_checkpoint(checkpoints)
+    assert final.name.startswith("final_")
+    resumed, _ = run("second", training_tokens=64 * 30, resume_from_checkpoint=str(checkpoints))
+    assert resumed.l0_control[0] != sae.l0_control[0]
+    # where nothing is left to train, a resumed run is the checkpoint, bit for bit
+    same, _ = run("third", resume_from_checkpoint=str(final))
+    for key, value in sae.state_dict().items():
+        assert torch.equal(same.state_dict()[key], value), key
+
+
+def test_resume_needs_a_whole_checkpoint(tmp_path: Path, model: HookedTransformer) -> None:
+    half = tmp_path / "640"
+    half.mkdir()
+    (half / "sae_weights.safetensors").write_bytes(b"")
+    cfg = runner_config(training_config("sa_gsae"), tmp_path, resume_from_checkpoint=str(tmp_path))
+    with pytest.raises(ConfigError, match="resume_from_checkpoint: no whole checkpoint") as error:
+        SignawareTrainingRunner(cfg, override_model=model, override_dataset=tokens())
+    assert "\n" not in str(error.value)
+
+
+def test_a_hook_that_the_model_lacks(tmp_path: Path, model: HookedTransformer) -> None:
+    cfg = runner_config(training_config("sa_gsae"), tmp_path, hook_name="blocks.0.hook_mlp_ou")
+    with pytest.raises(
+        ConfigError,
+        match=r"hook_name: the model has no hook 'blocks.0.hook_mlp_ou'; did you mean 'blocks.0.hook_mlp_out'\?",
+    ):
+        SignawareTrainingRunner(cfg, override_model=model, override_dataset=tokens())
+
+
+CHILD = """
+    import sys, torch
+    from pathlib import Path
+    sys.path.insert(0, {root!r})
+    from tests.test_runners import *
+    torch.set_num_threads(1)
+    sae_cfg = training_config({architecture!r}, target_l0=4.0)
+    cfg = runner_config(sae_cfg, Path({folder!r}), training_tokens=64 * 100_000, n_checkpoints=3000)
+    runner = SignawareTrainingRunner(
+        cfg, override_model=HookedTransformer(tiny_model_config()), override_dataset=tokens()
+    )
+    print("ready", flush=True)
+    try:
+        runner.run()
+    except BaseException as error:
+        print("checkpoint", runner.last_checkpoint, flush=True)
+        raise
+"""
+
+
+def start_child(architecture: str, folder: Path) -> subprocess.Popen[str]:
+    root = str(Path(__file__).parent.parent)
+    code = textwrap.dedent(CHILD).format(root=root, architecture=architecture, folder=str(folder))
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+
+
+def wait_for_checkpoints(folder: Path, n: int, child: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while len(list(folder.rglob("runner_cfg.json"))) < n:
+        assert child.poll() is None, "the child ended early"
+        assert time.monotonic() < deadline, "no checkpoint in two minutes"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
+def test_resume_after_kill_9(architecture: str, tmp_path: Path, model: HookedTransformer) -> None:
+    child = start_child(architecture, tmp_path / "killed")
+    try:
+        wait_for_checkpoints(tmp_path / "killed", 3, child)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    checkpoint = find_checkpoint(tmp_path / "killed")
+    n_samples = int(checkpoint.name)
+    cfg = runner_config(
+        training_config(architecture, target_l0=4.0),
+        tmp_path / "resumed",
+        training_tokens=n_samples + 64 * 5,
+        resume_from_checkpoint=str(tmp_path / "killed"),
+    )
+    runner = SignawareTrainingRunner(cfg, override_model=model, override_dataset=tokens())
+    sae: Any = runner.run()
+    assert sae.l0_control[1] > 0
+    assert SAE.load_from_disk(tmp_path / "resumed" / "out").cfg.architecture() == architecture
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_interruption_leaves_a_whole_checkpoint_with_weights(
+    stop: signal.Signals, tmp_path: Path
+) -> None:
+    child = start_child("sa_gsae", tmp_path)
+    wait_for_checkpoints(tmp_path, 1, child)
+    child.send_signal(stop)
+    out, _ = child.communicate(timeout=120)
+    path = Path(out.strip().splitlines()[-1].removeprefix("checkpoint "))
+    assert find_checkpoint(path) == path
+    state = torch.load(path / "trainer_state.pt", weights_only=True)
+    assert state["n_training_samples"] == int(path.name)
+    assert not (tmp_path / "out").exists()
+
+
+@each_variant
+def test_hooked_sae_transformer(architecture: str, tying: str, model: HookedTransformer) -> None:
+    sae = make_sae(architecture, tying)
+    sae.cfg.metadata.hook_name = HOOK
+    hooked = HookedSAETransformer(model.cfg)
+    hooked.load_state_dict(model.state_dict())
+    ids = torch.randint(0, 64, (2, 16))
+    plain = hooked(ids)
+    with_sae, cache = hooked.run_with_cache_with_saes(ids, saes=[sae])
+    assert not torch.allclose(with_sae, plain)
+    z = cache[f"{HOOK}.hook_sae_acts_post"]
+    assert z.shape == (2, 16, D_SAE)
+    assert (z < 0).any()
+    restored = hooked.run_with_saes(ids, saes=[sae], use_error_term=True)
+    torch.testing.assert_close(restored, plain, rtol=1e-4, atol=1e-4)
+
+
+@each_variant
+def test_sae_transformer_bridge(architecture: str, tying: str, tmp_path: Path) -> None:
+    pytest.importorskip("transformer_lens.model_bridge", reason="needs transformer-lens 3")
+    from sae_lens import SAETransformerBridge  # type: ignore[attr-defined]
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(n_layer=2, n_embd=D_IN, n_head=2, vocab_size=64, n_positions=32)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    _tiny_tokenizer().save_pretrained(tmp_path)
+    bridge = SAETransformerBridge.boot_transformers(str(tmp_path))
+    sae = make_sae(architecture, tying)
+    sae.cfg.metadata.hook_name = "blocks.0.hook_mlp_out"
+    ids = torch.randint(0, 64, (2, 16))
+    plain = bridge(ids)
+    with bridge.saes(saes=[sae]):
+        assert not torch.allclose(bridge(ids), plain)
+    torch.testing.assert_close(bridge(ids), plain)
+    _, cache = bridge.run_with_cache_with_saes(ids, saes=[sae])
+    z = next(v for k, v in cache.items() if k.endswith("hook_sae_acts_post"))
+    assert (z < 0).any()
+
+
+def _tiny_tokenizer() -> Any:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {f"w{i}": i for i in range(63)} | {"<eos>": 63}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<eos>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<eos>",
+        eos_token="<eos>",
+        pad_token="<eos>",
+    )
+
+
+@pytest.mark.slow
+@each_variant
+def test_compile_sae(
+    architecture: str, tying: str, model: HookedTransformer, tmp_path: Path
+) -> None:
+    def run(folder: str, compile_sae: bool) -> Any:
+        torch.manual_seed(0)
+        cfg = runner_config(
+            training_config(
+                architecture,
+                tying,
+                target_l0=4.0,
+                threshold_reset_interval=5,
+                **{"l1_warm_up_steps" if architecture == "sa_gsae" else "l0_warm_up_steps": 4},
+            ),
+            tmp_path / folder,
+            compile_sae=compile_sae,
+            dead_feature_window=3,
+        )
+        return LanguageModelSAETrainingRunner(
+            cfg, override_model=model, override_dataset=tokens()
+        ).run()
+
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(recompile_limit=16, fail_on_recompile_limit_hit=True):
+        compiled = run("compiled", True)
+    eager = run("eager", False)
+    for name, value in eager.state_dict().items():
+        torch.testing.assert_close(
+            compiled.state_dict()[name], value, rtol=2e-3, atol=2e-4, msg=name
+        )
+
+
+def test_the_runner_cfg_is_json_with_our_fields(tmp_path: Path, model: HookedTransformer) -> None:
+    cfg = runner_config(training_config("sa_gsae", "none"), tmp_path, training_tokens=128)
+    SignawareTrainingRunner(cfg, override_model=model, override_dataset=tokens()).run()
+    saved = json.loads((tmp_path / "out" / "runner_cfg.json").read_text())
+    assert saved["sae"]["polarity_tying"] == "none"
+    assert not list(tmp_path.glob(".*partial"))
