@@ -57,7 +57,7 @@ class DemoConfig:
     lr: float = 3e-3
     n_train_tokens: int = 80_000
     n_eval_tokens: int = 16_000
-    n_loss_batches: int = 1
+    n_loss_batches: int = 2
     seed: int = 0
 
 
