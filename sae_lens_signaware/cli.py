@@ -35,7 +35,13 @@ def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        from huggingface_hub.errors import HfHubHTTPError
+        from huggingface_hub.errors import (
+            EntryNotFoundError,
+            HfHubHTTPError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+            RepositoryNotFoundError,
+        )
 
         from sae_lens_signaware.config import ConfigError
         from sae_lens_signaware.training import NON_FINITE_MESSAGE
@@ -45,6 +51,11 @@ def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(*args, **kwargs)
         except ConfigError as error:
             code, message = EXIT_WRONG_INPUT, _one_line(error)
+        except LocalEntryNotFoundError as error:
+            # before its base class EntryNotFoundError: the Hub failed, and the cache has no copy
+            code, message = EXIT_FAILED, f"Hub: {_one_line(error)}"
+        except (RepositoryNotFoundError, EntryNotFoundError, HFValidationError) as error:
+            code, message = EXIT_WRONG_INPUT, f"Hub: {_one_line(error)}"
         except HfHubHTTPError as error:
             code, message = EXIT_FAILED, f"Hub: {_one_line(error)}"
         except RuntimeError as error:

@@ -88,6 +88,16 @@ def test_push_to_a_hub_that_answers_500(hub: HubServer, tmp_path: Path) -> None:
     assert "500" in result.stderr
 
 
+def test_loading_from_a_hub_that_fails_or_lacks_it(hub: HubServer, tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    assert_one_line_error(invoke("split", "someone/nothing:mid", out), 2, "Hub: ")
+    hub.repos["someone/half"] = {"README.md": b""}
+    assert_one_line_error(invoke("split", "someone/half:mid", out), 2, "mid/cfg.json")
+    hub.broken = r"/resolve/"
+    assert_one_line_error(invoke("split", "someone/half:other", out), 1, "Hub: ")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("name", ["cfg.json", "sae_weights.safetensors"])
 def test_split_and_push_of_a_broken_folder(name: str, tmp_path: Path) -> None:
     make_sae("sa_gsae").save_model(tmp_path / "sae")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from sae_lens import SAETrainer, TrainingSAE
 from sae_lens.config import LoggingConfig, SAETrainerConfig
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from sae_lens_signaware.training import L0_EMA_DECAY, update_l0_control
 from tests.helpers import D_IN, D_SAE, each_variant, make_training_sae, step_input, training_config
@@ -168,6 +169,22 @@ def test_saelens_logs_the_metrics() -> None:
         logged["metrics/l0"]
     )
     assert "metrics/l1_in_force" in logged
+
+
+@each_variant
+def test_a_step_that_does_not_log_never_waits_for_the_device(architecture: str, tying: str) -> None:
+    # Fake tensors hold no data: whatever would read a value on the host (.item(), a branch on a
+    # tensor), and so wait for a GPU, raises.
+    with FakeTensorMode(allow_non_fake_inputs=False) as mode:
+        cfg = training_config(architecture, tying, target_l0=6.0, threshold_reset_interval=10)
+        sae: Any = TrainingSAE.from_dict(cfg.to_dict())
+        x = torch.randn(8, D_IN)
+        dead = torch.zeros(D_SAE, dtype=torch.bool)
+        out = sae.training_forward_pass(step_input(x, dead_neuron_mask=dead, n_training_steps=10))
+        out.loss.backward()
+        assert mode is not None
+        with pytest.raises(DataDependentOutputException):
+            out.loss.item()  # the guard itself works
 
 
 @each_variant
