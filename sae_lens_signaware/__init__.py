@@ -1,5 +1,8 @@
 """Sign-aware sparse autoencoders for SAELens. Importing this package registers both architectures."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from sae_lens_signaware._registration import register
 from sae_lens_signaware.bi_jumprelu import (
     BiJumpReLUSAE,
@@ -15,19 +18,49 @@ from sae_lens_signaware.sa_gsae import (
     SAGatedTrainingSAEConfig,
 )
 
+if TYPE_CHECKING:
+    from sae_lens_signaware.evaluation import (
+        BipolarCensus,
+        PolarityCalibration,
+        SignedEvaluator,
+        bipolar_census,
+        polarity_calibration,
+    )
+
 __version__ = "0.1.0"
+
+# The evaluation package loads when one of its names is used (PEP 562), so that `import` stays light.
+_FROM_EVALUATION = (
+    "BipolarCensus",
+    "PolarityCalibration",
+    "SignedEvaluator",
+    "bipolar_census",
+    "polarity_calibration",
+)
 
 __all__ = [
     "BiJumpReLUSAE",
     "BiJumpReLUSAEConfig",
     "BiJumpReLUTrainingSAE",
     "BiJumpReLUTrainingSAEConfig",
+    "BipolarCensus",
+    "PolarityCalibration",
     "SAGatedSAE",
     "SAGatedSAEConfig",
     "SAGatedTrainingSAE",
     "SAGatedTrainingSAEConfig",
+    "SignedEvaluator",
+    "bipolar_census",
+    "polarity_calibration",
     "split_polarities",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FROM_EVALUATION:
+        return getattr(importlib.import_module("sae_lens_signaware.evaluation"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 register(SAGatedSAE, SAGatedSAEConfig, SAGatedTrainingSAE, SAGatedTrainingSAEConfig)
 register(

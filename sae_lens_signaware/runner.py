@@ -157,11 +157,11 @@ def train_and_measure(cfg: LanguageModelSAERunnerConfig[Any], console: Console) 
         return sae
     store = runner.activations_store
     batches = (store.get_filtered_llm_batch() for _ in range(cfg.n_eval_batches))
-    quality, firing = measure_quality(
+    quality, census = measure_quality(
         sae, batches, "the training dataset, after the tokens trained on"
     )
     quality = add_loss_recovered(quality, sae, runner.model, store)
-    write_measurement(Path(cfg.output_path), quality, firing.log_sparsity, firing.pos_share)
+    write_measurement(Path(cfg.output_path), quality, census)
     console.print(
         f"{cfg.output_path}: L0 {quality.l0:.1f}, R2 {quality.explained_variance:.4f}, "
         f"dead {quality.dead_share:.2%} of {quality.d_sae} over {quality.n_tokens:,} tokens, "

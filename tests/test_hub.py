@@ -28,8 +28,8 @@ def save_measured(sae: Any, folder: Path) -> None:
     sae.cfg.metadata.model_name = "EleutherAI/pythia-1b"
     sae.cfg.metadata.dataset_path = "monology/pile-uncopyrighted"
     sae.save_model(folder)
-    quality, firing = measure_quality(sae, [x_batch()], "noise of a test")
-    hub_module.write_measurement(folder, quality, firing.log_sparsity, firing.pos_share)
+    quality, census = measure_quality(sae, [x_batch()], "noise of a test")
+    hub_module.write_measurement(folder, quality, census)
 
 
 @each_variant

@@ -13,6 +13,9 @@ from sae_lens.evals import EvalConfig, ExplainedVarianceCalculator
 from sae_lens.training.activation_scaler import ActivationScaler
 from torch import Tensor
 
+from sae_lens_signaware.evaluation.census import BipolarCensus, census_of
+from sae_lens_signaware.evaluation.streaming import sum_sides
+
 QUALITY_FILENAME = "quality.json"
 
 
@@ -63,77 +66,36 @@ class SAEQuality:
             raise ValueError(f"{path}: not a {QUALITY_FILENAME}: {error}") from None
 
 
-@dataclasses.dataclass(frozen=True)
-class Firing:
-    """Firings by side over ``n_tokens``: ``n_pos`` and ``n_neg``, (d_sae,) int64 each, on the CPU."""
-
-    n_pos: Tensor
-    n_neg: Tensor
-    n_tokens: int
-
-    @property
-    def log_sparsity(self) -> Tensor:
-        """(d_sae,) log10 of the firing rate, as SAELens's ``sparsity.safetensors`` holds it."""
-        rate = (self.n_pos + self.n_neg).double() / self.n_tokens
-        return rate.clamp(min=1e-10).log10().float()
-
-    @property
-    def pos_share(self) -> Tensor:
-        """(d_sae,) share of a latent's firings that are on the + side; 1/2 where it never fires."""
-        n = self.n_pos + self.n_neg
-        return torch.where(n > 0, self.n_pos / n.clamp(min=1), 0.5)
-
-
-@torch.no_grad()
 def measure_quality(
     sae: SAE[Any],
-    activations: Iterable[Tensor],
+    activations: Iterable[Tensor] | Tensor,
     tokens_from: str,
     bipolar_min_share: float = 0.1,
-) -> tuple[SAEQuality, Firing]:
+) -> tuple[SAEQuality, BipolarCensus]:
     """Encode and decode every batch once.
 
     Args:
         sae: any SAELens SAE, inference or training.
-        activations: batches of shape (n, d_in), scaled as the SAE expects them.
+        activations: (n, d_in) tensors, scaled as the SAE expects them, or one such tensor.
         tokens_from: goes into the result, word for word.
         bipolar_min_share: see :class:`SAEQuality`.
 
     Raises:
-        ValueError: no activations, or some that are not finite.
+        ValueError: no tokens, or activations of the wrong width or not finite.
     """
     variance = ExplainedVarianceCalculator()
-    n_pos = torch.zeros(sae.cfg.d_sae, dtype=torch.int64, device=sae.device)
-    n_neg = torch.zeros_like(n_pos)
-    n_tokens = 0
-    for batch in activations:
-        x = batch.to(sae.device)
-        z = sae.encode(x)
-        variance.add_batch(sae.decode(z), x)
-        n_pos += (z > 0).sum(0)
-        n_neg += (z < 0).sum(0)
-        n_tokens += x.shape[0]
-    if n_tokens == 0:
-        raise ValueError("activations must hold at least one token, got none")
-    r2 = variance.compute()
-    if r2 != r2:
-        raise ValueError("activations must be finite, got NaN or inf")
-    firing = Firing(n_pos.cpu(), n_neg.cpu(), n_tokens)
-    n_fired = firing.n_pos + firing.n_neg
-    alive = n_fired > 0
-    rarer = torch.minimum(firing.n_pos, firing.n_neg)
-    bipolar = alive & (rarer >= bipolar_min_share * n_fired)
+    census = census_of(sae, sum_sides(sae, activations, variance=variance))
     quality = SAEQuality(
-        l0=n_fired.sum().item() / n_tokens,
-        explained_variance=r2,
-        dead_share=1 - alive.sum().item() / sae.cfg.d_sae,
-        bipolar_share=bipolar.sum().item() / max(1, alive.sum().item()),
-        n_tokens=n_tokens,
+        l0=census.l0,
+        explained_variance=variance.compute(),
+        dead_share=census.dead_share,
+        bipolar_share=census.bipolar_share(bipolar_min_share),
+        n_tokens=census.n_tokens,
         architecture=sae.cfg.architecture(),
         d_sae=sae.cfg.d_sae,
         tokens_from=tokens_from,
     )
-    return quality, firing
+    return quality, census
 
 
 def add_loss_recovered(

@@ -1,0 +1,60 @@
+"""Polarity calibration: is a latent's magnitude right where it fires, on each side (design section 6)."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+from sae_lens import SAE
+from torch import Tensor
+
+from sae_lens_signaware.evaluation.results import Provenance, Result
+from sae_lens_signaware.evaluation.streaming import SideSums, decoder_directions, sum_sides
+
+
+@dataclasses.dataclass(frozen=True)
+class PolarityCalibration(Result):
+    """Per latent, (d_sae,) float64 each, NaN where a side never fires.
+
+    Attributes:
+        gain_pos, gain_neg: factor on the side's magnitude, all else fixed, that minimises the squared
+            error: 1 is calibrated, above 1 the side is shrunk.
+    """
+
+    gain_pos: Tensor
+    gain_neg: Tensor
+
+
+def polarity_calibration(
+    sae: SAE[Any], activations: Iterable[Tensor] | Tensor
+) -> PolarityCalibration:
+    """a_i,s = 1 + E[z_i <d_i, x - x^>] / (E[z_i^2] ||d_i||^2), over the tokens where side s of i fires (ours).
+
+    Args:
+        sae: any SAELens SAE.
+        activations: (n, d_in) tensors, scaled as the SAE expects them, or one such tensor.
+
+    Raises:
+        ValueError: no tokens, activations of the wrong width or not finite, or an SAE that normalises
+            each token at run time, whose latents and residuals have different units.
+    """
+    require_common_units(sae)
+    return calibration_of(sae, sum_sides(sae, activations, with_alignment=True))
+
+
+def require_common_units(sae: SAE[Any]) -> None:
+    """Raise ValueError where residuals are not in the units of the latents."""
+    if sae.cfg.normalize_activations in ("layer_norm", "constant_norm_rescale"):
+        raise ValueError(
+            "normalize_activations must not be a per-token normalisation for polarity_calibration, "
+            f"got {sae.cfg.normalize_activations!r}"
+        )
+
+
+def calibration_of(sae: SAE[Any], sums: SideSums) -> PolarityCalibration:
+    """The calibration in sums that a pass with alignment has already made."""
+    squared_norm = decoder_directions(sae).detach().double().square().sum(1).cpu()
+    gain = 1 + sums.sum_alignment / (sums.sum_sq * squared_norm)
+    gain[sums.n_fired == 0] = float("nan")
+    return PolarityCalibration(
+        provenance=Provenance.of(sae, sums.n_tokens), gain_pos=gain[0], gain_neg=gain[1]
+    )

@@ -1,0 +1,109 @@
+"""Bipolar census: how often, and how strongly, each latent uses each of its two sides (design section 6)."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from sae_lens import SAE
+from torch import Tensor
+
+from sae_lens_signaware.evaluation.results import Provenance, Result
+from sae_lens_signaware.evaluation.streaming import SideSums, sum_sides
+
+
+@dataclasses.dataclass(frozen=True)
+class BipolarCensus(Result):
+    """Per latent, (d_sae,) float64 each.
+
+    Attributes:
+        firing_rate_pos, firing_rate_neg: share of tokens on which the side fires.
+        energy_pos, energy_neg: mean over tokens of (z_i ||W_dec_i||)^2 on that side, in squared units
+            of the activations.
+        min_share: min(p+, p-) / (p+ + p-), from 0 (one-sided) to 1/2; NaN where it never fires.
+        min_energy_share: the same of the energies.
+    """
+
+    firing_rate_pos: Tensor
+    firing_rate_neg: Tensor
+    energy_pos: Tensor
+    energy_neg: Tensor
+    min_share: Tensor
+    min_energy_share: Tensor
+
+    @property
+    def alive(self) -> Tensor:
+        """(d_sae,) bool: fired at least once, on either side."""
+        return (self.firing_rate_pos + self.firing_rate_neg) > 0
+
+    @property
+    def pos_share(self) -> Tensor:
+        """(d_sae,) share of a latent's firings on the + side; 1/2 where it never fires."""
+        rate = self.firing_rate_pos + self.firing_rate_neg
+        return torch.where(self.alive, self.firing_rate_pos / rate, 0.5)
+
+    @property
+    def log_sparsity(self) -> Tensor:
+        """(d_sae,) float32 log10 firing rate, as SAELens's ``sparsity.safetensors`` holds it."""
+        rate = self.firing_rate_pos + self.firing_rate_neg
+        return rate.clamp(min=1e-10).log10().float()
+
+    @property
+    def one_sided(self) -> bool:
+        """Whether no latent ever fired on its - side, as in every plain SAE."""
+        return not (self.firing_rate_neg > 0).any().item()
+
+    @property
+    def l0(self) -> float:
+        """Mean number of open latents per token."""
+        return (self.firing_rate_pos + self.firing_rate_neg).sum().item()
+
+    @property
+    def dead_share(self) -> float:
+        """Share of latents that never fired over ``n_tokens``; cite both."""
+        return 1 - self.alive.double().mean().item()
+
+    def bipolar(self, min_share: float = 0.1) -> Tensor:
+        """(d_sae,) bool: alive, and the rarer side has at least ``min_share`` of the firings."""
+        return self.alive & (self.min_share.nan_to_num(0.0) >= min_share)
+
+    def bipolar_share(self, min_share: float = 0.1) -> float:
+        """Share of the alive latents that are bipolar; 0 where none is alive."""
+        n_alive = self.alive.sum().item()
+        return self.bipolar(min_share).sum().item() / n_alive if n_alive else 0.0
+
+    def bipolar_share_by_energy_rank(self, min_share: float = 0.1) -> Tensor:
+        """Share of bipolar latents among the k of the highest energy, for k = 1 .. number alive."""
+        energy = (self.energy_pos + self.energy_neg)[self.alive]
+        order = energy.argsort(descending=True)
+        bipolar = self.bipolar(min_share)[self.alive][order].double()
+        return bipolar.cumsum(0) / torch.arange(1, len(bipolar) + 1)
+
+
+def bipolar_census(sae: SAE[Any], activations: Iterable[Tensor] | Tensor) -> BipolarCensus:
+    """Count and weigh the two sides of every latent in one pass.
+
+    Args:
+        sae: any SAELens SAE. A plain one has no - side: its census says so (``one_sided``).
+        activations: (n, d_in) tensors, scaled as the SAE expects them, or one such tensor.
+
+    Raises:
+        ValueError: no tokens, or activations of the wrong width or not finite.
+    """
+    return census_of(sae, sum_sides(sae, activations))
+
+
+def census_of(sae: SAE[Any], sums: SideSums) -> BipolarCensus:
+    """The census in sums that a pass has already made."""
+    rate = sums.n_fired.double() / sums.n_tokens
+    squared_norm = sae.W_dec.detach().double().square().sum(1).cpu()
+    energy = sums.sum_sq / sums.n_tokens * squared_norm
+    return BipolarCensus(
+        provenance=Provenance.of(sae, sums.n_tokens),
+        firing_rate_pos=rate[0],
+        firing_rate_neg=rate[1],
+        energy_pos=energy[0],
+        energy_neg=energy[1],
+        min_share=rate.amin(0) / rate.sum(0),  # 0 / 0 is NaN: never fired
+        min_energy_share=energy.amin(0) / energy.sum(0),
+    )

@@ -1,0 +1,86 @@
+"""Census and calibration in a run's own logs: an evaluator for SAELens's trainers and runners."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from sae_lens import TrainingSAE
+from sae_lens.evals import ExplainedVarianceCalculator
+from sae_lens.training.activation_scaler import ActivationScaler
+from torch import Tensor
+
+from sae_lens_signaware.evaluation.calibration import calibration_of, require_common_units
+from sae_lens_signaware.evaluation.census import census_of
+from sae_lens_signaware.evaluation.streaming import sum_sides
+
+QUANTILES = (0.05, 0.5, 0.95)
+
+
+@dataclasses.dataclass
+class SignedEvaluator:
+    """Measures both sides on the next batches of the training data, every time that SAELens evaluates.
+
+    - ``SAETrainer(..., evaluator=SignedEvaluator())``
+    - ``MultiSAETrainingRunnerConfig(..., evaluator=SignedEvaluator())``
+    - ``runner.evaluator = SignedEvaluator(inner=runner.evaluator)`` on a
+      ``LanguageModelSAETrainingRunner``: SAELens's own metrics stay in the logs beside these.
+
+    The batches that it reads are not trained on, so a run with it sees other tokens than one without.
+
+    Attributes:
+        n_batches: batches of the data provider a measurement takes.
+        inner: another evaluator whose metrics are logged as well.
+        bipolar_min_share: share of the firings that the rarer side of a bipolar latent has at least.
+    """
+
+    n_batches: int = 4
+    inner: Callable[..., dict[str, Any]] | None = None
+    bipolar_min_share: float = 0.1
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        sae: TrainingSAE[Any],
+        data_provider: Iterator[Tensor],
+        activation_scaler: ActivationScaler,
+    ) -> dict[str, Any]:
+        """Flat dict of floats, keys under ``signed/``, ready for Weights & Biases."""
+        metrics = {} if self.inner is None else self.inner(sae, data_provider, activation_scaler)
+        batches = (
+            activation_scaler(batch.to(sae.device))
+            for batch in islice(data_provider, self.n_batches)
+        )
+        return metrics | signed_metrics(sae, batches, self.bipolar_min_share)
+
+
+def signed_metrics(
+    sae: TrainingSAE[Any], batches: Iterator[Tensor], bipolar_min_share: float
+) -> dict[str, float]:
+    """Census and calibration of ``batches`` as flat metrics; NaN-free: what does not apply is left out."""
+    calibrates = True
+    try:
+        require_common_units(sae)
+    except ValueError:
+        calibrates = False  # a per-token normalisation: the census still holds
+    variance = ExplainedVarianceCalculator()
+    sums = sum_sides(sae, batches, with_alignment=calibrates, variance=variance)
+    census = census_of(sae, sums)
+    metrics = {
+        "signed/n_tokens": float(census.n_tokens),
+        "signed/l0": census.l0,
+        "signed/l0_pos": census.firing_rate_pos.sum().item(),
+        "signed/l0_neg": census.firing_rate_neg.sum().item(),
+        "signed/explained_variance": variance.compute(),
+        "signed/dead_share": census.dead_share,
+        "signed/bipolar_share": census.bipolar_share(bipolar_min_share),
+    }
+    if calibrates:
+        calibration = calibration_of(sae, sums)
+        for side in ("pos", "neg"):
+            gain = getattr(calibration, f"gain_{side}")
+            gain = gain[~gain.isnan()]
+            for q in QUANTILES if len(gain) else ():
+                metrics[f"signed/gain_{side}_q{round(100 * q):02d}"] = gain.quantile(q).item()
+    return metrics

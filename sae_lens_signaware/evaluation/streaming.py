@@ -1,0 +1,127 @@
+"""One pass over activations: firings, energies and residual alignment of each latent's two sides.
+
+All that a batch contributes is read from its nonzero latents, so the cost beyond encode and decode
+grows with L0, not with d_sae. Sums are float64; memory does not grow with the number of tokens.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from sae_lens import SAE
+from sae_lens.evals import ExplainedVarianceCalculator
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+
+@dataclasses.dataclass
+class SideSums:
+    """Running sums over tokens; row 0 is the + side, row 1 the - side.
+
+    Attributes:
+        n_tokens: tokens seen.
+        n_fired: (2, d_sae) int64, firings.
+        sum_sq: (2, d_sae) float64, sum of z_i^2 where the side fires.
+        sum_alignment: (2, d_sae) float64, sum of z_i <d_i, x - x^> where the side fires; zeros
+            where it was not asked for.
+    """
+
+    n_tokens: int
+    n_fired: Tensor
+    sum_sq: Tensor
+    sum_alignment: Tensor
+
+
+def batches_of(activations: Iterable[Tensor] | Tensor, d_in: int) -> Iterator[Tensor]:
+    """Any iterable of (n, d_in) tensors, or one tensor, as batches of at most 4,096 tokens.
+
+    Raises:
+        ValueError: a batch is not (n, d_in), or not finite.
+    """
+    for chunk in [activations] if isinstance(activations, Tensor) else activations:
+        if chunk.ndim != 2 or chunk.shape[1] != d_in:
+            raise ValueError(
+                f"activations must be (n, {d_in}) for this SAE, got {tuple(chunk.shape)}"
+            )
+        for batch in chunk.split(4096):
+            if not torch.isfinite(batch).all():
+                raise ValueError("activations must be finite, got NaN or inf")
+            yield batch
+
+
+@torch.no_grad()
+def sum_sides(
+    sae: SAE[Any],
+    activations: Iterable[Tensor] | Tensor,
+    with_alignment: bool = False,
+    variance: ExplainedVarianceCalculator | None = None,
+) -> SideSums:
+    """Encode every batch once, decode it once where that is needed, and add up.
+
+    Args:
+        sae: any SAELens SAE; latents of either sign.
+        activations: see :func:`batches_of`; an ``ActivationsStore`` is endless, so slice it.
+        with_alignment: whether to fill ``sum_alignment``.
+        variance: SAELens's R2 calculator, fed in the same pass.
+
+    Raises:
+        ValueError: no tokens, or activations of the wrong width or not finite.
+    """
+    shape = (2, sae.cfg.d_sae)
+    sums = SideSums(
+        0,
+        torch.zeros(shape, dtype=torch.int64),
+        torch.zeros(shape, dtype=torch.float64),
+        torch.zeros(shape, dtype=torch.float64),
+    )
+    directions = decoder_directions(sae) if with_alignment else None
+    for x in batches_of(activations, sae.cfg.d_in):
+        x = x.to(sae.device)
+        z = sae.encode(x)
+        z = z.to_dense() if z.is_sparse else z
+        residual = None
+        if directions is not None or variance is not None:
+            x_hat = sae.decode(z)
+            residual = (x - x_hat).float() if directions is not None else None
+            if variance is not None:
+                variance.add_batch(x_hat, x)
+        _add_batch(sums, z, residual, directions)
+    if sums.n_tokens == 0:
+        raise ValueError("activations must hold at least one token, got none")
+    return sums
+
+
+def decoder_directions(sae: SAE[Any]) -> Tensor:
+    """(d_sae, d_in) direction d_i that one unit of latent i writes; SAELens's TopK can divide by the norm."""
+    W_dec = sae.W_dec.float()
+    if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
+        W_dec = W_dec / W_dec.norm(dim=1, keepdim=True).clamp(min=1e-8)
+    return W_dec
+
+
+def _add_batch(
+    sums: SideSums, z: Tensor, residual: Tensor | None, directions: Tensor | None
+) -> None:
+    n_tokens, d_sae = z.shape
+    token, latent = z.nonzero(as_tuple=True)
+    value = z[token, latent].float()
+    # + side of latent i is bin i, - side is bin i + d_sae
+    side = latent + d_sae * (value < 0)
+    sums.n_tokens += n_tokens
+    counts = side.bincount(minlength=2 * d_sae)
+    sums.n_fired += counts.view(2, -1).cpu()
+    energy = side.bincount(weights=value.double().square(), minlength=2 * d_sae)
+    sums.sum_sq += energy.view(2, -1).cpu()
+    if residual is None or directions is None:
+        return
+    # sum over tokens of z_i (x - x^): a bag a side, then <d_i, .>
+    order = side.argsort()
+    weighted = embedding_bag(
+        token[order],
+        residual,
+        offsets=counts.cumsum(0) - counts,
+        mode="sum",
+        per_sample_weights=value[order],
+    ).view(2, d_sae, -1)
+    sums.sum_alignment += (weighted.double() * directions.double()).sum(-1).cpu()

@@ -1,0 +1,311 @@
+"""Planted truth for census and calibration, agreement with SAELens's own evals, and the evaluator in real logs."""
+
+import math
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import wandb
+from sae_lens import (
+    SAE,
+    LanguageModelSAETrainingRunner,
+    LoggingConfig,
+    MultiSAETrainingRunner,
+    MultiSAETrainingRunnerConfig,
+    SAETrainer,
+    StandardSAE,
+    StandardSAEConfig,
+    run_evals,
+)
+from sae_lens.evals import EvalConfig
+from sae_lens.registry import get_sae_class
+from sae_lens.training.activation_scaler import ActivationScaler
+from transformer_lens import HookedTransformer
+from wandb.proto import wandb_internal_pb2
+
+import sae_lens_signaware as signaware
+from sae_lens_signaware.evaluation import measure_quality
+from tests.helpers import (
+    D_IN,
+    each_variant,
+    make_sae,
+    make_training_sae,
+    tiny_model_config,
+    training_config,
+)
+from tests.test_runners import HOOK, runner_config, tokens
+from tests.test_training import batches, trainer_config
+
+N, H = 20_000, 12
+
+
+def planted(gain_neg: float = 1.0) -> tuple[Any, torch.Tensor, torch.Tensor]:
+    """An orthonormal signed SAE of width 12, data of known rates, and the planted magnitudes (N, 12).
+
+    Latents 0 to 3 fire on both sides, 4 to 7 on + alone, 8 and 9 on - alone, 10 and 11 never. The SAE
+    reproduces all but the - side of latents 0 and 1, whose magnitudes it scales by ``gain_neg``.
+    """
+    g = torch.Generator().manual_seed(0)
+    directions = torch.linalg.qr(torch.randn(D_IN, H, generator=g))[0].T
+    rate = torch.tensor([0.2] * 10 + [0.0, 0.0])
+    share_pos = torch.tensor([0.5, 0.5, 0.25, 0.9] + [1.0] * 4 + [0.0] * 4)
+    fires = torch.rand(N, H, generator=g) < rate
+    sign = torch.where(torch.rand(N, H, generator=g) < share_pos, 1.0, -1.0)
+    z = fires * sign * (1 + torch.rand(N, H, generator=g))
+    sae = make_sae("sa_gsae", "none", d_sae=H)
+    with torch.no_grad():
+        sae.W_enc.copy_(directions.T)
+        sae.W_dec.copy_(directions)
+        for p in (sae.b_dec, sae.r_mag, sae.b_mag):
+            p.zero_()
+        sae.threshold.fill_(0.5)
+        sae.r_mag[1, :2] = math.log(gain_neg)
+    return sae, z @ directions, z
+
+
+def test_census_counts_what_was_planted() -> None:
+    sae, x, z = planted()
+    census = signaware.bipolar_census(sae, x)
+    torch.testing.assert_close(census.firing_rate_pos, (z > 0).double().mean(0))
+    torch.testing.assert_close(census.firing_rate_neg, (z < 0).double().mean(0))
+    energy_pos = z.clamp(min=0).double().square().mean(0)
+    torch.testing.assert_close(census.energy_pos, energy_pos, rtol=1e-5, atol=1e-8)
+    # to sampling error of the truth
+    assert census.min_share[2].item() == pytest.approx(0.25, abs=0.02)
+    assert census.min_share[3].item() == pytest.approx(0.1, abs=0.02)
+    assert census.min_share[4].item() == 0.0
+    assert census.min_share[10].isnan()
+    assert census.bipolar(0.2).tolist() == [True] * 3 + [False] * 9
+    assert census.bipolar_share(0.2) == pytest.approx(3 / 10)
+    assert census.dead_share == pytest.approx(2 / 12)
+    assert census.n_tokens == N
+    assert not census.one_sided
+    curve = census.bipolar_share_by_energy_rank(0.2)
+    assert len(curve) == 10
+    assert curve[-1].item() == pytest.approx(3 / 10)
+
+
+def test_calibration_recovers_a_planted_gain() -> None:
+    sae, x, _ = planted(gain_neg=0.8)
+    calibration = signaware.polarity_calibration(sae, x)
+    wanted_neg = torch.tensor([1.25, 1.25, 1.0, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(calibration.gain_neg[:4], wanted_neg, rtol=0, atol=0.01)
+    torch.testing.assert_close(
+        calibration.gain_pos[:8], torch.ones(8, dtype=torch.float64), rtol=0, atol=0.01
+    )
+    assert calibration.gain_neg[4:8].isnan().all()
+    assert calibration.gain_pos[8:].isnan().all()
+
+
+def test_streaming_does_not_depend_on_the_batches() -> None:
+    sae, x, _ = planted(0.8)
+    whole = signaware.polarity_calibration(sae, x)
+    parts = signaware.polarity_calibration(sae, iter(x.split(777)))
+    torch.testing.assert_close(whole.gain_neg, parts.gain_neg, equal_nan=True)
+
+
+@pytest.mark.parametrize("architecture", ["standard", "gated", "jumprelu", "topk", "abstopk"])
+def test_any_saelens_sae_has_a_census(architecture: str) -> None:
+    sae_class, config_class = get_sae_class(architecture)
+    kwargs: dict[str, Any] = {"k": 4} if "topk" in architecture else {}
+    sae: SAE[Any] = sae_class(config_class(d_in=D_IN, d_sae=20, **kwargs))
+    x = torch.randn(500, D_IN)
+    census = signaware.bipolar_census(sae, x)
+    z = sae.encode(x)
+    z = z.to_dense() if z.is_sparse else z
+    assert census.one_sided == (architecture != "abstopk")
+    torch.testing.assert_close(census.firing_rate_pos, (z > 0).double().mean(0))
+    torch.testing.assert_close(census.firing_rate_neg, (z < 0).double().mean(0))
+    # the gain is the one-dimensional least-squares factor, checked against a direct computation
+    calibration = signaware.polarity_calibration(sae, x)
+    latent = int(census.firing_rate_pos.argmax())
+    z_plus = z[:, latent].clamp(min=0).double()
+    direction = sae.decode(torch.eye(20))[latent] - sae.decode(torch.zeros(20))
+    residual = (x - sae.decode(z)).double()
+    aligned = (z_plus * (residual @ direction.double())).sum()
+    wanted = 1 + aligned / (z_plus.square().sum() * direction.double().square().sum())
+    assert calibration.gain_pos[latent].item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+@each_variant
+def test_quality_agrees_with_saelens_run_evals(architecture: str, tying: str) -> None:
+    model = HookedTransformer(tiny_model_config())
+    sae = make_sae(architecture, tying)
+    sae.cfg.metadata.hook_name = HOOK
+    sae.cfg.metadata.context_size = 16
+    sae.cfg.metadata.prepend_bos = False
+    from sae_lens import ActivationsStore
+
+    def store() -> ActivationsStore:
+        return ActivationsStore.from_sae(
+            model, sae, tokens(), context_size=16, store_batch_size_prompts=4, streaming=False
+        )
+
+    metrics, featurewise = run_evals(
+        sae,
+        store(),
+        model,
+        ActivationScaler(),
+        EvalConfig(
+            n_eval_sparsity_variance_batches=3,
+            compute_sparsity_metrics=True,
+            compute_variance_metrics=True,
+            compute_featurewise_density_statistics=True,
+        ),
+        exclude_special_tokens=False,
+    )
+    source = store()
+    quality, census = measure_quality(
+        sae, [source.get_raw_llm_batch()[0] for _ in range(3)], "tiny"
+    )
+    assert quality.l0 == pytest.approx(metrics["sparsity"]["l0"], rel=1e-6)
+    assert quality.explained_variance == pytest.approx(
+        metrics["reconstruction_quality"]["explained_variance"], abs=1e-6
+    )
+    density = torch.tensor(featurewise["feature_density"], dtype=torch.float64)
+    assert quality.dead_share == pytest.approx((density == 0).double().mean().item(), abs=1e-6)
+    torch.testing.assert_close(
+        census.firing_rate_pos + census.firing_rate_neg, density, rtol=1e-6, atol=1e-6
+    )
+
+
+def test_results_read_back_what_they_wrote(tmp_path: Path) -> None:
+    sae, x, _ = planted(0.8)
+    for result in (signaware.bipolar_census(sae, x), signaware.polarity_calibration(sae, x)):
+        path = tmp_path / "result.json"
+        result.write(path)
+        again = type(result).read(path)
+        assert again.provenance.versions["sae-lens-signaware"] == signaware.__version__
+        assert again.n_tokens == N
+        for name, value in vars(result).items():
+            if isinstance(value, torch.Tensor):
+                torch.testing.assert_close(getattr(again, name), value, equal_nan=True)
+    with pytest.raises(ValueError, match="not a BipolarCensus"):
+        signaware.BipolarCensus.read(path)
+
+
+@pytest.mark.parametrize(
+    ("activations", "message"),
+    [
+        ([], "at least one token"),
+        (torch.zeros(0, D_IN), "at least one token"),
+        (torch.zeros(3, D_IN + 1), r"must be \(n, 16\) for this SAE, got \(3, 17\)"),
+        (torch.full((3, D_IN), torch.nan), "must be finite"),
+    ],
+)
+def test_bad_activations_give_one_line(activations: Any, message: str) -> None:
+    for measure in (signaware.bipolar_census, signaware.polarity_calibration):
+        with pytest.raises(ValueError, match=message) as error:
+            measure(make_sae("sa_gsae"), activations)
+        assert "\n" not in str(error.value)
+
+
+def test_one_token_and_latents_that_never_fire() -> None:
+    sae = make_sae("sa_gsae")
+    sae.threshold.data.fill_(1e6)
+    census = signaware.bipolar_census(sae, torch.randn(1, D_IN))
+    assert census.l0 == 0
+    assert census.dead_share == 1
+    assert census.bipolar_share() == 0
+    assert len(census.bipolar_share_by_energy_rank()) == 0
+    assert signaware.polarity_calibration(sae, torch.randn(1, D_IN)).gain_pos.isnan().all()
+
+
+def test_calibration_refuses_a_per_token_normalisation() -> None:
+    sae = StandardSAE(StandardSAEConfig(d_in=D_IN, d_sae=8, normalize_activations="layer_norm"))
+    with pytest.raises(ValueError, match="normalize_activations must not be a per-token"):
+        signaware.polarity_calibration(sae, torch.randn(4, D_IN))
+
+
+WANDB = {"log_to_wandb": True, "wandb_log_frequency": 2, "eval_every_n_wandb_logs": 2}
+KEYS = {"signed/l0", "signed/dead_share", "signed/bipolar_share", "signed/gain_pos_q50"}
+
+
+def logged_keys(folder: Path) -> set[str]:
+    """Keys in the history of the one offline run below ``folder``, read from its own log.
+
+    A .wandb file is a 7-byte header, then LevelDB log records in blocks of 32 KiB: checksum (4 bytes),
+    length (2), type (1: whole, 2 to 4: first, middle and last part), protobuf payload.
+    """
+    (file,) = folder.rglob("*.wandb")
+    data, position, payload = file.read_bytes(), 7, b""
+    keys: set[str] = set()
+    while position + 7 <= len(data):
+        left = 32768 - position % 32768
+        if left < 7:
+            position += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, position)
+        payload += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):
+            record = wandb_internal_pb2.Record.FromString(payload)
+            payload = b""
+            if record.WhichOneof("record_type") == "history":
+                keys |= {i.key or "/".join(i.nested_key) for i in record.history.item}
+    return keys
+
+
+@pytest.fixture
+def wandb_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    wandb.teardown()  # its settings are read once a process
+    yield tmp_path
+    wandb.teardown()
+
+
+def test_evaluator_in_the_trainer(wandb_folder: Path) -> None:
+    logger = LoggingConfig(**WANDB)
+    wandb.init(mode="offline", dir=wandb_folder)
+    sae = make_training_sae("sa_gsae", target_l0=4.0)
+    trainer: Any = SAETrainer(
+        trainer_config(6, logger=logger), sae, batches(), evaluator=signaware.SignedEvaluator()
+    )
+    trainer.fit()
+    wandb.finish()
+    assert logged_keys(wandb_folder) >= KEYS
+
+
+def test_evaluator_in_the_language_model_runner(wandb_folder: Path) -> None:
+    cfg = runner_config(
+        training_config("bi_jumprelu"),
+        wandb_folder,
+        logger=LoggingConfig(**WANDB, log_weights_to_wandb=False),
+        training_tokens=64 * 6,
+        n_eval_batches=1,
+    )
+    runner = LanguageModelSAETrainingRunner(
+        cfg, override_model=HookedTransformer(tiny_model_config()), override_dataset=tokens()
+    )
+    runner.evaluator = signaware.SignedEvaluator(inner=runner.evaluator)  # type: ignore[assignment]
+    runner.run()
+    keys = logged_keys(wandb_folder)
+    assert keys >= KEYS
+    assert any("model_performance_preservation" in key for key in keys)  # SAELens's own stay
+
+
+def test_evaluator_in_the_multi_sae_runner(wandb_folder: Path) -> None:
+    cfg = MultiSAETrainingRunnerConfig(
+        saes={"a": training_config("sa_gsae"), "b": training_config("bi_jumprelu")},
+        hook_names=HOOK,
+        model_name="tiny",
+        dataset_path="tiny",
+        context_size=16,
+        training_tokens=64 * 6,
+        train_batch_size_tokens=64,
+        store_batch_size_prompts=4,
+        n_batches_in_buffer=8,
+        n_eval_batches=1,
+        evaluator=signaware.SignedEvaluator(n_batches=1),
+        logger=LoggingConfig(**WANDB, log_weights_to_wandb=False),
+        output_path=None,
+        checkpoint_path=None,
+    )
+    model = HookedTransformer(tiny_model_config())
+    MultiSAETrainingRunner(cfg, override_model=model, override_dataset=tokens()).run()
+    keys = logged_keys(wandb_folder)
+    assert {f"{name}/{key}" for name in "ab" for key in KEYS} <= keys
