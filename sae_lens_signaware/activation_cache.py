@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from rich.progress import Progress
 from sae_lens import ActivationsStore
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -64,6 +65,21 @@ def write_json_atomically(value: object, path: Path) -> None:
 def load_activations(path: Path) -> dict[str, Tensor]:
     """Tensors of a cache file written by :func:`write_atomically`."""
     return load_file(path)
+
+
+def load_named_activations(path: Path, key: str) -> Tensor:
+    """One tensor of a safetensors file.
+
+    Raises:
+        ValueError: the file cannot be read, or has no such tensor.
+    """
+    try:
+        tensors = load_activations(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    if key not in tensors:
+        raise ValueError(f"{path} has no tensor {key!r}; it has {', '.join(sorted(tensors))}")
+    return tensors[key]
 
 
 class ShuffledEpochs(Iterator[Tensor]):

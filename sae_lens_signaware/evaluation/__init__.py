@@ -1,15 +1,18 @@
 """Measures of signed SAEs (design section 6)."""
 
+from sae_lens_signaware.evaluation.analysis import Analysis, analyze_sae
 from sae_lens_signaware.evaluation.calibration import PolarityCalibration, polarity_calibration
 from sae_lens_signaware.evaluation.census import BipolarCensus, bipolar_census
 from sae_lens_signaware.evaluation.evaluator import SignedEvaluator
 from sae_lens_signaware.evaluation.quality import SAEQuality, measure_quality
 
 __all__ = [
+    "Analysis",
     "BipolarCensus",
     "PolarityCalibration",
     "SAEQuality",
     "SignedEvaluator",
+    "analyze_sae",
     "bipolar_census",
     "measure_quality",
     "polarity_calibration",

@@ -1,0 +1,82 @@
+"""What ``analyze`` prints and writes: census and calibration of one pass, side by side."""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from sae_lens import SAE
+from sae_lens.evals import ExplainedVarianceCalculator
+from torch import Tensor
+
+from sae_lens_signaware.evaluation.calibration import (
+    PolarityCalibration,
+    calibration_of,
+    require_common_units,
+)
+from sae_lens_signaware.evaluation.census import BipolarCensus, census_of
+from sae_lens_signaware.evaluation.streaming import sum_sides
+
+MIN_SHARE = 0.1
+TOP_LATENTS = (10, 100)
+
+
+@dataclasses.dataclass(frozen=True)
+class Analysis:
+    """Census, calibration and R2 of the same tokens."""
+
+    census: BipolarCensus
+    calibration: PolarityCalibration
+    explained_variance: float
+
+    def write(self, folder: Path) -> None:
+        """``census.json`` and ``calibration.json``."""
+        self.census.write(folder / "census.json")
+        self.calibration.write(folder / "calibration.json")
+
+    def table(self) -> Table:
+        """The summary as a table of the terminal."""
+        census = self.census
+        cfg = census.provenance.sae_cfg
+        title = f"{cfg['architecture']} {cfg['d_sae']:,}, {census.n_tokens:,} tokens"
+        table = Table("measure", "value", title=title, title_justify="left")
+        table.add_row("L0", f"{census.l0:.2f}")
+        table.add_row("R2", f"{self.explained_variance:.4f}")
+        table.add_row("dead share", f"{census.dead_share:.2%}")
+        if census.one_sided:
+            table.add_row("- side", "none: no latent is ever negative")
+        else:
+            share = f"bipolar share (rarer side >= {MIN_SHARE:g} of firings)"
+            table.add_row(share, f"{census.bipolar_share(MIN_SHARE):.2%} of alive latents")
+            curve = census.bipolar_share_by_energy_rank(MIN_SHARE)
+            for k in TOP_LATENTS:
+                if k <= len(curve):
+                    table.add_row(f"  of the {k} latents of most energy", f"{curve[k - 1]:.2%}")
+        for side in ("pos", "neg"):
+            gain = getattr(self.calibration, f"gain_{side}")
+            gain = gain[~gain.isnan()]
+            if len(gain):
+                low, middle, high = (gain.quantile(q).item() for q in (0.05, 0.5, 0.95))
+                sign = "+" if side == "pos" else "-"
+                table.add_row(
+                    f"calibration of {sign} (1 is right, above is shrunk)",
+                    f"median {middle:.3f}, 5% {low:.3f}, 95% {high:.3f}",
+                )
+        return table
+
+
+def analyze_sae(sae: SAE[Any], activations: Iterable[Tensor] | Tensor) -> Analysis:
+    """Census, calibration and R2 in one pass.
+
+    Args:
+        sae: any SAELens SAE without a per-token normalisation.
+        activations: (n, d_in) tensors, scaled as the SAE expects them, or one such tensor.
+
+    Raises:
+        ValueError: see :func:`~sae_lens_signaware.polarity_calibration`.
+    """
+    require_common_units(sae)
+    variance = ExplainedVarianceCalculator()
+    sums = sum_sides(sae, activations, with_alignment=True, variance=variance)
+    return Analysis(census_of(sae, sums), calibration_of(sae, sums), variance.compute())
