@@ -23,7 +23,7 @@ from sae_lens_signaware.activation_cache import write_json_atomically
 
 CFG = demo.DemoConfig(n_steps=1500, n_train_tokens=250_000, n_eval_tokens=45_000)
 SA_L1S = (1.5, 2.0, 3.0, 5.0)
-GATED_L1S = (1.0, 1.5, 3.0, 5.0)
+GATED_L1S = (1.0, 1.5, 2.0, 3.0, 5.0)
 BI_L0S = (0.3, 1.0, 2.0)
 TARGETS = (16.0, 32.0, 64.0, 128.0)
 

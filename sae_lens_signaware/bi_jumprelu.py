@@ -122,7 +122,7 @@ class BiJumpReLUTrainingSAEConfig(TrainingSAEConfig):
     l0_coefficient: float = 1.0
     l0_warm_up_steps: int = 0
     target_l0: float | None = None
-    target_l0_rate: float = 0.01
+    target_l0_rate: float = 0.02
     pre_act_loss_coefficient: float | None = None
     dead_threshold_reset: bool = True
     threshold_reset_interval: int = 500

@@ -143,7 +143,7 @@ class SAGatedTrainingSAEConfig(TrainingSAEConfig):
     l1_coefficient: float = 1.0
     l1_warm_up_steps: int = 0
     target_l0: float | None = None
-    target_l0_rate: float = 0.01
+    target_l0_rate: float = 0.02
     aux_coefficient: float = 1.0
     detach_decoder: bool = True
     detach_norm: bool = True
