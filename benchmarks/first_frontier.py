@@ -16,9 +16,13 @@ import sae_lens
 import torch
 from rich.console import Console
 from sae_lens import GatedTrainingSAEConfig, TrainingSAEConfig
-from sae_lens.load_model import load_model
 
-from sae_lens_signaware import BiJumpReLUTrainingSAEConfig, SAGatedTrainingSAEConfig, demo
+from sae_lens_signaware import (
+    BiJumpReLUTrainingSAEConfig,
+    SAGatedTrainingSAEConfig,
+    demo,
+    demo_data,
+)
 from sae_lens_signaware.activation_cache import write_json_atomically
 
 CFG = demo.DemoConfig(n_steps=1500, n_train_tokens=250_000, n_eval_tokens=45_000)
@@ -30,7 +34,7 @@ TARGETS = (16.0, 32.0, 64.0, 128.0)
 
 def configs() -> dict[str, tuple[str, TrainingSAEConfig]]:
     shared: dict[str, Any] = {
-        "d_in": demo.D_IN,
+        "d_in": demo_data.D_IN,
         "normalize_activations": "expected_average_only_in",
     }
     warm_up = CFG.n_steps // 5
@@ -78,16 +82,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("results/first_frontier.json"))
     args = parser.parse_args()
     console = Console()
-    model = load_model(
-        "AutoModelForCausalLM",
-        str(demo.prepare_model(args.out / "model")),
-        device="cpu",
-        hook_names=[demo.HOOK_NAME],
-        model_from_pretrained_kwargs={"gguf_file": demo.GGUF_FILE},
-    )
-    texts = demo.prepare_text(args.out / "data")
-    activations = demo.cached_activations(
-        model, texts, CFG, args.out / "cache" / "activations.safetensors", console
+    model = demo_data.load_demo_model(demo_data.prepare_model(args.out / "model"))
+    activations = demo_data.cached_activations(
+        model,
+        demo_data.prepare_text(args.out / "data"),
+        CFG.token_counts,
+        args.out / "cache" / "activations.safetensors",
+        console,
     )
     rows = []
     for name, (knob, sae_cfg) in configs().items():
@@ -101,7 +102,7 @@ def main() -> None:
         {
             "command": f"python benchmarks/first_frontier.py --out {args.out} --json {args.json}",
             "config": dataclasses.asdict(CFG),
-            "hook_name": demo.HOOK_NAME,
+            "hook_name": demo_data.HOOK_NAME,
             "threads": torch.get_num_threads(),
             "sae_lens_version": sae_lens.__version__,
             "torch_version": torch.__version__,

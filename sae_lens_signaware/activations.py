@@ -117,17 +117,21 @@ def _sum_to_rows(plus: Tensor, minus: Tensor, n_rows: int) -> Tensor:
     return (plus + minus)[None] if n_rows == 1 else torch.stack([plus, minus])
 
 
-class _BiJumpReLUSTE(torch.autograd.Function):
-    @staticmethod
-    def forward(h: Tensor, threshold: Tensor, bandwidth: float, ste_to_input: bool) -> Tensor:
-        del bandwidth, ste_to_input
-        return bi_jump_step(h, threshold)
+class _TwoSidedSTE(torch.autograd.Function):
+    """What both estimators keep for their backward pass."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         del output
         h, threshold, ctx.bandwidth, ctx.ste_to_input = inputs
         ctx.save_for_backward(h, threshold)
+
+
+class _BiJumpReLUSTE(_TwoSidedSTE):
+    @staticmethod
+    def forward(h: Tensor, threshold: Tensor, bandwidth: float, ste_to_input: bool) -> Tensor:
+        del bandwidth, ste_to_input
+        return bi_jump_step(h, threshold)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
@@ -143,17 +147,11 @@ class _BiJumpReLUSTE(torch.autograd.Function):
         return grad_h, grad_threshold, None, None
 
 
-class _BiStepSTE(torch.autograd.Function):
+class _BiStepSTE(_TwoSidedSTE):
     @staticmethod
     def forward(h: Tensor, threshold: Tensor, bandwidth: float, ste_to_input: bool) -> Tensor:
         del bandwidth, ste_to_input
         return (h.abs() > select_side(h, threshold)).to(h)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        del output
-        h, threshold, ctx.bandwidth, ctx.ste_to_input = inputs
-        ctx.save_for_backward(h, threshold)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor, None, None]:

