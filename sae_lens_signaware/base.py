@@ -16,10 +16,16 @@ FORMAT_VERSION = 1
 TRAINING_STATE_KEYS = ("l0_control", "n_threshold_resets")
 
 
+class InvalidInputError(ValueError):
+    """A wrong input, in one line: the field, the value, what is allowed."""
+
+
 def require(condition: bool, field: str, value: object, allowed: str, why: str = "") -> None:
-    """Raise ValueError with one line that names the field, its value and what is allowed."""
+    """Raise InvalidInputError with one line: the field, its value, what is allowed."""
     if not condition:
-        raise ValueError(f"{field} must be {allowed}, got {value!r}{f': {why}' if why else ''}")
+        raise InvalidInputError(
+            f"{field} must be {allowed}, got {value!r}{f': {why}' if why else ''}"
+        )
 
 
 def validate_signed_config(cfg: Any, tyings: Iterable[str]) -> None:
@@ -104,7 +110,7 @@ class SignedSAEMixin:
         """Check names and shapes before torch does, so that a wrong file gives one clear line.
 
         Raises:
-            ValueError: a tensor is missing, unknown, or of the wrong shape.
+            InvalidInputError: a tensor is missing, unknown, or of the wrong shape.
         """
         expected: dict[str, Tensor] = self.state_dict()
         for key in TRAINING_STATE_KEYS:

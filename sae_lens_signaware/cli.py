@@ -43,13 +43,13 @@ def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             RepositoryNotFoundError,
         )
 
-        from sae_lens_signaware.config import ConfigError
+        from sae_lens_signaware.base import InvalidInputError
         from sae_lens_signaware.training import NON_FINITE_MESSAGE
 
         warnings.filterwarnings("ignore", category=UserWarning)
         try:
             return command(*args, **kwargs)
-        except ConfigError as error:
+        except InvalidInputError as error:
             code, message = EXIT_WRONG_INPUT, _one_line(error)
         except LocalEntryNotFoundError as error:
             # before its base class EntryNotFoundError: the Hub failed, and the cache has no copy

@@ -21,11 +21,13 @@ from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 from sae_lens.saes.sae import SAEMetadata
 from simple_parsing import ArgumentParser
 
+from sae_lens_signaware.base import InvalidInputError
+
 SECTIONS = ("sae", "logger")
 
 
-class ConfigError(ValueError):
-    """A wrong input, in one line: the field, the value, what is allowed."""
+class ConfigError(InvalidInputError):
+    """A config, a flag or a file that a command was given is wrong; one line."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

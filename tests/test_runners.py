@@ -25,6 +25,7 @@ from sae_lens import (
 from sae_lens.synthetic import SyntheticModelConfig, SyntheticSAERunner, SyntheticSAERunnerConfig
 from transformer_lens import HookedTransformer
 
+from sae_lens_signaware.base import InvalidInputError
 from sae_lens_signaware.config import ConfigError
 from sae_lens_signaware.runner import SignawareTrainingRunner, find_checkpoint
 from tests.helpers import (
@@ -163,6 +164,17 @@ def test_resume_needs_a_whole_checkpoint(tmp_path: Path, model: HookedTransforme
     cfg = runner_config(training_config("sa_gsae"), tmp_path, resume_from_checkpoint=str(tmp_path))
     with pytest.raises(ConfigError, match="resume_from_checkpoint: no whole checkpoint") as error:
         SignawareTrainingRunner(cfg, override_model=model, override_dataset=tokens())
+    assert "\n" not in str(error.value)
+
+
+def test_resume_of_another_width_is_one_line(tmp_path: Path, model: HookedTransformer) -> None:
+    def runner(d_sae: int, **kwargs: Any) -> SignawareTrainingRunner:
+        cfg = runner_config(training_config("sa_gsae", d_sae=d_sae), tmp_path, **kwargs)
+        return SignawareTrainingRunner(cfg, override_model=model, override_dataset=tokens())
+
+    runner(8, training_tokens=128, save_final_checkpoint=True).run()
+    with pytest.raises(InvalidInputError, match=r"shape of \w+ in .*weights") as error:
+        runner(9, resume_from_checkpoint=str(tmp_path)).run()
     assert "\n" not in str(error.value)
 
 
