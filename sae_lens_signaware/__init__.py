@@ -20,9 +20,11 @@ from sae_lens_signaware.sa_gsae import (
 
 if TYPE_CHECKING:
     from sae_lens_signaware.evaluation import (
+        AntipodalAudit,
         BipolarCensus,
         PolarityCalibration,
         SignedEvaluator,
+        antipodal_audit,
         bipolar_census,
         polarity_calibration,
     )
@@ -31,14 +33,17 @@ __version__ = "0.1.0"
 
 # The evaluation package loads when one of its names is used (PEP 562), so that `import` stays light.
 _FROM_EVALUATION = (
+    "AntipodalAudit",
     "BipolarCensus",
     "PolarityCalibration",
     "SignedEvaluator",
+    "antipodal_audit",
     "bipolar_census",
     "polarity_calibration",
 )
 
 __all__ = [
+    "AntipodalAudit",
     "BiJumpReLUSAE",
     "BiJumpReLUSAEConfig",
     "BiJumpReLUTrainingSAE",
@@ -50,6 +55,7 @@ __all__ = [
     "SAGatedTrainingSAE",
     "SAGatedTrainingSAEConfig",
     "SignedEvaluator",
+    "antipodal_audit",
     "bipolar_census",
     "polarity_calibration",
     "split_polarities",

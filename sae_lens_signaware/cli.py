@@ -214,6 +214,40 @@ def analyze(
         console.print(f"Written to {out}", soft_wrap=True)
 
 
+@app.command()
+@reports_errors
+def audit(
+    sae: SaeArgument,
+    activations: Annotated[
+        Path | None,
+        typer.Option(help="safetensors file of (n, d_in) activations: do the pairs fire together?"),
+    ] = None,
+    key: Annotated[str, typer.Option(help="Name of the tensor in that file.")] = "heldout",
+    max_cosine: Annotated[float, typer.Option(help="A pair has at most this cosine.")] = -0.9,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+) -> None:
+    """How much of a dictionary, of any SAELens SAE, is spent on the two ends of one axis.
+
+    Example: sae-lens-signaware audit jbloom/GPT2-Small-SAEs-Reformatted:blocks.8.hook_resid_pre --max-cosine -0.8
+    """
+    from sae_lens_signaware import hub
+    from sae_lens_signaware.activation_cache import load_named_activations
+    from sae_lens_signaware.config import ConfigError
+    from sae_lens_signaware.evaluation import antipodal_audit
+
+    loaded = hub.load_sae_reference(sae)
+    try:
+        tensor = load_named_activations(activations, key) if activations else None
+        with console.status(f"Searching {loaded.cfg.d_sae:,} decoder rows"):
+            result = antipodal_audit(loaded, tensor, max_cosine)
+    except ValueError as error:
+        raise ConfigError(_one_line(error)) from None
+    console.print(result.table())
+    if out is not None:
+        result.write(out)
+        console.print(f"Written to {out}", soft_wrap=True)
+
+
 def main() -> None:
     """Entry point of ``sae-lens-signaware``."""
     import sae_lens_signaware  # noqa: F401  registers both architectures

@@ -1,6 +1,7 @@
 """Measures of signed SAEs (design section 6)."""
 
 from sae_lens_signaware.evaluation.analysis import Analysis, analyze_sae
+from sae_lens_signaware.evaluation.audit import AntipodalAudit, antipodal_audit
 from sae_lens_signaware.evaluation.calibration import PolarityCalibration, polarity_calibration
 from sae_lens_signaware.evaluation.census import BipolarCensus, bipolar_census
 from sae_lens_signaware.evaluation.evaluator import SignedEvaluator
@@ -8,11 +9,13 @@ from sae_lens_signaware.evaluation.quality import SAEQuality, measure_quality
 
 __all__ = [
     "Analysis",
+    "AntipodalAudit",
     "BipolarCensus",
     "PolarityCalibration",
     "SAEQuality",
     "SignedEvaluator",
     "analyze_sae",
+    "antipodal_audit",
     "bipolar_census",
     "measure_quality",
     "polarity_calibration",

@@ -38,7 +38,7 @@ class Provenance:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """Base of all results. Tensors are float64 on the CPU; NaN means "does not apply" and is null in JSON."""
+    """Base of all results. Tensors are float64 (indices int64) on the CPU; NaN means "does not apply" and is null in JSON."""
 
     provenance: Provenance
 
@@ -82,5 +82,7 @@ def _to_json(value: Any) -> Any:
 
 
 def _from_json(values: list[float | None]) -> Tensor:
+    if values and all(isinstance(v, int) for v in values):
+        return torch.tensor(values, dtype=torch.int64)
     numbers = [float("nan") if v is None else v for v in values]
     return torch.tensor(numbers, dtype=torch.float64)

@@ -1,0 +1,199 @@
+"""Antipodal audit: how much of a dictionary is spent on the two ends of one axis (design section 6)."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from rich.table import Table
+from sae_lens import SAE
+from torch import Tensor
+
+from sae_lens_signaware.base import require
+from sae_lens_signaware.evaluation.results import Provenance, Result
+from sae_lens_signaware.evaluation.streaming import batches_of, decoder_directions
+
+HOOK_PRE, HOOK_POST = "hook_sae_acts_pre", "hook_sae_acts_post"
+MAX_GATHERED = 10_000_000  # tokens times pairs that a step may gather: 40 MB in float32
+
+
+@dataclasses.dataclass(frozen=True)
+class AntipodalAudit(Result):
+    """Pairs of latents whose decoder rows are nearly antipodal, most antipodal first.
+
+    Attributes:
+        latent_a, latent_b: (n_pairs,) int64, latent_a < latent_b.
+        cosine: (n_pairs,) of their decoder rows.
+        rate_a, rate_b: (n_pairs,) firing rates; NaN where no activations were given, as are the rest.
+        co_firing_rate: (n_pairs,) share of tokens on which both fire; 0 if never together.
+        correlation: (n_pairs,) Pearson correlation of their pre-activations; near -1 for one axis.
+        freed_width: latents that merging would free: disjoint pairs, taken greedily, most antipodal
+            first; where activations were given, only pairs that never fire together.
+        max_cosine: the threshold of the search.
+    """
+
+    latent_a: Tensor
+    latent_b: Tensor
+    cosine: Tensor
+    rate_a: Tensor
+    rate_b: Tensor
+    co_firing_rate: Tensor
+    correlation: Tensor
+    freed_width: int
+    max_cosine: float
+
+    @property
+    def n_pairs(self) -> int:
+        """Number of antipodal pairs; a latent can be in several."""
+        return len(self.cosine)
+
+    @property
+    def freed_share(self) -> float:
+        """``freed_width`` over the width of the dictionary."""
+        return self.freed_width / self.provenance.sae_cfg["d_sae"]
+
+    def table(self, n_rows: int = 10) -> Table:
+        """The first pairs, under a headline, as a table of the terminal."""
+        cfg = self.provenance.sae_cfg
+        pairs = f"{self.n_pairs:,} pair" + ("" if self.n_pairs == 1 else "s")
+        table = Table(
+            title=f"{cfg['architecture']} {cfg['d_sae']:,}: {pairs} with cosine <= "
+            f"{self.max_cosine:g}; merging would free {self.freed_width:,} latents "
+            f"({self.freed_share:.2%})",
+            title_justify="left",
+        )
+        columns = ("latent", "latent", "cosine", "rate", "rate", "together", "correlation")
+        for name in columns:
+            table.add_column(name, justify="right")
+        for k in range(min(n_rows, self.n_pairs)):
+            values = (self.rate_a, self.rate_b, self.co_firing_rate, self.correlation)
+            table.add_row(
+                f"{int(self.latent_a[k])}",
+                f"{int(self.latent_b[k])}",
+                f"{self.cosine[k]:.3f}",
+                *("-" if v[k].isnan() else f"{v[k]:.4g}" for v in values),
+            )
+        return table
+
+
+@torch.no_grad()
+def antipodal_audit(
+    sae: SAE[Any],
+    activations: Iterable[Tensor] | Tensor | None = None,
+    max_cosine: float = -0.9,
+    block_size: int = 2048,
+) -> AntipodalAudit:
+    """Exact search for antipodal decoder rows, and what the pairs do on activations.
+
+    Args:
+        sae: any SAELens SAE. The d_sae x d_sae matrix is never in memory, blocks of it are.
+        activations: (n, d_in) tensors, scaled as the SAE expects them, or one such tensor; None
+            searches the decoder alone.
+        max_cosine: a pair has at most this cosine, from -1 to below 0.
+        block_size: rows of a block of the search.
+
+    Raises:
+        ValueError: ``max_cosine`` out of range; activations empty, of the wrong width or not finite.
+    """
+    require(-1 <= max_cosine < 0, "max_cosine", max_cosine, "from -1 to below 0")
+    a, b, cosine = find_antipodal_pairs(decoder_directions(sae), max_cosine, block_size)
+    if activations is None:
+        stats = _PairSums(len(a)).result()
+        n_tokens = 0
+    else:
+        sums = _PairSums(len(a))
+        for x in batches_of(activations, sae.cfg.d_in):
+            sums.add_batch(sae, x.to(sae.device), a.to(sae.device), b.to(sae.device))
+        if sums.n_tokens == 0:
+            raise ValueError("activations must hold at least one token, got none")
+        stats, n_tokens = sums.result(), sums.n_tokens
+    return AntipodalAudit(
+        provenance=Provenance.of(sae, n_tokens),
+        latent_a=a,
+        latent_b=b,
+        cosine=cosine,
+        **stats,
+        freed_width=_greedy_disjoint(a, b, ~(stats["co_firing_rate"] > 0)),
+        max_cosine=max_cosine,
+    )
+
+
+def find_antipodal_pairs(
+    directions: Tensor, max_cosine: float, block_size: int = 2048
+) -> tuple[Tensor, Tensor, Tensor]:
+    """All pairs i < j with cosine(directions_i, directions_j) <= max_cosine, most antipodal first.
+
+    Args:
+        directions: (d_sae, d_in). A row of zeros has no direction and is in no pair.
+
+    Returns:
+        latent_a, latent_b (n_pairs,) int64 and cosine (n_pairs,) float64, on the CPU.
+    """
+    unit = directions / directions.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    for start, rows in _blocks(unit, block_size):
+        for other, columns in _blocks(unit[start:], block_size):
+            similarity = rows @ columns.T
+            hit = similarity <= max_cosine
+            if other == 0:
+                hit = hit.triu(1)
+            i, j = hit.nonzero(as_tuple=True)
+            found.append((i + start, j + start + other, similarity[i, j]))
+    a, b, cosine = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
+    order = cosine.argsort(stable=True)
+    return a[order], b[order], cosine[order].double()
+
+
+def _blocks(tensor: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
+    for start in range(0, len(tensor), size):
+        yield start, tensor[start : start + size]
+
+
+def _greedy_disjoint(a: Tensor, b: Tensor, eligible: Tensor) -> int:
+    used: set[int] = set()
+    n = 0
+    for i, j, ok in zip(a.tolist(), b.tolist(), eligible.tolist(), strict=True):
+        if ok and i not in used and j not in used:
+            used |= {i, j}
+            n += 1
+    return n
+
+
+class _PairSums:
+    """Running float64 sums of each pair: firings, joint firings and moments of the pre-activations."""
+
+    def __init__(self, n_pairs: int) -> None:
+        self.n_tokens = 0
+        self.fired = torch.zeros(3, n_pairs, dtype=torch.float64)  # a, b, both
+        self.moments = torch.zeros(5, n_pairs, dtype=torch.float64)  # a, b, aa, bb, ab
+
+    def add_batch(self, sae: SAE[Any], x: Tensor, a: Tensor, b: Tensor) -> None:
+        _, cache = sae.run_with_cache(x, names_filter=[HOOK_PRE, HOOK_POST])
+        pre, post = cache[HOOK_PRE], cache[HOOK_POST]
+        fires = (post.to_dense() if post.is_sparse else post) != 0
+        self.n_tokens += x.shape[0]
+        step = max(1, MAX_GATHERED // x.shape[0])
+        for s in range(0, len(a), step):
+            i, j = a[s : s + step], b[s : s + step]
+            fire_a, fire_b = fires[:, i], fires[:, j]
+            counts = [fire_a.sum(0), fire_b.sum(0), (fire_a & fire_b).sum(0)]
+            self.fired[:, s : s + step] += torch.stack(counts).cpu()
+            h_a, h_b = pre[:, i].double(), pre[:, j].double()
+            moments = [h_a, h_b, h_a * h_a, h_b * h_b, h_a * h_b]
+            self.moments[:, s : s + step] += torch.stack([m.sum(0) for m in moments]).cpu()
+
+    def result(self) -> dict[str, Tensor]:
+        """Rates and correlation; NaN where no token was seen."""
+        # 0 / 0 is NaN, which is what "not measured" means here
+        rate_a, rate_b, both = (
+            self.fired / self.n_tokens if self.n_tokens else self.fired * torch.nan
+        )
+        mean_a, mean_b, aa, bb, ab = self.moments / max(1, self.n_tokens)
+        covariance = ab - mean_a * mean_b
+        variance = (aa - mean_a**2).clamp(min=0) * (bb - mean_b**2).clamp(min=0)
+        return {
+            "rate_a": rate_a,
+            "rate_b": rate_b,
+            "co_firing_rate": both,
+            "correlation": covariance / variance.sqrt(),
+        }

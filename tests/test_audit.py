@@ -1,0 +1,126 @@
+"""The antipodal audit on planted pairs, against a brute-force search, and its command."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sae_lens import JumpReLUSAE, JumpReLUSAEConfig
+from safetensors.torch import save_file
+
+import sae_lens_signaware as signaware
+from sae_lens_signaware.evaluation.audit import find_antipodal_pairs
+from tests.helpers import D_IN, make_sae
+from tests.test_cli import assert_one_line_error, invoke
+
+
+def plain_with_pairs() -> tuple[Any, torch.Tensor]:
+    """A plain SAE of orthogonal directions with latents (0, 6), (1, 7) and (2, 8) antipodal.
+
+    Latents 0 and 6 have a threshold that keeps them apart; 2 and 8 are always open together, through
+    their biases; 9 repeats the direction of 8, so (2, 9) is a pair too.
+    """
+    directions = torch.eye(D_IN)[:10].clone()
+    directions[6:9] = -directions[:3]
+    directions[9] = directions[8]
+    sae = JumpReLUSAE(JumpReLUSAEConfig(d_in=D_IN, d_sae=10))
+    with torch.no_grad():
+        sae.W_dec.copy_(directions * torch.arange(1.0, 11.0)[:, None])  # norms do not matter
+        sae.W_enc.copy_(directions.T)
+        sae.b_enc.zero_()
+        sae.threshold.fill_(0.5)
+        sae.b_enc[[2, 8]] = 100.0
+    return sae, torch.randn(4000, D_IN, generator=torch.Generator().manual_seed(2))
+
+
+def test_audit_finds_all_planted_pairs_and_no_other() -> None:
+    sae, x = plain_with_pairs()
+    audit = signaware.antipodal_audit(sae, x)
+    pairs = list(zip(audit.latent_a.tolist(), audit.latent_b.tolist(), strict=True))
+    assert sorted(pairs) == [(0, 6), (1, 7), (2, 8), (2, 9)]
+    torch.testing.assert_close(audit.cosine, torch.full((4,), -1.0, dtype=torch.float64))
+    k = pairs.index((0, 6))
+    assert audit.co_firing_rate[k] == 0
+    assert audit.rate_a[k].item() == pytest.approx((x[:, 0] > 0.5).double().mean().item())
+    assert audit.rate_b[k].item() == pytest.approx((x[:, 0] < -0.5).double().mean().item())
+    assert audit.correlation[k].item() == pytest.approx(-1.0, abs=1e-9)
+    assert audit.co_firing_rate[pairs.index((2, 8))] == 1
+    # (0, 6) and (1, 7) never fire together; of latent 2's pairs, (2, 9) does as 2 is always open
+    assert audit.freed_width == 2
+    assert audit.freed_share == pytest.approx(0.2)
+    assert audit.n_tokens == 4000
+
+
+def test_audit_without_activations_counts_disjoint_pairs() -> None:
+    sae, _ = plain_with_pairs()
+    audit = signaware.antipodal_audit(sae)
+    assert audit.n_pairs == 4
+    assert audit.freed_width == 3
+    assert audit.co_firing_rate.isnan().all()
+    assert audit.correlation.isnan().all()
+    assert audit.n_tokens == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    d_sae=st.integers(1, 40),
+    block_size=st.integers(1, 17),
+    max_cosine=st.floats(-1.0, -0.05),
+    seed=st.integers(0, 1000),
+)
+def test_blocks_agree_with_brute_force(
+    d_sae: int, block_size: int, max_cosine: float, seed: int
+) -> None:
+    directions = torch.randn(d_sae, 4, generator=torch.Generator().manual_seed(seed)).double()
+    directions[0] = 0  # a row without a direction is in no pair
+    a, b, cosine = find_antipodal_pairs(directions, max_cosine, block_size)
+    unit = torch.nn.functional.normalize(directions, dim=1)
+    full = unit @ unit.T
+    wanted = {(i, j) for i in range(d_sae) for j in range(i + 1, d_sae) if full[i, j] <= max_cosine}
+    assert set(zip(a.tolist(), b.tolist(), strict=True)) == wanted
+    assert (cosine.diff() >= 0).all()
+
+
+def test_a_split_sae_is_all_pairs() -> None:
+    plain = signaware.split_polarities(make_sae("sa_gsae", "none"))
+    audit = signaware.antipodal_audit(plain, torch.randn(500, D_IN))
+    exact = audit.cosine < -1 + 1e-6
+    assert exact.sum() == 24
+    assert (audit.latent_b[exact] - audit.latent_a[exact] == 24).all()
+    assert (audit.co_firing_rate[exact] == 0).all()
+    assert audit.freed_width == 24
+
+
+def test_audit_reads_back_and_names_wrong_input(tmp_path: Path) -> None:
+    sae, x = plain_with_pairs()
+    audit = signaware.antipodal_audit(sae, x)
+    audit.write(tmp_path / "audit.json")
+    again = signaware.AntipodalAudit.read(tmp_path / "audit.json")
+    assert torch.equal(again.latent_b, audit.latent_b)
+    assert again.freed_width == 2
+    with pytest.raises(ValueError, match=r"max_cosine must be from -1 to below 0, got 0\.5"):
+        signaware.antipodal_audit(sae, max_cosine=0.5)
+    with pytest.raises(ValueError, match="at least one token"):
+        signaware.antipodal_audit(sae, [])
+
+
+def test_audit_command(tmp_path: Path) -> None:
+    sae, x = plain_with_pairs()
+    sae.save_model(tmp_path / "sae")
+    save_file({"heldout": x}, tmp_path / "acts.safetensors")
+    result = invoke(
+        "audit",
+        str(tmp_path / "sae"),
+        "--activations",
+        str(tmp_path / "acts.safetensors"),
+        "--out",
+        str(tmp_path / "audit.json"),
+    )
+    assert result.exit_code == 0, result.stderr
+    text = " ".join(result.stdout.split())
+    assert "4 pairs with cosine <= -0.9" in text
+    assert "would free 2 latents (20.00%)" in text
+    assert (tmp_path / "audit.json").exists()
+    assert_one_line_error(invoke("audit", str(tmp_path / "sae"), "--max-cosine", "1"), 2, "max_cos")
