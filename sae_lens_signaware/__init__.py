@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         SignedEvaluator,
         antipodal_audit,
         bipolar_census,
+        merge_antipodal,
         polarity_calibration,
     )
 
@@ -39,6 +40,7 @@ _FROM_EVALUATION = (
     "SignedEvaluator",
     "antipodal_audit",
     "bipolar_census",
+    "merge_antipodal",
     "polarity_calibration",
 )
 
@@ -57,6 +59,7 @@ __all__ = [
     "SignedEvaluator",
     "antipodal_audit",
     "bipolar_census",
+    "merge_antipodal",
     "polarity_calibration",
     "split_polarities",
 ]

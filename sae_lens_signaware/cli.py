@@ -248,6 +248,44 @@ def audit(
         console.print(f"Written to {out}", soft_wrap=True)
 
 
+@app.command()
+@reports_errors
+def merge(
+    sae: SaeArgument,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],
+    activations: Annotated[Path, typer.Option(help="safetensors file of (n, d_in) activations.")],
+    key: Annotated[str, typer.Option(help="Name of the tensor in that file.")] = "heldout",
+    max_cosine: Annotated[float, typer.Option(help="A pair has at most this cosine.")] = -0.9,
+) -> None:
+    """Turn antipodal pairs of a plain gated or jumprelu SAE into signed latents (approximate).
+
+    Example: sae-lens-signaware merge output-plain output-signed --activations acts.safetensors
+    """
+    from sae_lens_signaware import hub
+    from sae_lens_signaware.activation_cache import load_named_activations
+    from sae_lens_signaware.config import ConfigError
+    from sae_lens_signaware.evaluation import merge_antipodal
+
+    if out.exists():
+        raise ConfigError(f"OUT: {out} exists already; name a new folder")
+    loaded: Any = hub.load_sae_reference(sae)
+    try:
+        tensor = load_named_activations(activations, key)
+        with console.status(f"Merging pairs of {loaded.cfg.d_sae:,} latents"):
+            merged = merge_antipodal(loaded, tensor, max_cosine)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(_one_line(error)) from None
+    hub.write_sae(merged, out)
+    report = merged.cfg.metadata.merged_from
+    console.print(
+        f"{report['n_pairs']} pairs merged: width {report['d_sae']} -> {merged.cfg.d_sae}, "
+        f"L0 {report['l0_before']:.2f} -> {report['l0_after']:.2f}, "
+        f"R2 {report['explained_variance_before']:.4f} -> {report['explained_variance_after']:.4f} "
+        f"on {report['n_tokens']:,} tokens; in {out}",
+        soft_wrap=True,
+    )
+
+
 def main() -> None:
     """Entry point of ``sae-lens-signaware``."""
     import sae_lens_signaware  # noqa: F401  registers both architectures

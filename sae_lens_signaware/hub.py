@@ -15,6 +15,7 @@ from sae_lens.constants import (
     SPARSITY_FILENAME,
 )
 from safetensors.torch import load_file
+from torch import Tensor
 
 from sae_lens_signaware.activation_cache import (
     write_atomically,
@@ -72,19 +73,26 @@ def write_split(sae: SAE[Any], source: Path | None, target: Path) -> SAE[Any]:
     if target.exists():
         raise ConfigError(f"OUT: {target} exists already; name a new folder")
     plain = split_polarities(sae)  # type: ignore[arg-type]
+    log_sparsity = None
+    if source is not None and (source / SPARSITY_FILENAME).exists():
+        log_sparsity = load_file(source / SPARSITY_FILENAME)["sparsity"]
+        share = source / POS_SHARE_FILENAME
+        pos_share = load_file(share)["pos_share"] if share.exists() else None
+        if plain.cfg.d_sae != sae.cfg.d_sae:
+            log_sparsity = split_log_sparsity(log_sparsity, pos_share)
+    write_sae(plain, target, log_sparsity)
+    return plain
+
+
+def write_sae(sae: SAE[Any], target: Path, log_sparsity: Tensor | None = None) -> None:
+    """Save ``sae``, and its sparsity file where it is given; ``target`` appears complete or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".split-") as staging:
-        folder = Path(staging) / "plain"
-        plain.save_model(folder)
-        if source is not None and (source / SPARSITY_FILENAME).exists():
-            log_sparsity = load_file(source / SPARSITY_FILENAME)["sparsity"]
-            share = source / POS_SHARE_FILENAME
-            pos_share = load_file(share)["pos_share"] if share.exists() else None
-            if plain.cfg.d_sae != sae.cfg.d_sae:
-                log_sparsity = split_log_sparsity(log_sparsity, pos_share)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as staging:
+        folder = Path(staging) / "sae"
+        sae.save_model(folder)
+        if log_sparsity is not None:
             write_atomically({"sparsity": log_sparsity}, folder / SPARSITY_FILENAME)
         folder.rename(target)
-    return plain
 
 
 def push(

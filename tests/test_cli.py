@@ -21,7 +21,7 @@ from tests.hub_server import HubServer
 from tests.test_config import BASE
 from tests.test_hub import save_measured
 
-COMMANDS = ["demo", "train", "push", "split", "analyze", "audit"]
+COMMANDS = ["demo", "train", "push", "split", "analyze", "audit", "merge"]
 
 
 def invoke(*args: str) -> Any:
@@ -110,7 +110,7 @@ def test_split_and_push_of_a_broken_folder(name: str, tmp_path: Path) -> None:
         result = invoke(command, str(tmp_path / "sae"), target)
         assert_one_line_error(result, 2, "cannot be loaded")
     assert not (tmp_path / "out").exists()
-    assert not list(tmp_path.glob(".split-*"))
+    assert not list(tmp_path.glob(".partial-*"))
 
 
 def test_train_names_what_is_wrong(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from sae_lens_signaware.evaluation.audit import AntipodalAudit, antipodal_audit
 from sae_lens_signaware.evaluation.calibration import PolarityCalibration, polarity_calibration
 from sae_lens_signaware.evaluation.census import BipolarCensus, bipolar_census
 from sae_lens_signaware.evaluation.evaluator import SignedEvaluator
+from sae_lens_signaware.evaluation.merge import merge_antipodal
 from sae_lens_signaware.evaluation.quality import SAEQuality, measure_quality
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "antipodal_audit",
     "bipolar_census",
     "measure_quality",
+    "merge_antipodal",
     "polarity_calibration",
 ]

@@ -113,7 +113,7 @@ def antipodal_audit(
         latent_b=b,
         cosine=cosine,
         **stats,
-        freed_width=_greedy_disjoint(a, b, ~(stats["co_firing_rate"] > 0)),
+        freed_width=len(disjoint_pairs(a, b, ~(stats["co_firing_rate"] > 0))),
         max_cosine=max_cosine,
     )
 
@@ -149,14 +149,15 @@ def _blocks(tensor: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
         yield start, tensor[start : start + size]
 
 
-def _greedy_disjoint(a: Tensor, b: Tensor, eligible: Tensor) -> int:
+def disjoint_pairs(a: Tensor, b: Tensor, eligible: Tensor) -> list[tuple[int, int]]:
+    """Eligible pairs taken greedily in the order given, no latent in two of them."""
     used: set[int] = set()
-    n = 0
+    pairs: list[tuple[int, int]] = []
     for i, j, ok in zip(a.tolist(), b.tolist(), eligible.tolist(), strict=True):
         if ok and i not in used and j not in used:
             used |= {i, j}
-            n += 1
-    return n
+            pairs.append((i, j))
+    return pairs
 
 
 class _PairSums:

@@ -44,7 +44,7 @@ def batches_of(activations: Iterable[Tensor] | Tensor, d_in: int) -> Iterator[Te
             raise ValueError(
                 f"activations must be (n, {d_in}) for this SAE, got {tuple(chunk.shape)}"
             )
-        for batch in chunk.split(4096):
+        for batch in chunk.split(4096) if len(chunk) else ():
             if not torch.isfinite(batch).all():
                 raise ValueError("activations must be finite, got NaN or inf")
             yield batch

@@ -1,0 +1,125 @@
+"""The way back from plain to signed: antipodal pairs of a plain SAE become one latent each (design section 5).
+
+Here and not in ``conversion.py``: unlike the split it is approximate, and decides by measurement.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from sae_lens import GatedSAE, JumpReLUSAE, SAEConfig
+from sae_lens.saes.sae import SAEMetadata
+from torch import Tensor
+
+from sae_lens_signaware.bi_jumprelu import BiJumpReLUSAE, BiJumpReLUSAEConfig
+from sae_lens_signaware.evaluation.audit import antipodal_audit, disjoint_pairs
+from sae_lens_signaware.evaluation.quality import measure_quality
+from sae_lens_signaware.evaluation.streaming import batches_of
+from sae_lens_signaware.sa_gsae import SAGatedSAE, SAGatedSAEConfig
+
+SHUT = 1e30
+"""Threshold of a side that never opens. Finite, since 0 * inf in a straight-through gradient is NaN."""
+
+
+def merge_antipodal(
+    sae: GatedSAE | JumpReLUSAE,
+    activations: Iterable[Tensor] | Tensor,
+    max_cosine: float = -0.9,
+) -> SAGatedSAE | BiJumpReLUSAE:
+    """Merge latent pairs with nearly antipodal decoder rows that never fire together into signed latents.
+
+    A pair becomes the mean of one latent and the negated other, brought to the same norms, each side
+    with its own threshold and (``gated``) magnitude; an unpaired latent keeps its + side, and its -
+    side never opens. Approximate, but for a split SAE, which it restores. A gate
+    that is open at pi = 0 (``b_gate > 0``) has no counterpart and is set to open at 0. (Ours.)
+
+    Args:
+        sae: a plain ``gated`` or ``jumprelu`` SAE, width W. It is left as it is.
+        activations: (n, d_in) tensors, scaled as the SAE expects them, or one such tensor; read
+            twice more after the audit, so they are kept.
+        max_cosine: a pair has at most this cosine, from -1 to below 0.
+
+    Returns:
+        ``sa_gsae`` or ``bi_jumprelu`` of width W - pairs, tying "none": pairs first, by their first
+        latent, then the rest. ``cfg.metadata.merged_from`` holds R2 and L0 before and after, the
+        number of pairs and of tokens.
+
+    Raises:
+        TypeError: another architecture.
+        ValueError: ``max_cosine`` out of range; activations empty, of the wrong width or not finite.
+    """
+    if not isinstance(sae, GatedSAE | JumpReLUSAE):
+        raise TypeError(f"merge_antipodal takes a gated or jumprelu SAE, got {type(sae).__name__}")
+    tokens = torch.cat(
+        list(batches_of(activations, sae.cfg.d_in)) or [torch.empty(0, sae.cfg.d_in)]
+    )
+    audit = antipodal_audit(sae, tokens, max_cosine)
+    pairs = sorted(disjoint_pairs(audit.latent_a, audit.latent_b, audit.co_firing_rate == 0))
+    merged = _merge(sae, pairs)
+    before, after = (measure_quality(s, tokens, "merge_antipodal")[0] for s in (sae, merged))
+    merged.cfg.metadata.merged_from = {
+        "architecture": sae.cfg.architecture(),
+        "d_sae": sae.cfg.d_sae,
+        "n_pairs": len(pairs),
+        "max_cosine": max_cosine,
+        "n_tokens": before.n_tokens,
+        "l0_before": before.l0,
+        "l0_after": after.l0,
+        "explained_variance_before": before.explained_variance,
+        "explained_variance_after": after.explained_variance,
+    }
+    return merged
+
+
+@torch.no_grad()
+def _merge(sae: Any, pairs: list[tuple[int, int]]) -> Any:
+    paired = {i for pair in pairs for i in pair}
+    rest = [i for i in range(sae.cfg.d_sae) if i not in paired]
+    plus = torch.tensor([a for a, _ in pairs] + rest, dtype=torch.int64)
+    minus = torch.tensor([b for _, b in pairs], dtype=torch.int64)
+    n = len(pairs)
+    gated = isinstance(sae, GatedSAE)
+    # Bring the - latents to their partners' norms. Decoder: outputs stay, magnitudes times s_dec.
+    # Encoder: gates stay, pre-activations times s_enc; the magnitudes of a gated SAE make up for the
+    # difference in r_mag, a JumpReLU has nothing to do so with.
+    s_dec = _norm_ratio(sae.W_dec, minus, plus[:n])
+    s_enc = 1 / _norm_ratio(sae.W_enc.T, minus, plus[:n]) if gated else s_dec
+
+    W_enc, W_dec = sae.W_enc[:, plus].clone(), sae.W_dec[plus].clone()
+    W_enc[:, :n] = (W_enc[:, :n] - sae.W_enc[:, minus] * s_enc) / 2
+    W_dec[:n] = (W_dec[:n] - sae.W_dec[minus] / s_dec[:, None]) / 2
+
+    def rows(param: Tensor, of_minus: Tensor, shut: float = 0.0) -> Tensor:
+        other = torch.full_like(param[plus], shut)
+        other[:n] = of_minus
+        return torch.stack([param[plus], other])
+
+    state = {"W_enc": W_enc, "W_dec": W_dec, "b_dec": sae.b_dec.clone()}
+    sae_class: Any
+    config_class: Any
+    if gated:
+        sae_class, config_class = SAGatedSAE, SAGatedSAEConfig
+        threshold = rows(-sae.b_gate, -sae.b_gate[minus] * s_enc, SHUT)
+        state["r_mag"] = rows(sae.r_mag, sae.r_mag[minus] + (s_dec / s_enc).log())
+        state["b_mag"] = rows(sae.b_mag, sae.b_mag[minus] * s_dec)
+    else:
+        sae_class, config_class = BiJumpReLUSAE, BiJumpReLUSAEConfig
+        threshold = rows(sae.threshold, sae.threshold[minus] * s_enc, SHUT)
+        state["b_enc"] = sae.b_enc[plus].clone()
+        state["b_enc"][:n] = (state["b_enc"][:n] - sae.b_enc[minus] * s_enc) / 2
+    state["threshold"] = threshold.clamp(min=0.0)
+    fields = {f.name: getattr(sae.cfg, f.name) for f in dataclasses.fields(SAEConfig)}
+    fields |= {
+        "d_sae": len(plus),
+        "metadata": SAEMetadata(**copy.deepcopy(sae.cfg.metadata.to_dict())),
+    }
+    merged = sae_class(config_class(polarity_tying="none", **fields))
+    merged.load_state_dict({k: v.contiguous() for k, v in state.items()})
+    return merged
+
+
+def _norm_ratio(rows: Tensor, of: Tensor, to: Tensor) -> Tensor:
+    norm = rows.norm(dim=1).clamp(min=1e-12)
+    return norm[of] / norm[to]

@@ -1,0 +1,122 @@
+"""merge undoes split exactly, and says what it costs where pairs are only nearly antipodal."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from sae_lens import SAE, StandardSAE, StandardSAEConfig
+from safetensors.torch import save_file
+
+import sae_lens_signaware as signaware
+from tests.helpers import D_IN, D_SAE, each_variant, make_sae
+from tests.test_audit import plain_with_pairs
+from tests.test_cli import assert_one_line_error, invoke
+
+
+@each_variant
+def test_merge_of_a_split_sae_is_the_signed_sae(architecture: str, tying: str) -> None:
+    sae = make_sae(architecture, tying)
+    x = torch.randn(600, D_IN)
+    merged = signaware.merge_antipodal(signaware.split_polarities(sae), x)
+    assert merged.cfg.architecture() == architecture
+    assert merged.cfg.d_sae == D_SAE
+    torch.testing.assert_close(merged.encode(x), sae.encode(x), rtol=0, atol=0)
+    torch.testing.assert_close(merged(x), sae(x), rtol=0, atol=0)
+    for name, value in sae.state_dict().items():
+        wanted = value if value.ndim < 2 or name.startswith("W") else value.expand(2, D_SAE)
+        assert torch.equal(merged.state_dict()[name], wanted), name
+    report = merged.cfg.metadata.merged_from
+    assert report["n_pairs"] == D_SAE
+    assert report["l0_before"] == pytest.approx(report["l0_after"], rel=1e-12)
+    assert report["explained_variance_before"] == pytest.approx(report["explained_variance_after"])
+
+
+def test_merge_joins_only_pairs_that_never_fire_together() -> None:
+    sae, x = plain_with_pairs()
+    with torch.no_grad():
+        sae.W_dec.div_(sae.W_dec.norm(dim=1, keepdim=True))
+    merged = signaware.merge_antipodal(sae, x)
+    assert merged.cfg.d_sae == 8  # (0, 6) and (1, 7); latent 2 fires together with 8 and 9
+    assert merged.cfg.metadata.merged_from["n_pairs"] == 2
+    z, z_plain = merged.encode(x), sae.encode(x)
+    torch.testing.assert_close(z[:, :2], z_plain[:, :2] - z_plain[:, 6:8])
+    # unpaired latents stay one-sided, in their order
+    torch.testing.assert_close(z[:, 2:], z_plain[:, [2, 3, 4, 5, 8, 9]])
+    torch.testing.assert_close(merged(x), sae(x), rtol=1e-4, atol=1e-4)
+
+
+def test_merge_of_a_gated_pair_with_other_norms_is_exact() -> None:
+    plain = signaware.split_polarities(make_sae("sa_gsae", "none", dtype="float64"))
+    x = torch.randn(600, D_IN, dtype=torch.float64)
+    out = plain(x)
+    with torch.no_grad():  # the same SAE, its - latents in other units
+        scale = torch.linspace(0.5, 2.0, D_SAE, dtype=torch.float64)
+        plain.W_dec[D_SAE:] /= scale[:, None]
+        plain.b_mag[D_SAE:] *= scale
+        plain.r_mag[D_SAE:] += scale.log()
+        plain.W_enc[:, D_SAE:] *= 3.0
+        plain.b_gate[D_SAE:] *= 3.0
+        plain.r_mag[D_SAE:] -= torch.tensor(3.0).double().log()
+    torch.testing.assert_close(plain(x), out, rtol=1e-10, atol=1e-10)
+    merged = signaware.merge_antipodal(plain, x)
+    assert merged.cfg.d_sae == D_SAE
+    torch.testing.assert_close(merged(x), out, rtol=1e-10, atol=1e-10)
+
+
+def test_merge_of_nearly_antipodal_pairs_reports_its_cost() -> None:
+    sae, x = plain_with_pairs()
+    with torch.no_grad():
+        sae.W_dec[6] += 0.3 * torch.eye(D_IN)[12] * sae.W_dec[6].norm()
+        sae.W_dec.div_(sae.W_dec.norm(dim=1, keepdim=True))
+    merged = signaware.merge_antipodal(sae, x)
+    report = merged.cfg.metadata.merged_from
+    assert report["n_pairs"] == 2
+    assert report["n_tokens"] == 4000
+    variance = (x - x.mean(0)).square().sum()
+    for when, s in (("before", sae), ("after", merged)):
+        r2 = 1 - (x - s(x)).square().sum() / variance
+        assert report[f"explained_variance_{when}"] == pytest.approx(r2.item(), abs=1e-4)
+        l0 = (s.encode(x) != 0).sum(-1).float().mean()
+        assert report[f"l0_{when}"] == pytest.approx(l0.item(), rel=1e-5)
+    assert report["explained_variance_before"] != report["explained_variance_after"]
+
+
+def test_a_merged_sae_saves_splits_and_trains_on(tmp_path: Path) -> None:
+    sae, x = plain_with_pairs()
+    merged = signaware.merge_antipodal(sae, x)
+    merged.save_model(tmp_path)
+    loaded = SAE.load_from_disk(tmp_path)
+    torch.testing.assert_close(loaded(x), merged(x))
+    torch.testing.assert_close(
+        signaware.split_polarities(loaded)(x), merged(x), rtol=1e-4, atol=1e-4
+    )
+    training = signaware.BiJumpReLUTrainingSAE(
+        signaware.BiJumpReLUTrainingSAEConfig(d_in=D_IN, d_sae=8, polarity_tying="none")
+    )
+    training.load_weights_from_checkpoint(tmp_path)
+    training(x).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in training.parameters() if p.grad is not None)
+
+
+def test_merge_names_wrong_input() -> None:
+    with pytest.raises(TypeError, match="takes a gated or jumprelu SAE, got StandardSAE"):
+        signaware.merge_antipodal(
+            StandardSAE(StandardSAEConfig(d_in=D_IN, d_sae=4)),  # type: ignore[arg-type]
+            torch.randn(4, D_IN),
+        )
+    sae, _ = plain_with_pairs()
+    with pytest.raises(ValueError, match="at least one token"):
+        signaware.merge_antipodal(sae, [])
+
+
+def test_merge_command(tmp_path: Path) -> None:
+    sae, x = plain_with_pairs()
+    sae.save_model(tmp_path / "plain")
+    save_file({"heldout": x}, tmp_path / "acts.safetensors")
+    args = ["merge", str(tmp_path / "plain"), str(tmp_path / "signed")]
+    args += ["--activations", str(tmp_path / "acts.safetensors")]
+    result = invoke(*args)
+    assert result.exit_code == 0, result.stderr
+    assert "2 pairs merged: width 10 -> 8" in result.stdout
+    assert SAE.load_from_disk(tmp_path / "signed").cfg.architecture() == "bi_jumprelu"
+    assert_one_line_error(invoke(*args), 2, "exists already")
