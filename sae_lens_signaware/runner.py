@@ -85,7 +85,18 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
     def __init__(self, cfg: Any, *args: Any, **kwargs: Any) -> None:
         if cfg.resume_from_checkpoint is not None:
             cfg.resume_from_checkpoint = str(find_checkpoint(cfg.resume_from_checkpoint))
-        super().__init__(cfg, *args, **kwargs)
+        try:
+            super().__init__(cfg, *args, **kwargs)
+        except ValueError as error:
+            # SAELens's load_model hooks just the named modules of a transformers model, and says so
+            # where one is missing; its HookedTransformer takes any name and fails much later.
+            if "hook_names not found" not in str(error):
+                raise
+            raise ConfigError(
+                f"hook_name: the model has no module {cfg.hook_name!r} "
+                f"(model_class_name {cfg.model_class_name}: names of its submodules, "
+                "e.g. 'model.layers.15.mlp')"
+            ) from None
         require_hook(self.model, cfg.hook_name)
 
     @override

@@ -122,5 +122,6 @@ def test_train_with_a_wrong_hook_stops_before_training(folder: Path) -> None:
         timeout=600,
     )
     assert done.returncode == 2, done.stderr[-2000:]
-    assert "hook_name" in done.stderr.strip().splitlines()[-1]
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("Error: hook_name: the model has no module 'model.layers.15.mlpp'")
     assert "Traceback" not in done.stderr
