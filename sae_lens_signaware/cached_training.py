@@ -1,5 +1,7 @@
 """Training on cached activations with SAELens's own trainer; an interrupted one goes on where it was."""
 
+import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,8 @@ def train_on_cache(
         trainer_cfg: SAELens's; its ``checkpoint_path`` is not used.
         activations: (n, d_in), raw. Where ``sae_cfg.normalize_activations`` is
             "expected_average_only_in", the trainer scales them and folds the factor in at the end.
-        checkpoint: folder that an interruption writes, and that a whole earlier one is resumed from.
+        checkpoint: folder that an interruption writes, and that a whole earlier one of this very
+            training is resumed from; one of another config is left aside.
 
     Returns:
         The trained SAE and the number of steps that this call ran.
@@ -54,7 +57,13 @@ def train_on_cache(
     sae.b_dec.data.copy_(mean)
     data = ShuffledEpochs(activations, trainer_cfg.train_batch_size_samples, seed)
     trainer: SAETrainer[Any, Any] = SAETrainer(trainer_cfg, sae, data)
-    if (checkpoint / DONE_FILENAME).exists():
+    identity = {
+        "sae": sae_cfg.to_dict(),
+        "trainer": dataclasses.asdict(trainer_cfg),
+        "seed": seed,
+        "n_tokens": activations.shape[0],
+    }
+    if _is_of(checkpoint / DONE_FILENAME, identity):
         trainer.load_trainer_state(checkpoint)
         sae.load_weights_from_checkpoint(checkpoint)
         # A fresh run estimates the scale on the first batches, then trains on the following ones.
@@ -70,7 +79,15 @@ def train_on_cache(
         (checkpoint / DONE_FILENAME).unlink(missing_ok=True)
         trainer.save_checkpoint(checkpoint.name, base_path=checkpoint.parent)
         write_json_atomically(
-            {"n_training_steps": trainer.n_training_steps}, checkpoint / DONE_FILENAME
+            {"n_training_steps": trainer.n_training_steps, "of": identity},
+            checkpoint / DONE_FILENAME,
         )
         raise InterruptedTraining(checkpoint) from None
     return sae, trainer.n_training_steps - first_step
+
+
+def _is_of(marker: Path, identity: dict[str, Any]) -> bool:
+    """Whether a whole checkpoint of this very training is there."""
+    if not marker.exists():
+        return False
+    return json.loads(marker.read_text())["of"] == json.loads(json.dumps(identity))
