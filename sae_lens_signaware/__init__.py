@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         SignedEvaluator,
         antipodal_audit,
         bipolar_census,
+        bipolar_evals,
         merge_antipodal,
         polarity_calibration,
     )
@@ -40,6 +41,7 @@ _FROM_EVALUATION = (
     "SignedEvaluator",
     "antipodal_audit",
     "bipolar_census",
+    "bipolar_evals",
     "merge_antipodal",
     "polarity_calibration",
 )
@@ -59,6 +61,7 @@ __all__ = [
     "SignedEvaluator",
     "antipodal_audit",
     "bipolar_census",
+    "bipolar_evals",
     "merge_antipodal",
     "polarity_calibration",
     "split_polarities",

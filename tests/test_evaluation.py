@@ -11,6 +11,7 @@ import torch
 import wandb
 from sae_lens import (
     SAE,
+    ActivationsStore,
     LanguageModelSAETrainingRunner,
     LoggingConfig,
     MultiSAETrainingRunner,
@@ -137,7 +138,6 @@ def test_quality_agrees_with_saelens_run_evals(architecture: str, tying: str) ->
     sae.cfg.metadata.hook_name = HOOK
     sae.cfg.metadata.context_size = 16
     sae.cfg.metadata.prepend_bos = False
-    from sae_lens import ActivationsStore
 
     def store() -> ActivationsStore:
         return ActivationsStore.from_sae(
@@ -170,6 +170,57 @@ def test_quality_agrees_with_saelens_run_evals(architecture: str, tying: str) ->
     torch.testing.assert_close(
         census.firing_rate_pos + census.firing_rate_neg, density, rtol=1e-6, atol=1e-6
     )
+
+
+def test_bipolar_evals_has_the_shape_of_run_evals() -> None:
+    model = HookedTransformer(tiny_model_config())
+    sae = make_sae("sa_gsae", "none")
+    sae.cfg.metadata.hook_name = HOOK
+    sae.cfg.metadata.context_size = 16
+    sae.cfg.metadata.prepend_bos = False
+
+    def store() -> ActivationsStore:
+        return ActivationsStore.from_sae(
+            model, sae, tokens(), context_size=16, store_batch_size_prompts=4, streaming=False
+        )
+
+    config = EvalConfig(
+        n_eval_reconstruction_batches=1,
+        n_eval_sparsity_variance_batches=2,
+        compute_ce_loss=True,
+        compute_sparsity_metrics=True,
+    )
+    excluded = [3, 5, 7]
+    args: dict[str, Any] = {"eval_config": config, "exclude_special_tokens": excluded}
+    metrics, featurewise = signaware.bipolar_evals(sae, store(), model, ActivationScaler(), **args)
+    theirs, theirs_featurewise = run_evals(sae, store(), model, ActivationScaler(), **args)
+    assert {k: v for k, v in metrics.items() if k != "signed"} == theirs
+    assert set(theirs_featurewise) <= set(featurewise)
+
+    # the extra pass, by hand: the third and fourth batches, as run_evals took three
+    source = store()
+    ids = torch.cat([source.get_batch_tokens() for _ in range(5)][3:])
+    x = source.get_activations(ids).flatten(0, 1)
+    x = x[~torch.isin(ids.flatten(), torch.tensor(excluded))]
+    z = sae.encode(x)
+    assert metrics["signed"]["n_tokens"] == len(x)
+    assert metrics["signed"]["l0"] == pytest.approx((z != 0).sum().item() / len(x))
+    assert featurewise["firing_rate_neg"] == pytest.approx((z < 0).double().mean(0).tolist())
+    assert len(featurewise["gain_pos"]) == sae.cfg.d_sae
+
+
+def test_bipolar_evals_of_a_hook_z_sae_restores_its_reshaping() -> None:
+    model = HookedTransformer(tiny_model_config())
+    sae = make_sae("bi_jumprelu", reshape_activations="hook_z")
+    sae.cfg.metadata.hook_name = "blocks.0.attn.hook_z"
+    sae.cfg.metadata.context_size = 16
+    sae.cfg.metadata.prepend_bos = False
+    store = ActivationsStore.from_sae(
+        model, sae, tokens(), context_size=16, store_batch_size_prompts=4, streaming=False
+    )
+    metrics, _ = signaware.bipolar_evals(sae, store, model, exclude_special_tokens=False)
+    assert metrics["signed"]["n_tokens"] == 4 * 16
+    assert sae.hook_z_reshaping_mode
 
 
 def test_results_read_back_what_they_wrote(tmp_path: Path) -> None:

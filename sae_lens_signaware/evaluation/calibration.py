@@ -41,9 +41,14 @@ def polarity_calibration(
     return calibration_of(sae, sum_sides(sae, activations, with_alignment=True))
 
 
+def has_common_units(sae: SAE[Any]) -> bool:
+    """Whether residuals are in the units of the latents: no per-token normalisation at run time."""
+    return sae.cfg.normalize_activations not in ("layer_norm", "constant_norm_rescale")
+
+
 def require_common_units(sae: SAE[Any]) -> None:
     """Raise ValueError where residuals are not in the units of the latents."""
-    if sae.cfg.normalize_activations in ("layer_norm", "constant_norm_rescale"):
+    if not has_common_units(sae):
         raise ValueError(
             "normalize_activations must not be a per-token normalisation for polarity_calibration, "
             f"got {sae.cfg.normalize_activations!r}"

@@ -11,8 +11,12 @@ from sae_lens.evals import ExplainedVarianceCalculator
 from sae_lens.training.activation_scaler import ActivationScaler
 from torch import Tensor
 
-from sae_lens_signaware.evaluation.calibration import calibration_of, require_common_units
-from sae_lens_signaware.evaluation.census import census_of
+from sae_lens_signaware.evaluation.calibration import (
+    PolarityCalibration,
+    calibration_of,
+    has_common_units,
+)
+from sae_lens_signaware.evaluation.census import BipolarCensus, census_of
 from sae_lens_signaware.evaluation.streaming import sum_sides
 
 QUANTILES = (0.05, 0.5, 0.95)
@@ -58,29 +62,33 @@ class SignedEvaluator:
 def signed_metrics(
     sae: TrainingSAE[Any], batches: Iterator[Tensor], bipolar_min_share: float
 ) -> dict[str, float]:
-    """Census and calibration of ``batches`` as flat metrics; NaN-free: what does not apply is left out."""
-    calibrates = True
-    try:
-        require_common_units(sae)
-    except ValueError:
-        calibrates = False  # a per-token normalisation: the census still holds
+    """Census, calibration and R2 of ``batches`` as flat metrics, keys under ``signed/``."""
+    calibrates = has_common_units(sae)
     variance = ExplainedVarianceCalculator()
     sums = sum_sides(sae, batches, with_alignment=calibrates, variance=variance)
-    census = census_of(sae, sums)
+    calibration = calibration_of(sae, sums) if calibrates else None
+    metrics = signed_metrics_of(census_of(sae, sums), calibration, bipolar_min_share)
+    metrics["explained_variance"] = variance.compute()
+    return {f"signed/{name}": value for name, value in metrics.items()}
+
+
+def signed_metrics_of(
+    census: BipolarCensus,
+    calibration: PolarityCalibration | None,
+    bipolar_min_share: float = 0.1,
+) -> dict[str, float]:
+    """Both results as scalars; NaN-free: what does not apply is left out."""
     metrics = {
-        "signed/n_tokens": float(census.n_tokens),
-        "signed/l0": census.l0,
-        "signed/l0_pos": census.firing_rate_pos.sum().item(),
-        "signed/l0_neg": census.firing_rate_neg.sum().item(),
-        "signed/explained_variance": variance.compute(),
-        "signed/dead_share": census.dead_share,
-        "signed/bipolar_share": census.bipolar_share(bipolar_min_share),
+        "n_tokens": float(census.n_tokens),
+        "l0": census.l0,
+        "l0_pos": census.firing_rate_pos.sum().item(),
+        "l0_neg": census.firing_rate_neg.sum().item(),
+        "dead_share": census.dead_share,
+        "bipolar_share": census.bipolar_share(bipolar_min_share),
     }
-    if calibrates:
-        calibration = calibration_of(sae, sums)
-        for side in ("pos", "neg"):
-            gain = getattr(calibration, f"gain_{side}")
-            gain = gain[~gain.isnan()]
-            for q in QUANTILES if len(gain) else ():
-                metrics[f"signed/gain_{side}_q{round(100 * q):02d}"] = gain.quantile(q).item()
+    for side in ("pos", "neg") if calibration is not None else ():
+        gain = getattr(calibration, f"gain_{side}")
+        gain = gain[~gain.isnan()]
+        for q in QUANTILES if len(gain) else ():
+            metrics[f"gain_{side}_q{round(100 * q):02d}"] = gain.quantile(q).item()
     return metrics

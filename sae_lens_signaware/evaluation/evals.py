@@ -1,0 +1,90 @@
+"""SAELens's ``run_evals`` with census and calibration beside its own metrics: same arguments, same shape."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from sae_lens import SAE, ActivationsStore, run_evals
+from sae_lens.evals import EvalConfig
+from sae_lens.training.activation_scaler import ActivationScaler
+from sae_lens.util import get_special_token_ids
+from torch import Tensor
+
+from sae_lens_signaware.evaluation.calibration import calibration_of, has_common_units
+from sae_lens_signaware.evaluation.census import census_of
+from sae_lens_signaware.evaluation.evaluator import signed_metrics_of
+from sae_lens_signaware.evaluation.streaming import sum_sides
+
+
+def bipolar_evals(
+    sae: SAE[Any],
+    activation_store: ActivationsStore,
+    model: Any,
+    activation_scaler: ActivationScaler | None = None,
+    eval_config: EvalConfig | None = None,
+    model_kwargs: Mapping[str, Any] | None = None,
+    exclude_special_tokens: Iterable[int] | bool = True,
+    verbose: bool = False,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """``run_evals``, then one more pass over as many batches for the two sides of every latent.
+
+    Args:
+        activation_scaler: None where the SAE's activation normalisation is folded in, as saved.
+        eval_config: None asks ``run_evals`` for nothing of its own; its
+            ``n_eval_sparsity_variance_batches`` and ``batch_size_prompts`` size the extra pass.
+        sae, activation_store, model, model_kwargs, exclude_special_tokens, verbose: as in ``run_evals``.
+
+    Returns:
+        SAELens's two dictionaries. The first gains "signed" (see ``SignedEvaluator``, keys without
+        the prefix), the second "firing_rate_pos", "firing_rate_neg", "energy_pos", "energy_neg",
+        "min_share" and, without a per-token normalisation, "gain_pos" and "gain_neg": lists of
+        d_sae floats, NaN where a side never fires.
+    """
+    scaler = activation_scaler or ActivationScaler()
+    config = eval_config or EvalConfig()
+    metrics, featurewise = run_evals(
+        sae=sae,
+        activation_store=activation_store,
+        model=model,
+        activation_scaler=scaler,
+        eval_config=config,
+        model_kwargs=model_kwargs or {},
+        exclude_special_tokens=exclude_special_tokens,
+        verbose=verbose,
+    )
+    if exclude_special_tokens is True:
+        excluded = get_special_token_ids(model.tokenizer)
+    else:
+        excluded = list(exclude_special_tokens or ())
+    # the store gives flat activations, so a hook_z SAE must not expect heads here
+    reshapes = sae.hook_z_reshaping_mode
+    if reshapes:
+        sae.turn_off_forward_pass_hook_z_reshaping()
+    try:
+        batches = _store_batches(activation_store, config, excluded, scaler)
+        sums = sum_sides(sae, batches, with_alignment=has_common_units(sae))
+    finally:
+        if reshapes:
+            sae.turn_on_forward_pass_hook_z_reshaping()
+    census = census_of(sae, sums)
+    names = ("firing_rate_pos", "firing_rate_neg", "energy_pos", "energy_neg", "min_share")
+    featurewise = featurewise | {name: getattr(census, name).tolist() for name in names}
+    calibration = calibration_of(sae, sums) if has_common_units(sae) else None
+    if calibration is not None:
+        featurewise |= {
+            "gain_pos": calibration.gain_pos.tolist(),
+            "gain_neg": calibration.gain_neg.tolist(),
+        }
+    return metrics | {"signed": signed_metrics_of(census, calibration)}, featurewise
+
+
+@torch.no_grad()
+def _store_batches(
+    store: ActivationsStore, config: EvalConfig, excluded: list[int], scaler: ActivationScaler
+) -> Iterator[Tensor]:
+    for _ in range(config.n_eval_sparsity_variance_batches):
+        tokens = store.get_batch_tokens(config.batch_size_prompts)
+        activations = store.get_activations(tokens).flatten(0, 1)
+        kept = tokens[:, slice(*store.seqpos_slice)].flatten().to(activations.device)
+        keep = ~torch.isin(kept, torch.tensor(excluded, device=activations.device))
+        yield scaler.scale(activations[keep])
