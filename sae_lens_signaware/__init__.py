@@ -23,12 +23,14 @@ if TYPE_CHECKING:
         AntipodalAudit,
         BipolarCensus,
         PolarityCalibration,
+        PolarityDial,
         SignedEvaluator,
         antipodal_audit,
         bipolar_census,
         bipolar_evals,
         merge_antipodal,
         polarity_calibration,
+        polarity_dial,
     )
 
 __version__ = "0.1.0"
@@ -38,12 +40,14 @@ _FROM_EVALUATION = (
     "AntipodalAudit",
     "BipolarCensus",
     "PolarityCalibration",
+    "PolarityDial",
     "SignedEvaluator",
     "antipodal_audit",
     "bipolar_census",
     "bipolar_evals",
     "merge_antipodal",
     "polarity_calibration",
+    "polarity_dial",
 )
 
 __all__ = [
@@ -54,6 +58,7 @@ __all__ = [
     "BiJumpReLUTrainingSAEConfig",
     "BipolarCensus",
     "PolarityCalibration",
+    "PolarityDial",
     "SAGatedSAE",
     "SAGatedSAEConfig",
     "SAGatedTrainingSAE",
@@ -64,6 +69,7 @@ __all__ = [
     "bipolar_evals",
     "merge_antipodal",
     "polarity_calibration",
+    "polarity_dial",
     "split_polarities",
 ]
 

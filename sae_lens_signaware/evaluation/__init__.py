@@ -4,6 +4,7 @@ from sae_lens_signaware.evaluation.analysis import Analysis, analyze_sae
 from sae_lens_signaware.evaluation.audit import AntipodalAudit, antipodal_audit
 from sae_lens_signaware.evaluation.calibration import PolarityCalibration, polarity_calibration
 from sae_lens_signaware.evaluation.census import BipolarCensus, bipolar_census
+from sae_lens_signaware.evaluation.dial import PolarityDial, polarity_dial
 from sae_lens_signaware.evaluation.evals import bipolar_evals
 from sae_lens_signaware.evaluation.evaluator import SignedEvaluator
 from sae_lens_signaware.evaluation.merge import merge_antipodal
@@ -14,6 +15,7 @@ __all__ = [
     "AntipodalAudit",
     "BipolarCensus",
     "PolarityCalibration",
+    "PolarityDial",
     "SAEQuality",
     "SignedEvaluator",
     "analyze_sae",
@@ -23,4 +25,5 @@ __all__ = [
     "measure_quality",
     "merge_antipodal",
     "polarity_calibration",
+    "polarity_dial",
 ]

@@ -1,0 +1,171 @@
+"""Polarity dial: write c * d_i into the stream, c from - to +, and watch a logit difference or the loss (design section 6)."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from rich.table import Table
+from sae_lens import SAE
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, cross_entropy, normalize
+
+from sae_lens_signaware.base import require
+from sae_lens_signaware.evaluation.results import Provenance, Result
+from sae_lens_signaware.evaluation.streaming import decoder_directions
+
+
+@dataclasses.dataclass(frozen=True)
+class PolarityDial(Result):
+    """Effect of a latent's direction at every coefficient, and the verdict with its numbers.
+
+    Attributes:
+        coefficients: (n,) float64 ascending, symmetric about 0: norm of what is added to the stream at
+            every position, in the units of the activations; its sign is the side.
+        effect: (n,) mean of the metric over sequences, less its mean with nothing added.
+        baseline: that mean: of the logit difference (nats) or of the loss (nats per token).
+        metric: "logit_difference" or "loss".
+        latent_pos, latent_neg: the latent that each sign writes; one and the same for a signed latent,
+            a pair for a plain SAE.
+        direction_cosine: between the + direction and the - direction as they are written; -1 where one
+            axis carries both.
+    """
+
+    coefficients: Tensor
+    effect: Tensor
+    baseline: float
+    metric: str
+    latent_pos: int
+    latent_neg: int
+    direction_cosine: float
+
+    @property
+    def monotone(self) -> bool:
+        """Whether the effect only rises, or only falls, from the first coefficient to the last."""
+        steps = self.effect.diff()
+        return bool((steps >= 0).all() or (steps <= 0).all())
+
+    @property
+    def sign_changing(self) -> bool:
+        """Whether the two ends of every pair +-c push the metric in opposite ways."""
+        plus, minus = self._ends()
+        return bool((plus * minus < 0).all())
+
+    @property
+    def symmetry(self) -> float:
+        """Share of the effect that is odd in c: 1 = mirrored, 0 = the same both ways.
+
+        sum |e(c) - e(-c)| / sum (|e(c) - e(-c)| + |e(c) + e(-c)|) over c > 0; NaN without any effect.
+        """
+        plus, minus = self._ends()
+        odd, even = (plus - minus).abs().sum(), (plus + minus).abs().sum()
+        return (odd / (odd + even)).item()
+
+    def _ends(self) -> tuple[Tensor, Tensor]:
+        n = len(self.coefficients) // 2
+        return self.effect[-n:], self.effect[:n].flip(0)
+
+    def table(self) -> Table:
+        """Coefficients and effects, under the verdict, as a table of the terminal."""
+        which = (
+            f"latent {self.latent_pos}"
+            if self.latent_pos == self.latent_neg
+            else f"latents {self.latent_pos} (+) and {self.latent_neg} (-)"
+        )
+        table = Table(
+            title=f"{which}: {'monotone' if self.monotone else 'not monotone'}, "
+            f"{'sign-changing' if self.sign_changing else 'not sign-changing'}, "
+            f"symmetry {self.symmetry:.2f}; {self.metric} {self.baseline:.4f} with nothing added",
+            title_justify="left",
+        )
+        table.add_column("c", justify="right")
+        table.add_column(f"change of {self.metric}", justify="right")
+        for c, effect in zip(self.coefficients.tolist(), self.effect.tolist(), strict=True):
+            table.add_row(f"{c:+.3g}", f"{effect:+.4f}")
+        return table
+
+
+@torch.no_grad()
+def polarity_dial(
+    model: Any,
+    sae: SAE[Any],
+    latent: int | tuple[int, int],
+    tokens: Tensor,
+    coefficients: Sequence[float],
+    logit_tokens: tuple[int, int] | None = None,
+) -> PolarityDial:
+    """Add c * d / ||d|| at the SAE's hook, at every position, and measure what the model then says.
+
+    A unit direction, so that a signed latent and a pair of plain ones are dialled by the same norm.
+
+    Args:
+        model: SAELens's hooked model; its hook ``sae.cfg.metadata.hook_name`` gives (batch, position, d_in).
+        sae: any SAELens SAE.
+        latent: one latent, dialled both ways along its axis; or a pair of a plain SAE: positive
+            coefficients write the first one's direction, negative ones the second's.
+        tokens: (batch, position) token ids.
+        coefficients: positive, in the units of the activations; each is written with both signs, and
+            0 is measured as well.
+        logit_tokens: (a, b) measures logit(a) - logit(b) at the last position; None the loss.
+
+    Raises:
+        ValueError: a latent out of range, no coefficient above 0, or too few tokens for the metric.
+    """
+    pair = latent if isinstance(latent, tuple) else (latent, latent)
+    for i in pair:
+        require(0 <= i < sae.cfg.d_sae, "latent", i, f"from 0 to {sae.cfg.d_sae - 1}")
+    sizes = sorted(float(c) for c in coefficients)
+    require(bool(sizes) and sizes[0] > 0, "coefficients", list(coefficients), "numbers above 0")
+    shortest = 1 if logit_tokens else 2
+    require(
+        tokens.ndim == 2 and tokens.shape[0] > 0 and tokens.shape[1] >= shortest,
+        "tokens",
+        tuple(tokens.shape),
+        f"(batch, position) with at least {shortest} position(s)",
+    )
+    unit = normalize(decoder_directions(sae)[list(pair)], dim=1)
+    # what the - side writes: the other way along one axis, or the second latent's own direction
+    plus, minus = unit[0], unit[1] if isinstance(latent, tuple) else -unit[0]
+    grid = [-c for c in reversed(sizes)] + [0.0, *sizes]
+    values = [
+        _measure(model, sae, tokens, abs(c) * (plus if c > 0 else minus), logit_tokens)
+        for c in grid
+    ]
+    baseline = values[len(sizes)]
+    return PolarityDial(
+        provenance=Provenance.of(sae, tokens.numel()),
+        coefficients=torch.tensor(grid, dtype=torch.float64),
+        effect=torch.tensor([v - baseline for v in values], dtype=torch.float64),
+        baseline=baseline,
+        metric="logit_difference" if logit_tokens else "loss",
+        latent_pos=pair[0],
+        latent_neg=pair[1],
+        direction_cosine=cosine_similarity(plus, minus, dim=0).item(),
+    )
+
+
+def nearest_antipodal_pair(plain: SAE[Any], direction: Tensor) -> tuple[int, int]:
+    """The two latents of a plain SAE that come nearest to the + and the - end of an axis.
+
+    Args:
+        plain: any SAELens SAE; its decoder rows are searched.
+        direction: (d_in,) of the axis, e.g. ``signed.W_dec[i]``.
+    """
+    cosine = cosine_similarity(decoder_directions(plain), direction.detach().float()[None], dim=1)
+    return int(cosine.argmax()), int(cosine.argmin())
+
+
+def _measure(
+    model: Any, sae: SAE[Any], tokens: Tensor, added: Tensor, logit_tokens: tuple[int, int] | None
+) -> float:
+    def add(activations: Tensor, hook: Any) -> Tensor:
+        del hook
+        return activations + added.to(activations)
+
+    hook_name = sae.cfg.metadata.hook_name
+    logits = model.run_with_hooks(tokens, return_type="logits", fwd_hooks=[(hook_name, add)])
+    if logit_tokens is not None:
+        a, b = logit_tokens
+        return (logits[:, -1, a] - logits[:, -1, b]).double().mean().item()
+    predicted, wanted = logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()
+    return cross_entropy(predicted.float(), wanted.to(predicted.device)).item()

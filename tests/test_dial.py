@@ -1,0 +1,127 @@
+"""The dial against a model whose answer is known, and the verdict by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sae_lens import JumpReLUSAE, JumpReLUSAEConfig
+from transformer_lens import HookedTransformer
+
+import sae_lens_signaware as signaware
+from sae_lens_signaware.evaluation.dial import nearest_antipodal_pair
+from sae_lens_signaware.evaluation.results import Provenance
+from tests.helpers import D_IN, make_sae, tiny_model_config
+from tests.test_runners import HOOK
+
+LAST = "blocks.1.hook_resid_post"
+
+
+def linear_model() -> HookedTransformer:
+    """Without a final norm, logits are linear in the last residual stream."""
+    cfg = tiny_model_config()
+    cfg.normalization_type = None
+    return HookedTransformer(cfg)
+
+
+def signed_sae(hook_name: str = LAST) -> Any:
+    sae = make_sae("sa_gsae")
+    sae.cfg.metadata.hook_name = hook_name
+    return sae
+
+
+def test_dial_of_a_linear_read_out_is_the_dot_product() -> None:
+    model, sae = linear_model(), signed_sae()
+    tokens = torch.randint(0, 64, (3, 8))
+    dial = signaware.polarity_dial(model, sae, 5, tokens, [1.0, 2.0], logit_tokens=(7, 11))
+    direction = sae.W_dec[5] / sae.W_dec[5].norm()
+    slope = (direction @ (model.W_U[:, 7] - model.W_U[:, 11])).item()
+    assert dial.coefficients.tolist() == [-2.0, -1.0, 0.0, 1.0, 2.0]
+    wanted = slope * dial.coefficients
+    torch.testing.assert_close(dial.effect, wanted, rtol=1e-4, atol=1e-5)
+    logits = model(tokens)[:, -1]
+    assert dial.baseline == pytest.approx((logits[:, 7] - logits[:, 11]).mean().item(), rel=1e-5)
+    assert dial.monotone
+    assert dial.sign_changing
+    assert dial.symmetry == pytest.approx(1.0, abs=1e-3)
+    assert dial.direction_cosine == pytest.approx(-1.0)
+
+
+def test_dial_of_the_loss_by_hand() -> None:
+    model, sae = HookedTransformer(tiny_model_config()), signed_sae(HOOK)
+    tokens = torch.randint(0, 64, (3, 8))
+    dial = signaware.polarity_dial(model, sae, 2, tokens, [4.0])
+    assert dial.baseline == pytest.approx(model(tokens, return_type="loss").item(), rel=1e-5)
+    direction = sae.W_dec[2] / sae.W_dec[2].norm()
+    moved = model.run_with_hooks(
+        tokens, return_type="loss", fwd_hooks=[(HOOK, lambda x, hook: x - 4.0 * direction)]
+    )
+    assert dial.effect[0].item() == pytest.approx(moved.item() - dial.baseline, abs=1e-5)
+    assert dial.effect[1].item() == 0.0
+
+
+def test_a_pair_of_plain_latents_is_dialled_by_its_two_directions() -> None:
+    model, signed = linear_model(), signed_sae()
+    plain = JumpReLUSAE(JumpReLUSAEConfig(d_in=D_IN, d_sae=40))
+    plain.cfg.metadata.hook_name = LAST
+    axis = signed.W_dec[5].detach()
+    with torch.no_grad():
+        plain.W_dec[9] = 3 * axis
+        plain.W_dec[30] = -axis + 0.2 * torch.randn(D_IN)
+    pair = nearest_antipodal_pair(plain, axis)
+    assert pair == (9, 30)
+    tokens = torch.randint(0, 64, (3, 8))
+    args: Any = (tokens, [1.0, 2.0], (7, 11))
+    both = signaware.polarity_dial(model, plain, pair, *args)
+    one = signaware.polarity_dial(model, signed, 5, *args)
+    assert (both.latent_pos, both.latent_neg) == pair
+    torch.testing.assert_close(both.effect[3:], one.effect[3:], rtol=1e-4, atol=1e-5)
+    read = model.W_U[:, 7] - model.W_U[:, 11]
+    minus = plain.W_dec[30] / plain.W_dec[30].norm()
+    assert both.effect[0].item() == pytest.approx(2 * (minus @ read).item(), rel=1e-3)
+    assert -1 < both.direction_cosine < -0.8
+
+
+@pytest.mark.parametrize(
+    ("effect", "monotone", "sign_changing", "symmetry"),
+    [
+        ([-2.0, -1.0, 0.0, 1.0, 2.0], True, True, 1.0),
+        ([2.0, 1.0, 0.0, 1.0, 2.0], False, False, 0.0),
+        ([-1.0, -0.5, 0.0, 1.0, 2.0], True, True, 0.75),
+        ([-1.0, 0.5, 0.0, 1.0, 2.0], False, False, 3.5 / 6.0),
+    ],
+)
+def test_verdict_by_hand(
+    effect: list[float], monotone: bool, sign_changing: bool, symmetry: float
+) -> None:
+    dial = signaware.PolarityDial(
+        provenance=Provenance(1, {}, {}),
+        coefficients=torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0]),
+        effect=torch.tensor(effect),
+        baseline=0.0,
+        metric="loss",
+        latent_pos=0,
+        latent_neg=0,
+        direction_cosine=-1.0,
+    )
+    assert dial.monotone == monotone
+    assert dial.sign_changing == sign_changing
+    assert dial.symmetry == pytest.approx(symmetry)
+
+
+def test_dial_reads_back_and_names_wrong_input(tmp_path: Path) -> None:
+    model, sae = linear_model(), signed_sae()
+    tokens = torch.randint(0, 64, (2, 4))
+    dial = signaware.polarity_dial(model, sae, 0, tokens, [1.0])
+    dial.write(tmp_path / "dial.json")
+    again = signaware.PolarityDial.read(tmp_path / "dial.json")
+    torch.testing.assert_close(again.effect, dial.effect)
+    assert again.metric == "loss"
+    for args, message in (
+        ((24, tokens, [1.0]), "latent must be from 0 to 23, got 24"),
+        ((0, tokens, []), "coefficients must be numbers above 0"),
+        ((0, tokens, [0.0]), "coefficients must be numbers above 0"),
+        ((0, tokens[:, :1], [1.0]), "at least 2 position"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            signaware.polarity_dial(model, sae, *args)
