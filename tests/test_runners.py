@@ -193,7 +193,7 @@ CHILD = """
     sys.path.insert(0, {root!r})
     from tests.test_runners import *
     torch.set_num_threads(1)
-    sae_cfg = training_config({architecture!r}, target_l0=4.0)
+    sae_cfg = training_config({architecture!r}, {tying!r}, target_l0=4.0)
     cfg = runner_config(sae_cfg, Path({folder!r}), training_tokens=64 * 100_000, n_checkpoints=3000)
     runner = SignawareTrainingRunner(
         cfg, override_model=HookedTransformer(tiny_model_config()), override_dataset=tokens()
@@ -207,9 +207,11 @@ CHILD = """
 """
 
 
-def start_child(architecture: str, folder: Path) -> subprocess.Popen[str]:
+def start_child(architecture: str, tying: str, folder: Path) -> subprocess.Popen[str]:
     root = str(Path(__file__).parent.parent)
-    code = textwrap.dedent(CHILD).format(root=root, architecture=architecture, folder=str(folder))
+    code = textwrap.dedent(CHILD).format(
+        root=root, architecture=architecture, tying=tying, folder=str(folder)
+    )
     return subprocess.Popen(
         [sys.executable, "-c", code],
         stdout=subprocess.PIPE,
@@ -227,9 +229,11 @@ def wait_for_checkpoints(folder: Path, n: int, child: subprocess.Popen[str]) -> 
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
-def test_resume_after_kill_9(architecture: str, tmp_path: Path, model: HookedTransformer) -> None:
-    child = start_child(architecture, tmp_path / "killed")
+@each_variant
+def test_resume_after_kill_9(
+    architecture: str, tying: str, tmp_path: Path, model: HookedTransformer
+) -> None:
+    child = start_child(architecture, tying, tmp_path / "killed")
     try:
         wait_for_checkpoints(tmp_path / "killed", 3, child)
     finally:
@@ -238,7 +242,7 @@ def test_resume_after_kill_9(architecture: str, tmp_path: Path, model: HookedTra
     checkpoint = find_checkpoint(tmp_path / "killed")
     n_samples = int(checkpoint.name)
     cfg = runner_config(
-        training_config(architecture, target_l0=4.0),
+        training_config(architecture, tying, target_l0=4.0),
         tmp_path / "resumed",
         training_tokens=n_samples + 64 * 5,
         resume_from_checkpoint=str(tmp_path / "killed"),
@@ -254,7 +258,7 @@ def test_resume_after_kill_9(architecture: str, tmp_path: Path, model: HookedTra
 def test_interruption_leaves_a_whole_checkpoint_with_weights(
     stop: signal.Signals, tmp_path: Path
 ) -> None:
-    child = start_child("sa_gsae", tmp_path)
+    child = start_child("sa_gsae", "full", tmp_path)
     wait_for_checkpoints(tmp_path, 1, child)
     child.send_signal(stop)
     out, _ = child.communicate(timeout=120)
