@@ -52,6 +52,9 @@ def validate_signed_config(cfg: Any, tyings: Iterable[str]) -> None:
 class SignedSAEMixin:
     """Mixed into SAELens's ``SAE`` and ``TrainingSAE`` by both architectures.
 
+    ``super()`` in this mixin and its kin is SAELens's class, which a type checker cannot know: hence
+    their ``type: ignore[misc]``.
+
     State (d = d_in, H = d_sae): ``W_enc`` (d, H), ``W_dec`` (H, d), ``b_dec`` (d,) as in every
     SAELens SAE, and per-side parameters of shape (P, H), P in {1, 2}.
     """
