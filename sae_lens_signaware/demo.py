@@ -218,7 +218,7 @@ def make_table(rows: list[DemoRow]) -> Table:
         "R2",
         f"dead in {q.n_tokens:,} tokens",
         f"loss recovered in {q.loss_recovered_tokens:,} tokens",
-        "seconds / step",
+        "s / step",
     ):
         table.add_column(column, justify="right")
     for row in rows:
