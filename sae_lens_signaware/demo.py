@@ -220,7 +220,8 @@ def make_table(rows: list[DemoRow]) -> Table:
         f"loss recovered in {q.loss_recovered_tokens:,} tokens",
         "s / step",
     ):
-        table.add_column(column, justify="right")
+        # wide enough for its longest word, so that no heading is cut at 80 columns
+        table.add_column(column, justify="right", min_width=max(map(len, column.split())))
     for row in rows:
         q = row.quality
         table.add_row(
