@@ -9,6 +9,7 @@ from typing import Any
 
 import sae_lens
 import torch
+from rich import box
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -209,7 +210,7 @@ def write_results(rows: list[DemoRow], cfg: DemoConfig, out: Path) -> None:
 
 def make_table(rows: list[DemoRow]) -> Table:
     """The table that the demo prints."""
-    table = Table(title=f"SmolLM2-135M, {HOOK_NAME}", title_justify="left")
+    table = Table(title=f"SmolLM2-135M, {HOOK_NAME}", title_justify="left", box=box.SIMPLE)
     q = rows[0].quality
     table.add_column("SAE", no_wrap=True)
     table.add_column("knob", no_wrap=True)
