@@ -12,6 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from sae_lens_signaware.base import InvalidInputError
+
 
 def collect_activations(
     store: ActivationsStore, n_tokens: int, progress: Progress, label: str
@@ -71,14 +73,16 @@ def load_named_activations(path: Path, key: str) -> Tensor:
     """One tensor of a safetensors file.
 
     Raises:
-        ValueError: the file cannot be read, or has no such tensor.
+        InvalidInputError: the file cannot be read, or has no such tensor.
     """
     try:
         tensors = load_activations(path)
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
+        raise InvalidInputError(f"activations: {path} cannot be read: {error}") from None
     if key not in tensors:
-        raise ValueError(f"{path} has no tensor {key!r}; it has {', '.join(sorted(tensors))}")
+        raise InvalidInputError(
+            f"activations: {path} has no tensor {key!r}; it has {', '.join(sorted(tensors))}"
+        )
     return tensors[key]
 
 

@@ -198,16 +198,12 @@ def analyze(
     """
     from sae_lens_signaware import hub
     from sae_lens_signaware.activation_cache import load_named_activations
-    from sae_lens_signaware.config import ConfigError
     from sae_lens_signaware.evaluation import analyze_sae
 
     loaded = hub.load_sae_reference(sae)
-    try:
-        tensor = load_named_activations(activations, key)
-        with console.status(f"Measuring {len(tensor):,} tokens"):
-            analysis = analyze_sae(loaded, tensor)
-    except ValueError as error:
-        raise ConfigError(f"activations: {error}") from None
+    tensor = load_named_activations(activations, key)
+    with console.status(f"Measuring {len(tensor):,} tokens"):
+        analysis = analyze_sae(loaded, tensor)
     console.print(analysis.table())
     if out is not None:
         analysis.write(out)
@@ -232,16 +228,12 @@ def audit(
     """
     from sae_lens_signaware import hub
     from sae_lens_signaware.activation_cache import load_named_activations
-    from sae_lens_signaware.config import ConfigError
     from sae_lens_signaware.evaluation import antipodal_audit
 
     loaded = hub.load_sae_reference(sae)
-    try:
-        tensor = load_named_activations(activations, key) if activations else None
-        with console.status(f"Searching {loaded.cfg.d_sae:,} decoder rows"):
-            result = antipodal_audit(loaded, tensor, max_cosine)
-    except ValueError as error:
-        raise ConfigError(_one_line(error)) from None
+    tensor = load_named_activations(activations, key) if activations else None
+    with console.status(f"Searching {loaded.cfg.d_sae:,} decoder rows"):
+        result = antipodal_audit(loaded, tensor, max_cosine)
     console.print(result.table())
     if out is not None:
         result.write(out)
@@ -269,12 +261,12 @@ def merge(
     if out.exists():
         raise ConfigError(f"OUT: {out} exists already; name a new folder")
     loaded: Any = hub.load_sae_reference(sae)
+    tensor = load_named_activations(activations, key)
     try:
-        tensor = load_named_activations(activations, key)
         with console.status(f"Merging pairs of {loaded.cfg.d_sae:,} latents"):
             merged = merge_antipodal(loaded, tensor, max_cosine)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(_one_line(error)) from None
+    except TypeError as error:
+        raise ConfigError(f"SAE: {error}") from None
     hub.write_sae(merged, out)
     report = merged.cfg.metadata.merged_from
     console.print(

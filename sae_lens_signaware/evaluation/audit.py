@@ -104,8 +104,6 @@ def antipodal_audit(
         sums = _PairSums(len(a))
         for x in batches_of(activations, sae.cfg.d_in):
             sums.add_batch(sae, x.to(sae.device), a.to(sae.device), b.to(sae.device))
-        if sums.n_tokens == 0:
-            raise ValueError("activations must hold at least one token, got none")
         stats, n_tokens = sums.result(), sums.n_tokens
     return AntipodalAudit(
         provenance=Provenance.of(sae, n_tokens),

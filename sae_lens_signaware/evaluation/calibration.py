@@ -7,6 +7,7 @@ from typing import Any
 from sae_lens import SAE
 from torch import Tensor
 
+from sae_lens_signaware.base import InvalidInputError
 from sae_lens_signaware.evaluation.results import Provenance, Result
 from sae_lens_signaware.evaluation.streaming import SideSums, decoder_directions, sum_sides
 
@@ -49,7 +50,7 @@ def has_common_units(sae: SAE[Any]) -> bool:
 def require_common_units(sae: SAE[Any]) -> None:
     """Raise ValueError where residuals are not in the units of the latents."""
     if not has_common_units(sae):
-        raise ValueError(
+        raise InvalidInputError(
             "normalize_activations must not be a per-token normalisation for polarity_calibration, "
             f"got {sae.cfg.normalize_activations!r}"
         )

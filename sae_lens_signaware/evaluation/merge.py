@@ -52,9 +52,7 @@ def merge_antipodal(
     """
     if not isinstance(sae, GatedSAE | JumpReLUSAE):
         raise TypeError(f"merge_antipodal takes a gated or jumprelu SAE, got {type(sae).__name__}")
-    tokens = torch.cat(
-        list(batches_of(activations, sae.cfg.d_in)) or [torch.empty(0, sae.cfg.d_in)]
-    )
+    tokens = torch.cat(list(batches_of(activations, sae.cfg.d_in)))
     audit = antipodal_audit(sae, tokens, max_cosine)
     pairs = sorted(disjoint_pairs(audit.latent_a, audit.latent_b, audit.co_firing_rate == 0))
     merged = _merge(sae, pairs)

@@ -14,6 +14,8 @@ from sae_lens.evals import ExplainedVarianceCalculator
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from sae_lens_signaware.base import InvalidInputError
+
 
 @dataclasses.dataclass
 class SideSums:
@@ -37,17 +39,21 @@ def batches_of(activations: Iterable[Tensor] | Tensor, d_in: int) -> Iterator[Te
     """Any iterable of (n, d_in) tensors, or one tensor, as batches of at most 4,096 tokens.
 
     Raises:
-        ValueError: a batch is not (n, d_in), or not finite.
+        InvalidInputError: a batch is not (n, d_in), or not finite, or there is no token at all.
     """
+    n_tokens = 0
     for chunk in [activations] if isinstance(activations, Tensor) else activations:
         if chunk.ndim != 2 or chunk.shape[1] != d_in:
-            raise ValueError(
+            raise InvalidInputError(
                 f"activations must be (n, {d_in}) for this SAE, got {tuple(chunk.shape)}"
             )
         for batch in chunk.split(4096) if len(chunk) else ():
             if not torch.isfinite(batch).all():
-                raise ValueError("activations must be finite, got NaN or inf")
+                raise InvalidInputError("activations must be finite, got NaN or inf")
+            n_tokens += len(batch)
             yield batch
+    if n_tokens == 0:
+        raise InvalidInputError("activations must hold at least one token, got none")
 
 
 @torch.no_grad()
@@ -87,8 +93,6 @@ def sum_sides(
             if variance is not None:
                 variance.add_batch(x_hat, x)
         _add_batch(sums, z, residual, directions)
-    if sums.n_tokens == 0:
-        raise ValueError("activations must hold at least one token, got none")
     return sums
 
 
