@@ -25,12 +25,14 @@ if TYPE_CHECKING:
         PolarityCalibration,
         PolarityDial,
         SignedEvaluator,
+        TopExamples,
         antipodal_audit,
         bipolar_census,
         bipolar_evals,
         merge_antipodal,
         polarity_calibration,
         polarity_dial,
+        top_examples,
     )
 
 __version__ = "0.1.0"
@@ -42,12 +44,14 @@ _FROM_EVALUATION = (
     "PolarityCalibration",
     "PolarityDial",
     "SignedEvaluator",
+    "TopExamples",
     "antipodal_audit",
     "bipolar_census",
     "bipolar_evals",
     "merge_antipodal",
     "polarity_calibration",
     "polarity_dial",
+    "top_examples",
 )
 
 __all__ = [
@@ -64,6 +68,7 @@ __all__ = [
     "SAGatedTrainingSAE",
     "SAGatedTrainingSAEConfig",
     "SignedEvaluator",
+    "TopExamples",
     "antipodal_audit",
     "bipolar_census",
     "bipolar_evals",
@@ -71,6 +76,7 @@ __all__ = [
     "polarity_calibration",
     "polarity_dial",
     "split_polarities",
+    "top_examples",
 ]
 
 

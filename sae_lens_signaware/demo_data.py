@@ -23,7 +23,13 @@ from sae_lens_signaware.config import ConfigError
 
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 LAYER = 15
-HOOK_NAME = f"model.layers.{LAYER}.mlp"
+# The paper's three places of a layer, by the names that transformers gives them.
+HOOK_NAMES = {
+    "mlp_out": f"model.layers.{LAYER}.mlp",
+    "attn_out": f"model.layers.{LAYER}.self_attn",
+    "resid": f"model.layers.{LAYER}",
+}
+HOOK_NAME = HOOK_NAMES["mlp_out"]  # the demo's
 D_IN = 576
 CONTEXT_SIZE = 256
 
@@ -86,7 +92,9 @@ def prepare_text(folder: Path) -> dict[str, Path]:
     return {name: folder / name for name in splits}
 
 
-def make_store(model: Any, dataset: Path, n_tokens: int) -> ActivationsStore:
+def make_store(
+    model: Any, dataset: Path, n_tokens: int, hook_name: str = HOOK_NAME
+) -> ActivationsStore:
     """SAELens's store over one of the demo's datasets, special tokens left out."""
     rows = datasets.Dataset.from_parquet(str(dataset / "train.parquet"))
     assert isinstance(rows, datasets.Dataset)
@@ -94,7 +102,7 @@ def make_store(model: Any, dataset: Path, n_tokens: int) -> ActivationsStore:
         model=model,
         dataset=rows,
         streaming=False,
-        hook_name=HOOK_NAME,
+        hook_name=hook_name,
         hook_head_index=None,
         context_size=CONTEXT_SIZE,
         d_in=D_IN,
@@ -116,13 +124,18 @@ def load_demo_model(folder: Path) -> Any:
         "AutoModelForCausalLM",
         str(folder),
         device="cpu",
-        hook_names=[HOOK_NAME],
+        hook_names=list(HOOK_NAMES.values()),
         model_from_pretrained_kwargs={"gguf_file": GGUF_FILE},
     )
 
 
 def cached_activations(
-    model: Any, texts: dict[str, Path], wanted: dict[str, int], cache: Path, console: Console
+    model: Any,
+    texts: dict[str, Path],
+    wanted: dict[str, int],
+    cache: Path,
+    console: Console,
+    hook_name: str = HOOK_NAME,
 ) -> dict[str, Tensor]:
     """Activations (tokens, d_in) of every text in ``wanted`` (name -> tokens), from disk if there."""
     if cache.exists():
@@ -132,10 +145,10 @@ def cached_activations(
     with Progress(console=console) as progress:
         activations = {
             name: collect_activations(
-                make_store(model, texts[name], n),
+                make_store(model, texts[name], n, hook_name),
                 n,
                 progress,
-                f"Activations of {HOOK_NAME} ({name})",
+                f"Activations of {hook_name} ({name})",
             )
             for name, n in wanted.items()
         }

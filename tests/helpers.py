@@ -7,7 +7,9 @@ import torch
 from sae_lens import SAE, TrainingSAE, TrainingSAEConfig
 from sae_lens.registry import get_sae_class
 from sae_lens.saes.sae import TrainStepInput
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformer_lens import HookedTransformerConfig
+from transformers import PreTrainedTokenizerFast
 
 import sae_lens_signaware as signaware
 
@@ -83,4 +85,17 @@ def tiny_model_config(d_model: int = D_IN) -> HookedTransformerConfig:
         d_vocab=64,
         act_fn="relu",
         seed=0,
+    )
+
+
+def tiny_tokenizer() -> Any:
+    """Words w0 to w62, and 63 as the one special token."""
+    words = {f"w{i}": i for i in range(63)} | {"<eos>": 63}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<eos>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<eos>",
+        eos_token="<eos>",
+        pad_token="<eos>",
     )

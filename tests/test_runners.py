@@ -35,6 +35,7 @@ from tests.helpers import (
     each_variant,
     make_sae,
     tiny_model_config,
+    tiny_tokenizer,
     training_config,
 )
 
@@ -294,7 +295,7 @@ def test_sae_transformer_bridge(architecture: str, tying: str, tmp_path: Path) -
 
     config = GPT2Config(n_layer=2, n_embd=D_IN, n_head=2, vocab_size=64, n_positions=32)
     GPT2LMHeadModel(config).save_pretrained(tmp_path)
-    _tiny_tokenizer().save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
     bridge = SAETransformerBridge.boot_transformers(str(tmp_path))
     sae = make_sae(architecture, tying)
     sae.cfg.metadata.hook_name = "blocks.0.hook_mlp_out"
@@ -306,21 +307,6 @@ def test_sae_transformer_bridge(architecture: str, tying: str, tmp_path: Path) -
     _, cache = bridge.run_with_cache_with_saes(ids, saes=[sae])
     z = next(v for k, v in cache.items() if k.endswith("hook_sae_acts_post"))
     assert (z < 0).any()
-
-
-def _tiny_tokenizer() -> Any:
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    words = {f"w{i}": i for i in range(63)} | {"<eos>": 63}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<eos>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<eos>",
-        eos_token="<eos>",
-        pad_token="<eos>",
-    )
 
 
 @pytest.mark.slow

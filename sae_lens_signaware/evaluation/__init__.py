@@ -4,9 +4,10 @@ from sae_lens_signaware.evaluation.analysis import Analysis, analyze_sae
 from sae_lens_signaware.evaluation.audit import AntipodalAudit, antipodal_audit
 from sae_lens_signaware.evaluation.calibration import PolarityCalibration, polarity_calibration
 from sae_lens_signaware.evaluation.census import BipolarCensus, bipolar_census
-from sae_lens_signaware.evaluation.dial import PolarityDial, polarity_dial
+from sae_lens_signaware.evaluation.dial import PolarityDial, nearest_antipodal_pair, polarity_dial
 from sae_lens_signaware.evaluation.evals import bipolar_evals
 from sae_lens_signaware.evaluation.evaluator import SignedEvaluator
+from sae_lens_signaware.evaluation.examples import TopExamples, top_examples
 from sae_lens_signaware.evaluation.merge import merge_antipodal
 from sae_lens_signaware.evaluation.quality import SAEQuality, measure_quality
 
@@ -18,12 +19,15 @@ __all__ = [
     "PolarityDial",
     "SAEQuality",
     "SignedEvaluator",
+    "TopExamples",
     "analyze_sae",
     "antipodal_audit",
     "bipolar_census",
     "bipolar_evals",
     "measure_quality",
     "merge_antipodal",
+    "nearest_antipodal_pair",
     "polarity_calibration",
     "polarity_dial",
+    "top_examples",
 ]

@@ -1,18 +1,17 @@
 """SAELens's ``run_evals`` with census and calibration beside its own metrics: same arguments, same shape."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from sae_lens import SAE, ActivationsStore, run_evals
 from sae_lens.evals import EvalConfig
 from sae_lens.training.activation_scaler import ActivationScaler
 from sae_lens.util import get_special_token_ids
-from torch import Tensor
 
 from sae_lens_signaware.evaluation.calibration import calibration_of, has_common_units
 from sae_lens_signaware.evaluation.census import census_of
 from sae_lens_signaware.evaluation.evaluator import signed_metrics_of
+from sae_lens_signaware.evaluation.prompts import flat_activations, prompts_of_store
 from sae_lens_signaware.evaluation.streaming import sum_sides
 
 
@@ -56,16 +55,15 @@ def bipolar_evals(
         excluded = get_special_token_ids(model.tokenizer)
     else:
         excluded = list(exclude_special_tokens or ())
-    # the store gives flat activations, so a hook_z SAE must not expect heads here
-    reshapes = sae.hook_z_reshaping_mode
-    if reshapes:
-        sae.turn_off_forward_pass_hook_z_reshaping()
-    try:
-        batches = _store_batches(activation_store, config, excluded, scaler)
+    with flat_activations(sae):
+        prompts = prompts_of_store(
+            activation_store,
+            config.n_eval_sparsity_variance_batches,
+            config.batch_size_prompts,
+            excluded,
+        )
+        batches = (scaler.scale(p.activations[p.keep]) for p in prompts)
         sums = sum_sides(sae, batches, with_alignment=has_common_units(sae))
-    finally:
-        if reshapes:
-            sae.turn_on_forward_pass_hook_z_reshaping()
     census = census_of(sae, sums)
     names = ("firing_rate_pos", "firing_rate_neg", "energy_pos", "energy_neg", "min_share")
     featurewise = featurewise | {name: getattr(census, name).tolist() for name in names}
@@ -76,15 +74,3 @@ def bipolar_evals(
             "gain_neg": calibration.gain_neg.tolist(),
         }
     return metrics | {"signed": signed_metrics_of(census, calibration)}, featurewise
-
-
-@torch.no_grad()
-def _store_batches(
-    store: ActivationsStore, config: EvalConfig, excluded: list[int], scaler: ActivationScaler
-) -> Iterator[Tensor]:
-    for _ in range(config.n_eval_sparsity_variance_batches):
-        tokens = store.get_batch_tokens(config.batch_size_prompts)
-        activations = store.get_activations(tokens).flatten(0, 1)
-        kept = tokens[:, slice(*store.seqpos_slice)].flatten().to(activations.device)
-        keep = ~torch.isin(kept, torch.tensor(excluded, device=activations.device))
-        yield scaler.scale(activations[keep])

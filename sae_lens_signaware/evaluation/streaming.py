@@ -48,12 +48,17 @@ def batches_of(activations: Iterable[Tensor] | Tensor, d_in: int) -> Iterator[Te
                 f"activations must be (n, {d_in}) for this SAE, got {tuple(chunk.shape)}"
             )
         for batch in chunk.split(4096) if len(chunk) else ():
-            if not torch.isfinite(batch).all():
-                raise InvalidInputError("activations must be finite, got NaN or inf")
+            require_finite(batch)
             n_tokens += len(batch)
             yield batch
     if n_tokens == 0:
         raise InvalidInputError("activations must hold at least one token, got none")
+
+
+def require_finite(activations: Tensor) -> None:
+    """Raise InvalidInputError where there is a NaN or an inf."""
+    if activations.numel() and not torch.stack(activations.aminmax()).isfinite().all():
+        raise InvalidInputError("activations must be finite, got NaN or inf")
 
 
 @torch.no_grad()
@@ -128,4 +133,5 @@ def _add_batch(
         mode="sum",
         per_sample_weights=value[order],
     ).view(2, d_sae, -1)
-    sums.sum_alignment += (weighted.double() * directions.double()).sum(-1).cpu()
+    # float32 within a batch, as the bags are; float64 from batch to batch
+    sums.sum_alignment += torch.linalg.vecdot(weighted, directions).double().cpu()

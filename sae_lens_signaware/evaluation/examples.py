@@ -1,0 +1,258 @@
+"""Examples: the contexts in which each side of a latent is strongest, apart (design section 6)."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+from rich.text import Text
+from sae_lens import SAE, ActivationsStore
+from sae_lens.util import get_special_token_ids
+from torch import Tensor
+
+from sae_lens_signaware.base import require
+from sae_lens_signaware.evaluation.prompts import (
+    Prompts,
+    flat_activations,
+    prompts_of_store,
+    prompts_of_tokens,
+)
+from sae_lens_signaware.evaluation.results import Provenance, Result
+from sae_lens_signaware.evaluation.streaming import require_finite
+
+MAX_TOKENS = 4096  # encoded at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """A window of text around a peak.
+
+    Attributes:
+        tokens: the token strings, in order.
+        activations: the latent's value at each, of either sign; 0 where it is shut.
+        peak: index in ``tokens`` of the strongest activation of the side.
+        prompt: number of the prompt in the pass, from 0.
+        position: of the peak in its prompt.
+    """
+
+    tokens: tuple[str, ...]
+    activations: tuple[float, ...]
+    peak: int
+    prompt: int
+    position: int
+
+    @property
+    def value(self) -> float:
+        """The latent's value at the peak."""
+        return self.activations[self.peak]
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentExamples:
+    """A latent's strongest contexts, strongest first, each from another prompt; empty for a side that never fired."""
+
+    latent: int
+    pos: tuple[Context, ...]
+    neg: tuple[Context, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class TopExamples(Result):
+    """The ``k`` strongest contexts of each side of some latents.
+
+    Attributes:
+        latents: in the order asked for.
+        k: contexts a side has at most.
+    """
+
+    latents: tuple[LatentExamples, ...]
+    k: int
+
+    def of(self, latent: int) -> LatentExamples:
+        """The examples of one latent.
+
+        Raises:
+            KeyError: it was not asked for.
+        """
+        for examples in self.latents:
+            if examples.latent == latent:
+                return examples
+        raise KeyError(latent)
+
+    def table(self, latent: int) -> Table:
+        """One latent's two sides as a table of the terminal; the peak is in bold."""
+        table = Table("side", "value", "context", title=f"latent {latent}", title_justify="left")
+        examples = self.of(latent)
+        for sign, contexts in (("+", examples.pos), ("-", examples.neg)):
+            for context in contexts:
+                text = Text()
+                for i, token in enumerate(context.tokens):
+                    # line breaks would tear the table apart
+                    text.append(
+                        token.replace("\n", "⏎"),
+                        style="bold underline" if i == context.peak else "",
+                    )
+                table.add_row(sign, f"{context.value:+.3f}", text)
+        return table
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def read(cls, path: Path) -> "TopExamples":
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            return cls(
+                provenance=Provenance(**values["provenance"]),
+                latents=tuple(
+                    LatentExamples(
+                        latent=latent["latent"],
+                        **{s: tuple(_context(c) for c in latent[s]) for s in ("pos", "neg")},
+                    )
+                    for latent in values["latents"]
+                ),
+                k=values["k"],
+            )
+        except (TypeError, KeyError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path}: not a {cls.__name__}: {error}") from None
+
+
+def _context(values: dict[str, Any]) -> Context:
+    return Context(
+        **values | {"tokens": tuple(values["tokens"]), "activations": tuple(values["activations"])}
+    )
+
+
+@torch.no_grad()
+def top_examples(
+    model: Any,
+    sae: SAE[Any],
+    source: ActivationsStore | Tensor,
+    latents: Sequence[int] | None = None,
+    k: int = 8,
+    n_batches: int = 32,
+    batch_size_prompts: int = 8,
+    window: tuple[int, int] = (16, 8),
+    exclude_special_tokens: bool = True,
+) -> TopExamples:
+    """One pass over prompts; what is kept is k windows a side of a latent, whatever the corpus.
+
+    A prompt gives at most one context to a side, its strongest token, so that one repetitive text
+    does not fill the list. Of equal peaks the earlier prompt stays.
+
+    Args:
+        model: SAELens's hooked model; its tokenizer gives the token strings.
+        sae: any SAELens SAE, as saved; a plain one has no - side.
+        source: an ``ActivationsStore``, of which the next ``n_batches`` batches are read, or token
+            ids (prompt, position), all of which are.
+        latents: None takes all; memory is 2 * k * (window + 1) * 12 bytes a latent.
+        k: contexts a side.
+        batch_size_prompts: prompts the model runs at once.
+        window: tokens before and after the peak, cut at the ends of the prompt.
+        exclude_special_tokens: whether special tokens of the tokenizer can be no peak.
+
+    Raises:
+        ValueError: a latent out of range; k, ``n_batches``, ``batch_size_prompts`` below 1; a
+            negative window; empty tokens; activations not finite; a model without a tokenizer.
+    """
+    chosen = list(range(sae.cfg.d_sae)) if latents is None else list(latents)
+    for i in chosen:
+        require(0 <= i < sae.cfg.d_sae, "latents", i, f"from 0 to {sae.cfg.d_sae - 1}")
+    for name, value in (
+        ("k", k),
+        ("n_batches", n_batches),
+        ("batch_size_prompts", batch_size_prompts),
+    ):
+        require(value >= 1, name, value, "at least 1")
+    require(min(window) >= 0, "window", window, "two numbers of tokens, 0 or more")
+    tokenizer = model.tokenizer
+    require(tokenizer is not None, "model.tokenizer", tokenizer, "a tokenizer")
+    excluded = get_special_token_ids(tokenizer) if exclude_special_tokens else []
+    if isinstance(source, Tensor):
+        batches = prompts_of_tokens(model, sae, source, batch_size_prompts, excluded)
+    else:
+        batches = prompts_of_store(source, n_batches, batch_size_prompts, excluded)
+    top = _TopWindows(len(chosen), k, window, sae.device)
+    columns = torch.tensor(chosen, dtype=torch.int64, device=sae.device)
+    with flat_activations(sae):
+        for prompts in batches:
+            at_once = max(1, MAX_TOKENS // prompts.tokens.shape[1])
+            for part in zip(*(field.split(at_once) for field in prompts), strict=True):
+                _add_prompts(top, sae, Prompts(*part), columns)
+    return TopExamples(Provenance.of(sae, top.n_tokens), top.contexts(chosen, tokenizer), k)
+
+
+def _add_prompts(top: "_TopWindows", sae: SAE[Any], prompts: Prompts, columns: Tensor) -> None:
+    require_finite(prompts.activations)
+    z = sae.encode(prompts.activations.to(sae.device, sae.dtype))
+    z = (z.to_dense() if z.is_sparse else z)[..., columns].float()
+    top.add(prompts.tokens.to(sae.device), z, prompts.keep.to(sae.device))
+
+
+class _TopWindows:
+    """The k strongest windows of each side of n latents, side 0 being +; a strength of 0 is an empty slot."""
+
+    def __init__(self, n: int, k: int, window: tuple[int, int], device: torch.device) -> None:
+        self.k, self.before, self.width = k, window[0], sum(window) + 1
+        self.n_prompts = self.n_tokens = 0
+        self.strength = torch.zeros(n, 2, k, device=device)
+        self.prompt = torch.zeros(n, 2, k, dtype=torch.int64, device=device)
+        self.position = torch.zeros_like(self.prompt)
+        # token ids of the window, -1 outside of the prompt, and the latent's values there
+        self.ids = torch.full((n, 2, k, self.width), -1, dtype=torch.int64, device=device)
+        self.values = torch.zeros(n, 2, k, self.width, device=device)
+
+    def add(self, tokens: Tensor, z: Tensor, keep: Tensor) -> None:
+        """tokens and keep (batch, position), z (batch, position, n)."""
+        peaks = z * keep[..., None]
+        (high, high_at), (low, low_at) = peaks.max(1), (-peaks).max(1)
+        strength = torch.stack([high, low]).permute(2, 1, 0).transpose(1, 2)  # (n, 2, batch)
+        at = torch.stack([high_at, low_at]).permute(2, 1, 0).transpose(1, 2)
+        # old ones first and a stable order: of equal peaks the earlier prompt stays
+        both = torch.cat([self.strength, strength.clamp(min=0)], dim=2)
+        order = both.sort(dim=2, descending=True, stable=True).indices[..., : self.k]
+        self.strength = both.gather(2, order)
+        old = order.clamp(max=self.k - 1)
+        self.prompt, self.position = self.prompt.gather(2, old), self.position.gather(2, old)
+        self.ids = self.ids.take_along_dim(old[..., None], 2)
+        self.values = self.values.take_along_dim(old[..., None], 2)
+        new = (order >= self.k) & (self.strength > 0)
+        latent, side, slot = new.nonzero(as_tuple=True)
+        row = order[new] - self.k
+        peak = at[latent, side, row]
+        places = peak[:, None] - self.before + torch.arange(self.width, device=z.device)
+        inside = (places >= 0) & (places < tokens.shape[1])
+        places = places.clamp(0, tokens.shape[1] - 1)
+        self.ids[latent, side, slot] = tokens[row[:, None], places].masked_fill(~inside, -1)
+        self.values[latent, side, slot] = z[row[:, None], places, latent[:, None]] * inside
+        self.prompt[latent, side, slot] = row + self.n_prompts
+        self.position[latent, side, slot] = peak
+        self.n_prompts += len(tokens)
+        self.n_tokens += int(keep.sum())
+
+    def contexts(self, latents: list[int], tokenizer: Any) -> tuple[LatentExamples, ...]:
+        """Everything as token strings."""
+        known = {i: tokenizer.decode([i]) for i in self.ids.unique().tolist() if i >= 0}
+        return tuple(
+            LatentExamples(latent, *(self._side(i, side, known) for side in (0, 1)))
+            for i, latent in enumerate(latents)
+        )
+
+    def _side(self, i: int, side: int, known: dict[int, str]) -> tuple[Context, ...]:
+        found = []
+        for slot in range(int((self.strength[i, side] > 0).sum())):
+            ids = self.ids[i, side, slot]
+            inside = ids >= 0
+            found.append(
+                Context(
+                    tokens=tuple(known[token] for token in ids[inside].tolist()),
+                    activations=tuple(self.values[i, side, slot][inside].tolist()),
+                    peak=int(inside[: self.before].sum()),
+                    prompt=int(self.prompt[i, side, slot]),
+                    position=int(self.position[i, side, slot]),
+                )
+            )
+        return tuple(found)

@@ -1,0 +1,83 @@
+"""Prompts with their activations, from a SAELens store or from token ids."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from sae_lens import SAE, ActivationsStore
+from sae_lens.util import extract_stop_at_layer_from_tlens_hook_name
+from torch import Tensor
+
+from sae_lens_signaware.base import require
+
+
+class Prompts(NamedTuple):
+    """A batch: ``tokens`` (batch, position) int64, ``activations`` (batch, position, d_in), and
+    ``keep`` (batch, position) bool, False at the excluded tokens."""
+
+    tokens: Tensor
+    activations: Tensor
+    keep: Tensor
+
+
+@torch.no_grad()
+def prompts_of_store(
+    store: ActivationsStore, n_batches: int, batch_size_prompts: int | None, excluded: list[int]
+) -> Iterator[Prompts]:
+    """The next ``n_batches`` batches of a store, which is endless; None takes its own batch size."""
+    for _ in range(n_batches):
+        tokens = store.get_batch_tokens(batch_size_prompts)
+        activations = store.get_activations(tokens)
+        yield _prompts(tokens[:, slice(*store.seqpos_slice)], activations, excluded)
+
+
+@torch.no_grad()
+def prompts_of_tokens(
+    model: Any, sae: SAE[Any], tokens: Tensor, batch_size_prompts: int, excluded: list[int]
+) -> Iterator[Prompts]:
+    """Token ids (prompt, position), run through ``model`` up to the SAE's hook.
+
+    Args:
+        model: SAELens's hooked model; ``sae.cfg.metadata.hook_name`` says where.
+
+    Raises:
+        ValueError: ``tokens`` is not (prompt, position), or empty.
+    """
+    require(
+        tokens.ndim == 2 and tokens.numel() > 0,
+        "tokens",
+        tuple(tokens.shape),
+        "(prompt, position) with at least one of each",
+    )
+    metadata = sae.cfg.metadata
+    for batch in tokens.split(batch_size_prompts):
+        _, cache = model.run_with_cache(
+            batch,
+            names_filter=[metadata.hook_name],
+            stop_at_layer=extract_stop_at_layer_from_tlens_hook_name(metadata.hook_name),
+            prepend_bos=False,
+        )
+        activations = cache[metadata.hook_name]
+        if metadata.hook_head_index is not None:
+            activations = activations[:, :, metadata.hook_head_index]
+        yield _prompts(batch, activations.flatten(2), excluded)
+
+
+def _prompts(tokens: Tensor, activations: Tensor, excluded: list[int]) -> Prompts:
+    tokens = tokens.to(activations.device)
+    keep = ~torch.isin(tokens, torch.tensor(excluded, dtype=tokens.dtype, device=tokens.device))
+    return Prompts(tokens, activations, keep)
+
+
+@contextmanager
+def flat_activations(sae: SAE[Any]) -> Iterator[None]:
+    """Within: the SAE takes (..., d_in), as a store gives it, also where it was trained on hook_z."""
+    reshapes = sae.hook_z_reshaping_mode
+    if reshapes:
+        sae.turn_off_forward_pass_hook_z_reshaping()
+    try:
+        yield
+    finally:
+        if reshapes:
+            sae.turn_on_forward_pass_hook_z_reshaping()

@@ -1,0 +1,179 @@
+"""Top contexts of each side: against a search by hand, over stores, tokens and architectures."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from sae_lens import SAE, ActivationsStore
+from sae_lens.registry import get_sae_class
+from transformer_lens import HookedTransformer
+
+import sae_lens_signaware as signaware
+from sae_lens_signaware.evaluation.examples import Context, _TopWindows
+from tests.helpers import D_IN, each_variant, make_sae, tiny_model_config, tiny_tokenizer
+from tests.test_runners import HOOK, tokens
+
+EOS = 63
+
+
+@pytest.fixture(scope="module")
+def model() -> HookedTransformer:
+    model = HookedTransformer(tiny_model_config())
+    model.tokenizer = tiny_tokenizer()
+    return model
+
+
+def hooked_sae(architecture: str = "sa_gsae", tying: str = "full", hook: str = HOOK) -> Any:
+    sae = make_sae(architecture, tying)
+    sae.cfg.metadata.hook_name = hook
+    sae.cfg.metadata.prepend_bos = False
+    return sae
+
+
+def ids(n: int = 20) -> torch.Tensor:
+    ids = torch.randint(0, 63, (n, 16), generator=torch.Generator().manual_seed(3))
+    ids[:, 0] = EOS
+    return ids
+
+
+def by_hand(model: Any, sae: Any, ids: torch.Tensor, latent: int, sign: int) -> list[Any]:
+    """(value, prompt, position) of the strongest token of every prompt, strongest first."""
+    z = sign * sae.encode(model.run_with_cache(ids)[1][HOOK])[..., latent]
+    z[ids == EOS] = 0
+    found = []
+    for prompt, row in enumerate(z.tolist()):
+        value = max(row)
+        if value > 0:
+            found.append((value, prompt, row.index(value)))
+    return sorted(found, key=lambda t: -t[0])
+
+
+@each_variant
+def test_examples_are_those_of_a_search_by_hand(
+    architecture: str, tying: str, model: HookedTransformer
+) -> None:
+    sae, prompts = hooked_sae(architecture, tying), ids()
+    top = signaware.top_examples(
+        model, sae, prompts, [5, 0, 9], k=4, batch_size_prompts=3, window=(2, 1)
+    )
+    assert [e.latent for e in top.latents] == [5, 0, 9]
+    assert top.n_tokens == 20 * 15
+    assert sum(len(e.neg) for e in top.latents) > 0
+    for examples in top.latents:
+        for sign, contexts in ((1, examples.pos), (-1, examples.neg)):
+            wanted = by_hand(model, sae, prompts, examples.latent, sign)[:4]
+            assert [(c.prompt, c.position) for c in contexts] == [w[1:] for w in wanted]
+            for context, (value, prompt, position) in zip(contexts, wanted, strict=True):
+                assert context.value == pytest.approx(sign * value, rel=1e-5)
+                window = prompts[prompt, max(0, position - 2) : position + 2].tolist()
+                assert context.tokens == tuple("<eos>" if i == EOS else f"w{i}" for i in window)
+                assert context.peak == min(2, position)
+                z = sae.encode(model.run_with_cache(prompts[prompt])[1][HOOK])[0]
+                z = z[max(0, position - 2) : position + 2, examples.latent]
+                torch.testing.assert_close(torch.tensor(context.activations), z.detach())
+
+
+def test_a_store_gives_what_its_tokens_give(model: HookedTransformer) -> None:
+    sae = hooked_sae()
+
+    def store() -> ActivationsStore:
+        return ActivationsStore.from_sae(
+            model, sae, tokens(), context_size=16, store_batch_size_prompts=4, streaming=False
+        )
+
+    top = signaware.top_examples(model, sae, store(), k=3, n_batches=5, batch_size_prompts=4)
+    source = store()
+    prompts = torch.cat([source.get_batch_tokens(4) for _ in range(5)])
+    assert len(top.latents) == sae.cfg.d_sae
+    assert top.latents == signaware.top_examples(model, sae, prompts, k=3).latents
+
+
+def test_what_is_kept_does_not_grow_with_the_corpus() -> None:
+    top = _TopWindows(6, k=2, window=(3, 3), device=torch.device("cpu"))
+
+    def kept() -> int:
+        return sum(v.numel() for v in vars(top).values() if isinstance(v, torch.Tensor))
+
+    before = kept()
+    for _ in range(20):
+        top.add(torch.zeros(5, 9, dtype=torch.int64), torch.randn(5, 9, 6), torch.ones(5, 9) > 0)
+    assert kept() == before
+    assert top.n_prompts == 100
+
+
+@pytest.mark.parametrize("architecture", ["abstopk", "gated", "jumprelu", "topk", "standard"])
+def test_any_saelens_sae(architecture: str, model: HookedTransformer) -> None:
+    sae_class, config_class = get_sae_class(architecture)
+    more = {"k": 4} if "topk" in architecture else {}
+    sae: SAE[Any] = sae_class(config_class(d_in=D_IN, d_sae=24, **more))  # type: ignore[call-arg]
+    sae.cfg.metadata.hook_name = HOOK
+    top = signaware.top_examples(model, sae, ids(), k=2)
+    assert any(e.pos for e in top.latents)
+    assert any(e.neg for e in top.latents) == (architecture == "abstopk")
+
+
+def test_hook_z_and_special_tokens(model: HookedTransformer) -> None:
+    sae = hooked_sae(hook="blocks.0.attn.hook_z")
+    sae.turn_on_forward_pass_hook_z_reshaping()
+    top = signaware.top_examples(model, sae, ids(), k=20)
+    assert sae.hook_z_reshaping_mode
+    assert all(c.position > 0 for e in top.latents for c in e.pos + e.neg)
+    every = signaware.top_examples(model, sae, ids(), k=20, exclude_special_tokens=False)
+    assert every.n_tokens == 320
+    assert any(c.position == 0 for e in every.latents for c in e.pos + e.neg)
+
+
+def test_examples_read_back_and_print(model: HookedTransformer, tmp_path: Path) -> None:
+    top = signaware.top_examples(model, hooked_sae(), ids(), [2, 3], k=2)
+    top.write(tmp_path / "examples.json")
+    again = signaware.TopExamples.read(tmp_path / "examples.json")
+    assert again == top
+    (tmp_path / "wrong.json").write_text('{"provenance": {}}')
+    with pytest.raises(ValueError, match="not a TopExamples"):
+        signaware.TopExamples.read(tmp_path / "wrong.json")
+    console = Console(width=200, record=True, file=(tmp_path / "out").open("w"))
+    console.print(top.table(2))
+    text = console.export_text()
+    assert f"{top.of(2).neg[0].value:+.3f}" in text
+    with pytest.raises(KeyError):
+        top.of(7)
+
+
+def test_tokens_that_look_like_markup_stay_text(tmp_path: Path) -> None:
+    context = Context(("[bold]", "</bold>\n"), (1.0, 0.0), 0, 0, 0)
+    examples = signaware.evaluation.examples.LatentExamples(0, (context,), ())
+    top = signaware.TopExamples(None, (examples,), 1)  # type: ignore[arg-type]
+    console = Console(width=80, record=True, file=(tmp_path / "out").open("w"))
+    console.print(top.table(0))
+    assert "[bold]</bold>⏎" in console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"latents": [24]}, "latents must be from 0 to 23, got 24"),
+        ({"k": 0}, "k must be at least 1, got 0"),
+        ({"n_batches": 0}, "n_batches must be at least 1, got 0"),
+        ({"batch_size_prompts": 0}, "batch_size_prompts must be at least 1, got 0"),
+        ({"window": (-1, 3)}, "window must be"),
+        ({"source": torch.zeros(0, 4, dtype=torch.int64)}, "tokens must be"),
+        ({"source": torch.zeros(4, dtype=torch.int64)}, "tokens must be"),
+    ],
+)
+def test_wrong_input(kwargs: Any, message: str, model: HookedTransformer) -> None:
+    args = {"source": ids(), **kwargs}
+    with pytest.raises(ValueError, match=message):
+        signaware.top_examples(model, hooked_sae(), **args)
+
+
+def test_not_finite_and_no_tokenizer() -> None:
+    model = HookedTransformer(tiny_model_config())
+    with pytest.raises(ValueError, match=r"model\.tokenizer must be a tokenizer"):
+        signaware.top_examples(model, hooked_sae(), ids())
+    model.tokenizer = tiny_tokenizer()
+    with torch.no_grad():
+        model.blocks[0].mlp.b_out.fill_(float("nan"))
+    with pytest.raises(ValueError, match="activations must be finite"):
+        signaware.top_examples(model, hooked_sae(), ids())
