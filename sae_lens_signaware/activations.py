@@ -28,13 +28,76 @@ def select_side(pi: Tensor, param: Tensor) -> Tensor:
     return torch.where(pi > 0, param[0], param[1])
 
 
-def _magnitude_and_sign(pi: Tensor, two_sided: bool) -> tuple[Tensor, Tensor | None]:
-    # One-sided: the - side never opens, so u is pi itself and no sign is needed.
-    return (pi.abs(), pi.sign()) if two_sided else (pi, None)
+def _magnitude(pi: Tensor, two_sided: bool) -> Tensor:
+    # u of the side that the sign selects. One-sided: the - side never opens, so u is pi itself.
+    return pi.abs() if two_sided else pi.clone()
 
 
 def _rows(pi: Tensor, param: Tensor, two_sided: bool) -> Tensor:
     return select_side(pi, param) if two_sided else param[0]
+
+
+def open_mask(pi: Tensor, threshold: Tensor, two_sided: bool = True, margin: float = 0.0) -> Tensor:
+    """g_+ or g_-: u_s > threshold_s - margin on either side, a bool mask of the shape of ``pi``.
+
+    Args:
+        pi: (..., d_sae).
+        threshold: (P, d_sae), >= 0.
+        margin: half the bandwidth of an estimator whose window counts as well; 0 for the gate.
+    """
+    mask = pi > threshold[0] - margin
+    return mask.logical_or_(pi < margin - threshold[-1]) if two_sided else mask
+
+
+def _as_matrix(tensor: Tensor) -> Tensor:
+    # -1 for the rows would be ambiguous where no latent is open
+    return tensor.reshape(tensor.shape[:-1].numel(), tensor.shape[-1])
+
+
+def _sum_sides(grad: Tensor, pi: Tensor, n_rows: int) -> Tensor:
+    """Sum per-element gradients over the batch into (P, d_sae), each into the row that was read."""
+    grad, pi = _as_matrix(grad), _as_matrix(pi)
+    if n_rows == 1:
+        return grad.sum(0, keepdim=True)
+    plus = (grad * (pi > 0)).sum(0)
+    return torch.stack([plus, grad.sum(0) - plus])
+
+
+class _BiJumpReLU(torch.autograd.Function):
+    """Keeps pi and the rows; everything else is computed again in the backward pass."""
+
+    @staticmethod
+    def forward(
+        pi: Tensor, threshold: Tensor, r_mag: Tensor, b_mag: Tensor, two_sided: bool
+    ) -> Tensor:
+        u = _magnitude(pi, two_sided)
+        is_open = u > _rows(pi, threshold, two_sided)
+        scale, b = _rows(pi, r_mag, two_sided).exp(), _rows(pi, b_mag, two_sided)
+        m = u.mul_(scale).add_(b).relu_().mul_(is_open)
+        return m.copysign_(pi) if two_sided else m
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        del output
+        *tensors, ctx.two_sided = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grad_outputs
+        pi, threshold, r_mag, b_mag = ctx.saved_tensors
+        two_sided = ctx.two_sided
+        u = _magnitude(pi, two_sided)
+        is_open = u > _rows(pi, threshold, two_sided)
+        scale, b = _rows(pi, r_mag, two_sided).exp(), _rows(pi, b_mag, two_sided)
+        is_open.logical_and_(u.mul_(scale).add_(b) > 0)
+        # z = s (e^r |pi| + b) with s the sign of pi: dz/dpi = e^r, dz/dr = e^r pi, dz/db = s
+        grad = grad * is_open
+        signed = torch.where(pi > 0, grad, -grad) if two_sided else grad
+        grad_b = _sum_sides(signed, pi, b_mag.shape[0])
+        grad_pi = grad * scale
+        grad_r = _sum_sides(grad_pi * pi, pi, r_mag.shape[0])
+        return grad_pi, None, grad_r, grad_b, None
 
 
 def bi_jump_relu(
@@ -57,30 +120,69 @@ def bi_jump_relu(
     Returns:
         z, the shape of ``pi``, signed.
     """
-    u, sign = _magnitude_and_sign(pi, two_sided)
-    m = torch.relu(_rows(pi, r_mag, two_sided).exp() * u + _rows(pi, b_mag, two_sided))
-    z = m * (u > _rows(pi, threshold, two_sided))
-    return z if sign is None else z * sign
+    out = _BiJumpReLU.apply(pi, threshold, r_mag, b_mag, two_sided)
+    assert isinstance(out, Tensor)
+    return out
 
 
-def soft_threshold(pi: Tensor, threshold: Tensor, two_sided: bool = True) -> Tensor:
-    """Two-sided soft threshold, the gate path of ``sa_gsae``'s training (design section 2).
+class _SoftThreshold(torch.autograd.Function):
+    """Keeps pi and the rows."""
 
-    v = relu(pi - threshold_+) - relu(-pi - threshold_-)
+    @staticmethod
+    def forward(
+        pi: Tensor, threshold: Tensor, norm: Tensor, two_sided: bool
+    ) -> tuple[Tensor, Tensor]:
+        u = _magnitude(pi, two_sided)
+        magnitude = u.sub_(_rows(pi, threshold, two_sided)).relu_()
+        l1 = magnitude @ norm
+        return magnitude.copysign_(pi) if two_sided else magnitude, l1
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        del output
+        *tensors, ctx.two_sided = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        grad_v, grad_l1 = grad_outputs
+        pi, threshold, norm = ctx.saved_tensors
+        gap = _magnitude(pi, ctx.two_sided).sub_(_rows(pi, threshold, ctx.two_sided))
+        is_open = gap > 0
+        # |v| and v have the slope +-1 in pi, with the sign of pi, and -1 and -+1 in the threshold
+        l1_part = grad_l1[..., None] * norm
+        if ctx.two_sided:
+            l1_part = torch.where(pi > 0, l1_part, -l1_part)
+        grad_pi = (grad_v + l1_part) * is_open
+        by_magnitude = torch.where(pi > 0, grad_pi, -grad_pi) if ctx.two_sided else grad_pi
+        grad_threshold = -_sum_sides(by_magnitude, pi, threshold.shape[0])
+        grad_norm = None
+        if ctx.needs_input_grad[2]:
+            grad_norm = grad_l1.reshape(-1) @ _as_matrix(gap.relu_())
+        return grad_pi, grad_threshold, grad_norm, None
+
+
+def soft_threshold(
+    pi: Tensor, threshold: Tensor, norm: Tensor, two_sided: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Two-sided soft threshold, the gate path of ``sa_gsae``'s training, and its L1 (design section 2).
+
+    v = relu(pi - threshold_+) - relu(-pi - threshold_-),    l1 = sum_i |v_i| n_i
 
     v is nonzero exactly where the gate of :func:`bi_jump_relu` is open.
 
     Args:
         pi: (..., d_sae).
         threshold: (P, d_sae), >= 0.
-        two_sided: False drops the second term.
+        norm: (d_sae,) n, the norms of the decoder rows.
+        two_sided: False drops the second term of v.
 
     Returns:
-        v, the shape of ``pi``, signed.
+        v, the shape of ``pi``, signed; l1, (...,).
     """
-    u, sign = _magnitude_and_sign(pi, two_sided)
-    v = torch.relu(u - _rows(pi, threshold, two_sided))
-    return v if sign is None else v * sign
+    out = _SoftThreshold.apply(pi, threshold, norm, two_sided)
+    assert isinstance(out, tuple)
+    return out
 
 
 def bi_jump_step(hidden_pre: Tensor, threshold: Tensor) -> Tensor:
@@ -92,12 +194,12 @@ def bi_jump_step(hidden_pre: Tensor, threshold: Tensor) -> Tensor:
         hidden_pre: (..., d_sae), h.
         threshold: (P, d_sae), >= 0.
     """
-    return hidden_pre * (hidden_pre.abs() > select_side(hidden_pre, threshold))
+    return hidden_pre * open_mask(hidden_pre, threshold)
 
 
 def rectangle(x: Tensor) -> Tensor:
     """Rectangle kernel K of width 1: 1 on (-1/2, 1/2), else 0 (as in SAELens's ``jumprelu``)."""
-    return ((x > -0.5) & (x < 0.5)).to(x)
+    return (x.abs() < 0.5).to(x)
 
 
 def _side_kernels(h: Tensor, threshold: Tensor, bandwidth: float) -> tuple[Tensor, Tensor]:
@@ -111,9 +213,7 @@ def _side_kernels(h: Tensor, threshold: Tensor, bandwidth: float) -> tuple[Tenso
 
 def _sum_to_rows(plus: Tensor, minus: Tensor, n_rows: int) -> Tensor:
     """Sum per-element gradients of the two sides over the batch into (P, d_sae); tied rows get both."""
-    d_sae = plus.shape[-1]
-    plus = plus.reshape(-1, d_sae).sum(0)
-    minus = minus.reshape(-1, d_sae).sum(0)
+    plus, minus = _as_matrix(plus).sum(0), _as_matrix(minus).sum(0)
     return (plus + minus)[None] if n_rows == 1 else torch.stack([plus, minus])
 
 
@@ -140,7 +240,7 @@ class _BiJumpReLUSTE(_TwoSidedSTE):
         k_plus, k_minus = _side_kernels(h, threshold, ctx.bandwidth)
         ste_plus = threshold[0] / ctx.bandwidth * k_plus * grad
         ste_minus = threshold[-1] / ctx.bandwidth * k_minus * grad
-        grad_h = grad * (h.abs() > select_side(h, threshold))
+        grad_h = grad * open_mask(h, threshold)
         if ctx.ste_to_input:
             grad_h = grad_h + ste_plus + ste_minus
         grad_threshold = _sum_to_rows(-ste_plus, ste_minus, threshold.shape[0])
@@ -151,7 +251,7 @@ class _BiStepSTE(_TwoSidedSTE):
     @staticmethod
     def forward(h: Tensor, threshold: Tensor, bandwidth: float, ste_to_input: bool) -> Tensor:
         del bandwidth, ste_to_input
-        return (h.abs() > select_side(h, threshold)).to(h)
+        return open_mask(h, threshold).to(h)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor, None, None]:

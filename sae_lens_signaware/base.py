@@ -5,6 +5,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+
+from sae_lens_signaware.activations import open_mask
+from sae_lens_signaware.sparse import (
+    MAX_DENSITY,
+    OpenLatents,
+    decode_open,
+    encode_open,
+    is_supported,
+)
 
 PolarityTying = Literal["full", "radii", "none"]
 
@@ -49,6 +59,33 @@ def validate_signed_config(cfg: Any, tyings: Iterable[str]) -> None:
         require(isinstance(value, int) and value > 0, field, value, "a positive integer")
 
 
+def is_hooked(hook_point: nn.Module) -> bool:
+    """Whether something listens there. Where SAELens switches hooks off it puts an Identity in the place."""
+    return isinstance(hook_point, HookPoint) and hook_point.has_hooks()
+
+
+class _EncoderProduct(torch.autograd.Function):
+    """(x - b_dec) @ W_enc whose gradient to b_dec is a product with a vector, not one with the batch."""
+
+    @staticmethod
+    def forward(x_c: Tensor, W_enc: Tensor, b_dec: Tensor) -> Tensor:
+        del b_dec  # in x_c already
+        return x_c @ W_enc
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        del output
+        x_c, W_enc, _ = inputs
+        ctx.save_for_backward(x_c, W_enc)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor, Tensor]:
+        (grad,) = grad_outputs
+        x_c, W_enc = ctx.saved_tensors
+        grad = grad.reshape(-1, grad.shape[-1])
+        return None, x_c.reshape(-1, x_c.shape[-1]).T @ grad, -(W_enc @ grad.sum(0))
+
+
 class SignedSAEMixin:
     """Mixed into SAELens's ``SAE`` and ``TrainingSAE`` by both architectures.
 
@@ -66,7 +103,12 @@ class SignedSAEMixin:
         W_dec: nn.Parameter
         b_dec: nn.Parameter
         threshold: nn.Parameter
+        hook_sae_input: Any
         hook_sae_recons: Any
+        hook_sae_acts_pre: Any
+        hook_sae_acts_post: Any
+        W_enc: nn.Parameter
+        process_sae_in: Any
         run_time_activation_norm_fn_out: Any
         reshape_fn_out: Any
         d_head: int | None
@@ -93,12 +135,61 @@ class SignedSAEMixin:
         """x^ = z @ W_dec + b_dec, then SAELens's output normalisation and hook_z reshape.
 
         Args:
-            feature_acts: (..., d_sae), signed.
+            feature_acts: (..., d_sae), signed; or (n_tokens, d_sae) sparse COO.
 
         Returns:
             (..., d_in), or (..., n_heads, d_head) where hook_z reshaping is on.
         """
-        sae_out_pre = self.hook_sae_recons(feature_acts @ self.W_dec + self.b_dec)
+        product = self._sparse_product(feature_acts)
+        if product is None:
+            product = feature_acts @ self.W_dec
+        return self._finish_decode(product)
+
+    def _sparse_product(self, z: Tensor) -> Tensor | None:
+        # z @ W_dec from the open latents alone; None where they are many, or a gradient is asked for
+        wants_grad = torch.is_grad_enabled() and (z.requires_grad or self.W_dec.requires_grad)
+        if wants_grad or not is_supported(z, self.W_dec) or z.dtype != self.W_dec.dtype:
+            return None
+        flat = z.reshape(-1, z.shape[-1])
+        if not z.is_sparse and z.count_nonzero() > MAX_DENSITY * z.numel():
+            return None
+        opened, values = OpenLatents.of(flat)
+        return decode_open(values, self.W_dec, opened).view(*z.shape[:-1], -1)
+
+    def _encoder_product(self, x: Tensor, x_c: Tensor) -> Tensor:
+        """x_c @ W_enc, for ``x_c = process_sae_in(x)``."""
+        only_b_dec = self.cfg.apply_b_dec_to_input and not x.requires_grad
+        if not torch.is_grad_enabled() or not only_b_dec or is_hooked(self.hook_sae_input):
+            return x_c @ self.W_enc
+        x_c, W_enc, b_dec = x_c.detach(), self.W_enc, self.b_dec
+        if torch.is_autocast_enabled(x_c.device.type):
+            dtype = torch.get_autocast_dtype(x_c.device.type)
+            x_c, W_enc, b_dec = x_c.to(dtype), W_enc.to(dtype), b_dec.to(dtype)
+        out = _EncoderProduct.apply(x_c, W_enc, b_dec)
+        assert isinstance(out, Tensor)
+        return out
+
+    def _find_open(
+        self, x_c: Tensor, threshold: Tensor, b_enc: Tensor | None, two_sided: bool, margin: float
+    ) -> tuple[OpenLatents, Tensor] | None:
+        """The open latents of processed inputs (..., d_in) and their pre-activations.
+
+        None where the dense path has to serve: many are open, this is no CPU, or a hook wants to
+        see all of them.
+        """
+        hooked = is_hooked(self.hook_sae_acts_pre) or is_hooked(self.hook_sae_acts_post)
+        if hooked or not is_supported(x_c, self.W_enc) or x_c.dtype != self.W_enc.dtype:
+            return None
+        return encode_open(
+            x_c.detach().reshape(-1, x_c.shape[-1]),
+            self.W_enc.detach(),
+            None if b_enc is None else b_enc.detach(),
+            lambda pre: open_mask(pre, threshold, two_sided, margin),
+            MAX_DENSITY,
+        )
+
+    def _finish_decode(self, product: Tensor) -> Tensor:
+        sae_out_pre = self.hook_sae_recons(product + self.b_dec)
         return self.reshape_fn_out(self.run_time_activation_norm_fn_out(sae_out_pre), self.d_head)
 
     @torch.no_grad()

@@ -21,6 +21,7 @@ from sae_lens_signaware.base import (
     require,
     validate_signed_config,
 )
+from sae_lens_signaware.sparse import OpenLatents, decode_open
 from sae_lens_signaware.training import (
     SignedTrainingMixin,
     parameter_histograms,
@@ -89,17 +90,19 @@ class _SAGated(SignedSAEMixin):
         self.r_mag = self._make_rows(n_r_mag)
         self.b_mag = self._make_rows(n_b_mag)
 
-    def _encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        sae: Any = self
-        pi = sae.hook_sae_acts_pre(sae.process_sae_in(x) @ sae.W_enc)
-        z = bi_jump_relu(
-            pi,
-            self.threshold.to(pi.dtype),
-            self.r_mag,
-            self.b_mag,
-            two_sided=sae.cfg.two_sided,
-        )
-        return sae.hook_sae_acts_post(z), pi
+    def _encode_dense(self, x: Tensor, x_c: Tensor) -> tuple[Tensor, Tensor]:
+        pi = self.hook_sae_acts_pre(self._encoder_product(x, x_c))
+        rows = (self.threshold.to(pi.dtype), self.r_mag, self.b_mag)
+        return self.hook_sae_acts_post(bi_jump_relu(pi, *rows, self.cfg.two_sided)), pi
+
+    def _open_rows(self, opened: OpenLatents) -> tuple[Tensor, Tensor, Tensor]:
+        # (P, n_open) each, in the dtype of the encoder as the dense path has them
+        rows = (self.threshold.to(self.W_enc.dtype), self.r_mag, self.b_mag)
+        threshold, r_mag, b_mag = (opened.rows_of(row) for row in rows)
+        return threshold, r_mag, b_mag
+
+    def _open_pre(self, x_c: Tensor) -> tuple[OpenLatents, Tensor] | None:
+        return self._find_open(x_c, self.threshold.detach(), None, self.cfg.two_sided, 0.0)
 
 
 class SAGatedSAE(_SAGated, SAE[SAGatedSAEConfig]):
@@ -115,7 +118,13 @@ class SAGatedSAE(_SAGated, SAE[SAGatedSAEConfig]):
         Returns:
             (..., d_sae).
         """
-        return self._encode(x)[0]
+        x_c = self.process_sae_in(x)
+        found = None if torch.is_grad_enabled() else self._open_pre(x_c)
+        if found is None:
+            return self._encode_dense(x, x_c)[0]
+        opened, pi = found
+        z = bi_jump_relu(pi, *self._open_rows(opened), self.cfg.two_sided)
+        return self.hook_sae_acts_post(opened.to_dense(z).view(*x_c.shape[:-1], -1))
 
 
 @dataclass(kw_only=True)
@@ -135,6 +144,7 @@ class SAGatedTrainingSAEConfig(TrainingSAEConfig):
         threshold_init: initial threshold of the gate, and the value that resets restore. Small values (0 or 0.01) train well.
         dead_threshold_reset: whether the thresholds of dead latents are reset to threshold_init at every threshold_reset_interval.
         threshold_reset_interval: number of training steps between resets. Latents count as dead by the runner's dead_feature_window.
+        use_sparse_activations: whether steps with few open latents compute with those alone, where that is faster (on a CPU): the same results up to rounding. feature_acts and hidden_pre of such a step are sparse COO tensors, as SAELens's topk has them.
         format_version: format of cfg.json; leave as it is.
     """
 
@@ -150,6 +160,7 @@ class SAGatedTrainingSAEConfig(TrainingSAEConfig):
     threshold_init: float = 0.0
     dead_threshold_reset: bool = True
     threshold_reset_interval: int = 500
+    use_sparse_activations: bool = True
     format_version: int = FORMAT_VERSION
 
     @override
@@ -187,7 +198,7 @@ class SAGatedTrainingSAE(SignedTrainingMixin, _SAGated, TrainingSAE[SAGatedTrain
     @override
     def encode_with_hidden_pre(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Signed latents and pi, (batch, d_sae) each, from one encoder product."""
-        return self._encode(x)
+        return self._encode_dense(x, self.process_sae_in(x))
 
     @override
     def calculate_aux_loss(
@@ -199,27 +210,50 @@ class SAGatedTrainingSAE(SignedTrainingMixin, _SAGated, TrainingSAE[SAGatedTrain
     ) -> dict[str, Tensor]:
         """L1 on the gate path and the auxiliary reconstruction from it (design section 2), means over the batch."""
         del feature_acts, sae_out
-        v = soft_threshold(hidden_pre, self.threshold.to(hidden_pre.dtype), self.cfg.two_sided)
-        norm = self.W_dec.norm(dim=1)
-        if self.cfg.detach_norm:
-            norm = norm.detach()
-        losses = {"l1_loss": step_input.coefficients["l1"] * (v.abs() @ norm.to(v.dtype)).mean()}
+        threshold = self.threshold.to(hidden_pre.dtype)
+        v, l1 = soft_threshold(
+            hidden_pre, threshold, self._l1_norm().to(hidden_pre.dtype), self.cfg.two_sided
+        )
+        losses = {"l1_loss": step_input.coefficients["l1"] * l1.mean()}
         if self.cfg.aux_coefficient != 0:
-            losses["auxiliary_reconstruction_loss"] = self.cfg.aux_coefficient * (
-                self._auxiliary_error(step_input.sae_in, v)
-            )
+            product = v @ self._auxiliary_decoder()
+            losses |= self._auxiliary_loss(step_input.sae_in, product)
         return losses
 
-    def _auxiliary_error(self, sae_in: Tensor, v: Tensor) -> Tensor:
-        W_dec, b_dec = self.W_dec, self.b_dec
-        if self.cfg.detach_decoder:
-            W_dec, b_dec = W_dec.detach(), b_dec.detach()
-        recons = v @ W_dec + b_dec
+    @override
+    def _open_step(
+        self, step_input: TrainStepInput, x_c: Tensor
+    ) -> tuple[OpenLatents, Tensor, Tensor, dict[str, Tensor]] | None:
+        found = self._open_pre(x_c)
+        if found is None:
+            return None
+        opened, values = found
+        pi = self._open_hidden_pre(values, x_c, None, opened)
+        rows = self._open_rows(opened)
+        z = bi_jump_relu(pi, *rows, self.cfg.two_sided)
+        norm = self._l1_norm().index_select(0, opened.latent)
+        v, l1 = soft_threshold(pi, rows[0], norm, self.cfg.two_sided)
+        losses = {"l1_loss": step_input.coefficients["l1"] * (l1 / opened.n_tokens)}
+        if self.cfg.aux_coefficient != 0:
+            product = decode_open(v, self._auxiliary_decoder(), opened)
+            losses |= self._auxiliary_loss(step_input.sae_in, product)
+        return opened, pi, z, losses
+
+    def _l1_norm(self) -> Tensor:
+        norm = self.W_dec.norm(dim=1)
+        return norm.detach() if self.cfg.detach_norm else norm
+
+    def _auxiliary_decoder(self) -> Tensor:
+        return self.W_dec.detach() if self.cfg.detach_decoder else self.W_dec
+
+    def _auxiliary_loss(self, sae_in: Tensor, product: Tensor) -> dict[str, Tensor]:
+        b_dec = self.b_dec.detach() if self.cfg.detach_decoder else self.b_dec
         # The main path's decode has consumed the statistics that SAELens's run-time normalisation
         # keeps between input and output, so compute them again to compare in the same space.
         self.run_time_activation_norm_fn_in(sae_in.to(self.dtype))
-        recons = self.run_time_activation_norm_fn_out(recons)
-        return (recons - sae_in).pow(2).sum(-1).mean()
+        recons = self.run_time_activation_norm_fn_out(product + b_dec)
+        error = (recons - sae_in).pow(2).sum(-1).mean()
+        return {"auxiliary_reconstruction_loss": self.cfg.aux_coefficient * error}
 
     @override
     def get_coefficients(self) -> dict[str, float | TrainCoefficientConfig]:

@@ -10,6 +10,7 @@ from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from torch import Tensor, nn
 
 from sae_lens_signaware.base import TRAINING_STATE_KEYS, SignedSAEMixin, require
+from sae_lens_signaware.sparse import OpenLatents, decode_open, pre_activation
 
 L0_EMA_DECAY = 0.9
 """Per-step decay of the running L0 that the controller reads: about 10 steps of memory (ours)."""
@@ -84,6 +85,12 @@ def update_l0_control(
     return torch.stack([log_multiplier, l0_ema])
 
 
+def _n_open(feature_acts: Tensor) -> Tensor:
+    if feature_acts.is_sparse:
+        return torch.tensor(float(feature_acts.values().numel()))
+    return (feature_acts != 0).sum()
+
+
 def side_metrics(feature_acts: Tensor, bipolar_min_share: float = 0.1) -> dict[str, Tensor]:
     """L0 of each side, and the share of bipolar latents among those that fire in this batch.
 
@@ -114,6 +121,7 @@ class SignedTrainingMixin(SignedSAEMixin):
     """
 
     if TYPE_CHECKING:
+        mse_loss_fn: Any
         l0_control: Tensor
         n_threshold_resets: Tensor
 
@@ -177,13 +185,54 @@ class SignedTrainingMixin(SignedSAEMixin):
                 that no step waits for the device).
         """
         step_input = self._start_step(step_input)
-        output: TrainStepOutput = super().training_forward_pass(step_input)  # type: ignore[misc]
+        output = self._sparse_forward_pass(step_input)
+        if output is None:
+            output = super().training_forward_pass(step_input)  # type: ignore[misc]
+        assert isinstance(output, TrainStepOutput)
         # Private in torch, and the one check that never waits for the device. It raises at once on a CPU.
         torch._assert_async(  # pyright: ignore[reportPrivateImportUsage]
             torch.isfinite(output.loss), NON_FINITE_MESSAGE
         )
         self._end_step(step_input, output)
         return output
+
+    def _sparse_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput | None:
+        """SAELens's training_forward_pass from the open latents alone; None where they are too many."""
+        sae_in = step_input.sae_in
+        # under torch.compile the path is the dense one, without a graph break
+        if torch.compiler.is_compiling() or not self.cfg.use_sparse_activations:
+            return None
+        if sae_in.requires_grad:
+            return None
+        x_c = self.process_sae_in(sae_in)
+        found = self._open_step(step_input, x_c.reshape(-1, x_c.shape[-1]))
+        if found is None:
+            return None
+        opened, hidden_pre, z, aux_losses = found
+        sae_out = self._finish_decode(decode_open(z, self.W_dec, opened))
+        losses = {"mse_loss": self.mse_loss_fn(sae_out, sae_in).sum(dim=-1).mean(), **aux_losses}
+        fires = z != 0
+        return TrainStepOutput(
+            sae_in=sae_in,
+            sae_out=sae_out,
+            feature_acts=opened.where(fires).to_coo(z.detach()[fires]),
+            hidden_pre=opened.to_coo(hidden_pre.detach()),
+            loss=torch.stack(list(losses.values())).sum(),
+            losses=losses,
+        )
+
+    def _open_hidden_pre(
+        self, values: Tensor, x_c: Tensor, b_enc: Tensor | None, opened: OpenLatents
+    ) -> Tensor:
+        b_dec = self.b_dec if self.cfg.apply_b_dec_to_input else None
+        return pre_activation(values, x_c.detach(), self.W_enc, b_enc, b_dec, opened)
+
+    def _open_step(
+        self, step_input: TrainStepInput, x_c: Tensor
+    ) -> tuple[OpenLatents, Tensor, Tensor, dict[str, Tensor]] | None:
+        """What an architecture computes from its open latents: them, their pre-activations and values
+        (n_open,), and the losses beside the reconstruction's. None asks for the dense path."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def _end_step(self, step_input: TrainStepInput, output: TrainStepOutput) -> None:
@@ -193,14 +242,14 @@ class SignedTrainingMixin(SignedSAEMixin):
             self.l0_control.copy_(
                 update_l0_control(
                     self.l0_control,
-                    (acts != 0).sum() / acts.shape[0],
+                    _n_open(acts) / acts.shape[0],
                     cfg.target_l0,
                     cfg.target_l0_rate,
                     integrate=step_input.n_training_steps >= self._warm_up_steps(),
                 )
             )
         if step_input.is_logging_step:
-            output.metrics.update(side_metrics(acts))
+            output.metrics.update(side_metrics(acts.to_dense() if acts.is_sparse else acts))
             output.metrics["mean_threshold"] = self.threshold.mean()
             output.metrics["threshold_resets"] = self.n_threshold_resets.clone()
             output.metrics[f"{self._sparsity_coefficient}_in_force"] = torch.as_tensor(

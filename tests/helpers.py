@@ -1,6 +1,7 @@
 """Configs, SAEs with random parameters, and small models that several test files use."""
 
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from transformer_lens import HookedTransformerConfig
 from transformers import PreTrainedTokenizerFast
 
 import sae_lens_signaware as signaware
+from sae_lens_signaware import base
 
 D_IN, D_SAE = 16, 24
 
@@ -73,6 +75,11 @@ def step_input(x: torch.Tensor, **kwargs: Any) -> TrainStepInput:
         **kwargs,
     }
     return TrainStepInput(**values)
+
+
+def path(sparse: bool) -> Any:
+    """Within: every product with latents takes the sparse path, or none does."""
+    return mock.patch.object(base, "MAX_DENSITY", 1.0 if sparse else -1.0)
 
 
 def tiny_model_config(d_model: int = D_IN) -> HookedTransformerConfig:

@@ -56,9 +56,12 @@ def test_a_zero_pre_activation_is_shut_even_at_threshold_zero() -> None:
 
 
 def test_soft_threshold_by_hand() -> None:
-    v = soft_threshold(PI, THRESHOLD)
+    norm = torch.tensor([3.0])
+    v, l1 = soft_threshold(PI, THRESHOLD, norm)
     torch.testing.assert_close(v, column(1.5, 0.1, 0.0, 0.0, 0.0, -0.1, -2.0))
-    v = soft_threshold(PI, THRESHOLD[:1], two_sided=False)
+    torch.testing.assert_close(l1, 3 * v.abs().squeeze(1))
+    v, l1 = soft_threshold(PI, THRESHOLD[:1], norm, two_sided=False)
+    torch.testing.assert_close(l1, 3 * v.squeeze(1))
     torch.testing.assert_close(v, column(1.5, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0))
 
 
@@ -78,14 +81,19 @@ def test_gradients_of_the_gated_paths_by_hand() -> None:
     assert threshold.grad is None  # a hard gate
 
     pi.grad = None
-    (soft_threshold(pi, threshold) * weight).sum().backward()
-    torch.testing.assert_close(pi.grad, column(1.0, 10.0, 0.0))
-    torch.testing.assert_close(threshold.grad, column(-1.0, 10.0))
+    norm = torch.tensor([3.0], requires_grad=True)
+    v, l1 = soft_threshold(pi, threshold, norm)
+    ((v * weight).sum() + l1 @ torch.tensor([1.0, 2.0, 5.0])).backward()
+    # |v| n has the slope +-3 times what its token weighs
+    torch.testing.assert_close(pi.grad, column(1.0 + 3.0, 10.0 - 6.0, 0.0))
+    torch.testing.assert_close(threshold.grad, column(-1.0 - 3.0, 10.0 - 6.0))
+    # dl1/dn = |v|: 1.5 once, 2 twice
+    torch.testing.assert_close(norm.grad, torch.tensor([1.5 + 4.0]))
 
 
 def test_tied_threshold_gets_the_sum_of_both_sides() -> None:
     threshold = torch.full((1, 1), 0.5, requires_grad=True)
-    v = soft_threshold(column(2.0, -3.0), threshold)
+    v, _ = soft_threshold(column(2.0, -3.0), threshold, torch.ones(1))
     (v * column(1.0, 10.0)).sum().backward()
     assert threshold.grad is not None
     assert threshold.grad.item() == pytest.approx(-1.0 + 10.0)
@@ -102,7 +110,8 @@ def test_gated_paths_pass_gradcheck(n_rows: int) -> None:
     assert torch.autograd.gradcheck(
         lambda pi, t, r, b: bi_jump_relu(pi, t.detach(), r, b), tuple(args())
     )
-    assert torch.autograd.gradcheck(soft_threshold, tuple(args()[:2]))
+    norm = torch.tensor([0.7, 1.9], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(soft_threshold, (*args()[:2], norm))
 
 
 def test_rectangle_is_open_at_its_edges() -> None:

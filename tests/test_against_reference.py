@@ -9,11 +9,15 @@ from hypothesis import strategies as st
 
 from sae_lens_signaware.activations import bi_jump_relu_ste, bi_step_ste
 from tests import reference
-from tests.helpers import make_training_sae, randomise, step_input
+from tests.helpers import make_training_sae, path, randomise, step_input
 
 TOLERANCE: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
-slow_reference = settings(max_examples=25, deadline=None)
+slow_reference = settings(max_examples=50, deadline=None)
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 6))
+
+
+def dense(t: torch.Tensor) -> torch.Tensor:
+    return t.to_dense() if t.is_sparse else t
 
 
 def leaves(sae: Any) -> dict[str, torch.Tensor]:
@@ -37,6 +41,7 @@ def float64_sae(architecture: str, tying: str, **kwargs: Any) -> Any:
     detach_norm=st.booleans(),
     aux_coefficient=st.sampled_from([0.0, 0.5, 1.0]),
     seed=st.integers(0, 10_000),
+    sparse=st.booleans(),
 )
 def test_sa_gsae_losses_and_gradients(
     shape: tuple[int, int, int],
@@ -45,6 +50,7 @@ def test_sa_gsae_losses_and_gradients(
     detach_norm: bool,
     aux_coefficient: float,
     seed: int,
+    sparse: bool,
 ) -> None:
     batch, d_in, d_sae = shape
     tying, two_sided = tying_and_sides
@@ -61,7 +67,9 @@ def test_sa_gsae_losses_and_gradients(
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(batch, d_in, generator=generator, dtype=torch.float64) * 2
     p = leaves(sae)
-    out = sae.training_forward_pass(step_input(x))
+    with path(sparse):
+        out = sae.training_forward_pass(step_input(x))
+    assert out.feature_acts.is_sparse == sparse
     wanted = reference.sa_gsae_losses(
         x, p, 0.7, aux_coefficient, two_sided, detach_decoder, detach_norm
     )
@@ -69,8 +77,12 @@ def test_sa_gsae_losses_and_gradients(
     for name, value in wanted.items():
         torch.testing.assert_close(out.losses[name], value, **TOLERANCE)
     forward = reference.sa_gsae_forward(x, p, two_sided)
-    torch.testing.assert_close(out.feature_acts, forward["z"], **TOLERANCE)
-    torch.testing.assert_close(out.hidden_pre, forward["pi"], **TOLERANCE)
+    torch.testing.assert_close(dense(out.feature_acts), forward["z"], **TOLERANCE)
+    pre = forward["pi"]
+    if sparse:  # where a gate is open
+        is_open = torch.where(pre > 0, pre > p["threshold"][0], -pre > p["threshold"][-1])
+        pre = pre * (is_open & (pre > 0 if not two_sided else True))
+    torch.testing.assert_close(dense(out.hidden_pre), pre, **TOLERANCE)
     torch.testing.assert_close(out.sae_out, forward["x_hat"], **TOLERANCE)
 
     out.loss.backward()
@@ -82,18 +94,26 @@ def test_sa_gsae_losses_and_gradients(
 
 
 @slow_reference
-@given(shape=shapes, tying=st.sampled_from(["full", "none"]), seed=st.integers(0, 10_000))
+@given(
+    shape=shapes,
+    tying=st.sampled_from(["full", "none"]),
+    seed=st.integers(0, 10_000),
+    sparse=st.booleans(),
+)
 def test_bi_jumprelu_forward_and_encoder_gradients(
-    shape: tuple[int, int, int], tying: str, seed: int
+    shape: tuple[int, int, int], tying: str, seed: int, sparse: bool
 ) -> None:
     batch, d_in, d_sae = shape
     sae = float64_sae("bi_jumprelu", tying, d_in=d_in, d_sae=d_sae)
     x = torch.randn(batch, d_in, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     p = leaves(sae)
-    out = sae.training_forward_pass(step_input(x))
+    with path(sparse):
+        out = sae.training_forward_pass(step_input(x))
+    assert out.feature_acts.is_sparse == sparse
     forward = reference.bi_jumprelu_forward(x, p)
-    torch.testing.assert_close(out.hidden_pre, forward["h"], **TOLERANCE)
-    torch.testing.assert_close(out.feature_acts, forward["z"], **TOLERANCE)
+    if not sparse:  # else only where a latent is open or near a threshold
+        torch.testing.assert_close(out.hidden_pre, forward["h"], **TOLERANCE)
+    torch.testing.assert_close(dense(out.feature_acts), forward["z"], **TOLERANCE)
     torch.testing.assert_close(out.sae_out, forward["x_hat"], **TOLERANCE)
     l0 = (forward["z"] != 0).sum(-1).double().mean()
     torch.testing.assert_close(out.losses["l0_loss"], 0.7 * l0, **TOLERANCE)

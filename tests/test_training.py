@@ -174,9 +174,15 @@ def test_saelens_logs_the_metrics() -> None:
 @each_variant
 def test_a_step_that_does_not_log_never_waits_for_the_device(architecture: str, tying: str) -> None:
     # Fake tensors hold no data: whatever would read a value on the host (.item(), a branch on a
-    # tensor), and so wait for a GPU, raises.
+    # tensor), and so wait for a GPU, raises. The sparse path reads values, and is for CPUs.
     with FakeTensorMode(allow_non_fake_inputs=False) as mode:
-        cfg = training_config(architecture, tying, target_l0=6.0, threshold_reset_interval=10)
+        cfg = training_config(
+            architecture,
+            tying,
+            target_l0=6.0,
+            threshold_reset_interval=10,
+            use_sparse_activations=False,
+        )
         sae: Any = TrainingSAE.from_dict(cfg.to_dict())
         x = torch.randn(8, D_IN)
         dead = torch.zeros(D_SAE, dtype=torch.bool)

@@ -1,0 +1,254 @@
+"""Products over open latents alone: the same numbers as the dense ones, at the cost of L0 instead of d_sae.
+
+At L0 64 and d_sae 16,384 nearly all of a dense product with the latents is multiplication by zero.
+What is nonzero is found once; reads and writes of the decoder are then bags of its rows (torch's
+``embedding_bag``), by token for products with it, by latent for gradients of it. Rows of the batch
+are encoded in chunks, so that no (n_tokens, d_sae) matrix is made. CPU; ours.
+"""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+MAX_DENSITY = 0.1
+"""Share of open latents up to which bags are faster than dense products (measured, see benchmarks/)."""
+
+CHUNK_ELEMENTS = 2**22
+"""Pre-activations made at once: 16 MiB in float32. Above 32 MiB glibc maps fresh pages for every
+buffer, and clearing those costs more than the arithmetic (measured)."""
+
+DTYPES = (torch.float32, torch.float64)
+
+
+class OpenLatents:
+    """Which latents of which token are open, ordered by token, then latent.
+
+    Attributes:
+        token, latent: (n_open,) int64.
+        n_tokens, d_sae: shape of the matrix of latents.
+    """
+
+    def __init__(self, token: Tensor, latent: Tensor, n_tokens: int, d_sae: int) -> None:
+        self.token, self.latent = token, latent
+        self.n_tokens, self.d_sae = n_tokens, d_sae
+
+    @classmethod
+    def of(cls, z: Tensor) -> "tuple[OpenLatents, Tensor]":
+        """The nonzero ones of (n_tokens, d_sae) latents, dense or sparse COO, and their values."""
+        if z.is_sparse:
+            z = z.coalesce()
+            token, latent = z.indices()
+            return cls(token, latent, *z.shape), z.values()
+        position = nonzero_positions(z)
+        n_tokens, d_sae = z.shape
+        values = z.reshape(-1)[position]
+        return cls(position // d_sae, position % d_sae, n_tokens, d_sae), values
+
+    @cached_property
+    def offsets(self) -> Tensor:
+        """(n_tokens,) where each token's latents start."""
+        counts = self.token.bincount(minlength=self.n_tokens)
+        return counts.cumsum(0) - counts
+
+    def rows_of(self, param: Tensor) -> Tensor:
+        """(P, n_open): each open latent's column of a (P, d_sae) parameter."""
+        # a row at a time: the gradient of a selection in 2-D is far slower
+        return torch.stack([row.index_select(0, self.latent) for row in param])
+
+    @cached_property
+    def by_latent(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Order that sorts by latent, the tokens in that order, and (d_sae,) where each latent starts."""
+        # sorting int32 takes half the time of int64
+        order = self.latent.int().sort(stable=True).indices
+        counts = self.latent.bincount(minlength=self.d_sae)
+        return order, self.token[order], counts.cumsum(0) - counts
+
+    def where(self, keep: Tensor) -> "OpenLatents":
+        """Those at which the (n_open,) mask is set."""
+        return OpenLatents(self.token[keep], self.latent[keep], self.n_tokens, self.d_sae)
+
+    def to_coo(self, values: Tensor) -> Tensor:
+        """(n_tokens, d_sae) sparse COO."""
+        indices = torch.stack([self.token, self.latent])
+        return torch.sparse_coo_tensor(
+            indices,
+            values,
+            (self.n_tokens, self.d_sae),
+            is_coalesced=True,
+            check_invariants=False,
+        )
+
+    def to_dense(self, values: Tensor) -> Tensor:
+        """(n_tokens, d_sae), zero where shut."""
+        out = values.new_zeros(self.n_tokens * self.d_sae)
+        out[self.token * self.d_sae + self.latent] = values
+        return out.view(self.n_tokens, self.d_sae)
+
+
+def nonzero_positions(matrix: Tensor) -> Tensor:
+    """Positions in the flat matrix of what is not 0, ascending, (n,) int64.
+
+    Words of 8 bytes are tested first, then the elements of those that are not 0: most are, and
+    ``nonzero`` costs by the element.
+    """
+    flat = matrix.reshape(-1)
+    per_word = 8 // flat.element_size()
+    if per_word < 2 or flat.numel() % per_word or flat.data_ptr() % 8:
+        return flat.nonzero().squeeze(1)
+    words = flat.view(torch.int64).nonzero().squeeze(1)
+    which, inside = flat.view(-1, per_word)[words].nonzero(as_tuple=True)
+    return words[which] * per_word + inside
+
+
+def is_supported(*tensors: Tensor) -> bool:
+    """Whether the products here can be used: on a CPU, in float32 or float64, eager, without autocast."""
+    return (
+        not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+        and all(t.device.type == "cpu" and t.dtype in DTYPES for t in tensors)
+    )
+
+
+@torch.no_grad()
+def encode_open(
+    x: Tensor,
+    W_enc: Tensor,
+    b_enc: Tensor | None,
+    is_open: Callable[[Tensor], Tensor],
+    max_density: float,
+) -> tuple[OpenLatents, Tensor] | None:
+    """Pre-activations x @ W_enc (+ b_enc) where ``is_open`` says so.
+
+    Args:
+        x: (n_tokens, d_in).
+        is_open: (rows, d_sae) pre-activations -> bool mask of the same shape.
+        max_density: as soon as a chunk holds a larger share of open latents, None is returned.
+
+    Returns:
+        The open latents and their (n_open,) pre-activations; None where they are too many, or where
+        a weight is not finite.
+    """
+    n_tokens, d_sae = x.shape[0], W_enc.shape[1]
+    rows = max(1, CHUNK_ELEMENTS // d_sae)
+    buffer = x.new_empty(min(rows, n_tokens), d_sae)
+    positions, values = [], []
+    for start in range(0, n_tokens, rows):
+        chunk = x[start : start + rows]
+        pre = buffer[: len(chunk)]
+        if b_enc is None:
+            torch.mm(chunk, W_enc, out=pre)
+        else:
+            torch.addmm(b_enc, chunk, W_enc, out=pre)
+        mask = is_open(pre)
+        if mask.count_nonzero() > max_density * mask.numel():
+            return None
+        if not pre[0].sum().isfinite():
+            return None  # a NaN weight: every comparison with it is False, so leave it to the dense path
+        position = nonzero_positions(mask)
+        values.append(pre.view(-1)[position])
+        positions.append(position + start * d_sae)
+    position = torch.cat(positions) if positions else torch.empty(0, dtype=torch.int64)
+    opened = OpenLatents(position // d_sae, position % d_sae, n_tokens, d_sae)
+    return opened, torch.cat(values) if values else x.new_empty(0)
+
+
+def _sum_by_latent(opened: OpenLatents, values: Tensor, rows: Tensor) -> Tensor:
+    # sum over tokens of values[t, i] * rows[t]: (d_sae, d_in), the transposed product
+    order, token, offsets = opened.by_latent
+    return embedding_bag(token, rows, offsets, mode="sum", per_sample_weights=values[order])
+
+
+class _PreActivation(torch.autograd.Function):
+    """Hands the open pre-activations on; backward is that of x @ W_enc + b_enc with x = input - b_dec."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        values: Tensor,
+        x: Tensor,
+        W_enc: Tensor,
+        b_enc: Tensor | None,
+        b_dec: Tensor | None,
+        opened: OpenLatents,
+    ) -> Tensor:
+        del b_enc, b_dec
+        ctx.save_for_backward(x, W_enc)
+        ctx.opened = opened
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grad_outputs
+        x, W_enc = ctx.saved_tensors
+        _, _, needs_W_enc, needs_b_enc, needs_b_dec, _ = ctx.needs_input_grad
+        grad_W_enc = grad_b_enc = grad_b_dec = None
+        if needs_W_enc:
+            grad_W_enc = _sum_by_latent(ctx.opened, grad, x).T.contiguous()
+        if needs_b_enc or needs_b_dec:
+            # bincount adds in float64
+            summed = ctx.opened.latent.bincount(grad, minlength=W_enc.shape[1]).to(grad)
+            grad_b_enc = summed if needs_b_enc else None
+            grad_b_dec = -(W_enc @ summed) if needs_b_dec else None
+        return None, None, grad_W_enc, grad_b_enc, grad_b_dec, None
+
+
+def pre_activation(
+    values: Tensor,
+    x: Tensor,
+    W_enc: Tensor,
+    b_enc: Tensor | None,
+    b_dec: Tensor | None,
+    opened: OpenLatents,
+) -> Tensor:
+    """The (n_open,) values of :func:`encode_open` as a function of the encoder, for autograd.
+
+    Args:
+        values: from :func:`encode_open`.
+        x: (n_tokens, d_in), the input less ``b_dec``; a constant here.
+        b_dec: (d_in,) where it is subtracted from the input, else None; its gradient comes from the
+            summed gradient of the pre-activations, a product with a vector.
+    """
+    out = _PreActivation.apply(values, x, W_enc, b_enc, b_dec, opened)
+    assert isinstance(out, Tensor)
+    return out
+
+
+class _DecoderGradient(torch.autograd.Function):
+    """Hands x^ on; backward adds the decoder's gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, recons: Tensor, W_dec: Tensor, values: Tensor, opened: OpenLatents
+    ) -> Tensor:
+        del W_dec
+        ctx.save_for_backward(values)
+        ctx.opened = opened
+        return recons.view_as(recons)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grad_outputs
+        (values,) = ctx.saved_tensors
+        return grad, _sum_by_latent(ctx.opened, values, grad.contiguous()), None, None
+
+
+def decode_open(values: Tensor, W_dec: Tensor, opened: OpenLatents) -> Tensor:
+    """z @ W_dec from the open latents, (n_tokens, d_in), differentiable in both.
+
+    Args:
+        values: (n_open,) of z.
+        W_dec: (d_sae, d_in).
+    """
+    recons = embedding_bag(
+        opened.latent, W_dec.detach(), opened.offsets, mode="sum", per_sample_weights=values
+    )
+    if W_dec.requires_grad and torch.is_grad_enabled():
+        # torch's own gradient sorts again, and once for every product
+        out = _DecoderGradient.apply(recons, W_dec, values.detach(), opened)
+        assert isinstance(out, Tensor)
+        return out
+    return recons
