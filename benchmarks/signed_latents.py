@@ -84,7 +84,6 @@ def summary(analysis: Analysis) -> dict[str, Any]:
         "bipolar_share": census.bipolar_share(MIN_SHARE),
         "bipolar_share_at_half": {s: census.bipolar_share(s) for s in (0.2, 0.3, 0.4)},
         "bipolar_share_of_top": {k: curve[min(k, len(curve)) - 1].item() for k in RANKS},
-        "curve": [round(v, 4) for v in curve.tolist()],
         "energy_share_of_top_10": (energy[:10].sum() / energy.sum()).item(),
         **gains,
     }

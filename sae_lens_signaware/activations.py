@@ -71,10 +71,11 @@ class _BiJumpReLU(torch.autograd.Function):
         pi: Tensor, threshold: Tensor, r_mag: Tensor, b_mag: Tensor, two_sided: bool
     ) -> Tensor:
         u = _magnitude(pi, two_sided)
-        is_open = u > _rows(pi, threshold, two_sided)
+        is_shut = u <= _rows(pi, threshold, two_sided)
         scale, b = _rows(pi, r_mag, two_sided).exp(), _rows(pi, b_mag, two_sided)
-        m = u.mul_(scale).add_(b).relu_().mul_(is_open)
-        return m.copysign_(pi) if two_sided else m
+        m = u.mul_(scale).add_(b).relu_()
+        # filled, not multiplied: a shut latent is 0.0, not -0.0
+        return (m.copysign_(pi) if two_sided else m).masked_fill_(is_shut, 0.0)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -13,6 +13,7 @@ from sae_lens_signaware.sparse import (
     OpenLatents,
     decode_open,
     encode_open,
+    is_sparse_enough,
     is_supported,
 )
 
@@ -131,6 +132,48 @@ class SignedSAEMixin:
             )
         )
 
+    def encode(self, x: Tensor) -> Tensor:
+        """Signed latents z of the architecture's activation.
+
+        Args:
+            x: (..., d_in), or (..., n_heads, d_head) where hook_z reshaping is on.
+
+        Returns:
+            (..., d_sae).
+        """
+        x_c = self.process_sae_in(x)
+        found = None if torch.is_grad_enabled() else self._open_latents(x_c)
+        if found is None:
+            return self._encode_dense(x, x_c)[0]
+        opened, z = found
+        return self.hook_sae_acts_post(opened.to_dense(z).view(*x_c.shape[:-1], -1))
+
+    @torch.no_grad()
+    def encode_sparse(self, x: Tensor) -> Tensor:
+        """``encode`` without a gradient, as a sparse tensor that ``decode`` takes: for wide SAEs.
+
+        Args:
+            x: as in :meth:`encode`.
+
+        Returns:
+            (n_tokens, d_sae) sparse COO, leading dimensions of ``x`` flattened. Where few latents
+            are open, on a CPU, the dense matrix is never made.
+        """
+        found = self._open_latents(self.process_sae_in(x))
+        if found is None:
+            found = OpenLatents.of(self.encode(x).reshape(-1, self.cfg.d_sae))
+        opened, z = found
+        fires = z != 0
+        return opened.where(fires).to_coo(z[fires])
+
+    def _encode_dense(self, x: Tensor, x_c: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents and pre-activations, (..., d_sae) each, of ``x`` and ``x_c = process_sae_in(x)``."""
+        raise NotImplementedError
+
+    def _open_latents(self, x_c: Tensor) -> tuple[OpenLatents, Tensor] | None:
+        """The latents whose gate is open and their (n_open,) values, or None as in :meth:`_find_open`."""
+        raise NotImplementedError
+
     def decode(self, feature_acts: Tensor) -> Tensor:
         """x^ = z @ W_dec + b_dec, then SAELens's output normalisation and hook_z reshape.
 
@@ -142,7 +185,8 @@ class SignedSAEMixin:
         """
         product = self._sparse_product(feature_acts)
         if product is None:
-            product = feature_acts @ self.W_dec
+            dense = feature_acts.to_dense() if feature_acts.is_sparse else feature_acts
+            product = dense @ self.W_dec
         return self._finish_decode(product)
 
     def _sparse_product(self, z: Tensor) -> Tensor | None:
@@ -150,8 +194,8 @@ class SignedSAEMixin:
         wants_grad = torch.is_grad_enabled() and (z.requires_grad or self.W_dec.requires_grad)
         if wants_grad or not is_supported(z, self.W_dec) or z.dtype != self.W_dec.dtype:
             return None
-        flat = z.reshape(-1, z.shape[-1])
-        if not z.is_sparse and z.count_nonzero() > MAX_DENSITY * z.numel():
+        flat = z.coalesce() if z.is_sparse else z.reshape(-1, z.shape[-1])
+        if not is_sparse_enough(flat, MAX_DENSITY):
             return None
         opened, values = OpenLatents.of(flat)
         return decode_open(values, self.W_dec, opened).view(*z.shape[:-1], -1)

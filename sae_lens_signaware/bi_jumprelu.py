@@ -71,33 +71,22 @@ class _BiJumpReLU(SignedSAEMixin):
         self.threshold = self._make_rows(ROWS[cfg.polarity_tying])
         self.b_enc = nn.Parameter(torch.zeros(cfg.d_sae, dtype=self.dtype, device=self.device))
 
-    def _hidden_pre(self, x: Tensor, x_c: Tensor) -> Tensor:
-        return self.hook_sae_acts_pre(self._encoder_product(x, x_c) + self.b_enc)
+    def _encode_dense(self, x: Tensor, x_c: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.hook_sae_acts_pre(self._encoder_product(x, x_c) + self.b_enc)
+        return self.hook_sae_acts_post(self._activate(h, self.threshold.to(h.dtype))), h
+
+    def _activate(self, h: Tensor, threshold: Tensor) -> Tensor:
+        return bi_jump_step(h, threshold)
+
+    def _open_latents(self, x_c: Tensor) -> tuple[OpenLatents, Tensor] | None:
+        return self._open_pre(x_c, 0.0)  # where a latent is open, z is h
 
     def _open_pre(self, x_c: Tensor, margin: float) -> tuple[OpenLatents, Tensor] | None:
         return self._find_open(x_c, self.threshold.detach(), self.b_enc, True, margin)
 
 
 class BiJumpReLUSAE(_BiJumpReLU, SAE[BiJumpReLUSAEConfig]):
-    """Inference SAE. ``encode`` gives signed latents."""
-
-    @override
-    def encode(self, x: Tensor) -> Tensor:
-        """Signed latents z of :func:`~sae_lens_signaware.activations.bi_jump_step`.
-
-        Args:
-            x: (..., d_in), or (..., n_heads, d_head) where hook_z reshaping is on.
-
-        Returns:
-            (..., d_sae).
-        """
-        x_c = self.process_sae_in(x)
-        found = None if torch.is_grad_enabled() else self._open_pre(x_c, 0.0)
-        if found is None:
-            h = self._hidden_pre(x, x_c)
-            return self.hook_sae_acts_post(bi_jump_step(h, self.threshold.to(h.dtype)))
-        opened, h = found  # open, so z is h
-        return self.hook_sae_acts_post(opened.to_dense(h).view(*x_c.shape[:-1], -1))
+    """Inference SAE. ``encode`` gives the signed latents of :func:`~sae_lens_signaware.activations.bi_jump_step`."""
 
 
 @dataclass(kw_only=True)
@@ -189,14 +178,12 @@ class BiJumpReLUTrainingSAE(
     @override
     def encode_with_hidden_pre(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Signed latents and h, (batch, d_sae) each."""
-        h = self._hidden_pre(x, self.process_sae_in(x))
-        z = bi_jump_relu_ste(
-            h,
-            self.threshold.to(h.dtype),
-            self.cfg.jumprelu_bandwidth,
-            self.cfg.jumprelu_ste_to_input,
-        )
-        return self.hook_sae_acts_post(z), h
+        return self._encode_dense(x, self.process_sae_in(x))
+
+    @override
+    def _activate(self, h: Tensor, threshold: Tensor) -> Tensor:
+        cfg = self.cfg
+        return bi_jump_relu_ste(h, threshold, cfg.jumprelu_bandwidth, cfg.jumprelu_ste_to_input)
 
     @override
     def calculate_aux_loss(
@@ -233,7 +220,7 @@ class BiJumpReLUTrainingSAE(
         opened, values = found
         h = self._open_hidden_pre(values, x_c, self.b_enc, opened)
         threshold = opened.rows_of(self.threshold.to(h.dtype))
-        z = bi_jump_relu_ste(h, threshold, cfg.jumprelu_bandwidth, cfg.jumprelu_ste_to_input)
+        z = self._activate(h, threshold)
         norm = self.W_dec.norm(dim=1).index_select(0, opened.latent)
         per_latent = self._sparsity(h, z, threshold, norm)
         per_item = h.new_zeros(opened.n_tokens).index_add(0, opened.token, per_latent)

@@ -101,30 +101,20 @@ class _SAGated(SignedSAEMixin):
         threshold, r_mag, b_mag = (opened.rows_of(row) for row in rows)
         return threshold, r_mag, b_mag
 
+    def _open_latents(self, x_c: Tensor) -> tuple[OpenLatents, Tensor] | None:
+        found = self._open_pre(x_c)
+        if found is None:
+            return None
+        opened, pi = found
+        return opened, bi_jump_relu(pi, *self._open_rows(opened), self.cfg.two_sided)
+
     def _open_pre(self, x_c: Tensor) -> tuple[OpenLatents, Tensor] | None:
         return self._find_open(x_c, self.threshold.detach(), None, self.cfg.two_sided, 0.0)
 
 
 class SAGatedSAE(_SAGated, SAE[SAGatedSAEConfig]):
-    """Inference SAE. ``encode`` gives signed latents; at most one side of a latent is open."""
-
-    @override
-    def encode(self, x: Tensor) -> Tensor:
-        """Signed latents z of :func:`~sae_lens_signaware.activations.bi_jump_relu`.
-
-        Args:
-            x: (..., d_in), or (..., n_heads, d_head) where hook_z reshaping is on.
-
-        Returns:
-            (..., d_sae).
-        """
-        x_c = self.process_sae_in(x)
-        found = None if torch.is_grad_enabled() else self._open_pre(x_c)
-        if found is None:
-            return self._encode_dense(x, x_c)[0]
-        opened, pi = found
-        z = bi_jump_relu(pi, *self._open_rows(opened), self.cfg.two_sided)
-        return self.hook_sae_acts_post(opened.to_dense(z).view(*x_c.shape[:-1], -1))
+    """Inference SAE. ``encode`` gives the signed latents of :func:`~sae_lens_signaware.activations.bi_jump_relu`;
+    at most one side of a latent is open."""
 
 
 @dataclass(kw_only=True)

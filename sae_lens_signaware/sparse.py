@@ -17,8 +17,8 @@ from torch.nn.functional import embedding_bag
 MAX_DENSITY = 0.1
 """Share of open latents up to which bags are faster than dense products (measured, see benchmarks/)."""
 
-CHUNK_ELEMENTS = 2**22
-"""Pre-activations made at once: 16 MiB in float32. Above 32 MiB glibc maps fresh pages for every
+CHUNK_ELEMENTS = 2**21
+"""Pre-activations made at once: 8 MiB in float32. Above 32 MiB glibc maps fresh pages for every
 buffer, and clearing those costs more than the arithmetic (measured)."""
 
 DTYPES = (torch.float32, torch.float64)
@@ -41,8 +41,9 @@ class OpenLatents:
         """The nonzero ones of (n_tokens, d_sae) latents, dense or sparse COO, and their values."""
         if z.is_sparse:
             z = z.coalesce()
-            token, latent = z.indices()
-            return cls(token, latent, *z.shape), z.values()
+            values, (token, latent) = z.values(), z.indices()
+            keep = values != 0  # COO may hold zeros
+            return cls(token[keep], latent[keep], *z.shape), values[keep]
         position = nonzero_positions(z)
         n_tokens, d_sae = z.shape
         values = z.reshape(-1)[position]
@@ -66,6 +67,11 @@ class OpenLatents:
         order = self.latent.int().sort(stable=True).indices
         counts = self.latent.bincount(minlength=self.d_sae)
         return order, self.token[order], counts.cumsum(0) - counts
+
+    def sum_by_latent(self, values: Tensor, rows: Tensor) -> Tensor:
+        """Sum over tokens of values[t, i] * rows[t]: the transposed product, (d_sae, rows.shape[1])."""
+        order, token, offsets = self.by_latent
+        return embedding_bag(token, rows, offsets, mode="sum", per_sample_weights=values[order])
 
     def where(self, keep: Tensor) -> "OpenLatents":
         """Those at which the (n_open,) mask is set."""
@@ -92,16 +98,28 @@ class OpenLatents:
 def nonzero_positions(matrix: Tensor) -> Tensor:
     """Positions in the flat matrix of what is not 0, ascending, (n,) int64.
 
-    Words of 8 bytes are tested first, then the elements of those that are not 0: most are, and
+    Words of 8 bytes are tested first, then the elements of those that are not 0: few are, and
     ``nonzero`` costs by the element.
     """
     flat = matrix.reshape(-1)
     per_word = 8 // flat.element_size()
     if per_word < 2 or flat.numel() % per_word or flat.data_ptr() % 8:
         return flat.nonzero().squeeze(1)
-    words = flat.view(torch.int64).nonzero().squeeze(1)
-    which, inside = flat.view(-1, per_word)[words].nonzero(as_tuple=True)
-    return words[which] * per_word + inside
+    words = flat.view(torch.int64)
+    if flat.dtype == torch.bool:
+        found = words.nonzero().squeeze(1)
+    else:
+        found = nonzero_positions(words != 0)
+    inside = words[found].view(flat.dtype).nonzero().squeeze(1)
+    return found[inside // per_word] * per_word + inside % per_word
+
+
+def is_sparse_enough(z: Tensor, max_density: float, n_sampled: int = 32) -> bool:
+    """Whether at most that share of (n_tokens, d_sae) latents is open; of dense ones by a few of the rows."""
+    if z.is_sparse:
+        return z.values().numel() <= max_density * z.numel()
+    sample = z[:: max(1, len(z) // n_sampled)]
+    return sample.count_nonzero().item() <= max_density * sample.numel()
 
 
 def is_supported(*tensors: Tensor) -> bool:
@@ -133,7 +151,8 @@ def encode_open(
         a weight is not finite.
     """
     n_tokens, d_sae = x.shape[0], W_enc.shape[1]
-    rows = max(1, CHUNK_ELEMENTS // d_sae)
+    n_chunks = max(1, -(-n_tokens * d_sae // CHUNK_ELEMENTS))
+    rows = max(1, -(-n_tokens // n_chunks))
     buffer = x.new_empty(min(rows, n_tokens), d_sae)
     positions, values = [], []
     for start in range(0, n_tokens, rows):
@@ -154,12 +173,6 @@ def encode_open(
     position = torch.cat(positions) if positions else torch.empty(0, dtype=torch.int64)
     opened = OpenLatents(position // d_sae, position % d_sae, n_tokens, d_sae)
     return opened, torch.cat(values) if values else x.new_empty(0)
-
-
-def _sum_by_latent(opened: OpenLatents, values: Tensor, rows: Tensor) -> Tensor:
-    # sum over tokens of values[t, i] * rows[t]: (d_sae, d_in), the transposed product
-    order, token, offsets = opened.by_latent
-    return embedding_bag(token, rows, offsets, mode="sum", per_sample_weights=values[order])
 
 
 class _PreActivation(torch.autograd.Function):
@@ -187,7 +200,7 @@ class _PreActivation(torch.autograd.Function):
         _, _, needs_W_enc, needs_b_enc, needs_b_dec, _ = ctx.needs_input_grad
         grad_W_enc = grad_b_enc = grad_b_dec = None
         if needs_W_enc:
-            grad_W_enc = _sum_by_latent(ctx.opened, grad, x).T.contiguous()
+            grad_W_enc = ctx.opened.sum_by_latent(grad, x).T.contiguous()
         if needs_b_enc or needs_b_dec:
             # bincount adds in float64
             summed = ctx.opened.latent.bincount(grad, minlength=W_enc.shape[1]).to(grad)
@@ -233,7 +246,7 @@ class _DecoderGradient(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grad_outputs
         (values,) = ctx.saved_tensors
-        return grad, _sum_by_latent(ctx.opened, values, grad.contiguous()), None, None
+        return grad, ctx.opened.sum_by_latent(values, grad.contiguous()), None, None
 
 
 def decode_open(values: Tensor, W_dec: Tensor, opened: OpenLatents) -> Tensor:

@@ -121,9 +121,8 @@ class TopExamples(Result):
 
 
 def _context(values: dict[str, Any]) -> Context:
-    return Context(
-        **values | {"tokens": tuple(values["tokens"]), "activations": tuple(values["activations"])}
-    )
+    tokens, activations = tuple(values.pop("tokens")), tuple(values.pop("activations"))
+    return Context(tokens=tokens, activations=activations, **values)
 
 
 @torch.no_grad()

@@ -12,9 +12,9 @@ import torch
 from sae_lens import SAE
 from sae_lens.evals import ExplainedVarianceCalculator
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
-from sae_lens_signaware.base import InvalidInputError
+from sae_lens_signaware.base import InvalidInputError, SignedSAEMixin
+from sae_lens_signaware.sparse import OpenLatents
 
 
 @dataclasses.dataclass
@@ -89,8 +89,7 @@ def sum_sides(
     directions = decoder_directions(sae) if with_alignment else None
     for x in batches_of(activations, sae.cfg.d_in):
         x = x.to(sae.device)
-        z = sae.encode(x)
-        z = z.to_dense() if z.is_sparse else z
+        z = sae.encode_sparse(x) if isinstance(sae, SignedSAEMixin) else sae.encode(x)
         residual = None
         if directions is not None or variance is not None:
             x_hat = sae.decode(z)
@@ -112,12 +111,11 @@ def decoder_directions(sae: SAE[Any]) -> Tensor:
 def _add_batch(
     sums: SideSums, z: Tensor, residual: Tensor | None, directions: Tensor | None
 ) -> None:
-    n_tokens, d_sae = z.shape
-    token, latent = z.nonzero(as_tuple=True)
-    value = z[token, latent].float()
+    opened, value = OpenLatents.of(z)
+    value, d_sae = value.float(), opened.d_sae
     # + side of latent i is bin i, - side is bin i + d_sae
-    side = latent + d_sae * (value < 0)
-    sums.n_tokens += n_tokens
+    side = opened.latent + d_sae * (value < 0)
+    sums.n_tokens += opened.n_tokens
     counts = side.bincount(minlength=2 * d_sae)
     sums.n_fired += counts.view(2, -1).cpu()
     energy = side.bincount(weights=value.double().square(), minlength=2 * d_sae)
@@ -125,13 +123,10 @@ def _add_batch(
     if residual is None or directions is None:
         return
     # sum over tokens of z_i (x - x^): a bag a side, then <d_i, .>
-    order = side.argsort()
-    weighted = embedding_bag(
-        token[order],
-        residual,
-        offsets=counts.cumsum(0) - counts,
-        mode="sum",
-        per_sample_weights=value[order],
-    ).view(2, d_sae, -1)
+    weighted = OpenLatents(opened.token, side, opened.n_tokens, 2 * d_sae).sum_by_latent(
+        value, residual
+    )
     # float32 within a batch, as the bags are; float64 from batch to batch
-    sums.sum_alignment += torch.linalg.vecdot(weighted, directions).double().cpu()
+    sums.sum_alignment += (
+        torch.linalg.vecdot(weighted.view(2, d_sae, -1), directions).double().cpu()
+    )
