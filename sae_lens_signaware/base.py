@@ -146,7 +146,7 @@ class SignedSAEMixin:
         if found is None:
             return self._encode_dense(x, x_c)[0]
         opened, z = found
-        return self.hook_sae_acts_post(opened.to_dense(z).view(*x_c.shape[:-1], -1))
+        return self.hook_sae_acts_post(opened.to_dense(z).view(*x_c.shape[:-1], self.cfg.d_sae))
 
     @torch.no_grad()
     def encode_sparse(self, x: Tensor) -> Tensor:
@@ -198,7 +198,7 @@ class SignedSAEMixin:
         if not is_sparse_enough(flat, MAX_DENSITY):
             return None
         opened, values = OpenLatents.of(flat)
-        return decode_open(values, self.W_dec, opened).view(*z.shape[:-1], -1)
+        return decode_open(values, self.W_dec, opened).view(*z.shape[:-1], self.cfg.d_in)
 
     def _encoder_product(self, x: Tensor, x_c: Tensor) -> Tensor:
         """x_c @ W_enc, for ``x_c = process_sae_in(x)``."""

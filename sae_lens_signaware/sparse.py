@@ -103,7 +103,7 @@ def nonzero_positions(matrix: Tensor) -> Tensor:
     """
     flat = matrix.reshape(-1)
     per_word = 8 // flat.element_size()
-    if per_word < 2 or flat.numel() % per_word or flat.data_ptr() % 8:
+    if per_word < 2 or flat.numel() % per_word or flat.storage_offset() % per_word:
         return flat.nonzero().squeeze(1)
     words = flat.view(torch.int64)
     if flat.dtype == torch.bool:

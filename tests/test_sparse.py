@@ -1,0 +1,277 @@
+"""The sparse path against the dense one: positions, products, gradients, whole trainings, and when it steps aside."""
+
+import copy
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sae_lens import SAETrainer
+
+from sae_lens_signaware import sparse
+from sae_lens_signaware.activations import open_mask
+from tests.helpers import (
+    D_IN,
+    D_SAE,
+    each_variant,
+    make_sae,
+    make_training_sae,
+    path,
+    step_input,
+)
+from tests.test_training import batches, trainer_config
+
+VALUES = {"rtol": 1e-6, "atol": 1e-6}
+GRADIENTS = {"rtol": 1e-5, "atol": 1e-6}
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rows=st.integers(0, 9),
+    columns=st.integers(1, 33),
+    offset=st.integers(0, 3),
+    density=st.sampled_from([0.0, 0.05, 0.5, 1.0]),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bool]),
+    seed=st.integers(0, 1000),
+)
+def test_positions_are_those_of_nonzero(
+    rows: int, columns: int, offset: int, density: float, dtype: torch.dtype, seed: int
+) -> None:
+    g = torch.Generator().manual_seed(seed)
+    values = torch.randn(rows, columns, generator=g)
+    values = values.where(torch.rand(rows, columns, generator=g) < density, -0.0)
+    values = values.to(dtype)[:, offset % columns :]  # may be no longer aligned, nor contiguous
+    found = sparse.nonzero_positions(values)
+    assert torch.equal(found, values.reshape(-1).nonzero().squeeze(1))
+
+
+def test_positions_of_nan_and_subnormals() -> None:
+    values = torch.tensor([0.0, torch.nan, 1e-40, -0.0, torch.inf, 0.0, -1e-40, 0.0])
+    assert sparse.nonzero_positions(values).tolist() == [1, 2, 4, 6]
+
+
+def problem(dtype: torch.dtype = torch.float64) -> dict[str, Any]:
+    g = torch.Generator().manual_seed(0)
+
+    def randn(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=g, dtype=dtype)
+
+    return {
+        "x": randn(7, 5),
+        "W_enc": randn(5, 9).requires_grad_(),
+        "b_enc": randn(9).requires_grad_(),
+        "b_dec": randn(5).requires_grad_(),
+        "W_dec": randn(9, 5).requires_grad_(),
+        "threshold": torch.full((1, 9), 1.0, dtype=dtype),
+    }
+
+
+@pytest.mark.parametrize("chunk", [1, 20, 10**6])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_open_latents_and_their_gradients_are_the_dense_ones(chunk: int, with_bias: bool) -> None:
+    p = problem()
+    b_enc = p["b_enc"] if with_bias else None
+    x_c = p["x"] - p["b_dec"]
+    with mock.patch.object(sparse, "CHUNK_ELEMENTS", chunk):
+        found = sparse.encode_open(
+            x_c.detach(), p["W_enc"], b_enc, lambda pre: open_mask(pre, p["threshold"]), 1.0
+        )
+    assert found is not None
+    opened, values = found
+    pre = sparse.pre_activation(values, x_c.detach(), p["W_enc"], b_enc, p["b_dec"], opened)
+    weight = torch.randn(7, 5, dtype=torch.float64)
+    z = pre * 2 + 0.3
+    out = sparse.decode_open(z, p["W_dec"], opened)
+    (out * weight).sum().backward()
+    got = {n: v.grad for n, v in p.items() if v.requires_grad}
+
+    q = problem()
+    h = (q["x"] - q["b_dec"]) @ q["W_enc"] + (q["b_enc"] if with_bias else 0.0)
+    mask = h.abs() > 1.0
+    assert 0 < mask.sum() < mask.numel()
+    assert torch.equal(opened.to_dense(torch.ones_like(values)) > 0, mask)
+    wanted = ((h * 2 + 0.3) * mask) @ q["W_dec"]
+    torch.testing.assert_close(out, wanted)
+    (wanted * weight).sum().backward()
+    for name, grad in got.items():
+        torch.testing.assert_close(grad, q[name].grad, msg=name)
+
+
+def test_decode_passes_gradcheck() -> None:
+    p = problem()
+    mask = torch.rand(7, 9, generator=torch.Generator().manual_seed(1)) < 0.3
+    opened, _ = sparse.OpenLatents.of(mask.double())
+    values = torch.randn(len(opened.token), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda v, W: sparse.decode_open(v, W, opened), (values, p["W_dec"])
+    )
+
+
+def test_too_many_open_latents_and_nan_weights_are_left_to_the_dense_path() -> None:
+    p = problem()
+
+    def encode(limit: float) -> Any:
+        return sparse.encode_open(
+            p["x"], p["W_enc"], None, lambda pre: open_mask(pre, p["threshold"]), limit
+        )
+
+    assert encode(0.9) is not None
+    assert encode(0.1) is None
+    with torch.no_grad():
+        p["W_enc"][2, 3] = torch.nan
+    assert encode(1.0) is None
+
+
+@each_variant
+def test_encode_and_decode_agree(architecture: str, tying: str) -> None:
+    sae = make_sae(architecture, tying)
+    x = torch.randn(3, 11, D_IN, generator=torch.Generator().manual_seed(4))
+    with torch.no_grad(), path(False):
+        dense = sae.encode(x)
+        wanted = sae.decode(dense)
+    with torch.no_grad(), path(True):
+        torch.testing.assert_close(sae.encode(x), dense, **VALUES)
+        torch.testing.assert_close(sae.decode(dense), wanted, **VALUES)
+        torch.testing.assert_close(sae(x), wanted, **VALUES)
+        latents = sae.encode_sparse(x)
+        assert latents.is_sparse
+        assert (latents.values() != 0).all()
+        torch.testing.assert_close(latents.to_dense(), dense.reshape(-1, D_SAE), **VALUES)
+        torch.testing.assert_close(sae.decode(latents), wanted.reshape(-1, D_IN), **VALUES)
+    with path(False):  # many open, and a gradient asked for: the same latents
+        torch.testing.assert_close(sae.encode_sparse(x), latents)
+        torch.testing.assert_close(sae.decode(latents), wanted.reshape(-1, D_IN), **VALUES)
+    with path(True):
+        assert sae.decode(sae.encode(x)).requires_grad
+    with torch.no_grad(), path(True):
+        assert sae.encode(x[:0]).shape == (0, 11, D_SAE)
+        assert sae.decode(dense[:0]).shape == (0, 11, D_IN)
+
+
+@each_variant
+@pytest.mark.parametrize("steps", [{"n_training_steps": 0}, {"n_training_steps": 10}])
+def test_a_step_agrees(architecture: str, tying: str, steps: dict[str, int]) -> None:
+    # step 10 resets the thresholds of dead latents; negative ones are clamped at every step
+    outputs, saes = [], []
+    x = torch.randn(64, D_IN, generator=torch.Generator().manual_seed(4))
+    dead = torch.arange(D_SAE) < 5
+    for take_sparse in (True, False):
+        sae = make_training_sae(architecture, tying, target_l0=6.0, threshold_reset_interval=10)
+        with torch.no_grad():
+            sae.threshold[:, 7] = -0.2
+        with path(take_sparse):
+            out = sae.training_forward_pass(
+                step_input(x, dead_neuron_mask=dead, is_logging_step=True, **steps)
+            )
+        out.loss.backward()
+        assert out.feature_acts.is_sparse == take_sparse
+        outputs.append(out)
+        saes.append(sae)
+    ours, theirs = outputs
+    assert saes[0].n_threshold_resets == (5 if steps["n_training_steps"] else 0)
+    assert set(ours.losses) == set(theirs.losses)
+    for name in ours.losses:
+        torch.testing.assert_close(ours.losses[name], theirs.losses[name], **VALUES)
+    torch.testing.assert_close(ours.loss, theirs.loss, **VALUES)
+    torch.testing.assert_close(ours.sae_out, theirs.sae_out, **VALUES)
+    torch.testing.assert_close(ours.feature_acts.to_dense(), theirs.feature_acts, **VALUES)
+    for name in ours.metrics:
+        torch.testing.assert_close(ours.metrics[name], theirs.metrics[name], **VALUES)
+    for (name, a), (_, b) in zip(
+        saes[0].named_parameters(), saes[1].named_parameters(), strict=True
+    ):
+        torch.testing.assert_close(a.grad, b.grad, msg=name, **GRADIENTS)
+    for name, buffer in saes[0].named_buffers():
+        torch.testing.assert_close(buffer, saes[1].get_buffer(name), **VALUES)
+
+
+@each_variant
+def test_a_training_agrees_trainer_statistics_included(architecture: str, tying: str) -> None:
+    trainers = []
+    start = make_training_sae(architecture, tying, target_l0=6.0, threshold_reset_interval=4)
+    for take_sparse in (True, False):
+        sae = copy.deepcopy(start)
+        trainer: Any = SAETrainer(trainer_config(12, dead_feature_window=2), sae, batches())
+        with path(take_sparse):
+            trainer.fit()
+        trainers.append(trainer)
+    ours, theirs = trainers
+    for name, value in ours.sae.state_dict().items():
+        # Adam's first steps are +-lr whatever the size of the gradient: rounding can flip a tiny one
+        torch.testing.assert_close(value, theirs.sae.state_dict()[name], rtol=1e-4, atol=1e-4)
+    for name in ("n_forward_passes_since_fired", "act_freq_scores"):
+        torch.testing.assert_close(getattr(ours, name), getattr(theirs, name))
+
+
+@each_variant
+def test_hooks_see_the_dense_latents(architecture: str, tying: str) -> None:
+    sae = make_sae(architecture, tying)
+    x = torch.randn(5, D_IN)
+    with torch.no_grad(), path(True):
+        wanted = sae.encode(x)
+        _, cache = sae.run_with_cache(x)
+        assert cache["hook_sae_acts_pre"].shape == (5, D_SAE)
+        torch.testing.assert_close(cache["hook_sae_acts_post"], wanted, **VALUES)
+
+
+def test_where_the_sparse_path_steps_aside() -> None:
+    sae = make_training_sae("sa_gsae")
+    x = torch.randn(8, D_IN)
+
+    def is_sparse(sae: Any, x: torch.Tensor, **kwargs: Any) -> bool:
+        with path(True):
+            return sae.training_forward_pass(step_input(x, **kwargs)).feature_acts.is_sparse
+
+    assert is_sparse(sae, x)
+    assert not is_sparse(sae, x.clone().requires_grad_())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not is_sparse(sae, x)
+    assert not is_sparse(make_training_sae("sa_gsae", use_sparse_activations=False), x)
+    assert not is_sparse(make_training_sae("sa_gsae", dtype="bfloat16"), x)
+    assert not sparse.is_supported(torch.ones(2, device="meta"))
+    pulled = make_training_sae("bi_jumprelu", pre_act_loss_coefficient=0.1)
+    assert is_sparse(pulled, x)
+    assert not is_sparse(pulled, x, dead_neuron_mask=torch.ones(D_SAE, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("mode", ["step", "tanh", "quadratic"])
+@pytest.mark.parametrize("ste_to_input", [False, True])
+def test_every_sparsity_loss_of_bi_jumprelu_agrees(mode: str, ste_to_input: bool) -> None:
+    x = torch.randn(32, D_IN, generator=torch.Generator().manual_seed(4))
+    grads = []
+    for take_sparse in (True, False):
+        sae = make_training_sae(
+            "bi_jumprelu",
+            "none",
+            jumprelu_sparsity_loss_mode=mode,
+            jumprelu_ste_to_input=ste_to_input,
+            jumprelu_bandwidth=0.3,
+            target_l0=6.0,
+        )
+        with path(take_sparse):
+            sae.training_forward_pass(step_input(x)).loss.backward()
+        grads.append({n: p.grad for n, p in sae.named_parameters()})
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grad, grads[1][name], msg=name, **GRADIENTS)
+
+
+@each_variant
+def test_a_compiled_step_has_no_graph_break(architecture: str, tying: str) -> None:
+    sae = make_training_sae(architecture, tying, target_l0=6.0, threshold_reset_interval=10)
+    x = torch.randn(16, D_IN, generator=torch.Generator().manual_seed(4))
+    inputs = step_input(x, dead_neuron_mask=torch.arange(D_SAE) < 5, n_training_steps=10)
+    torch._dynamo.reset()
+    # fullgraph raises at a graph break; "eager" runs the captured graph without a C++ compiler
+    step = torch.compile(sae.training_forward_pass, fullgraph=True, backend="eager")
+    compiled = step(inputs)
+    compiled.loss.backward()
+    twin = make_training_sae(architecture, tying, target_l0=6.0, threshold_reset_interval=10)
+    with path(False):
+        eager = twin.training_forward_pass(inputs)
+    eager.loss.backward()
+    torch.testing.assert_close(compiled.loss, eager.loss, **VALUES)
+    assert not compiled.feature_acts.is_sparse
+    for (name, a), (_, b) in zip(sae.named_parameters(), twin.named_parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, msg=name, **GRADIENTS)
