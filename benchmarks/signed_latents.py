@@ -3,7 +3,7 @@
     python benchmarks/signed_latents.py --out cells_out --json results/signed_latents.json
 
 SmolLM2-135M, layer 15, mlp_out, attn_out and the residual stream: SA-GSAE at 576 latents by target_l0,
-bi_jumprelu at 576, SAELens's Gated at 1,152, 1,500 steps of 512 on 250,000 cached tokens, measured on
+bi_jumprelu at 576, SAELens's Gated at 1,152 by three l1, 1,500 steps of 512 on 250,000 cached tokens, measured on
 45,000 held out. The dial: the bipolar latents of most energy of SA-GSAE at L0 64, each against the pair
 of Gated latents nearest to its two ends, on the logit difference of the two tokens that its direction
 speaks for and against most (through the final norm's weight and the unembedding). About 20 minutes on two cores.
@@ -11,6 +11,7 @@ speaks for and against most (through the final norm's weight and the unembedding
 
 import argparse
 import dataclasses
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from sae_lens_signaware.evaluation import (
 )
 
 TARGETS = (32.0, 64.0, 128.0)
-GATED_L1 = 2.0  # one value, the same in every cell: its L0 is what it is
+GATED_L1S = (0.5, 1.0, 2.0)  # of these, the SAE whose L0 is nearest to 64 stands for Gated
 RANKS = (10, 30, 100, 200, 300, 400, 500, 576)
 N_DIALS, DIAL_SIZES = 12, (2.0, 8.0, 32.0)
 MIN_SHARE = 0.1
@@ -57,12 +58,13 @@ def configs() -> dict[str, tuple[str, TrainingSAEConfig]]:
         "target_l0 64",
         BiJumpReLUTrainingSAEConfig(d_sae=d_sae, target_l0=64, l0_warm_up_steps=warm_up, **shared),
     )
-    out["gated"] = (
-        f"l1 {GATED_L1:g}",
-        GatedTrainingSAEConfig(
-            d_sae=2 * d_sae, l1_coefficient=GATED_L1, l1_warm_up_steps=warm_up, **shared
-        ),
-    )
+    for l1 in GATED_L1S:
+        out[f"gated-l1-{l1:g}"] = (
+            f"l1 {l1:g}",
+            GatedTrainingSAEConfig(
+                d_sae=2 * d_sae, l1_coefficient=l1, l1_warm_up_steps=warm_up, **shared
+            ),
+        )
     return out
 
 
@@ -161,15 +163,18 @@ def main() -> None:
                 f"{cell} {name}: L0 {q.l0:.2f} R2 {q.explained_variance:.4f} dead "
                 f"{q.dead_share:.4f} bipolar {q.bipolar_share:.4f}"
             )
+        gated = min(
+            (name for name in saes if name.startswith("gated")),
+            key=lambda name: abs(math.log(analyses[name].census.l0 / 64)),
+        )
         store = data.make_store(model, texts["heldout"], data.CONTEXT_SIZE, hook_name)
         tokens = store.get_batch_tokens(4)[:, :64]
         cells[cell] = {
             "hook_name": hook_name,
             "saes": rows,
-            "audit_of_gated": audit_summary(saes["gated"], activations["heldout"]),
-            "dials": dials(
-                model, saes["sa_gsae-64"], saes["gated"], analyses["sa_gsae-64"], tokens
-            ),
+            "plain_sae": gated,
+            "audit_of_plain_sae": audit_summary(saes[gated], activations["heldout"]),
+            "dials": dials(model, saes["sa_gsae-64"], saes[gated], analyses["sa_gsae-64"], tokens),
         }
     write_json_atomically(
         {

@@ -6,7 +6,7 @@ Random inputs and decoders, thresholds set for the L0 asked for, one process, fl
 that take turns; a step is SAELens's own ``SAETrainer.step``, Adam and bookkeeping included. "W" is the
 width of the signed SAEs; Gated, JumpReLU, TopK, AbsTopK and BatchTopK run at the widths named. Floors:
 "dense floor" is the seven products of an SA-GSAE step and Adam, "sparse floor" the encoder's product and
-Adam. TopK runs without rescale_acts_by_decoder_norm: its backward fails with sparse activations (torch
+Adam. encode_sparse gives sparse latents, and decode takes them. TopK runs without rescale_acts_by_decoder_norm: its backward fails with sparse activations (torch
 2.13). Memory: peak of resident memory over that with the SAE built, of forward and backward, each SAE in a
 process of its own. Name other sizes with --sizes d:W:batch:L0 ... About 10 minutes on two cores.
 """
@@ -41,6 +41,7 @@ from torch import Tensor
 
 from sae_lens_signaware import BiJumpReLUTrainingSAEConfig, SAGatedTrainingSAEConfig
 from sae_lens_signaware.activation_cache import write_json_atomically
+from sae_lens_signaware.base import SignedSAEMixin
 
 SIZES = ("576:2304:1024:64", "576:16384:1024:64")
 MAX_WIDTH = 2**16
@@ -145,10 +146,10 @@ def medians(runs: dict[str, Callable[[], object]], n: int, what: str) -> dict[st
     return {name: statistics.median(t[2:]) for name, t in times.items()}
 
 
-def measure(size: str, n: int) -> dict[str, Any]:
+def measure(size: str, n: int, only: list[str] | None) -> dict[str, Any]:
     d_in, W, batch, l0 = map(int, size.split(":"))
     x = torch.randn(batch, d_in, generator=torch.Generator().manual_seed(1))
-    chosen = [name for name in SAES if SAES[name][0] * W <= MAX_WIDTH]
+    chosen = [name for name in only or SAES if SAES[name][0] * W <= MAX_WIDTH]
     floor = floors(d_in, W, x, l0)
     steps: dict[str, Callable[[], object]] = {
         name: floor[name] for name in ("dense floor", "sparse floor")
@@ -162,12 +163,16 @@ def measure(size: str, n: int) -> dict[str, Any]:
         trainer = make_trainer(make_sae(name, d_in, W, l0, x))
         reached[name] = trainer.step(x).feature_acts.to_dense().bool().sum().item() / batch
         steps[name] = lambda trainer=trainer: trainer.step(x)
-        if "dense" in name or "sparse" in name:
+        if "," in name:  # how a training computes does not concern what is saved
             continue
         with torch.no_grad():
             z = trainer.sae.encode(x)
         encodes[name] = lambda sae=trainer.sae: sae.encode(x)
         decodes[name] = lambda sae=trainer.sae, z=z: sae.decode(z)
+        if isinstance(trainer.sae, SignedSAEMixin):
+            coo = trainer.sae.encode_sparse(x)
+            encodes[f"{name}, encode_sparse"] = lambda sae=trainer.sae: sae.encode_sparse(x)
+            decodes[f"{name}, encode_sparse"] = lambda sae=trainer.sae, z=coo: sae.decode(z)
     result = {"size": size, "l0": reached, "step_ms": medians(steps, n, f"{size} step")}
     with torch.no_grad():
         result["encode_ms"] = medians(encodes, n, f"{size} encode")
@@ -234,6 +239,7 @@ def table(result: dict[str, Any]) -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="*", default=SIZES, help="d_in:W:batch:L0")
+    parser.add_argument("--only", nargs="*", choices=SAES, help="names of SAEs; default all")
     parser.add_argument("--runs", type=int, default=11)
     parser.add_argument("--json", type=Path, default=Path("results/speed.json"))
     parser.add_argument("--memory", help=argparse.SUPPRESS)
@@ -241,7 +247,7 @@ def main() -> None:
     if args.memory:
         print(memory(args.memory, args.sizes[0]))
         return
-    results = [measure(size, args.runs) for size in args.sizes]
+    results = [measure(size, args.runs, args.only) for size in args.sizes]
     for result in results:
         Console(width=110).print(table(result))
     command = "python " + " ".join(sys.argv)

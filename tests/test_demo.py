@@ -7,11 +7,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from sae_lens import SAE
 
-import sae_lens_signaware  # noqa: F401  registers both architectures
+import sae_lens_signaware as signaware
+from sae_lens_signaware import demo_data
+from sae_lens_signaware.evaluation import nearest_antipodal_pair
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parent.parent
@@ -57,12 +61,18 @@ def test_demo_goes_on_after_an_interruption(folder: Path) -> None:
     assert (checkpoint / "trainer_state.pt").exists()
 
 
-def test_demo_writes_saes_json_plot_and_table(folder: Path) -> None:
+@pytest.fixture(scope="module")
+def small(folder: Path) -> tuple[Path, str]:
+    """Output folder and standard output of a whole demo of 40 steps."""
     done = subprocess.run(
         [*DEMO, "--out", "small"], cwd=folder, env=ENV, capture_output=True, text=True, timeout=800
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    out = folder / "small"
+    return folder / "small", done.stdout
+
+
+def test_demo_writes_saes_json_plot_and_table(small: tuple[Path, str]) -> None:
+    out, stdout = small
     result = json.loads((out / "demo.json").read_text())
     assert len(result["saes"]) == 5
     for row in result["saes"]:
@@ -72,11 +82,74 @@ def test_demo_writes_saes_json_plot_and_table(folder: Path) -> None:
         assert 0 <= q["dead_share"] <= 1
         assert q["loss_recovered_tokens"] == 4096
         assert row["seconds_per_step"] > 0
-        assert f"{q['l0']:.1f}" in done.stdout
+        assert f"{q['l0']:.1f}" in stdout
         loaded = SAE.load_from_disk(out / "saes" / row["name"])
         assert loaded.cfg.d_sae == q["d_sae"]
         assert loaded.cfg.metadata.hook_name == "model.layers.15.mlp"
     assert (out / "frontier.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture(scope="module")
+def model(small: tuple[Path, str]) -> Any:
+    return demo_data.load_demo_model(small[0] / "model")
+
+
+def test_examples_on_the_real_model_are_the_text(small: tuple[Path, str], model: Any) -> None:
+    out, _ = small
+    sae = SAE.load_from_disk(out / "saes" / "sa_gsae-576-l0-64")
+    store = demo_data.make_store(model, out / "data" / "heldout", 256)
+    top = signaware.top_examples(model, sae, store, range(40), k=3, n_batches=2)
+    assert 0 < top.n_tokens <= 2 * 8 * 256
+    store = demo_data.make_store(model, out / "data" / "heldout", 256)
+    prompts = torch.cat([store.get_batch_tokens(8) for _ in range(2)])
+    sides = {1: 0, -1: 0}
+    for latent in top.latents:
+        for sign, contexts in ((1, latent.pos), (-1, latent.neg)):
+            sides[sign] += len(contexts)
+            strengths = [sign * c.value for c in contexts]
+            assert strengths == sorted(strengths, reverse=True)
+            assert all(s > 0 for s in strengths)
+            for c in contexts:
+                text = model.tokenizer.decode(prompts[c.prompt])
+                # a window cut inside of a character of several bytes would not be found
+                assert "�" in "".join(c.tokens) or "".join(c.tokens) in text
+    assert min(sides.values()) > 0
+
+
+def test_dial_on_the_real_model_is_that_of_a_hook_by_hand(
+    small: tuple[Path, str], model: Any
+) -> None:
+    out, _ = small
+    sae: Any = SAE.load_from_disk(out / "saes" / "sa_gsae-576-l0-64")
+    store = demo_data.make_store(model, out / "data" / "heldout", 256)
+    tokens = store.get_batch_tokens(2)[:, :32]
+    words = (model.tokenizer.encode(" war")[0], model.tokenizer.encode(" peace")[0])
+    dial = signaware.polarity_dial(model, sae, 3, tokens, [8.0], logit_tokens=words)
+    direction = sae.W_dec[3].detach() / sae.W_dec[3].detach().norm()
+    hf = model.model
+
+    def difference(c: float) -> float:
+        handle = hf.model.layers[15].mlp.register_forward_hook(
+            lambda module, args, output: output + c * direction
+        )
+        try:
+            with torch.no_grad():
+                logits = hf(tokens).logits[:, -1]
+        finally:
+            handle.remove()
+        return (logits[:, words[0]] - logits[:, words[1]]).double().mean().item()
+
+    baseline = difference(0.0)
+    assert dial.baseline == pytest.approx(baseline, abs=1e-4)
+    for c, effect in zip((-8.0, 8.0), (dial.effect[0], dial.effect[2]), strict=True):
+        assert effect.item() == pytest.approx(difference(c) - baseline, abs=1e-3)
+        assert abs(effect.item()) > 1e-2  # it does move the model
+
+    plain = SAE.load_from_disk(out / "saes" / "gated-1152-l1-2.5")
+    pair = nearest_antipodal_pair(plain, sae.W_dec[3])
+    both = signaware.polarity_dial(model, plain, pair, tokens, [8.0], logit_tokens=words)
+    assert (both.latent_pos, both.latent_neg) == pair
+    assert both.baseline == pytest.approx(baseline, abs=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
