@@ -50,6 +50,8 @@ MAX_WIDTH = 2**16
 SAES: dict[str, tuple[int, type, dict[str, Any]]] = {
     "sa_gsae W": (1, SAGatedTrainingSAEConfig, {}),
     "sa_gsae W, dense": (1, SAGatedTrainingSAEConfig, {"use_sparse_activations": False}),
+    "sa_gsae W, compiled": (1, SAGatedTrainingSAEConfig, {}),
+    "sa_gsae W, dense, compiled": (1, SAGatedTrainingSAEConfig, {"use_sparse_activations": False}),
     "bi_jumprelu W": (1, BiJumpReLUTrainingSAEConfig, {}),
     "bi_jumprelu W, dense": (1, BiJumpReLUTrainingSAEConfig, {"use_sparse_activations": False}),
     "gated W": (1, GatedTrainingSAEConfig, {}),
@@ -160,7 +162,10 @@ def measure(size: str, n: int, only: list[str] | None) -> dict[str, Any]:
     }
     reached = {}
     for name in chosen:
-        trainer = make_trainer(make_sae(name, d_in, W, l0, x))
+        sae: Any = make_sae(name, d_in, W, l0, x)
+        if "compiled" in name:  # as compile_sae=True has SAELens do
+            sae.training_forward_pass = torch.compile(sae.training_forward_pass)
+        trainer = make_trainer(sae)
         reached[name] = trainer.step(x).feature_acts.to_dense().bool().sum().item() / batch
         steps[name] = lambda trainer=trainer: trainer.step(x)
         if "," in name:  # how a training computes does not concern what is saved
@@ -182,6 +187,7 @@ def measure(size: str, n: int, only: list[str] | None) -> dict[str, Any]:
             subprocess.check_output([sys.executable, __file__, "--memory", name, "--sizes", size])
         )
         for name in chosen
+        if "compiled" not in name
     }
     return result
 

@@ -185,23 +185,21 @@ class SignedTrainingMixin(SignedSAEMixin):
                 that no step waits for the device).
         """
         step_input = self._start_step(step_input)
-        output = self._sparse_forward_pass(step_input)
-        if output is None:
-            output = super().training_forward_pass(step_input)  # type: ignore[misc]
+        if self.cfg.use_sparse_activations and step_input.sae_in.device.type == "cpu":
+            output = self._sparse_forward_pass(step_input)
+            if output is not None:
+                return output
+        output = super().training_forward_pass(step_input)  # type: ignore[misc]
         assert isinstance(output, TrainStepOutput)
-        # Private in torch, and the one check that never waits for the device. It raises at once on a CPU.
-        torch._assert_async(  # pyright: ignore[reportPrivateImportUsage]
-            torch.isfinite(output.loss), NON_FINITE_MESSAGE
-        )
         self._end_step(step_input, output)
         return output
 
+    # Sizes here depend on the data. Under torch.compile this runs as it is, and only the dense path
+    # is compiled.
+    @torch.compiler.disable
     def _sparse_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput | None:
         """SAELens's training_forward_pass from the open latents alone; None where they are too many."""
         sae_in = step_input.sae_in
-        # under torch.compile the path is the dense one, without a graph break
-        if torch.compiler.is_compiling() or not self.cfg.use_sparse_activations:
-            return None
         if sae_in.requires_grad:
             return None
         x_c = self.process_sae_in(sae_in)
@@ -212,7 +210,7 @@ class SignedTrainingMixin(SignedSAEMixin):
         sae_out = self._finish_decode(decode_open(z, self.W_dec, opened))
         losses = {"mse_loss": self.mse_loss_fn(sae_out, sae_in).sum(dim=-1).mean(), **aux_losses}
         fires = z != 0
-        return TrainStepOutput(
+        output = TrainStepOutput(
             sae_in=sae_in,
             sae_out=sae_out,
             feature_acts=opened.where(fires).to_coo(z.detach()[fires]),
@@ -220,6 +218,8 @@ class SignedTrainingMixin(SignedSAEMixin):
             loss=torch.stack(list(losses.values())).sum(),
             losses=losses,
         )
+        self._end_step(step_input, output)
+        return output
 
     def _open_hidden_pre(
         self, values: Tensor, x_c: Tensor, b_enc: Tensor | None, opened: OpenLatents
@@ -236,6 +236,10 @@ class SignedTrainingMixin(SignedSAEMixin):
 
     @torch.no_grad()
     def _end_step(self, step_input: TrainStepInput, output: TrainStepOutput) -> None:
+        # Private in torch, and the one check that never waits for the device. It raises at once on a CPU.
+        torch._assert_async(  # pyright: ignore[reportPrivateImportUsage]
+            torch.isfinite(output.loss), NON_FINITE_MESSAGE
+        )
         cfg: Any = self.cfg
         acts = output.feature_acts
         if cfg.target_l0 is not None and self._steers_l0():
