@@ -113,6 +113,34 @@ def side_metrics(feature_acts: Tensor, bipolar_min_share: float = 0.1) -> dict[s
     }
 
 
+# Sizes here depend on the data. Under torch.compile this runs as it is, and only the dense path
+# is compiled.
+@torch.compiler.disable
+def _sparse_forward_pass(sae: Any, step_input: TrainStepInput) -> TrainStepOutput | None:
+    """SAELens's training_forward_pass from the open latents alone; None where they are too many."""
+    sae_in = step_input.sae_in
+    x_c = sae.process_sae_in(sae_in)
+    if sae_in.requires_grad or x_c.ndim != 2:
+        return None
+    found = sae._open_step(step_input, x_c)
+    if found is None:
+        return None
+    opened, hidden_pre, z, aux_losses = found
+    sae_out = sae._finish_decode(decode_open(z, sae.W_dec, opened))
+    losses = {"mse_loss": sae.mse_loss_fn(sae_out, sae_in).sum(dim=-1).mean(), **aux_losses}
+    fires = z != 0
+    output = TrainStepOutput(
+        sae_in=sae_in,
+        sae_out=sae_out,
+        feature_acts=opened.where(fires).to_coo(z.detach()[fires]),
+        hidden_pre=opened.to_coo(hidden_pre.detach()),
+        loss=torch.stack(list(losses.values())).sum(),
+        losses=losses,
+    )
+    sae._end_step(step_input, output)
+    return output
+
+
 class SignedTrainingMixin(SignedSAEMixin):
     """Mixed into SAELens's ``TrainingSAE`` by both architectures, before it in the MRO.
 
@@ -186,38 +214,12 @@ class SignedTrainingMixin(SignedSAEMixin):
         """
         step_input = self._start_step(step_input)
         if self.cfg.use_sparse_activations and step_input.sae_in.device.type == "cpu":
-            output = self._sparse_forward_pass(step_input)
+            # torch types what its decorator gives as the decorator itself
+            output: Any = _sparse_forward_pass(self, step_input)  # pyright: ignore[reportCallIssue]
             if output is not None:
                 return output
         output = super().training_forward_pass(step_input)  # type: ignore[misc]
         assert isinstance(output, TrainStepOutput)
-        self._end_step(step_input, output)
-        return output
-
-    # Sizes here depend on the data. Under torch.compile this runs as it is, and only the dense path
-    # is compiled.
-    @torch.compiler.disable
-    def _sparse_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput | None:
-        """SAELens's training_forward_pass from the open latents alone; None where they are too many."""
-        sae_in = step_input.sae_in
-        if sae_in.requires_grad:
-            return None
-        x_c = self.process_sae_in(sae_in)
-        found = self._open_step(step_input, x_c.reshape(-1, x_c.shape[-1]))
-        if found is None:
-            return None
-        opened, hidden_pre, z, aux_losses = found
-        sae_out = self._finish_decode(decode_open(z, self.W_dec, opened))
-        losses = {"mse_loss": self.mse_loss_fn(sae_out, sae_in).sum(dim=-1).mean(), **aux_losses}
-        fires = z != 0
-        output = TrainStepOutput(
-            sae_in=sae_in,
-            sae_out=sae_out,
-            feature_acts=opened.where(fires).to_coo(z.detach()[fires]),
-            hidden_pre=opened.to_coo(hidden_pre.detach()),
-            loss=torch.stack(list(losses.values())).sum(),
-            losses=losses,
-        )
         self._end_step(step_input, output)
         return output
 

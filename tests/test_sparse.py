@@ -226,6 +226,7 @@ def test_where_the_sparse_path_steps_aside() -> None:
 
     assert is_sparse(sae, x)
     assert not is_sparse(sae, x.clone().requires_grad_())
+    assert not is_sparse(sae, x[None])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert not is_sparse(sae, x)
     assert not is_sparse(make_training_sae("sa_gsae", use_sparse_activations=False), x)
