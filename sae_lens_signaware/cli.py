@@ -1,14 +1,14 @@
 """Commands: parse, call, print; no maths. Heavy imports happen inside the commands."""
 
-import functools
+import importlib.util
 import sys
-import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+
+from sae_lens_signaware._cli_errors import EXIT_FAILED, errors, reports_errors
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,57 +17,8 @@ app = typer.Typer(
     help="Sign-aware sparse autoencoders for SAELens (sa_gsae, bi_jumprelu).",
 )
 console = Console()
-errors = Console(stderr=True)
-
-EXIT_WRONG_INPUT = 2
-EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
 
 SaeArgument = Annotated[str, typer.Argument(metavar="SAE", help="A folder, or REPO:ID on the Hub.")]
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
-def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrong input: one line, exit code 2. A Hub or training failure: one line, 1. Ctrl-C: 130."""
-
-    @functools.wraps(command)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        from huggingface_hub.errors import (
-            EntryNotFoundError,
-            HfHubHTTPError,
-            HFValidationError,
-            LocalEntryNotFoundError,
-            RepositoryNotFoundError,
-        )
-
-        from sae_lens_signaware.base import InvalidInputError
-        from sae_lens_signaware.training import NON_FINITE_MESSAGE
-
-        warnings.filterwarnings("ignore", category=UserWarning)
-        try:
-            return command(*args, **kwargs)
-        except InvalidInputError as error:
-            code, message = EXIT_WRONG_INPUT, _one_line(error)
-        except LocalEntryNotFoundError as error:
-            # before its base class EntryNotFoundError: the Hub failed, and the cache has no copy
-            code, message = EXIT_FAILED, f"Hub: {_one_line(error)}"
-        except (RepositoryNotFoundError, EntryNotFoundError, HFValidationError) as error:
-            code, message = EXIT_WRONG_INPUT, f"Hub: {_one_line(error)}"
-        except HfHubHTTPError as error:
-            code, message = EXIT_FAILED, f"Hub: {_one_line(error)}"
-        except RuntimeError as error:
-            if NON_FINITE_MESSAGE not in str(error):
-                raise
-            code, message = EXIT_FAILED, NON_FINITE_MESSAGE
-        except KeyboardInterrupt as error:
-            code, message = EXIT_INTERRUPTED, f"Interrupted. {_one_line(error)}".strip()
-        errors.print(f"Error: {message}", soft_wrap=True, markup=False, highlight=False)
-        raise typer.Exit(code)
-
-    return wrapper
 
 
 @app.command()
@@ -124,6 +75,47 @@ def train(
     from sae_lens_signaware.runner import train_and_measure
 
     train_and_measure(cfg, console)
+
+
+@app.command()
+@reports_errors
+def sweep(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="A sweep file.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for caches, SAEs, results, sweep.json and plots.")
+    ] = Path("sweep_out"),
+    executor: Annotated[
+        Literal["local", "ray"], typer.Option(help="This process, or Ray (here or on a cluster).")
+    ] = "local",
+) -> None:
+    """Frontiers over cells, seeds and sparsities, and which dominates; goes on where it was stopped.
+
+    Example: sae-lens-signaware sweep configs/sweep-smollm2-135m.yaml --out sweep_out
+    """
+    from sae_lens_signaware.experiments import executors, summary
+    from sae_lens_signaware.experiments.sweep_config import load_sweep_config
+
+    cfg, runs = load_sweep_config(config)
+    try:
+        if executor == "ray":
+            executors.run_ray(cfg, runs, out, console, config)
+        else:
+            executors.run_local(cfg, runs, out, console)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("Run the same command again to go on from there.") from None
+    found = summary.summarise(cfg, runs, out)
+    found.write(out, f"sae-lens-signaware sweep {config}")
+    console.print(found.point_table())
+    if found.comparisons:
+        console.print(found.verdict_table())
+    for name, reason in found.failures.items():
+        errors.print(f"failed: {name}: {reason}", soft_wrap=True, markup=False, highlight=False)
+    console.print(f"{len(found.results)} of {found.n_runs} runs; sweep.json is in {out}")
+    if importlib.util.find_spec("matplotlib") is not None:
+        for cell in cfg.cells:
+            summary.plot_cell(found, cell, out / f"frontier-{cell}.png")
+    if len(found.results) < found.n_runs:
+        raise typer.Exit(EXIT_FAILED)
 
 
 @app.command()

@@ -64,14 +64,20 @@ def load_runner_config(
     Raises:
         ConfigError: unreadable file, unknown key, wrong type or value; one line.
     """
-    values = _read_yaml(Path(path))
+    return build_runner_config(read_yaml(Path(path)), str(path), overrides)
+
+
+def build_runner_config(
+    values: Mapping[str, Any], source: str, overrides: Sequence[str] = ()
+) -> LanguageModelSAERunnerConfig[Any]:
+    """As :func:`load_runner_config`, from values that are read already; ``source`` names them in errors."""
     overrides, architecture = _pop_architecture(overrides)
     sae = dict(_section(values, "sae"))
     if architecture is not None:
         sae["architecture"] = architecture
     if "architecture" not in sae:
         raise ConfigError(
-            f"sae.architecture: missing in {path}; one of {', '.join(SAE_TRAINING_CLASS_REGISTRY)}"
+            f"sae.architecture: missing in {source}; one of {', '.join(SAE_TRAINING_CLASS_REGISTRY)}"
         )
     sae_class = training_config_class(sae.pop("architecture"))
     flags = parse_overrides(sae_class, overrides)
@@ -89,7 +95,12 @@ def load_runner_config(
     )
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Safe YAML with a mapping at its top.
+
+    Raises:
+        ConfigError: unreadable, not YAML, or no mapping.
+    """
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:

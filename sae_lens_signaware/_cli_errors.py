@@ -1,0 +1,59 @@
+"""What a command does where something is wrong: one line on standard error and an exit code."""
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from rich.console import Console
+
+errors = Console(stderr=True)
+
+EXIT_WRONG_INPUT = 2
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrong input: one line, exit code 2. A Hub or training failure: one line, 1. Ctrl-C: 130."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        from huggingface_hub.errors import (
+            EntryNotFoundError,
+            HfHubHTTPError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+            RepositoryNotFoundError,
+        )
+
+        from sae_lens_signaware.base import InvalidInputError
+        from sae_lens_signaware.training import NON_FINITE_MESSAGE
+
+        warnings.filterwarnings("ignore", category=UserWarning)
+        try:
+            return command(*args, **kwargs)
+        except InvalidInputError as error:
+            code, message = EXIT_WRONG_INPUT, _one_line(error)
+        except LocalEntryNotFoundError as error:
+            # before its base class EntryNotFoundError: the Hub failed, and the cache has no copy
+            code, message = EXIT_FAILED, f"Hub: {_one_line(error)}"
+        except (RepositoryNotFoundError, EntryNotFoundError, HFValidationError) as error:
+            code, message = EXIT_WRONG_INPUT, f"Hub: {_one_line(error)}"
+        except HfHubHTTPError as error:
+            code, message = EXIT_FAILED, f"Hub: {_one_line(error)}"
+        except RuntimeError as error:
+            if NON_FINITE_MESSAGE not in str(error):
+                raise
+            code, message = EXIT_FAILED, NON_FINITE_MESSAGE
+        except KeyboardInterrupt as error:
+            code, message = EXIT_INTERRUPTED, f"Interrupted. {_one_line(error)}".strip()
+        errors.print(f"Error: {message}", soft_wrap=True, markup=False, highlight=False)
+        raise typer.Exit(code)
+
+    return wrapper

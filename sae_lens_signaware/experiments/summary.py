@@ -1,0 +1,183 @@
+"""What a sweep found: points, verdicts and tables, from its result files."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import sae_lens
+import torch
+from rich.table import Table
+
+from sae_lens_signaware.activation_cache import write_json_atomically
+from sae_lens_signaware.experiments.frontier import (
+    Point,
+    SeedSummary,
+    Verdict,
+    compare_frontiers,
+    summarise_seeds,
+)
+from sae_lens_signaware.experiments.sweep import RunResult, failure_path, finished
+from sae_lens_signaware.experiments.sweep_config import Run, SweepConfig
+
+SUMMARY_FILENAME = "sweep.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """One pair of SAEs on one cell: a verdict a seed, and all seeds in one.
+
+    Attributes:
+        cell, a, b: what was compared.
+        verdicts: seed -> verdict.
+        summary: over the seeds.
+    """
+
+    cell: str
+    a: str
+    b: str
+    verdicts: dict[int, Verdict]
+    summary: SeedSummary
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepSummary:
+    """All results of a sweep that are there, the comparisons that they allow, and what failed.
+
+    Attributes:
+        n_runs: runs of the sweep, finished or not.
+        results: of those that are finished.
+        failures: name of the run -> reason.
+        comparisons: for the pairs and cells of which at least one seed has both frontiers whole.
+    """
+
+    n_runs: int
+    results: list[RunResult]
+    failures: dict[str, str]
+    comparisons: list[Comparison]
+
+    def write(self, out: Path, command: str) -> None:
+        """``sweep.json`` in ``out``."""
+        value = {
+            "command": command,
+            "sae_lens_version": sae_lens.__version__,
+            "torch_version": torch.__version__,
+            **dataclasses.asdict(self),
+        }
+        for result in value["results"]:
+            del result["identity"]  # long, and in the run's own file
+        write_json_atomically(value, out / SUMMARY_FILENAME)
+
+    def verdict_table(self) -> Table:
+        """One row a comparison."""
+        table = Table(title="Frontiers: A against B", title_justify="left")
+        for column in (
+            "cell",
+            "A",
+            "B",
+            "L0 overlap",
+            "smallest gap in R2",
+            "dominates",
+            "dead A/B",
+        ):
+            table.add_column(column)
+        for c in self.comparisons:
+            s = c.summary
+            overlaps = [v.overlap for v in c.verdicts.values() if v.overlap is not None]
+            overlap = (
+                f"{max(o[0] for o in overlaps):.1f} to {min(o[1] for o in overlaps):.1f}"
+                if overlaps
+                else "none"
+            )
+            gap = "-"
+            if s.smallest_gap_mean is not None:
+                gap = f"{s.smallest_gap_mean:+.4f}"
+                gap += f" +- {s.smallest_gap_std:.4f}" if s.n_seeds > 1 else ""
+            row = (c.cell, c.a, c.b, overlap, gap, f"{s.n_dominating} of {s.n_seeds}")
+            table.add_row(*row, f"{s.dead_share_ratio:.2f}")
+        return table
+
+    def point_table(self) -> Table:
+        """One row a run."""
+        table = Table(title="Runs", title_justify="left")
+        for column in ("cell", "SAE", "seed", "swept", "L0", "R2", "dead", "ms / step"):
+            table.add_column(column, justify="left" if column in ("cell", "SAE") else "right")
+        for r in self.results:
+            q = r.quality
+            ms = "-" if r.seconds_per_step is None else f"{1000 * r.seconds_per_step:.1f}"
+            measured = (f"{q.l0:.2f}", f"{q.explained_variance:.4f}", f"{q.dead_share:.2%}", ms)
+            table.add_row(r.cell, r.sae, str(r.seed), f"{r.field} {r.value:g}", *measured)
+        return table
+
+
+def point_of(result: RunResult) -> Point:
+    q = result.quality
+    return Point(q.l0, q.explained_variance, q.dead_share, q.d_sae)
+
+
+def summarise(config: SweepConfig, runs: Sequence[Run], out: Path) -> SweepSummary:
+    """Read what is on disk. A frontier counts where all of its runs are finished."""
+    by_run = [(run, finished(config, run, out)) for run in runs]
+    results = [result for _, result in by_run if result is not None]
+    failures = {
+        run.name: failure_path(out, run).read_text().strip()
+        for run, result in by_run
+        if result is None and failure_path(out, run).exists()
+    }
+    frontiers: dict[tuple[str, int, str], list[Point]] = {}
+    for key in {(run.cell, run.seed, run.sae) for run in runs}:
+        mine = [r for run, r in by_run if (run.cell, run.seed, run.sae) == key]
+        whole = [point_of(r) for r in mine if r is not None]
+        if len(whole) == len(mine):
+            frontiers[key] = whole
+    comparisons: list[Comparison] = []
+    for cell in config.cells:
+        for a, b in config.compare:
+            verdicts = {
+                seed: compare_frontiers(frontiers[cell, seed, a], frontiers[cell, seed, b])
+                for seed in config.seeds
+                if (cell, seed, a) in frontiers and (cell, seed, b) in frontiers
+            }
+            if verdicts:
+                summary = summarise_seeds(list(verdicts.values()))
+                comparisons.append(Comparison(cell, a, b, verdicts, summary))
+    return SweepSummary(len(runs), results, failures, comparisons)
+
+
+def plot_cell(summary: SweepSummary, cell: str, path: Path) -> None:
+    """R2 against L0 of every SAE of a cell, seeds in one colour, the overlap of each comparison shaded."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+    fig, ax = plt.subplots(figsize=(6.8, 4.4), dpi=150, layout="constrained")
+    results = [r for r in summary.results if r.cell == cell]
+    names = list(dict.fromkeys(r.sae for r in results))
+    for i, name in enumerate(names):
+        for seed in dict.fromkeys(r.seed for r in results):
+            mine: list[Any] = sorted(
+                (r.quality.l0, r.quality.explained_variance)
+                for r in results
+                if r.sae == name and r.seed == seed
+            )
+            if mine:
+                x, y = zip(*mine, strict=True)
+                label = name if seed == results[0].seed else None
+                ax.plot(x, y, color=f"C{i}", marker="o", markersize=3, label=label)
+    for c in summary.comparisons:
+        for verdict in c.verdicts.values() if c.cell == cell else ():
+            if verdict.overlap is not None:
+                ax.axvspan(*verdict.overlap, color="grey", alpha=0.06, linewidth=0)
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlabel("L0 (open latents per token)")
+    ax.set_ylabel("R² on held-out tokens")
+    ax.set_title(f"{cell}; shaded: where frontiers are compared", loc="left", fontsize=10)
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fig.savefig(path)
+    plt.close(fig)

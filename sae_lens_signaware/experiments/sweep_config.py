@@ -1,0 +1,156 @@
+"""Strict YAML -> the runs of a sweep; every SAE of it is checked before the first token is read."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from sae_lens import LanguageModelSAERunnerConfig
+
+from sae_lens_signaware.config import ConfigError, build_runner_config, nearest, read_yaml
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Cell(_Strict):
+    """A hook point.
+
+    Attributes:
+        hook_name, d_in: of the activations.
+    """
+
+    hook_name: str
+    d_in: int = Field(gt=0)
+
+
+class SweepConfig(_Strict):
+    """A sweep file.
+
+    Attributes:
+        runner: fields of SAELens's ``LanguageModelSAERunnerConfig`` that all runs share (model,
+            dataset, batch size, lr, ``training_tokens``: how long each SAE trains).
+        cells: name -> hook point. Runs of a cell share one cache of its activations.
+        seeds: of the initial weights and of the order of the batches.
+        saes: name -> ``architecture`` and its fields; exactly one field holds a list, and is swept.
+        compare: pairs of names of ``saes``: is the first one's frontier above the second one's?
+        n_cached_tokens: activations that are trained on, in epochs, if ``training_tokens`` is more.
+        n_heldout_tokens: activations that are measured on.
+        heldout_dataset_path: their text; null takes what follows in the training text.
+        threads: of torch in each process; null leaves torch's own. Set it where runs of different
+            machines or executors shall agree bit for bit.
+        num_cpus, num_gpus: of a group under Ray.
+    """
+
+    runner: dict[str, Any]
+    cells: dict[str, Cell] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field(min_length=1)
+    saes: dict[str, dict[str, Any]] = Field(min_length=1)
+    compare: tuple[tuple[str, str], ...] = ()
+    n_cached_tokens: int = Field(gt=0)
+    n_heldout_tokens: int = Field(gt=0)
+    heldout_dataset_path: str | None = None
+    threads: int | None = Field(default=None, gt=0)
+    num_cpus: float = Field(default=1, gt=0)
+    num_gpus: float = Field(default=0, ge=0)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One SAE of a sweep.
+
+    Attributes:
+        cell, seed, sae: where it stands in the config.
+        field, value: what is swept and its value here.
+        cfg: all that SAELens needs, checked.
+    """
+
+    cell: str
+    seed: int
+    sae: str
+    field: str
+    value: float
+    cfg: LanguageModelSAERunnerConfig[Any]
+
+    @property
+    def name(self) -> str:
+        """Unique in the sweep, and a relative path."""
+        return f"{self.cell}/seed-{self.seed}/{self.sae}/{self.field}-{self.value:g}"
+
+
+def load_sweep_config(path: Path) -> tuple[SweepConfig, list[Run]]:
+    """Read and check a sweep file.
+
+    Returns:
+        The config and its runs, those of a cell and of a seed together.
+
+    Raises:
+        ConfigError: anything wrong, in one line that names the field.
+    """
+    values = read_yaml(path)
+    unknown = set(values) - set(SweepConfig.model_fields)
+    if unknown:
+        name = min(unknown)
+        raise ConfigError(f"{name}: unknown field" + nearest(str(name), SweepConfig.model_fields))
+    try:
+        config = SweepConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise ConfigError(
+            f"{field}: {first['msg']}"
+            + (f", got {first['input']!r}" if first["type"] != "missing" else "")
+        ) from None
+    for pair in config.compare:
+        for name in pair:
+            if name not in config.saes:
+                raise ConfigError(f"compare: no SAE {name!r}" + nearest(name, config.saes))
+    runs = list(_runs(config, str(path)))
+    names = [run.name for run in runs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"saes: {name} comes twice")
+    return config, runs
+
+
+def _runs(config: SweepConfig, source: str) -> Iterator[Run]:
+    for cell_name, cell in config.cells.items():
+        for seed in config.seeds:
+            for sae_name, fields in config.saes.items():
+                swept = [name for name, value in fields.items() if isinstance(value, list)]
+                if len(swept) != 1 or not fields[swept[0]]:
+                    raise ConfigError(
+                        f"saes.{sae_name}: exactly one field must hold a list of values to sweep, "
+                        f"got {swept or 'none'}"
+                    )
+                for value in fields[swept[0]]:
+                    sae = {**fields, swept[0]: value, "d_in": cell.d_in}
+                    yield Run(
+                        cell_name,
+                        seed,
+                        sae_name,
+                        swept[0],
+                        value,
+                        _runner_config(config, cell, seed, sae_name, sae, source),
+                    )
+
+
+def _runner_config(
+    config: SweepConfig, cell: Cell, seed: int, name: str, sae: Mapping[str, Any], source: str
+) -> LanguageModelSAERunnerConfig[Any]:
+    values = copy.deepcopy(config.runner)
+    for field in ("hook_name", "sae", "seed", "resume_from_checkpoint"):
+        if field in values:
+            raise ConfigError(f"runner.{field}: is set by the sweep, leave it out")
+    values |= {"hook_name": cell.hook_name, "seed": seed, "sae": sae}
+    # one frozen set of activations is trained on: SAELens's checkpoints and its logging are not used
+    values |= {"checkpoint_path": None, "output_path": None, "logger": {"log_to_wandb": False}}
+    try:
+        return build_runner_config(values, f"{source}, saes.{name}")
+    except ConfigError as error:
+        message = str(error)
+        where = f"saes.{name}." if message.startswith("sae.") else "runner."
+        raise ConfigError(where + message.removeprefix("sae.")) from None
