@@ -233,7 +233,7 @@ def test_a_failing_run_leaves_the_others_alone_and_is_tried_again(
         (lambda v: v["saes"]["half"].update(architecture="sa_gae"), "saes.half.architecture: unk"),
         (lambda v: v["runner"].update(lrr=1), "runner.lrr: unknown field; did you mean 'lr'"),
         (lambda v: v["runner"].update(seed=1), "runner.seed: is set by the sweep"),
-        (lambda v: v.update(n_cached_tokens=10**6), "cells.mlp: n_tokens must be at most"),
+        (lambda v: v.update(n_cached_tokens=10**6), "n_cached_tokens, n_heldout_tokens:"),
         (lambda v: v["cells"]["mlp"].update(hook_name="transformer.h.7"), "no module"),
     ],
 )

@@ -9,13 +9,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from sae_lens_signaware.config import ConfigError
-from sae_lens_signaware.experiments.sweep import (
-    finished,
-    groups_of,
-    make_cache,
-    result_path,
-    run_group,
-)
+from sae_lens_signaware.experiments.cache import make_caches
+from sae_lens_signaware.experiments.sweep import finished, groups_of, result_path, run_group
 from sae_lens_signaware.experiments.sweep_config import Run, SweepConfig, load_sweep_config
 
 
@@ -32,11 +27,14 @@ def run_local(config: SweepConfig, runs: Sequence[Run], out: Path, console: Cons
                 progress.console.print(f"failed: {run.name}", style="red", markup=False)
             progress.advance(task)
 
+        groups = []
         for group in groups_of(runs):
             if all(finished(config, run, out) for run in group):
                 progress.advance(task, len(group))
-                continue
-            make_cache(config, group[0], out, progress)
+            else:
+                groups.append(group)
+        make_caches(config, [group[0] for group in groups], out, progress)
+        for group in groups:
             run_group(config, group, out, report)
 
 
@@ -63,13 +61,9 @@ def run_ray(
     cache = ray.remote(**resources)(_cache_task)
     group_task = ray.remote(**resources, max_retries=3)(_group_task)
     path, folder = str(config_path.resolve()), str(out.resolve())
-    first = {run.cell: i for i, run in reversed(list(enumerate(runs)))}
-    caches = {cell: cache.remote(path, folder, i) for cell, i in first.items()}
-    groups = groups_of(runs)
-    # a group waits for its cell's cache: Ray resolves the argument first
-    waiting = [
-        group_task.remote(caches[group[0].cell], path, folder, i) for i, group in enumerate(groups)
-    ]
+    caches = cache.remote(path, folder)
+    # the groups wait for the caches: Ray resolves the argument first
+    waiting = [group_task.remote(caches, path, folder, i) for i in range(len(groups_of(runs)))]
     with Progress(console=console) as progress:
         task = progress.add_task("Runs", total=len(runs))
         while waiting:
@@ -79,17 +73,17 @@ def run_ray(
             progress.update(task, completed=there)
 
 
-def _cache_task(config_path: str, out: str, index: int) -> None:
+def _cache_task(config_path: str, out: str) -> None:
     import sae_lens_signaware  # noqa: F401  registers both architectures in the worker
 
     config, runs = load_sweep_config(Path(config_path))
     with Progress(disable=True) as progress:
-        make_cache(config, runs[index], Path(out), progress)
+        make_caches(config, runs, Path(out), progress)
 
 
-def _group_task(cache: None, config_path: str, out: str, index: int) -> None:
+def _group_task(caches: None, config_path: str, out: str, index: int) -> None:
     import sae_lens_signaware  # noqa: F401  registers both architectures in the worker
 
-    del cache
+    del caches
     config, runs = load_sweep_config(Path(config_path))
     run_group(config, groups_of(runs)[index], Path(out))

@@ -15,20 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import Progress
-from sae_lens import SAE, ActivationsStore, LanguageModelSAERunnerConfig
-from sae_lens.load_model import load_model
+from sae_lens import SAE
 from torch import Tensor
 
-from sae_lens_signaware.activation_cache import (
-    collect_activations,
-    load_activations,
-    write_atomically,
-    write_json_atomically,
-)
+from sae_lens_signaware.activation_cache import load_activations, write_json_atomically
 from sae_lens_signaware.cached_training import train_on_cache
-from sae_lens_signaware.config import ConfigError
 from sae_lens_signaware.evaluation.quality import SAEQuality, measure_quality
+from sae_lens_signaware.experiments.cache import cache_path, identity_of_cache
 from sae_lens_signaware.experiments.sweep_config import Run, SweepConfig
 from sae_lens_signaware.hub import write_measurement
 
@@ -81,34 +74,6 @@ def failure_path(out: Path, run: Run) -> Path:
     return out / "failed" / f"{run.name}.txt"
 
 
-def cache_path(out: Path, cell: str) -> Path:
-    return out / "cache" / f"{cell}.safetensors"
-
-
-def identity_of_cache(
-    config: SweepConfig, cfg: LanguageModelSAERunnerConfig[Any]
-) -> dict[str, Any]:
-    """What the activations of a cell depend on."""
-    names = (
-        "model_name",
-        "model_class_name",
-        "model_from_pretrained_kwargs",
-        "hook_name",
-        "hook_head_index",
-        "dataset_path",
-        "context_size",
-        "prepend_bos",
-        "exclude_special_tokens",
-        "seqpos_slice",
-    )
-    values = {name: getattr(cfg, name) for name in names} | {
-        "n_cached_tokens": config.n_cached_tokens,
-        "n_heldout_tokens": config.n_heldout_tokens,
-        "heldout_dataset_path": config.heldout_dataset_path,
-    }
-    return json.loads(json.dumps(values))
-
-
 def identity_of_run(config: SweepConfig, run: Run) -> dict[str, Any]:
     """What a result depends on."""
     trainer = dataclasses.asdict(run.cfg.to_sae_trainer_config())
@@ -131,69 +96,6 @@ def finished(config: SweepConfig, run: Run, out: Path) -> RunResult | None:
     except ValueError:
         return None
     return result if result.identity == identity_of_run(config, run) else None
-
-
-def make_cache(config: SweepConfig, run: Run, out: Path, progress: Progress) -> Path:
-    """The cache of a run's cell, from disk if it is there, else from the model by SAELens's store.
-
-    Raises:
-        ConfigError: the model lacks the hook, or the text is too short.
-    """
-    path = cache_path(out, run.cell)
-    marker = path.with_suffix(".json")
-    identity = identity_of_cache(config, run.cfg)
-    if path.exists() and marker.exists() and json.loads(marker.read_text()) == identity:
-        return path
-    marker.unlink(missing_ok=True)
-    model = _load_model(run.cfg)
-    n_train, n_heldout = config.n_cached_tokens, config.n_heldout_tokens
-    try:
-        if config.heldout_dataset_path is None:
-            both = _collect(model, run.cfg, n_train + n_heldout, progress, run.cell)
-            tensors = {"train": both[:n_train].clone(), "heldout": both[n_train:].clone()}
-        else:
-            heldout_cfg = dataclasses.replace(run.cfg, dataset_path=config.heldout_dataset_path)
-            tensors = {
-                "train": _collect(model, run.cfg, n_train, progress, run.cell),
-                "heldout": _collect(
-                    model, heldout_cfg, n_heldout, progress, f"{run.cell}, held out"
-                ),
-            }
-    except ValueError as error:
-        raise ConfigError(f"cells.{run.cell}: {error}") from None
-    write_atomically(tensors, path)
-    write_json_atomically(identity, marker)
-    return path
-
-
-def _load_model(cfg: LanguageModelSAERunnerConfig[Any]) -> Any:
-    assert cfg.device is not None
-    try:
-        model = load_model(
-            cfg.model_class_name,
-            cfg.model_name,
-            device=cfg.device,
-            model_from_pretrained_kwargs=cfg.model_from_pretrained_kwargs,
-            hook_names=[cfg.hook_name],
-        )
-    except ValueError as error:
-        if "hook_names not found" not in str(error):
-            raise
-        raise ConfigError(f"hook_name: the model has no module {cfg.hook_name!r}") from None
-    if cfg.hook_name not in model.hook_dict:
-        raise ConfigError(f"hook_name: the model has no hook {cfg.hook_name!r}")
-    return model
-
-
-def _collect(
-    model: Any,
-    cfg: LanguageModelSAERunnerConfig[Any],
-    n_tokens: int,
-    progress: Progress,
-    label: str,
-) -> Tensor:
-    store = ActivationsStore.from_config(model, cfg)
-    return collect_activations(store, n_tokens, progress, f"Activations of {label}")
 
 
 def run_one(
