@@ -92,7 +92,7 @@ def sweep(
 
     Example: sae-lens-signaware sweep configs/sweep-smollm2-135m.yaml --out sweep_out
     """
-    from sae_lens_signaware.experiments import executors, summary
+    from sae_lens_signaware.experiments import executors, latents, summary
     from sae_lens_signaware.experiments.sweep_config import load_sweep_config
 
     cfg, runs = load_sweep_config(config)
@@ -103,6 +103,7 @@ def sweep(
             executors.run_local(cfg, runs, out, console)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("Run the same command again to go on from there.") from None
+    latents.write_latents(cfg, runs, out, console)
     found = summary.summarise(cfg, runs, out)
     found.write(out, f"sae-lens-signaware sweep {config}")
     console.print(found.point_table())

@@ -70,6 +70,10 @@ def result_path(out: Path, run: Run) -> Path:
     return out / "runs" / f"{run.name}.json"
 
 
+def sae_path(out: Path, run: Run) -> Path:
+    return out / "saes" / run.name
+
+
 def failure_path(out: Path, run: Run) -> Path:
     return out / "failed" / f"{run.name}.txt"
 
@@ -117,7 +121,7 @@ def run_one(
     quality, census = measure_quality(
         sae, activations["heldout"].split(CHUNK), config.heldout_dataset_path or "held-out tokens"
     )
-    folder = out / "saes" / run.name
+    folder = sae_path(out, run)
     sae.save_inference_model(folder)
     write_measurement(folder, quality, census)
     result = RunResult(

@@ -27,6 +27,25 @@ class Cell(_Strict):
     d_in: int = Field(gt=0)
 
 
+class LatentsConfig(_Strict):
+    """Latents that the report shows one by one, of the first seed.
+
+    Attributes:
+        saes: names of ``saes``; of each the run whose swept value is ``value``.
+        plain: a name of ``saes``; of its runs the one nearest in L0 is dialled and audited beside them.
+        n_latents: of most energy, an SAE.
+        n_contexts: a side of a latent.
+        n_prompts: searched for contexts.
+    """
+
+    saes: tuple[str, ...] = Field(min_length=1)
+    value: float
+    plain: str | None = None
+    n_latents: int = Field(default=24, gt=0)
+    n_contexts: int = Field(default=5, gt=0)
+    n_prompts: int = Field(default=256, gt=0)
+
+
 class SweepConfig(_Strict):
     """A sweep file.
 
@@ -40,6 +59,7 @@ class SweepConfig(_Strict):
         n_cached_tokens: activations that are trained on, in epochs, if ``training_tokens`` is more.
         n_heldout_tokens: activations that are measured on.
         heldout_dataset_path: their text; null takes what follows in the training text.
+        latents: what is written for the report's browser of latents; null: nothing.
         threads: of torch in each process; null leaves torch's own. Set it where runs of different
             machines or executors shall agree bit for bit.
         num_cpus, num_gpus: of a group under Ray.
@@ -53,6 +73,7 @@ class SweepConfig(_Strict):
     n_cached_tokens: int = Field(gt=0)
     n_heldout_tokens: int = Field(gt=0)
     heldout_dataset_path: str | None = None
+    latents: LatentsConfig | None = None
     threads: int | None = Field(default=None, gt=0)
     num_cpus: float = Field(default=1, gt=0)
     num_gpus: float = Field(default=0, ge=0)
@@ -104,10 +125,13 @@ def load_sweep_config(path: Path) -> tuple[SweepConfig, list[Run]]:
             f"{field}: {first['msg']}"
             + (f", got {first['input']!r}" if first["type"] != "missing" else "")
         ) from None
-    for pair in config.compare:
-        for name in pair:
-            if name not in config.saes:
-                raise ConfigError(f"compare: no SAE {name!r}" + nearest(name, config.saes))
+    named = [("compare", name) for pair in config.compare for name in pair]
+    if config.latents is not None:
+        named += [("latents.saes", name) for name in config.latents.saes]
+        named += [("latents.plain", config.latents.plain)] if config.latents.plain else []
+    for field, name in named:
+        if name not in config.saes:
+            raise ConfigError(f"{field}: no SAE {name!r}" + nearest(name, config.saes))
     runs = list(_runs(config, str(path)))
     names = [run.name for run in runs]
     for name in names:
