@@ -231,6 +231,9 @@ def test_a_failing_run_leaves_the_others_alone_and_is_tried_again(
         (lambda v: v["saes"]["half"].update(l1_coefficient=[1, 1]), "comes twice"),
         (lambda v: v["saes"]["half"].update(l1_coefficent=1), "saes.half.l1_coefficent: unknown"),
         (lambda v: v["saes"]["half"].update(architecture="sa_gae"), "saes.half.architecture: unk"),
+        (lambda v: v["saes"]["half"].update(seeds=[2]), "saes.half.seeds: must be a list out of"),
+        (lambda v: v["cells"]["mlp"].update(saes={"hal": {}}), "cells.mlp.saes: no SAE 'hal'; did"),
+        (lambda v: v.update(latents={"saes": ["halb"], "value": 1}), "latents.saes: no SAE 'halb'"),
         (lambda v: v["runner"].update(lrr=1), "runner.lrr: unknown field; did you mean 'lr'"),
         (lambda v: v["runner"].update(seed=1), "runner.seed: is set by the sweep"),
         (lambda v: v.update(n_cached_tokens=10**6), "n_cached_tokens, n_heldout_tokens:"),
@@ -254,9 +257,9 @@ def test_the_sweep_of_the_repository_is_sound() -> None:
 
     root = Path(__file__).parent.parent
     config, runs = load_sweep_config(root / "configs" / "sweep-smollm2-135m.yaml")
-    assert len(runs) == 3 * 4 * 5
+    assert len(runs) == 3 * (3 * 4 + 3) * 5  # three seeds of four SAEs, one of three more
     assert len({run.name for run in runs}) == len(runs)
-    assert len(config.compare) == 4
+    assert len(config.compare) == 10
 
 
 @pytest.mark.slow

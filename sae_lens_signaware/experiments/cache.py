@@ -31,8 +31,9 @@ _FIELDS = (
 )
 
 
-def cache_path(out: Path, cell: str) -> Path:
-    return out / "cache" / f"{cell}.safetensors"
+def cache_path(config: SweepConfig, out: Path, cell: str) -> Path:
+    folder = out / "cache" if config.cache_folder is None else Path(config.cache_folder)
+    return folder / f"{cell}.safetensors"
 
 
 def identity_of_cache(
@@ -71,7 +72,7 @@ def make_caches(config: SweepConfig, runs: Sequence[Run], out: Path, progress: P
     for cell, run in cells.items():
         hook = run.cfg.hook_name
         tensors = {"train": train.pop(hook).contiguous(), "heldout": heldout.pop(hook).contiguous()}
-        path = cache_path(out, cell)
+        path = cache_path(config, out, cell)
         _marker(path).unlink(missing_ok=True)
         write_atomically(tensors, path)
         write_json_atomically(identity_of_cache(config, run.cfg), _marker(path))
@@ -83,7 +84,7 @@ def _marker(path: Path) -> Path:
 
 
 def _is_there(config: SweepConfig, run: Run, out: Path) -> bool:
-    path = cache_path(out, run.cell)
+    path = cache_path(config, out, run.cell)
     if not path.exists() or not _marker(path).exists():
         return False
     return json.loads(_marker(path).read_text()) == identity_of_cache(config, run.cfg)

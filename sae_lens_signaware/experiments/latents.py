@@ -84,7 +84,7 @@ def _latents_of(
     plain = None
     if plain_run is not None:
         plain = SAE.load_from_disk(sae_path(out, plain_run), device=run.cfg.device)
-    heldout = load_activations(cache_path(out, run.cell))["heldout"]
+    heldout = load_activations(cache_path(config, out, run.cell))["heldout"]
     analysis = analyze_sae(sae, heldout)
     pages = _pages(config, wanted, run, sae, plain, analysis, model)
     census, calibration = analysis.census, analysis.calibration

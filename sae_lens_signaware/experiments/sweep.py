@@ -104,7 +104,7 @@ def finished(config: SweepConfig, run: Run, out: Path) -> RunResult | None:
 
 def run_one(
     config: SweepConfig, run: Run, out: Path, activations: dict[str, Tensor]
-) -> tuple[RunResult, SAE[Any]]:
+) -> RunResult:
     """Train and measure one SAE; the SAE, its measurements and the result are on disk at the end."""
     trainer_cfg = run.cfg.to_sae_trainer_config()
     start = time.perf_counter()
@@ -118,11 +118,13 @@ def run_one(
     metadata.model_class_name = run.cfg.model_class_name
     metadata.context_size, metadata.prepend_bos = run.cfg.context_size, run.cfg.prepend_bos
     metadata.dataset_path = run.cfg.dataset_path
-    quality, census = measure_quality(
-        sae, activations["heldout"].split(CHUNK), config.heldout_dataset_path or "held-out tokens"
-    )
     folder = sae_path(out, run)
     sae.save_inference_model(folder)
+    # as a user loads it: SAELens's batchtopk becomes a jumprelu there
+    saved = SAE.load_from_disk(folder, device=str(sae.device))
+    quality, census = measure_quality(
+        saved, activations["heldout"].split(CHUNK), config.heldout_dataset_path or "held-out tokens"
+    )
     write_measurement(folder, quality, census)
     result = RunResult(
         cell=run.cell,
@@ -138,7 +140,7 @@ def run_one(
     )
     write_json_atomically(dataclasses.asdict(result), result_path(out, run))
     failure_path(out, run).unlink(missing_ok=True)
-    return result, sae
+    return result
 
 
 def run_group(
@@ -163,7 +165,7 @@ def run_group(
             report(run, "done")
             continue
         report(run, "running")
-        activations = activations or load_activations(cache_path(out, run.cell))
+        activations = activations or load_activations(cache_path(config, out, run.cell))
         try:
             # SAELens's trainer draws a bar for each SAE; the sweep has one for all
             with contextlib.redirect_stderr(io.StringIO()):

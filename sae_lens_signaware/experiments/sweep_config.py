@@ -21,10 +21,13 @@ class Cell(_Strict):
 
     Attributes:
         hook_name, d_in: of the activations.
+        saes: name -> fields that differ from ``saes`` on this cell, such as a grid of coefficients:
+            the scale of the activations decides what L0 one gives.
     """
 
     hook_name: str
     d_in: int = Field(gt=0)
+    saes: dict[str, dict[str, Any]] = {}
 
 
 class LatentsConfig(_Strict):
@@ -55,9 +58,11 @@ class SweepConfig(_Strict):
         cells: name -> hook point. Runs of a cell share one cache of its activations.
         seeds: of the initial weights and of the order of the batches.
         saes: name -> ``architecture`` and its fields; exactly one field holds a list, and is swept.
+            ``seeds`` there takes fewer of them for this SAE.
         compare: pairs of names of ``saes``: is the first one's frontier above the second one's?
         n_cached_tokens: activations that are trained on, in epochs, if ``training_tokens`` is more.
         n_heldout_tokens: activations that are measured on.
+        cache_folder: of the activations, for sweeps that share them; null: ``cache`` in the output.
         heldout_dataset_path: their text; null takes what follows in the training text.
         latents: what is written for the report's browser of latents; null: nothing.
         threads: of torch in each process; null leaves torch's own. Set it where runs of different
@@ -73,6 +78,7 @@ class SweepConfig(_Strict):
     n_cached_tokens: int = Field(gt=0)
     n_heldout_tokens: int = Field(gt=0)
     heldout_dataset_path: str | None = None
+    cache_folder: str | None = None
     latents: LatentsConfig | None = None
     threads: int | None = Field(default=None, gt=0)
     num_cpus: float = Field(default=1, gt=0)
@@ -125,7 +131,8 @@ def load_sweep_config(path: Path) -> tuple[SweepConfig, list[Run]]:
             f"{field}: {first['msg']}"
             + (f", got {first['input']!r}" if first["type"] != "missing" else "")
         ) from None
-    named = [("compare", name) for pair in config.compare for name in pair]
+    named = [(f"cells.{cell}.saes", sae) for cell, c in config.cells.items() for sae in c.saes]
+    named += [("compare", name) for pair in config.compare for name in pair]
     if config.latents is not None:
         named += [("latents.saes", name) for name in config.latents.saes]
         named += [("latents.plain", config.latents.plain)] if config.latents.plain else []
@@ -143,7 +150,10 @@ def load_sweep_config(path: Path) -> tuple[SweepConfig, list[Run]]:
 def _runs(config: SweepConfig, source: str) -> Iterator[Run]:
     for cell_name, cell in config.cells.items():
         for seed in config.seeds:
-            for sae_name, fields in config.saes.items():
+            for sae_name, shared in config.saes.items():
+                fields = {**shared, **cell.saes.get(sae_name, {})}
+                if seed not in _seeds_of(config, sae_name, fields.pop("seeds", config.seeds)):
+                    continue
                 swept = [name for name, value in fields.items() if isinstance(value, list)]
                 if len(swept) != 1 or not fields[swept[0]]:
                     raise ConfigError(
@@ -160,6 +170,14 @@ def _runs(config: SweepConfig, source: str) -> Iterator[Run]:
                         value,
                         _runner_config(config, cell, seed, sae_name, sae, source),
                     )
+
+
+def _seeds_of(config: SweepConfig, sae_name: str, seeds: Any) -> tuple[int, ...]:
+    if not isinstance(seeds, list | tuple) or not set(seeds) <= set(config.seeds):
+        raise ConfigError(
+            f"saes.{sae_name}.seeds: must be a list out of seeds, {list(config.seeds)}, got {seeds!r}"
+        )
+    return tuple(seeds)
 
 
 def _runner_config(
