@@ -12,10 +12,13 @@ import pytest
 import torch
 import yaml
 from datasets import Dataset
+from sae_lens import SAE
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from sae_lens_signaware.evaluation import bipolar_census
 from sae_lens_signaware.experiments import sweep
+from sae_lens_signaware.experiments.latent_results import SAELatents
 from tests.helpers import D_IN, tiny_tokenizer
 from tests.test_cli import invoke
 
@@ -74,6 +77,14 @@ def sweep_values(data: Path) -> dict[str, Any]:
             },
         },
         "compare": [["half", "full"]],
+        "latents": {
+            "saes": ["half"],
+            "value": 0.1,
+            "plain": "full",
+            "n_latents": 4,
+            "n_contexts": 2,
+            "n_prompts": 8,
+        },
     }
 
 
@@ -134,6 +145,43 @@ def test_a_sweep_writes_results_saes_verdicts_and_plots(whole: tuple[Path, str])
     # seeds differ in weights, and an SAE sees the cell's own activations
     values = [r["quality"]["explained_variance"] for r in summary["results"]]
     assert len(set(values)) == 16
+
+
+def test_the_latents_for_the_report(whole: tuple[Path, str], data: Path) -> None:
+    out, _ = whole
+    files = sorted((out / "latents").glob("*.json"))
+    assert [file.name for file in files] == ["mlp-half-0.1.json", "resid-half-0.1.json"]
+    found = SAELatents.read(files[0])
+    sae = SAE.load_from_disk(out / "saes" / found.run, device="cpu")
+    heldout = load_file(out / "cache" / "mlp.safetensors")["heldout"]
+    census = bipolar_census(sae, heldout)
+    energy = census.energy_pos + census.energy_neg
+    assert [page.latent for page in found.pages] == energy.topk(4).indices.tolist()
+    assert found.l0 == pytest.approx(census.l0)
+    assert found.bipolar_share_by_energy_rank[-1] == pytest.approx(found.bipolar_share)
+    assert found.plain_run is not None
+    assert found.plain_run.startswith("mlp/seed-0/full/")
+    assert set(found.audit) == {"-0.9", "-0.7", "-0.5"}
+    page = found.pages[0]
+    assert page.firing_rate_pos == pytest.approx(census.firing_rate_pos[page.latent].item())
+    for sign, contexts in ((1, page.examples_pos), (-1, page.examples_neg)):
+        assert len(contexts) <= 2
+        assert all(sign * context.value > 0 for context in contexts)
+    assert page.examples_pos or page.examples_neg
+    assert page.dial is not None
+    assert page.pair_dial is not None
+    assert page.dial.latents == (page.latent, page.latent)
+    assert page.dial.direction_cosine == pytest.approx(-1)
+    assert page.dial.effect[4] == 0.0 == page.dial.coefficients[4]
+    # the pair is that of the plain SAE of most and of least cosine to the axis
+    plain = SAE.load_from_disk(out / "saes" / found.plain_run, device="cpu")
+    axis = torch.nn.functional.normalize(sae.W_dec[page.latent], dim=0)
+    cosine = torch.nn.functional.normalize(plain.W_dec, dim=1) @ axis
+    assert page.pair_dial.latents == (int(cosine.argmax()), int(cosine.argmin()))
+    # what is written is what is read
+    again = data / "again.json"
+    found.write(again)
+    assert again.read_text() == files[0].read_text()
 
 
 def test_a_second_call_runs_nothing(whole: tuple[Path, str], config: Path) -> None:
