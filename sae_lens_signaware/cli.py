@@ -121,6 +121,62 @@ def sweep(
 
 @app.command()
 @reports_errors
+def protocol(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="A protocol file.")],
+    out: Annotated[Path, typer.Option(help="Folder for protocol-a.json, -b or -c.")] = Path(
+        "protocols_out"
+    ),
+) -> None:
+    """Protocols A to C on synthetic worlds: polarity dial, anomalies under a latent budget, pairs.
+
+    Example: sae-lens-signaware protocol configs/protocol-a-polarity-dial.yaml --out protocols_out
+    """
+    from rich.progress import Progress
+
+    from sae_lens_signaware.config import ConfigError
+    from sae_lens_signaware.experiments import protocols
+
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"out: {out} is a file; name a folder")
+    cfg = protocols.load_protocol_config(config)
+    command = f"sae-lens-signaware protocol {config} --out {out}"
+    try:
+        with Progress(console=console) as progress:
+            task = progress.add_task("Trainings", total=protocols.n_trainings(cfg))
+            result = protocols.run_protocol(
+                cfg, command, lambda name: progress.update(task, advance=1, description=name)
+            )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("Nothing was written.") from None
+    path = out / protocols.result_filename(cfg)
+    result.write(path)
+    console.print(result.table(console.width))
+    for note in result.notes:
+        console.print(f"- {note}", markup=False, highlight=False)
+    console.print(f"Written to {path}", soft_wrap=True)
+
+
+@app.command()
+@reports_errors
+def report(
+    results: Annotated[
+        Path, typer.Argument(metavar="RESULTS", help="Folder of a sweep, or one of several.")
+    ],
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+) -> None:
+    """One self-contained HTML page: frontiers, census, calibration, and a browser of latents.
+
+    Example: sae-lens-signaware report sweep_out --out report.html
+    """
+    from sae_lens_signaware.report import write_report
+
+    with console.status(f"Reading {results}"):
+        path = write_report(results, out)
+    console.print(f"Written to {path}, {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
+
+
+@app.command()
+@reports_errors
 def push(
     sae: Annotated[Path, typer.Argument(metavar="SAE", help="Folder of a signed SAE.")],
     repo: Annotated[str, typer.Argument(metavar="REPO", help="owner/name on the Hub.")],

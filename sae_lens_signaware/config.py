@@ -43,12 +43,12 @@ def training_config_class(architecture: object) -> type[TrainingSAEConfig]:
     Raises:
         ConfigError: the architecture is not registered.
     """
-    if architecture not in SAE_TRAINING_CLASS_REGISTRY:
+    if not isinstance(architecture, str) or architecture not in SAE_TRAINING_CLASS_REGISTRY:
         raise ConfigError(
             f"sae.architecture: unknown value {architecture!r}"
             + nearest(str(architecture), SAE_TRAINING_CLASS_REGISTRY)
         )
-    return SAE_TRAINING_CLASS_REGISTRY[str(architecture)][1]
+    return SAE_TRAINING_CLASS_REGISTRY[architecture][1]
 
 
 def load_runner_config(
@@ -75,11 +75,7 @@ def build_runner_config(
     sae = dict(_section(values, "sae"))
     if architecture is not None:
         sae["architecture"] = architecture
-    if "architecture" not in sae:
-        raise ConfigError(
-            f"sae.architecture: missing in {source}; one of {', '.join(SAE_TRAINING_CLASS_REGISTRY)}"
-        )
-    sae_class = training_config_class(sae.pop("architecture"))
+    sae_class = _pop_sae_class(sae, source)
     flags = parse_overrides(sae_class, overrides)
     sae |= flags.pop("sae", {})
     logger = dict(_section(values, "logger")) | flags.pop("logger", {})
@@ -93,6 +89,24 @@ def build_runner_config(
             "logger": _build(LoggingConfig, logger, prefix="logger."),
         },
     )
+
+
+def build_sae_config(values: Mapping[str, Any], source: str) -> TrainingSAEConfig:
+    """An SAE's section alone, ``architecture`` and its fields, checked as :func:`build_runner_config` does.
+
+    Raises:
+        ConfigError: unknown key, wrong type or value; one line that starts with "sae.".
+    """
+    sae = dict(values)
+    return _build(_pop_sae_class(sae, source), sae, prefix="sae.")
+
+
+def _pop_sae_class(sae: dict[str, Any], source: str) -> type[TrainingSAEConfig]:
+    if "architecture" not in sae:
+        raise ConfigError(
+            f"sae.architecture: missing in {source}; one of {', '.join(SAE_TRAINING_CLASS_REGISTRY)}"
+        )
+    return training_config_class(sae.pop("architecture"))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a sweep found: points, verdicts and tables, from its result files."""
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from rich.table import Table
 
 from sae_lens_signaware.activation_cache import write_json_atomically
+from sae_lens_signaware.evaluation.quality import SAEQuality
 from sae_lens_signaware.experiments.frontier import (
     Point,
     SeedSummary,
@@ -39,6 +41,12 @@ class Comparison:
     verdicts: dict[int, Verdict]
     summary: SeedSummary
 
+    @property
+    def overlap(self) -> tuple[float, float] | None:
+        """L0 range over which every seed that has an overlap is compared."""
+        found = [v.overlap for v in self.verdicts.values() if v.overlap is not None]
+        return (max(low for low, _ in found), min(high for _, high in found)) if found else None
+
 
 @dataclasses.dataclass(frozen=True)
 class SweepSummary:
@@ -49,12 +57,14 @@ class SweepSummary:
         results: of those that are finished.
         failures: name of the run -> reason.
         comparisons: for the pairs and cells of which at least one seed has both frontiers whole.
+        command: that made the file; empty before it is written.
     """
 
     n_runs: int
     results: list[RunResult]
     failures: dict[str, str]
     comparisons: list[Comparison]
+    command: str = ""
 
     def write(self, out: Path, command: str) -> None:
         """``sweep.json`` in ``out``."""
@@ -62,11 +72,33 @@ class SweepSummary:
             "command": command,
             "sae_lens_version": sae_lens.__version__,
             "torch_version": torch.__version__,
-            **dataclasses.asdict(self),
+            **dataclasses.asdict(dataclasses.replace(self, command=command)),
         }
         for result in value["results"]:
             del result["identity"]  # long, and in the run's own file
         write_json_atomically(value, out / SUMMARY_FILENAME)
+
+    @classmethod
+    def read(cls, path: Path) -> "SweepSummary":
+        """What :meth:`write` wrote, but that every ``identity`` is empty: it is in the run's own file.
+
+        Raises:
+            ValueError: ``path`` is no such file.
+        """
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            return cls(
+                n_runs=values["n_runs"],
+                results=[
+                    RunResult(**{**r, "quality": SAEQuality(**r["quality"]), "identity": {}})
+                    for r in values["results"]
+                ],
+                failures=dict(values["failures"]),
+                comparisons=[_comparison(c) for c in values["comparisons"]],
+                command=values["command"],
+            )
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            raise ValueError(f"{path}: not the summary of a sweep: {error!r}") from None
 
     def verdict_table(self) -> Table:
         """One row a comparison."""
@@ -83,12 +115,7 @@ class SweepSummary:
             table.add_column(column)
         for c in self.comparisons:
             s = c.summary
-            overlaps = [v.overlap for v in c.verdicts.values() if v.overlap is not None]
-            overlap = (
-                f"{max(o[0] for o in overlaps):.1f} to {min(o[1] for o in overlaps):.1f}"
-                if overlaps
-                else "none"
-            )
+            overlap = "none" if c.overlap is None else f"{c.overlap[0]:.1f} to {c.overlap[1]:.1f}"
             gap = "-"
             if s.smallest_gap_mean is not None:
                 gap = f"{s.smallest_gap_mean:+.4f}"
@@ -108,6 +135,16 @@ class SweepSummary:
             measured = (f"{q.l0:.2f}", f"{q.explained_variance:.4f}", f"{q.dead_share:.2%}", ms)
             table.add_row(r.cell, r.sae, str(r.seed), f"{r.field} {r.value:g}", *measured)
         return table
+
+
+def _comparison(values: dict[str, Any]) -> Comparison:
+    verdicts = {
+        int(seed): Verdict(**{**v, "overlap": v["overlap"] and tuple(v["overlap"])})
+        for seed, v in values["verdicts"].items()
+    }
+    return Comparison(
+        **{**values, "verdicts": verdicts, "summary": SeedSummary(**values["summary"])}
+    )
 
 
 def point_of(result: RunResult) -> Point:

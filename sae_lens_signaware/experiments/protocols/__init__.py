@@ -1,0 +1,58 @@
+"""Protocols A to C: polarity dial, anomalies under a latent budget, consolidation of antipodal pairs.
+
+Their names are those of arXiv 2605.28149's appendix; the details are ours.
+"""
+
+import torch
+
+from sae_lens_signaware.experiments.protocols import anomaly, consolidation, dial
+from sae_lens_signaware.experiments.protocols.config import (
+    AnomalyConfig,
+    ConsolidationConfig,
+    DialConfig,
+    ProtocolConfig,
+    load_protocol_config,
+)
+from sae_lens_signaware.experiments.protocols.result import ProtocolResult
+from sae_lens_signaware.experiments.protocols.saes import candidates_of
+from sae_lens_signaware.experiments.protocols.training import Advance
+
+__all__ = [
+    "ProtocolConfig",
+    "ProtocolResult",
+    "load_protocol_config",
+    "n_trainings",
+    "result_filename",
+    "run_protocol",
+]
+
+
+def n_trainings(config: ProtocolConfig) -> int:
+    """How many SAEs :func:`run_protocol` trains."""
+    candidates = candidates_of(config.saes, config.target_l0, config.d_in)
+    worlds = len(config.data.pair_shares) if isinstance(config, ConsolidationConfig) else 1
+    return worlds * len(config.seeds) * sum(map(len, candidates.values()))
+
+
+def result_filename(config: ProtocolConfig) -> str:
+    """``protocol-a.json`` and so on."""
+    return f"protocol-{config.protocol}.json"
+
+
+def run_protocol(
+    config: ProtocolConfig, command: str, advance: Advance = lambda name: None
+) -> ProtocolResult:
+    """Draw the worlds, train the SAEs, measure.
+
+    Args:
+        command: goes into the result.
+        advance: called with an SAE's name after each training.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    if isinstance(config, DialConfig):
+        return dial.run(config, command, advance)
+    if isinstance(config, AnomalyConfig):
+        return anomaly.run(config, command, advance)
+    assert isinstance(config, ConsolidationConfig)
+    return consolidation.run(config, command, advance)

@@ -1,0 +1,244 @@
+"""Strict YAML -> a protocol; every SAE of it is checked before the first sample is drawn."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sae_lens_signaware.config import ConfigError, nearest, read_yaml
+from sae_lens_signaware.experiments.protocols.saes import candidates_of
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class TrainingConfig(_Strict):
+    """The same for every SAE.
+
+    Attributes:
+        n_steps, batch_size, lr: of Adam; the learning rate is constant.
+        n_train: samples that are drawn once and trained on, in epochs.
+        n_heldout: samples that are measured on.
+        dead_feature_window: steps without firing after which SAELens counts a latent as dead.
+    """
+
+    n_steps: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    lr: float = Field(gt=0)
+    n_train: int = Field(gt=0)
+    n_heldout: int = Field(gt=0)
+    dead_feature_window: int = Field(default=100, gt=0)
+
+
+class WorldConfig(_Strict):
+    """Sparse features on nearly orthogonal axes, and noise.
+
+    Attributes:
+        d_in: width of the activations.
+        n_background: background axes.
+        signed_share: share of these that occur on both sides, equally often; the rest are one-sided.
+        firing_probability: of each background axis.
+        magnitude_sd: magnitudes are relu(1 + magnitude_sd * normal).
+        noise: standard deviation of the noise in each coordinate.
+    """
+
+    d_in: int = Field(gt=0)
+    n_background: int = Field(gt=0)
+    signed_share: float = Field(ge=0, le=1)
+    firing_probability: float = Field(gt=0, lt=1)
+    magnitude_sd: float = Field(ge=0)
+    noise: float = Field(ge=0)
+
+    @property
+    def n_signed(self) -> int:
+        """Background axes that occur on both sides."""
+        return round(self.signed_share * self.n_background)
+
+    def size(self, n_extra: int) -> str:
+        """Axes and ends in words, with ``n_extra`` more signed axes."""
+        n_axes = self.n_background + n_extra
+        return (
+            f"{n_axes} axes with {n_axes + self.n_signed + n_extra} ends. A signed latent can carry an "
+            "axis, a plain one an end."
+        )
+
+
+class DialData(WorldConfig):
+    """Protocol A: one more axis, signed, with another gain on each side.
+
+    Attributes:
+        gain_pos, gain_neg: the world's response to one unit of the dial on each side.
+        axis_probability: of the axis, both signs together, equally often.
+        dial_max: the dial goes from -dial_max to dial_max.
+        n_points: of the dial on each side.
+        n_base: samples without the axis that the dial is added to.
+    """
+
+    gain_pos: float = Field(gt=0)
+    gain_neg: float = Field(gt=0)
+    axis_probability: float = Field(gt=0, lt=1)
+    dial_max: float = Field(gt=0)
+    n_points: int = Field(gt=0)
+    n_base: int = Field(gt=0)
+
+
+class AnomalyData(WorldConfig):
+    """Protocol B: axes that are rare in training; an anomaly is a shift along one of them, either way.
+
+    Attributes:
+        n_planted: these axes.
+        planted_rate: of each of them in training, both signs together.
+        delta: mean size of a shift, in training as well.
+        n_labelled: samples of each labelled split, half of them anomalies.
+        budgets: numbers of latents.
+        false_alarms: share of normal samples that the threshold of the decision lets through.
+    """
+
+    n_planted: int = Field(gt=0)
+    planted_rate: float = Field(gt=0, lt=1)
+    delta: float = Field(gt=0)
+    n_labelled: int = Field(ge=4)
+    budgets: tuple[int, ...] = Field(min_length=1)
+    false_alarms: float = Field(gt=0, lt=1)
+
+
+class ConsolidationData(_Strict):
+    """Protocol C: features of which a share come in antipodal pairs that exclude each other.
+
+    Attributes:
+        d_in, n_features: of the toy model.
+        pair_shares: shares of the features that are paired, one world each.
+        firing_probability: of each feature, paired or not.
+        magnitude_sd, noise: as in the other protocols.
+        min_cosine: of a decoder row that carries a feature.
+        min_firing_share: of the feature's firings in which the latent's right side has to be open.
+    """
+
+    d_in: int = Field(gt=0)
+    n_features: int = Field(gt=1)
+    pair_shares: tuple[float, ...] = Field(min_length=1)
+    firing_probability: float = Field(gt=0, lt=0.5)
+    magnitude_sd: float = Field(ge=0)
+    noise: float = Field(ge=0)
+    min_cosine: float = Field(default=0.9, gt=0, le=1)
+    min_firing_share: float = Field(default=0.5, ge=0, lt=1)
+
+
+class ProtocolConfig(_Strict):
+    """What the three have in common.
+
+    Attributes:
+        protocol: which.
+        seeds: of the world, its samples, the initial weights and the order of the batches.
+        target_l0: mean number of open latents at which the SAEs are compared.
+        saes: name -> ``architecture`` and its fields. Where an architecture can be asked for an L0 it is
+            asked for ``target_l0``; where it cannot, exactly one field holds a list, all of its
+            values are trained, and the one whose L0 is nearest counts.
+        training: the same for all.
+        threads: of torch; null leaves torch's own.
+    """
+
+    protocol: Literal["a", "b", "c"]
+    seeds: tuple[int, ...] = Field(min_length=1)
+    target_l0: float = Field(gt=0)
+    saes: dict[str, dict[str, Any]] = Field(min_length=1)
+    training: TrainingConfig
+    threads: int | None = Field(default=None, gt=0)
+    data: Any
+
+    @property
+    def d_in(self) -> int:
+        """Width of the activations."""
+        return self.data.d_in
+
+
+class DialConfig(ProtocolConfig):
+    """Protocol A."""
+
+    data: DialData
+
+
+class AnomalyConfig(ProtocolConfig):
+    """Protocol B."""
+
+    data: AnomalyData
+
+
+class ConsolidationConfig(ProtocolConfig):
+    """Protocol C.
+
+    Attributes:
+        reference: a name of ``saes``; the others' R2 is given less its own as well.
+    """
+
+    data: ConsolidationData
+    reference: str
+
+
+PROTOCOLS: dict[str, type[ProtocolConfig]] = {
+    "a": DialConfig,
+    "b": AnomalyConfig,
+    "c": ConsolidationConfig,
+}
+
+
+def load_protocol_config(path: Path) -> ProtocolConfig:
+    """Read and check a protocol's file.
+
+    Raises:
+        ConfigError: anything wrong, in one line that names the field.
+    """
+    values = read_yaml(path)
+    which = values.get("protocol")
+    if not isinstance(which, str) or which not in PROTOCOLS:
+        raise ConfigError(f"protocol: must be one of {', '.join(PROTOCOLS)}, got {which!r}")
+    model = PROTOCOLS[which]
+    try:
+        config = model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error, model)) from None
+    _check(config)
+    candidates_of(config.saes, config.target_l0, config.d_in, str(path))
+    return config
+
+
+def _check(config: ProtocolConfig) -> None:
+    training = config.training
+    if training.n_train < training.batch_size:
+        raise ConfigError(
+            f"training.n_train: must be at least batch_size = {training.batch_size}, "
+            f"got {training.n_train}"
+        )
+    if len(set(config.seeds)) < len(config.seeds):
+        raise ConfigError(f"seeds: must be different ones, got {list(config.seeds)}")
+    if isinstance(config, AnomalyConfig):
+        widths = [fields.get("d_sae") for fields in config.saes.values()]
+        most = min((w for w in widths if isinstance(w, int)), default=None)
+        for n in config.data.budgets:
+            if n < 1 or (most is not None and n > most):
+                raise ConfigError(
+                    f"data.budgets: must be from 1 to the narrowest d_sae, {most}, got {n}"
+                )
+    if isinstance(config, ConsolidationConfig):
+        for share in config.data.pair_shares:
+            if not 0 <= share <= 1:
+                raise ConfigError(f"data.pair_shares: must be from 0 to 1, got {share}")
+        if config.reference not in config.saes:
+            raise ConfigError(
+                f"reference: no SAE {config.reference!r}" + nearest(config.reference, config.saes)
+            )
+
+
+def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first error: field, what is wrong, value; for an unknown field the nearest right one."""
+    first = error.errors()[0]
+    field = ".".join(map(str, first["loc"]))
+    if first["type"] == "missing":
+        return f"{field}: missing; it has no default"
+    if first["type"] != "extra_forbidden":
+        return f"{field}: {first['msg']}, got {first['input']!r}"
+    section: Any = model
+    for parent in first["loc"][:-1]:
+        section = section.model_fields[parent].annotation
+    return f"{field}: unknown field" + nearest(str(first["loc"][-1]), section.model_fields)

@@ -1,0 +1,90 @@
+"""The SAEs of a protocol: one rule of sparsity for all, and the trainings that it asks for."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from sae_lens import TrainingSAEConfig
+
+from sae_lens_signaware.config import ConfigError, build_sae_config, training_config_class
+
+SET_BY_THE_PROTOCOL = ("d_in", "normalize_activations", "device")
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One training of an SAE.
+
+    Attributes:
+        knob: its sparsity in words, e.g. "l1_coefficient 2".
+        cfg: checked.
+    """
+
+    knob: str
+    cfg: TrainingSAEConfig
+
+
+def candidates_of(
+    saes: Mapping[str, Mapping[str, Any]], target_l0: float, d_in: int, source: str = "the config"
+) -> dict[str, list[Candidate]]:
+    """Every training of every SAE; of one SAE's the run whose L0 is nearest to the target counts.
+
+    Raises:
+        ConfigError: an SAE's fields are wrong; one line that starts with "saes.NAME".
+    """
+    found: dict[str, list[Candidate]] = {}
+    for name, fields in saes.items():
+        try:
+            found[name] = _candidates(fields, target_l0, d_in, source)
+        except ConfigError as error:
+            raise ConfigError(f"saes.{name}" + str(error).removeprefix("sae")) from None
+    return found
+
+
+def l0_field(cls: type[TrainingSAEConfig]) -> str | None:
+    """The field by which an architecture is asked for an L0: ``k`` of the TopK family, ``target_l0``
+    where training steers to it. SAELens's jumprelu has a ``target_l0`` that only one mode reads."""
+    names = {field.name for field in dataclasses.fields(cls)}
+    if "k" in names:
+        return "k"
+    return "target_l0" if {"target_l0", "target_l0_rate"} <= names else None
+
+
+def _candidates(
+    fields: Mapping[str, Any], target_l0: float, d_in: int, source: str
+) -> list[Candidate]:
+    for field in SET_BY_THE_PROTOCOL:
+        if field in fields:
+            raise ConfigError(f"sae.{field}: is set by the protocol, leave it out")
+    if "architecture" not in fields:
+        raise ConfigError(f"sae.architecture: missing in {source}")
+    knob, values = _sparsity(fields, target_l0)
+    shared = {"d_in": d_in, "normalize_activations": "expected_average_only_in"}
+    return [
+        Candidate(
+            f"{knob} {value:g}" if isinstance(value, float) else f"{knob} {value}",
+            build_sae_config({**fields, **shared, knob: value}, source),
+        )
+        for value in values
+    ]
+
+
+def _sparsity(fields: Mapping[str, Any], target_l0: float) -> tuple[str, list[Any]]:
+    """The field that sets the sparsity, and the values to train."""
+    swept = [name for name, value in fields.items() if isinstance(value, list)]
+    asked = l0_field(training_config_class(fields["architecture"]))
+    if asked is not None:
+        if asked in fields:
+            raise ConfigError(f"sae.{asked}: is set by the protocol's target_l0, leave it out")
+        if swept:
+            raise ConfigError(
+                f"sae.{swept[0]}: must be one value, got {fields[swept[0]]}: target_l0 sets the "
+                "sparsity"
+            )
+        return asked, [target_l0]
+    if len(swept) != 1 or not fields[swept[0]]:
+        raise ConfigError(
+            "sae: exactly one field must hold a list of values, of which the one whose L0 is "
+            f"nearest to target_l0 counts, got {swept or 'none'}"
+        )
+    return swept[0], fields[swept[0]]

@@ -1,0 +1,77 @@
+"""Worlds of sparse signed axes, out of SAELens's synthetic models (ours).
+
+x = sum_k a_k f_k + noise        a_k in {0, +m, -m}, m = relu(1 + magnitude_sd * normal)
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+from sae_lens.synthetic import ActivationGenerator, FeatureDictionary
+from torch import Tensor
+
+from sae_lens_signaware.experiments.protocols.config import WorldConfig
+
+
+@contextlib.contextmanager
+def seeded(seed: int, stream: int) -> Iterator[None]:
+    """Within: torch's generator at a state of its own for every seed and stream, and afterwards as before.
+
+    SAELens's synthetic models draw from torch's global generator.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1_000 * seed + stream)
+        yield
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """Axes and how they occur.
+
+    Attributes:
+        directions: (n_axes, d_in) of unit norm; the background first, then ``n_extra`` more axes.
+        generator: of the magnitudes; an axis of ``directions`` each.
+        signed: (n_axes,) bool, whether an axis occurs on both sides.
+        noise: standard deviation in each coordinate.
+        n_background: axes of the background.
+    """
+
+    directions: Tensor
+    generator: ActivationGenerator
+    signed: Tensor
+    noise: float
+    n_background: int
+
+    def amplitudes(self, n: int) -> Tensor:
+        """(n, n_axes), signed; from torch's global generator."""
+        magnitudes = self.generator.sample(n)
+        negative = (torch.rand_like(magnitudes) < 0.5) & self.signed
+        return torch.where(negative, -magnitudes, magnitudes)
+
+    def activations(self, amplitudes: Tensor) -> Tensor:
+        """(n, d_in), with noise."""
+        x = amplitudes @ self.directions
+        return x + self.noise * torch.randn_like(x)
+
+
+def make_world(data: WorldConfig, n_extra: int, extra_probability: float, seed: int) -> World:
+    """The background of ``data``, and ``n_extra`` signed axes that occur at their own rate.
+
+    Args:
+        extra_probability: of each of them, both signs together.
+    """
+    n_axes = data.n_background + n_extra
+    probability = torch.full((n_axes,), data.firing_probability)
+    probability[data.n_background :] = extra_probability
+    signed = torch.ones(n_axes, dtype=torch.bool)
+    signed[data.n_signed : data.n_background] = False
+    with seeded(seed, 0):
+        dictionary = FeatureDictionary(n_axes, data.d_in, seed=seed)
+    return World(
+        directions=dictionary.feature_vectors.detach(),
+        generator=ActivationGenerator(n_axes, probability, std_firing_magnitudes=data.magnitude_sd),
+        signed=signed,
+        noise=data.noise,
+        n_background=data.n_background,
+    )

@@ -1,0 +1,291 @@
+"""Charts as plotly figures: plain dicts of data and layout, which plotly.js reads."""
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sae_lens_signaware.experiments.summary import SweepSummary
+from sae_lens_signaware.experiments.sweep import RunResult
+from sae_lens_signaware.report.load import Latents
+
+Figure = dict[str, Any]
+
+# Paul Tol's muted colours, told apart with any colour vision, those that stand out most first; blue
+# and vermillion are left out: on this page they are the signs
+COLOURS = ("#332288", "#CC6677", "#117733", "#AA4499", "#999933", "#44AA99", "#882255", "#88CCEE")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross")
+DASHES = ("solid", "dot", "dash")
+PLUS, MINUS = "#0072B2", "#D55E00"
+
+L0_TITLE = "L0: open latents per token (log scale)"
+N_BINS = 48
+MAX_CURVE_POINTS = 300
+FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif'
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one SAE is drawn in every chart."""
+
+    colour: str
+    symbol: str
+    dash: str
+
+
+def styles(names: Sequence[str]) -> dict[str, Style]:
+    """A style for each name; no two are alike before all colours, symbols and dashes are used up."""
+    return {
+        name: Style(
+            COLOURS[i % len(COLOURS)],
+            SYMBOLS[i % len(SYMBOLS)],
+            DASHES[i // len(COLOURS) % len(DASHES)],
+        )
+        for i, name in enumerate(names)
+    }
+
+
+def escape(value: object) -> str:
+    """Text for plotly, which reads some HTML; it knows no entities for quotation marks."""
+    return html.escape(str(value), quote=False)
+
+
+def frontier(summary: SweepSummary, cell: str, looks: dict[str, Style]) -> Figure:
+    """R2 against L0: a line per SAE and seed, and the overlaps of the comparisons."""
+    overlaps = [c.overlap for c in summary.comparisons if c.cell == cell]
+    shapes = [
+        {
+            "type": "rect",
+            "xref": "x",
+            "yref": "paper",
+            "x0": overlap[0],
+            "x1": overlap[1],
+            "y0": 0,
+            "y1": 1,
+            "fillcolor": "#555",
+            "opacity": 0.06,
+            "line": {"width": 0},
+            "layer": "below",
+        }
+        for overlap in overlaps
+        if overlap is not None and overlap[0] <= overlap[1]
+    ]
+    return _against_l0(
+        [r for r in summary.results if r.cell == cell],
+        looks,
+        y=lambda r: r.quality.explained_variance,
+        yaxis={"title": {"text": "R²"}},
+        shapes=shapes,
+    )
+
+
+def dead_shares(summary: SweepSummary, cell: str, looks: dict[str, Style]) -> Figure:
+    """Dead share against L0; none dead is drawn as half a latent, hollow."""
+    results = [r for r in summary.results if r.cell == cell]
+    values = [_dead(r) for r in results]
+    ticks = _percent_ticks(min(values), max(values))
+    figure = _against_l0(
+        results,
+        looks,
+        y=_dead,
+        yaxis={
+            "title": {"text": "dead latents (log scale)"},
+            "type": "log",
+            "tickvals": ticks,
+            "ticktext": [f"{100 * v:.4g}%" for v in ticks],
+        },
+        hollow=lambda r: r.quality.dead_share == 0,
+    )
+    return figure
+
+
+def _dead(result: RunResult) -> float:
+    return max(result.quality.dead_share, 0.5 / result.quality.d_sae)
+
+
+def _against_l0(
+    results: list[RunResult],
+    looks: dict[str, Style],
+    y: Any,
+    yaxis: dict[str, Any],
+    shapes: Sequence[dict[str, Any]] = (),
+    hollow: Any = lambda r: False,
+) -> Figure:
+    traces = []
+    for name in dict.fromkeys(r.sae for r in results):
+        look = looks[name]
+        for i, seed in enumerate(dict.fromkeys(r.seed for r in results if r.sae == name)):
+            mine = [r for r in results if r.sae == name and r.seed == seed]
+            mine.sort(key=lambda r: r.quality.l0)
+            symbols = [look.symbol + ("-open" if hollow(r) else "") for r in mine]
+            traces.append(
+                {
+                    "type": "scatter",
+                    "mode": "lines+markers",
+                    "name": escape(name),
+                    "legendgroup": escape(name),
+                    "meta": name,  # by which the page's boxes find the trace
+                    "showlegend": i == 0,
+                    "x": [r.quality.l0 for r in mine],
+                    "y": [y(r) for r in mine],
+                    "text": [_hover(r) for r in mine],
+                    "hovertemplate": "%{text}<extra></extra>",
+                    "line": {"color": look.colour, "width": 1.4, "dash": look.dash},
+                    "marker": {"color": look.colour, "size": 7, "symbol": symbols},
+                }
+            )
+    ticks = _log2_ticks([r.quality.l0 for r in results if r.quality.l0 > 0])
+    xaxis = {
+        "title": {"text": L0_TITLE},
+        "type": "log",
+        "tickvals": ticks,
+        "ticktext": [f"{v:.3g}" for v in ticks],
+    }
+    return {"data": traces, "layout": _layout(xaxis, yaxis, shapes=list(shapes))}
+
+
+def _hover(r: RunResult) -> str:
+    q = r.quality
+    return (
+        f"<b>{escape(r.sae)}</b>, seed {r.seed}<br>{escape(r.field)} {r.value:g}<br>"
+        f"L0 {q.l0:.2f}<br>R² {q.explained_variance:.4f}<br>"
+        f"dead {q.dead_share:.3%} of {q.d_sae:,}"
+    )
+
+
+def census(found: Sequence[Latents], looks: dict[str, Style]) -> Figure:
+    """Share of bipolar latents among the k of most energy, a line for each SAE of one cell."""
+    traces = []
+    for one in found:
+        curve = one.latents.bipolar_share_by_energy_rank
+        ranks = _thinned(len(curve))
+        look = looks[one.sae]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": escape(one.name),
+                "x": ranks,
+                "y": [curve[k - 1] for k in ranks],
+                "hovertemplate": f"{escape(one.name)}<br>%{{y:.1%}} of the %{{x}} of most energy"
+                "<extra></extra>",
+                "line": {"color": look.colour, "width": 2, "dash": look.dash},
+            }
+        )
+    xaxis = {"title": {"text": "k latents of most energy (log scale)"}, "type": "log", "dtick": 1}
+    yaxis = {"title": {"text": "bipolar among them"}, "range": [-0.02, 1.02], "tickformat": ".0%"}
+    return {"data": traces, "layout": _layout(xaxis, yaxis, showlegend=True)}
+
+
+def _thinned(n: int) -> list[int]:
+    """Ranks 1 to n, about evenly in their logarithm where there are many."""
+    if n <= MAX_CURVE_POINTS:
+        return list(range(1, n + 1))
+    step = math.log(n) / (MAX_CURVE_POINTS - 1)
+    return sorted({round(math.exp(i * step)) for i in range(MAX_CURVE_POINTS)})
+
+
+def gain_range(found: Sequence[Latents]) -> tuple[float, float]:
+    """Gains that the histograms show: all but a hundredth at either end, and 1."""
+    gains = sorted(g for one in found for side in _gains(one) for g in side)
+    if not gains:
+        return 0.5, 1.5
+    low, high = gains[len(gains) // 100], gains[-1 - len(gains) // 100]
+    margin = 0.05 * max(high - low, 0.1)
+    return min(low, 1.0) - margin, max(high, 1.0) + margin
+
+
+def _gains(one: Latents) -> tuple[list[float], list[float]]:
+    latents = one.latents
+    return (
+        [g for g in latents.gain_pos if g is not None],
+        [g for g in latents.gain_neg if g is not None],
+    )
+
+
+def calibration(one: Latents, low: float, high: float) -> Figure:
+    """Gains of the + side upwards and of the - side downwards; what is beyond the range is in the last bars."""
+    width = (high - low) / N_BINS
+    centres = [low + (i + 0.5) * width for i in range(N_BINS)]
+    traces = []
+    for name, sign, colour, gains in zip(
+        ("+ side", "− side"), (1, -1), (PLUS, MINUS), _gains(one), strict=True
+    ):
+        counts = [0] * N_BINS
+        for gain in gains:
+            counts[min(max(int((gain - low) / width), 0), N_BINS - 1)] += 1
+        traces.append(
+            {
+                "type": "bar",
+                "name": f"{name} ({len(gains):,} latents)",
+                "x": centres,
+                "y": [sign * n for n in counts],
+                "width": width,
+                "marker": {"color": colour},
+                "customdata": counts,
+                "hovertemplate": f"{name}<br>gain about %{{x:.3f}}: %{{customdata}} latents<extra></extra>",
+            }
+        )
+    one_line = {
+        "type": "line",
+        "xref": "x",
+        "yref": "paper",
+        "x0": 1,
+        "x1": 1,
+        "y0": 0,
+        "y1": 1,
+        "line": {"color": "#222", "width": 1.5, "dash": "dash"},
+    }
+    ticks = _count_ticks(max([1, *(abs(n) for trace in traces for n in trace["y"])]))
+    xaxis = {"title": {"text": "gain (1, dashed: calibrated)"}, "range": [low, high]}
+    yaxis = {"title": {"text": "latents"}, "zeroline": True, "zerolinecolor": "#222"}
+    yaxis |= {"tickvals": ticks, "ticktext": [f"{abs(n):,}" for n in ticks]}
+    layout = _layout(xaxis, yaxis, shapes=[one_line], barmode="overlay")
+    return {"data": traces, "layout": layout}
+
+
+def _log2_ticks(values: Sequence[float]) -> list[float]:
+    """Powers of two, and parts between them where a narrow range holds fewer than two."""
+    low, high = math.log2(min(values, default=1)), math.log2(max(values, default=1))
+    for parts in (1, 2, 4, 8, 16, 32):
+        if math.floor(high * parts) - math.ceil(low * parts) >= 1:
+            break
+    return [2 ** (i / parts) for i in range(-4 * parts, 16 * parts + 1)]
+
+
+def _percent_ticks(low: float, high: float) -> list[float]:
+    digits = (1, 2, 5) if high / low < 100 else (1,)
+    return [digit * 10.0**power for power in range(-7, 1) for digit in digits]
+
+
+def _count_ticks(most: int) -> list[int]:
+    """Round numbers on both sides of 0, three to seven of them above it."""
+    power = 10 ** int(math.log10(most))
+    step = next(s for s in (power // 5, power // 2, power, 2 * power) if s and most / s <= 7)
+    return list(range(-step * (most // step), most + 1, step))
+
+
+def _layout(xaxis: dict[str, Any], yaxis: dict[str, Any], **more: Any) -> dict[str, Any]:
+    axis = {
+        "gridcolor": "#e4e4e4",
+        "linecolor": "#888",
+        "showline": True,
+        "ticks": "outside",
+        "tickcolor": "#888",
+        "zeroline": False,
+        "automargin": True,
+    }
+    return {
+        "font": {"family": FONT, "size": 13, "color": "#222"},
+        "paper_bgcolor": "#fff",
+        "plot_bgcolor": "#fff",
+        "margin": {"l": 62, "r": 14, "t": 12, "b": 48},
+        "hoverlabel": {"bgcolor": "#fff", "font": {"family": FONT, "size": 13}, "align": "left"},
+        "hovermode": "closest",
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "showlegend": True,
+        "xaxis": axis | {**xaxis, "title": xaxis["title"] | {"standoff": 6}},
+        "yaxis": axis | {**yaxis, "title": yaxis["title"] | {"standoff": 8}},
+        **more,
+    }

@@ -1,0 +1,124 @@
+"""Result files below a folder, read by the dataclasses that wrote them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from sae_lens_signaware.config import ConfigError
+from sae_lens_signaware.experiments.latent_results import SAELatents
+from sae_lens_signaware.experiments.protocols.result import ProtocolResult
+from sae_lens_signaware.experiments.summary import SUMMARY_FILENAME, SweepSummary
+
+ABLATIONS = "ablations"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep and the name it has on the page.
+
+    Attributes:
+        name: of its folder; the path below RESULTS where two folders share a name.
+        ablations: whether its folder is called ``ablations``.
+    """
+
+    name: str
+    ablations: bool
+    summary: SweepSummary
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The latents of one SAE, and how the page tells it from the others.
+
+    Attributes:
+        sae: name of the SAE in its sweep.
+        name: unique in its cell.
+        label: unique on the page.
+    """
+
+    sae: str
+    name: str
+    label: str
+    latents: SAELatents
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that was found; ablations come after the other sweeps."""
+
+    folder: Path
+    sweeps: list[Sweep]
+    latents: list[Latents]
+    protocols: list[ProtocolResult]
+
+    @property
+    def sae_names(self) -> list[str]:
+        """Every SAE once, in the order of the page: an SAE has one colour all over it."""
+        names = [r.sae for sweep in self.sweeps for r in sweep.summary.results]
+        return list(dict.fromkeys([*names, *(found.sae for found in self.latents)]))
+
+
+def read_results(folder: Path) -> Results:
+    """Every ``sweep.json``, ``latents/*.json`` and ``protocol-*.json`` at or below a folder.
+
+    Raises:
+        ConfigError: no folder, none of these in it, or one that cannot be read; one line.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"RESULTS: must be a folder that a sweep wrote, got {str(folder)!r}")
+    summaries = _read_all(SweepSummary.read, sorted(folder.rglob(SUMMARY_FILENAME)))
+    pages = _read_all(SAELatents.read, sorted(folder.rglob("latents/*.json")))
+    protocols = _read_all(ProtocolResult.read, sorted(folder.rglob("protocol-*.json")))
+    if not (summaries or pages or protocols):
+        raise ConfigError(
+            f"RESULTS: {str(folder)!r} holds no {SUMMARY_FILENAME}, latents/*.json or "
+            "protocol-*.json; sae-lens-signaware sweep CONFIG.yaml --out FOLDER writes them"
+        )
+    names = _names([path.parent for path in summaries], folder)
+    sweeps = [
+        Sweep(name, path.resolve().parent.name == ABLATIONS, summary)
+        for name, (path, summary) in zip(names, summaries.items(), strict=True)
+    ]
+    return Results(
+        folder=folder,
+        sweeps=sorted(sweeps, key=lambda sweep: sweep.ablations),
+        latents=_labelled(pages, folder),
+        protocols=list(protocols.values()),
+    )
+
+
+def _read_all(read: Callable[[Path], T], paths: list[Path]) -> dict[Path, T]:
+    found = {}
+    for path in paths:
+        try:
+            found[path] = read(path)
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            message = " ".join(str(error).split())
+            message = message if message.startswith(str(path)) else f"{path}: {message}"
+            raise ConfigError(f"RESULTS: {message}; it must be a file that a run wrote") from None
+    return found
+
+
+def _names(folders: list[Path], root: Path) -> list[str]:
+    short = [folder.resolve().name for folder in folders]
+    return [
+        name if short.count(name) == 1 else str(folder.relative_to(root))
+        for name, folder in zip(short, folders, strict=True)
+    ]
+
+
+def _labelled(pages: dict[Path, SAELatents], root: Path) -> list[Latents]:
+    folders = list(dict.fromkeys(path.parent.parent for path in pages))  # of the sweeps
+    names = dict(zip(folders, _names(folders, root), strict=True))
+    found = []
+    for path, latents in pages.items():
+        # a run is called cell/seed/sae/field-value, and the names may hold slashes of their own
+        _, _, rest = latents.run.removeprefix(f"{latents.cell}/").partition("/")
+        sae, _, value = rest.rpartition("/")
+        parts = [names[path.parent.parent] if len(names) > 1 else "", sae or latents.run, value]
+        name = " · ".join(filter(None, parts))
+        found.append(Latents(sae or latents.run, name, f"{latents.cell} · {name}", latents))
+    return found
