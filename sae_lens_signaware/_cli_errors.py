@@ -8,6 +8,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
+console = Console()
 errors = Console(stderr=True)
 
 EXIT_WRONG_INPUT = 2

@@ -21,7 +21,18 @@ from tests.hub_server import HubServer
 from tests.test_config import BASE
 from tests.test_hub import save_measured
 
-COMMANDS = ["demo", "train", "sweep", "push", "split", "analyze", "audit", "merge"]
+COMMANDS = [
+    "demo",
+    "train",
+    "sweep",
+    "protocol",
+    "report",
+    "push",
+    "split",
+    "analyze",
+    "audit",
+    "merge",
+]
 
 
 def invoke(*args: str) -> Any:

@@ -102,9 +102,7 @@ def finished(config: SweepConfig, run: Run, out: Path) -> RunResult | None:
     return result if result.identity == identity_of_run(config, run) else None
 
 
-def run_one(
-    config: SweepConfig, run: Run, out: Path, activations: dict[str, Tensor]
-) -> RunResult:
+def run_one(config: SweepConfig, run: Run, out: Path, activations: dict[str, Tensor]) -> RunResult:
     """Train and measure one SAE; the SAE, its measurements and the result are on disk at the end."""
     trainer_cfg = run.cfg.to_sae_trainer_config()
     start = time.perf_counter()
