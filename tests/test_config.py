@@ -13,7 +13,11 @@ from sae_lens.llm_sae_training_runner import _parse_cfg_args
 import sae_lens_signaware as signaware
 from sae_lens_signaware.config import ConfigError, load_runner_config
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+CONFIGS = sorted(
+    path
+    for path in (Path(__file__).parent.parent / "configs").glob("*.yaml")
+    if not path.stem.startswith(("sweep", "ablations", "protocol"))  # other commands' files
+)
 BASE: dict[str, Any] = {
     "model_name": "tiny",
     "hook_name": "blocks.0.hook_mlp_out",
