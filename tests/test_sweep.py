@@ -19,6 +19,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from sae_lens_signaware.evaluation import bipolar_census
 from sae_lens_signaware.experiments import sweep
 from sae_lens_signaware.experiments.latent_results import SAELatents
+from sae_lens_signaware.experiments.sweep_config import load_sweep_config
 from tests.helpers import D_IN, tiny_tokenizer
 from tests.test_cli import invoke
 
@@ -300,14 +301,36 @@ def test_wrong_configs(change: Any, message: str, data: Path, tmp_path: Path) ->
     assert not list((tmp_path / "out").rglob("*.safetensors"))
 
 
-def test_the_sweep_of_the_repository_is_sound() -> None:
-    from sae_lens_signaware.experiments.sweep_config import load_sweep_config
+CONFIGS = Path(__file__).parent.parent / "configs"
 
-    root = Path(__file__).parent.parent
-    config, runs = load_sweep_config(root / "configs" / "sweep-smollm2-135m.yaml")
-    assert len(runs) == 3 * (3 * 4 + 3) * 5  # three seeds of four SAEs, one of three more
-    assert len({run.name for run in runs}) == len(runs)
-    assert len(config.compare) == 10
+
+@pytest.mark.parametrize(
+    ("name", "n_runs", "n_comparisons", "out"),
+    [
+        # three seeds of three SAEs, one of six more
+        ("sweep-smollm2-135m", 3 * (3 * 3 + 6) * 5, 14, "main"),
+        ("ablations-smollm2-135m", 3 * 9 * 2, 8, "ablations"),
+    ],
+)
+def test_the_sweeps_of_the_repository_are_sound(
+    name: str, n_runs: int, n_comparisons: int, out: str
+) -> None:
+    path = CONFIGS / f"{name}.yaml"
+    first = path.read_text().splitlines()[0]
+    assert first == f"# sae-lens-signaware sweep configs/{name}.yaml --out sweep_out/{out}"
+    config, runs = load_sweep_config(path)
+    assert len(runs) == n_runs == len({run.name for run in runs})
+    assert len(config.compare) == n_comparisons
+
+
+def test_both_sweeps_train_on_the_same_activations_by_the_same_schedule() -> None:
+    files = [CONFIGS / f"{name}-smollm2-135m.yaml" for name in ("sweep", "ablations")]
+    a, b = (load_sweep_config(file)[0] for file in files)
+    assert a.runner == b.runner
+    assert a.cache_folder == b.cache_folder
+    assert {k: c.hook_name for k, c in a.cells.items()} == {
+        k: c.hook_name for k, c in b.cells.items()
+    }
 
 
 @pytest.mark.slow
