@@ -1,0 +1,162 @@
+"""Small JSON and Markdown tables of the reproduction, from the outputs of its two sweeps.
+
+    python benchmarks/reproduction.py sweep_out --json results/sweep.json --tables results/sweep.md
+
+Reads sweep.json of sweep_out/main and sweep_out/ablations; computes nothing but differences.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sae_lens_signaware.activation_cache import write_json_atomically
+from sae_lens_signaware.experiments.frontier import interpolate
+from sae_lens_signaware.experiments.summary import Comparison, SweepSummary, point_of
+from sae_lens_signaware.experiments.sweep import RunResult
+
+
+def small(summary: SweepSummary) -> dict[str, Any]:
+    """What the tables are made of."""
+    runs = [
+        [
+            r.cell,
+            r.sae,
+            r.seed,
+            r.field,
+            r.value,
+            round(r.quality.l0, 3),
+            round(r.quality.explained_variance, 5),
+            round(r.quality.dead_share, 5),
+            round(r.quality.bipolar_share, 4),
+        ]
+        for r in summary.results
+    ]
+    columns = ["cell", "sae", "seed", "swept", "value", "l0", "r2", "dead_share", "bipolar_share"]
+    comparisons = [
+        {
+            "cell": c.cell,
+            "a": c.a,
+            "b": c.b,
+            "overlap": c.overlap,
+            "smallest_gap_by_seed": {s: v.smallest_gap for s, v in c.verdicts.items()},
+            "smallest_gap_l0_by_seed": {s: v.smallest_gap_l0 for s, v in c.verdicts.items()},
+            "largest_gap_by_seed": {s: v.largest_gap for s, v in c.verdicts.items()},
+            "mean_gap_by_seed": {s: v.mean_gap for s, v in c.verdicts.items()},
+            "n_dominating": c.summary.n_dominating,
+            "dead_share_ratio": c.summary.dead_share_ratio,
+        }
+        for c in summary.comparisons
+    ]
+    n_tokens = summary.results[0].quality.n_tokens
+    return {
+        "command": summary.command,
+        "n_heldout_tokens": n_tokens,
+        "columns": columns,
+        "runs": runs,
+        "comparisons": comparisons,
+    }
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], n_left: int) -> str:
+    rule = ["---"] * n_left + ["---:"] * (len(columns) - n_left)
+    return "\n".join("| " + " | ".join(row) + " |" for row in (columns, rule, *rows)) + "\n"
+
+
+def frontier_table(results: Sequence[RunResult], cell: str) -> str:
+    """R2 at L0 (dead share where any) of the points of every SAE, the first seed."""
+    rows = []
+    mine = [r for r in results if r.cell == cell and r.seed == 0]
+    for sae in dict.fromkeys(r.sae for r in mine):
+        points = sorted((point_of(r) for r in mine if r.sae == sae), key=lambda p: p.l0)
+        cells = [
+            f"{p.explained_variance:.4f} at {p.l0:.1f}"
+            + (f" ({p.dead_share:.2%} dead)" if p.dead_share else "")
+            for p in points
+        ]
+        rows.append([sae, *cells])
+    n = max(len(row) for row in rows)
+    return markdown(
+        ["SAE", *("R² at L0" for _ in range(n - 1))], [r + [""] * (n - len(r)) for r in rows], 1
+    )
+
+
+def verdict_row(c: Comparison) -> list[str]:
+    overlap = "none" if c.overlap is None else f"{c.overlap[0]:.1f} to {c.overlap[1]:.1f}"
+    s = c.summary
+    gap = "" if s.smallest_gap_mean is None else f"{s.smallest_gap_mean:+.4f}"
+    gap += f" ± {s.smallest_gap_std:.4f}" if gap and s.n_seeds > 1 else ""
+    verdicts = list(c.verdicts.values())
+    at = ", ".join(f"{v.smallest_gap_l0:.0f}" for v in verdicts if v.smallest_gap_l0 is not None)
+    mean = [v.mean_gap for v in verdicts if v.mean_gap is not None]
+    return [
+        c.cell,
+        c.a,
+        c.b,
+        overlap,
+        gap,
+        at,
+        f"{sum(mean) / len(mean):+.4f}" if mean else "",
+        f"{s.n_dominating} of {s.n_seeds}",
+        f"{s.dead_share_ratio:.2f}",
+    ]
+
+
+def ablation_table(results: Sequence[RunResult]) -> str:
+    """Of every ablation against "full", at equal target_l0."""
+    values = sorted({r.value for r in results})
+    full = {(r.cell, r.value): r.quality for r in results if r.sae == "full"}
+    frontier = {
+        cell: [point_of(r) for r in results if r.sae == "full" and r.cell == cell]
+        for cell in dict.fromkeys(r.cell for r in results)
+    }
+    rows = []
+    for sae in dict.fromkeys(r.sae for r in results):
+        for cell in frontier:
+            row = [sae, cell]
+            for value in values:
+                q = next(
+                    r.quality for r in results if (r.sae, r.cell, r.value) == (sae, cell, value)
+                )
+                base = full[cell, value]
+                try:
+                    at = interpolate(frontier[cell], q.l0)
+                except ValueError:  # outside of full's two points: the nearer one
+                    at = base.explained_variance
+                row += [
+                    f"{q.l0:.1f}",
+                    f"{q.explained_variance:.4f}",
+                    f"{q.explained_variance - at:+.4f}" if sae != "full" else "",
+                    f"{q.dead_share:.2%}",
+                ]
+            rows.append(row)
+    columns = [x for v in values for x in (f"L0 (target {v:g})", "R²", "ΔR²", "dead")]
+    return markdown(["ablation", "cell", *columns], rows, 2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sweeps", type=Path, help="folder of the outputs main and ablations")
+    parser.add_argument("--json", type=Path, default=Path("results/sweep.json"))
+    parser.add_argument("--tables", type=Path, default=Path("results/sweep.md"))
+    args = parser.parse_args()
+    main_sweep = SweepSummary.read(args.sweeps / "main" / "sweep.json")
+    ablations = SweepSummary.read(args.sweeps / "ablations" / "sweep.json")
+    command = "python " + " ".join(sys.argv)
+    write_json_atomically(
+        {"command": command, "main": small(main_sweep), "ablations": small(ablations)}, args.json
+    )
+    parts = [f"Made by `{command}`; raw: [sweep.json]({args.json.name}).\n"]
+    for cell in dict.fromkeys(r.cell for r in main_sweep.results):
+        parts += [f"## {cell}, seed 0\n", frontier_table(main_sweep.results, cell)]
+    columns = ["cell", "A", "B", "L0 overlap", "smallest gap in R²", "at L0", "mean gap"]
+    columns += ["A dominates", "dead A/B"]
+    rows = [verdict_row(c) for c in main_sweep.comparisons]
+    parts += ["## Verdicts\n", markdown(columns, rows, 3)]
+    parts += ["## Ablations, seed 0\n", ablation_table(ablations.results)]
+    args.tables.write_text("\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()
