@@ -55,7 +55,7 @@ def possible_gain(sae: Any, x: Tensor, dead: Tensor) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("sweep", type=Path, help="output of sae-lens-signaware sweep")
     parser.add_argument("--cache", type=Path, default=Path("sweep_out/cache"))
     parser.add_argument("--json", type=Path, default=Path("results/dead_latents.json"))

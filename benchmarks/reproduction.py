@@ -136,7 +136,7 @@ def ablation_table(results: Sequence[RunResult]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("sweeps", type=Path, help="folder of the outputs main and ablations")
     parser.add_argument("--json", type=Path, default=Path("results/sweep.json"))
     parser.add_argument("--tables", type=Path, default=Path("results/sweep.md"))

@@ -93,7 +93,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("sweep", type=Path, help="output of sae-lens-signaware sweep")
     parser.add_argument("--json", type=Path, default=Path("results/signed_latents.json"))
     args = parser.parse_args()
