@@ -248,6 +248,7 @@ def test_a_failing_run_leaves_the_others_alone_and_is_tried_again(
     assert result.exit_code == 1
     failure = "failed: resid/seed-0/half/l1_coefficient-1: RuntimeError: out of luck"
     assert failure in result.stderr
+    assert failure in " ".join(result.stdout.split())  # at once, as well as at the end
     assert "15 of 16 runs" in result.stdout
     summary = json.loads((out / "sweep.json").read_text())
     # the other seed of that cell is still compared
@@ -308,7 +309,7 @@ CONFIGS = Path(__file__).parent.parent / "configs"
     ("name", "n_runs", "n_comparisons", "out"),
     [
         # three seeds of three SAEs, one of six more
-        ("sweep-smollm2-135m", 3 * (3 * 3 + 6) * 5, 14, "main"),
+        ("sweep-smollm2-135m", 3 * (3 * 3 + 6) * 5, 15, "main"),
         ("ablations-smollm2-135m", 3 * 9 * 2, 8, "ablations"),
     ],
 )
