@@ -15,13 +15,16 @@ EXIT_WRONG_INPUT = 2
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 
+# What torch.save says where a write fails: a RuntimeError, and no OSError.
+TORCH_WRITER = "PytorchStreamWriter"
+
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
 def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrong input: one line, exit code 2. A Hub or training failure: one line, 1. Ctrl-C: 130."""
+    """Wrong input: one line, exit code 2. The Hub, the disk or training failed: one line, 1. Ctrl-C: 130."""
 
     @functools.wraps(command)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -32,6 +35,7 @@ def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             LocalEntryNotFoundError,
             RepositoryNotFoundError,
         )
+        from safetensors import SafetensorError
 
         from sae_lens_signaware.base import InvalidInputError
         from sae_lens_signaware.training import NON_FINITE_MESSAGE
@@ -48,10 +52,19 @@ def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             code, message = EXIT_WRONG_INPUT, f"Hub: {_one_line(error)}"
         except HfHubHTTPError as error:
             code, message = EXIT_FAILED, f"Hub: {_one_line(error)}"
+        except (OSError, SafetensorError) as error:
+            code, message = (
+                EXIT_FAILED,
+                _one_line(error),
+            )  # a full disk, a file that may not be read
         except RuntimeError as error:
-            if NON_FINITE_MESSAGE not in str(error):
+            if NON_FINITE_MESSAGE in str(error):
+                message = NON_FINITE_MESSAGE
+            elif TORCH_WRITER in str(error):
+                message = "the trainer state could not be written whole; is the disk full?"
+            else:
                 raise
-            code, message = EXIT_FAILED, NON_FINITE_MESSAGE
+            code = EXIT_FAILED
         except KeyboardInterrupt as error:
             code, message = EXIT_INTERRUPTED, f"Interrupted. {_one_line(error)}".strip()
         errors.print(f"Error: {message}", soft_wrap=True, markup=False, highlight=False)

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from sae_lens_signaware.activations import open_mask
+from sae_lens_signaware.checks import InvalidInputError as InvalidInputError
+from sae_lens_signaware.checks import require
 from sae_lens_signaware.sparse import (
     MAX_DENSITY,
     OpenLatents,
@@ -22,21 +24,12 @@ PolarityTying = Literal["full", "radii", "none"]
 FORMAT_VERSION = 1
 """Format of ``cfg.json`` that this version writes, and the newest that it reads."""
 
+MAX_SIZE = 2**28
+"""Largest d_in and d_sae: beyond it a matrix of both would not have a size in bytes that torch can count."""
+
 # State of a training SAE that an inference SAE does not have. It travels in the weights file of a
 # checkpoint, since that is the only file of SAELens's checkpoint that the SAE itself writes.
 TRAINING_STATE_KEYS = ("l0_control", "n_threshold_resets")
-
-
-class InvalidInputError(ValueError):
-    """A wrong input, in one line: the field, the value, what is allowed."""
-
-
-def require(condition: bool, field: str, value: object, allowed: str, why: str = "") -> None:
-    """Raise InvalidInputError with one line: the field, its value, what is allowed."""
-    if not condition:
-        raise InvalidInputError(
-            f"{field} must be {allowed}, got {value!r}{f': {why}' if why else ''}"
-        )
 
 
 def validate_signed_config(cfg: Any, tyings: Iterable[str]) -> None:
@@ -49,7 +42,7 @@ def validate_signed_config(cfg: Any, tyings: Iterable[str]) -> None:
         f"one of {', '.join(names)}",
     )
     require(
-        isinstance(cfg.format_version, int) and 1 <= cfg.format_version <= FORMAT_VERSION,
+        1 <= cfg.format_version <= FORMAT_VERSION,
         "format_version",
         cfg.format_version,
         f"an integer from 1 to {FORMAT_VERSION}",
@@ -57,7 +50,8 @@ def validate_signed_config(cfg: Any, tyings: Iterable[str]) -> None:
     )
     for field in ("d_in", "d_sae"):
         value = getattr(cfg, field)
-        require(isinstance(value, int) and value > 0, field, value, "a positive integer")
+        allowed = 0 < value <= MAX_SIZE
+        require(allowed, field, value, "a positive integer", f"at most {MAX_SIZE}")
 
 
 def is_hooked(hook_point: nn.Module) -> bool:
@@ -126,7 +120,7 @@ class SignedSAEMixin:
         return nn.Parameter(
             torch.full(
                 (n_rows, self.cfg.d_sae),
-                value,
+                float(value),  # a config may give an integer that torch cannot hold
                 dtype=dtype or self.dtype,
                 device=self.device,
             )
@@ -245,12 +239,14 @@ class SignedSAEMixin:
             param.data.mul_(W_dec_norm.to(param.dtype))
 
     def process_state_dict_for_loading(self, state_dict: dict[str, Any]) -> None:
-        """Check names and shapes before torch does, so that a wrong file gives one clear line.
+        """Check names, shapes and values before torch takes them, so that a wrong file gives one clear line.
 
         Raises:
-            InvalidInputError: a tensor is missing, unknown, or of the wrong shape.
+            InvalidInputError: a tensor is missing, unknown, of the wrong shape or not finite, or a
+                threshold is below 0 in a file that no training SAE wrote.
         """
         expected: dict[str, Tensor] = self.state_dict()
+        of_training, for_training = (TRAINING_STATE_KEYS[0] in s for s in (state_dict, expected))
         for key in TRAINING_STATE_KEYS:
             if key not in expected:
                 # saved by SAELens's save_model from a training SAE, loaded for inference
@@ -271,5 +267,33 @@ class SignedSAEMixin:
                 state_dict[key].shape == tensor.shape,
                 f"shape of {key} in sae_weights.safetensors",
                 tuple(state_dict[key].shape),
-                f"{tuple(tensor.shape)} by cfg.json",
+                f"{tuple(tensor.shape)} by d_in, d_sae and polarity_tying of cfg.json",
             )
+            bad = ~torch.isfinite(state_dict[key])
+            if key == "threshold" and not for_training:
+                bad &= state_dict[key] != torch.inf  # never opens: merge's 1e30 in float16
+            n_bad = int(bad.sum())
+            require(
+                n_bad == 0,
+                f"{key} in sae_weights.safetensors",
+                n_bad,
+                f"finite in all of its {tensor.numel()} values",
+                "so many are NaN or inf",
+            )
+            # SAELens's loader casts all to cfg.dtype, what training keeps in float32 as well
+            state_dict[key] = state_dict[key].to(tensor.dtype)
+        self._check_threshold(state_dict, of_training, for_training)
+
+    @staticmethod
+    def _check_threshold(state: dict[str, Tensor], of_training: bool, for_training: bool) -> None:
+        threshold = state["threshold"]
+        require(
+            of_training or bool((threshold >= 0).all()),
+            "threshold in sae_weights.safetensors",
+            threshold.min().item() if threshold.numel() else None,
+            "at least 0 everywhere",
+        )
+        if not for_training:
+            # An optimiser step after the last clamp leaves some below 0. A resumed training clamps
+            # before it steps; for inference it is done here, as save_inference_model does.
+            state["threshold"] = threshold.clamp(min=0.0)

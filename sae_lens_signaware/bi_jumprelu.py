@@ -25,6 +25,7 @@ from sae_lens_signaware.base import (
     require,
     validate_signed_config,
 )
+from sae_lens_signaware.checks import check_types
 from sae_lens_signaware.sparse import OpenLatents
 from sae_lens_signaware.training import (
     SignedTrainingMixin,
@@ -56,6 +57,7 @@ class BiJumpReLUSAEConfig(SAEConfig):
 
     @override
     def __post_init__(self) -> None:
+        check_types(self)
         super().__post_init__()
         validate_signed_config(self, ROWS)
 
@@ -134,6 +136,7 @@ class BiJumpReLUTrainingSAEConfig(TrainingSAEConfig):
 
     @override
     def __post_init__(self) -> None:
+        check_types(self)
         super().__post_init__()
         validate_signed_config(self, ROWS)
         validate_training_config(self)

@@ -1,7 +1,12 @@
 """Training on cached activations with SAELens's own trainer; an interrupted one goes on where it was."""
 
+import contextlib
 import dataclasses
 import json
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +21,7 @@ DONE_FILENAME = "checkpoint_complete.json"
 
 
 class InterruptedTraining(KeyboardInterrupt):
-    """Ctrl-C during training; ``checkpoint`` holds all that a resume needs."""
+    """Ctrl-C or SIGTERM during training; ``checkpoint`` holds all that a resume needs."""
 
     def __init__(self, checkpoint: Path) -> None:
         super().__init__(f"checkpoint: {checkpoint}")
@@ -47,7 +52,7 @@ def train_on_cache(
         The trained SAE and the number of steps that this call ran.
 
     Raises:
-        InterruptedTraining: Ctrl-C, after the checkpoint is on disk.
+        InterruptedTraining: Ctrl-C or SIGTERM, between two steps, after the checkpoint is on disk.
     """
     torch.manual_seed(seed)
     sae: Any = TrainingSAE.from_dict(sae_cfg.to_dict())
@@ -56,13 +61,15 @@ def train_on_cache(
         mean = mean * sae_cfg.d_in**0.5 / activations.norm(dim=-1).mean()
     sae.b_dec.data.copy_(mean)
     data = ShuffledEpochs(activations, trainer_cfg.train_batch_size_samples, seed)
-    trainer: SAETrainer[Any, Any] = SAETrainer(trainer_cfg, sae, data)
+    signals = _SignalCount()
+    trainer: SAETrainer[Any, Any] = SAETrainer(trainer_cfg, sae, _until(signals, data))
     identity = {
         "sae": sae_cfg.to_dict(),
         "trainer": dataclasses.asdict(trainer_cfg),
         "seed": seed,
         "n_tokens": activations.shape[0],
     }
+    _clear_staging(checkpoint)
     if _is_of(checkpoint / DONE_FILENAME, identity):
         trainer.load_trainer_state(checkpoint)
         sae.load_weights_from_checkpoint(checkpoint)
@@ -74,16 +81,83 @@ def train_on_cache(
         )
     first_step = trainer.n_training_steps
     try:
-        trainer.fit()
+        with _counted_by(signals):
+            trainer.fit()
     except KeyboardInterrupt:
-        (checkpoint / DONE_FILENAME).unlink(missing_ok=True)
-        trainer.save_checkpoint(checkpoint.name, base_path=checkpoint.parent)
+        if signals.count > 1:
+            raise  # in the middle of a step, which no checkpoint can hold
+        _save_whole(trainer, identity, checkpoint)
+        raise InterruptedTraining(checkpoint) from None
+    if signals.count:
+        raise KeyboardInterrupt  # in the last step: the SAE is folded, and no checkpoint any more
+    return sae, trainer.n_training_steps - first_step
+
+
+class _SignalCount:
+    """Signal handler that counts, and raises KeyboardInterrupt from the second signal on."""
+
+    count = 0
+
+    def __call__(self, *_: object) -> None:
+        self.count += 1
+        if self.count > 1:
+            raise KeyboardInterrupt
+
+
+def _until(signals: _SignalCount, data: Iterator[Tensor]) -> Iterator[Tensor]:
+    """``data``; KeyboardInterrupt in the place of the batch that follows a signal."""
+    while True:
+        if signals.count:
+            raise KeyboardInterrupt
+        yield next(data)
+
+
+@contextlib.contextmanager
+def _counted_by(signals: _SignalCount) -> Iterator[None]:
+    """Within: Ctrl-C and SIGTERM are counted, and end the training between two steps.
+
+    Raised anywhere, an interruption would fall into the middle of an optimiser step, and a
+    checkpoint of half a step does not resume to where an undisturbed training ends.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python gives signals to the main thread alone
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signals) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _save_whole(trainer: SAETrainer[Any, Any], identity: dict[str, Any], checkpoint: Path) -> None:
+    """Write beside ``checkpoint``, then take its place: a full disk leaves an earlier one as it was."""
+    staging = _staging(checkpoint)
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        trainer.save_checkpoint(staging.name, base_path=staging.parent)
         write_json_atomically(
             {"n_training_steps": trainer.n_training_steps, "of": identity},
-            checkpoint / DONE_FILENAME,
+            staging / DONE_FILENAME,
         )
-        raise InterruptedTraining(checkpoint) from None
-    return sae, trainer.n_training_steps - first_step
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        staging.rename(checkpoint)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _staging(checkpoint: Path) -> Path:
+    return checkpoint.with_name(f".{checkpoint.name}.partial")
+
+
+def _clear_staging(checkpoint: Path) -> None:
+    """After a kill -9 while a checkpoint was written: take it where it is whole and the only one."""
+    staging = _staging(checkpoint)
+    if (staging / DONE_FILENAME).exists() and not (checkpoint / DONE_FILENAME).exists():
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        staging.rename(checkpoint)
+    shutil.rmtree(staging, ignore_errors=True)
 
 
 def _is_of(marker: Path, identity: dict[str, Any]) -> bool:

@@ -1,5 +1,6 @@
 """Commands: parse, call, print; no maths. Heavy imports happen inside the commands."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -235,4 +236,6 @@ def main() -> None:
     """Entry point of ``sae-lens-signaware``."""
     import sae_lens_signaware  # noqa: F401  registers both architectures
 
+    # As Ctrl-C: what can be gone on with is saved, and nothing half-written stays.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(app(standalone_mode=True))

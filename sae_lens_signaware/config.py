@@ -8,11 +8,10 @@ that SAELens parses them with.
 import argparse
 import dataclasses
 import difflib
-import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -21,7 +20,7 @@ from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 from sae_lens.saes.sae import SAEMetadata
 from simple_parsing import ArgumentParser
 
-from sae_lens_signaware.base import InvalidInputError
+from sae_lens_signaware.checks import InvalidInputError, describe
 
 SECTIONS = ("sae", "logger")
 
@@ -222,16 +221,3 @@ def _check(name: str, hint: Any, value: Any) -> Any:
         return TypeAdapter(hint, config=ConfigDict(strict=False)).validate_python(value)
     except ValidationError:
         raise ConfigError(f"{name}: must be {describe(hint)}, got {value!r}") from None
-
-
-def describe(hint: Any) -> str:
-    """A type in words that a user of the YAML knows."""
-    origin = typing.get_origin(hint)
-    if origin is Literal:
-        return "one of " + ", ".join(str(a) for a in typing.get_args(hint))
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(describe(a) for a in typing.get_args(hint))
-    if hint is type(None):
-        return "null"
-    names = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
-    return names.get(hint, str(hint).removeprefix("typing."))

@@ -1,12 +1,18 @@
 """Push a signed SAE, its plain twin and a model card to the Hugging Face Hub."""
 
+import re
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, ModelCard, ModelCardData
-from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+)
 from sae_lens import SAE, upload_saes_to_huggingface
 from sae_lens.constants import (
     RUNNER_CFG_FILENAME,
@@ -14,6 +20,7 @@ from sae_lens.constants import (
     SAE_WEIGHTS_FILENAME,
     SPARSITY_FILENAME,
 )
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -35,6 +42,9 @@ UPLOADED_FILES = (
 POS_SHARE_FILENAME = "pos_share.safetensors"
 """(d_sae,) share of a latent's firings on the + side, where it was measured; splits the sparsity file."""
 
+MAX_MESSAGE = 300
+"""Characters of another library's message that an error of ours repeats: it may quote a whole file."""
+
 
 def load_signed(path: str | Path) -> SAE[Any]:
     """A SAE from a folder, with one clear line where that fails.
@@ -49,17 +59,31 @@ def load_signed(path: str | Path) -> SAE[Any]:
     try:
         return SAE.load_from_disk(folder)
     except Exception as error:  # whatever a broken file makes SAELens, json or safetensors raise
-        message = " ".join(str(error).split())
-        raise ConfigError(
-            f"SAE: {folder} cannot be loaded: {type(error).__name__}: {message}"
-        ) from error
+        raise _cannot_be_loaded(folder, error) from error
+
+
+def _cannot_be_loaded(source: object, error: Exception) -> ConfigError:
+    message = " ".join(str(error).split())
+    if len(message) > MAX_MESSAGE:
+        message = f"{message[:MAX_MESSAGE]} ..."
+    return ConfigError(f"SAE: {source} cannot be loaded: {type(error).__name__}: {message}")
 
 
 def load_sae_reference(reference: str) -> SAE[Any]:
-    """A SAE from a folder, or from ``REPO:ID`` on the Hub."""
+    """A SAE from a folder, or from ``REPO:ID`` on the Hub.
+
+    Raises:
+        ConfigError: as :func:`load_signed`.
+        huggingface_hub.errors.HfHubHTTPError: the Hub refused or failed; its other errors as well.
+    """
     if ":" in reference and not Path(reference).exists():
         repo, sae_id = reference.split(":", 1)
-        return SAE.from_pretrained(repo, sae_id)
+        try:
+            return SAE.from_pretrained(repo, sae_id)
+        except (EntryNotFoundError, HfHubHTTPError, HFValidationError):
+            raise
+        except Exception as error:  # the files came, and are broken
+            raise _cannot_be_loaded(reference, error) from error
     return load_signed(reference)
 
 
@@ -72,16 +96,32 @@ def write_split(sae: SAE[Any], source: Path | None, target: Path) -> SAE[Any]:
     """
     if target.exists():
         raise ConfigError(f"OUT: {target} exists already; name a new folder")
-    plain = split_polarities(sae)  # type: ignore[arg-type]
+    try:
+        plain = split_polarities(sae)  # type: ignore[arg-type]
+    except RecursionError:
+        raise ConfigError("SAE: metadata in cfg.json is nested too deeply to be copied") from None
     log_sparsity = None
     if source is not None and (source / SPARSITY_FILENAME).exists():
-        log_sparsity = load_file(source / SPARSITY_FILENAME)["sparsity"]
+        log_sparsity = _per_latent(source / SPARSITY_FILENAME, "sparsity", sae.cfg.d_sae)
         share = source / POS_SHARE_FILENAME
-        pos_share = load_file(share)["pos_share"] if share.exists() else None
+        pos_share = _per_latent(share, "pos_share", sae.cfg.d_sae) if share.exists() else None
         if plain.cfg.d_sae != sae.cfg.d_sae:
             log_sparsity = split_log_sparsity(log_sparsity, pos_share)
     write_sae(plain, target, log_sparsity)
     return plain
+
+
+def _per_latent(path: Path, key: str, d_sae: int) -> Tensor:
+    """The one tensor, (d_sae,), of a file beside an SAE."""
+    try:
+        tensor = load_file(path)[key]
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    except KeyError:
+        raise ConfigError(f"{path} has no tensor {key!r}") from None
+    if tensor.shape != (d_sae,):
+        raise ConfigError(f"{key} in {path} must be ({d_sae},), got {tuple(tensor.shape)}")
+    return tensor
 
 
 def write_sae(sae: SAE[Any], target: Path, log_sparsity: Tensor | None = None) -> None:
@@ -127,6 +167,7 @@ def push(
         for name in UPLOADED_FILES:
             if (source / name).exists():
                 shutil.copy2(source / name, signed / name)
+        _require_no_token(signed)
         write_split(sae, source, Path(staging) / "plain")
         upload_saes_to_huggingface(
             {sae_id: signed, f"{sae_id}-plain": Path(staging) / "plain"},
@@ -136,6 +177,15 @@ def push(
     card = make_card(repo_id, sae_id, sae, quality, base_model, dataset)
     card.push_to_hub(repo_id)
     return f"{HfApi().endpoint}/{repo_id}"
+
+
+def _require_no_token(folder: Path) -> None:
+    """Raise ConfigError where a config holds a Hub token, as SAELens's model kwargs may: it would be public."""
+    for path in sorted(folder.glob("*.json")):
+        if re.search(r"\bhf_[A-Za-z0-9]{20,}", path.read_text()):
+            raise ConfigError(
+                f"SAE: {path.name} holds what looks like a Hub token (hf_...); take it out, and revoke it"
+            )
 
 
 def make_card(

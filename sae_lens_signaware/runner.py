@@ -1,5 +1,6 @@
 """SAELens's own runner with its two gaps closed: interruption keeps the weights, saving is all or nothing."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from sae_lens import (
     TrainingSAE,
 )
 from sae_lens.constants import (
+    ACTIVATION_SCALER_CFG_FILENAME,
     ACTIVATIONS_STORE_STATE_FILENAME,
     RUNNER_CFG_FILENAME,
     SAE_CFG_FILENAME,
@@ -22,6 +24,7 @@ from sae_lens.constants import (
 from sae_lens.training._interruption import (
     InterruptedException,
 )  # SAELens's name for SIGTERM; no public one
+from safetensors.torch import load_file
 from typing_extensions import override
 
 from sae_lens_signaware.config import ConfigError, nearest
@@ -54,7 +57,7 @@ def find_checkpoint(path: str | Path) -> Path:
     is passed over.
 
     Raises:
-        ConfigError: there is no whole checkpoint.
+        ConfigError: there is no whole checkpoint, or a file of the newest cannot be read.
     """
     root = Path(path)
     whole = [
@@ -67,7 +70,36 @@ def find_checkpoint(path: str | Path) -> Path:
             f"resume_from_checkpoint: no whole checkpoint at or below {str(root)!r}; "
             f"one has {', '.join(CHECKPOINT_FILES)}"
         )
-    return max(whole, key=lambda folder: (folder / RUNNER_CFG_FILENAME).stat().st_mtime)
+    newest = max(whole, key=lambda folder: (folder / RUNNER_CFG_FILENAME).stat().st_mtime)
+    _require_readable(newest)
+    return newest
+
+
+def _require_readable(checkpoint: Path) -> None:
+    """Raise ConfigError where SAELens would stop in the middle of a resume; no pickle is executed."""
+
+    def trainer_state(path: Path) -> object:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)[
+            "n_training_steps"
+        ]
+
+    for name, read in (
+        (TRAINER_STATE_FILENAME, trainer_state),
+        (
+            ACTIVATION_SCALER_CFG_FILENAME,
+            lambda path: json.loads(path.read_text())["scaling_factor"],
+        ),
+        (SAE_WEIGHTS_FILENAME, load_file),
+        (ACTIVATIONS_STORE_STATE_FILENAME, load_file),
+    ):
+        try:
+            read(checkpoint / name)
+        except Exception as error:  # whatever a broken file makes torch, json or safetensors raise
+            reason = next(iter(str(error).splitlines()), "")[:200]
+            raise ConfigError(
+                f"resume_from_checkpoint: {checkpoint / name} cannot be read: "
+                f"{type(error).__name__}: {reason}"
+            ) from None
 
 
 class SignawareTrainingRunner(LanguageModelSAETrainingRunner):

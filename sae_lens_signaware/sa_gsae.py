@@ -21,6 +21,7 @@ from sae_lens_signaware.base import (
     require,
     validate_signed_config,
 )
+from sae_lens_signaware.checks import check_types
 from sae_lens_signaware.sparse import OpenLatents, decode_open
 from sae_lens_signaware.training import (
     SignedTrainingMixin,
@@ -71,6 +72,7 @@ class SAGatedSAEConfig(SAEConfig):
 
     @override
     def __post_init__(self) -> None:
+        check_types(self)
         super().__post_init__()
         _validate(self)
 
@@ -160,6 +162,7 @@ class SAGatedTrainingSAEConfig(TrainingSAEConfig):
 
     @override
     def __post_init__(self) -> None:
+        check_types(self)
         super().__post_init__()
         _validate(self)
         validate_training_config(self)

@@ -17,6 +17,7 @@ class HubServer:
     repos: dict[str, dict[str, bytes]] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
+    authorizations: set[str] = field(default_factory=set)  # headers that requests carried
     broken: str | None = None  # a regular expression; matching paths answer 500
 
     def __post_init__(self) -> None:
@@ -36,6 +37,7 @@ class HubServer:
         self.repos.clear()
         self.blobs.clear()
         self.log.clear()
+        self.authorizations.clear()
         self.broken = None
 
 
@@ -67,6 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = self.rfile.read(length)
         path = self.path.split("?")[0]
         self.hub.log.append(f"{self.command} {path}")
+        self.hub.authorizations.add(self.headers.get("Authorization") or "")
         if self.hub.broken and re.search(self.hub.broken, path):
             self._json({"error": "broken on purpose"}, status=500)
             return

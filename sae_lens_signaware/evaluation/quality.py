@@ -13,6 +13,7 @@ from sae_lens.evals import EvalConfig, ExplainedVarianceCalculator
 from sae_lens.training.activation_scaler import ActivationScaler
 from torch import Tensor
 
+from sae_lens_signaware.base import InvalidInputError
 from sae_lens_signaware.evaluation.census import BipolarCensus, census_of
 from sae_lens_signaware.evaluation.streaming import sum_sides
 
@@ -62,8 +63,8 @@ class SAEQuality:
         """
         try:
             return cls(**json.loads(path.read_text()))
-        except (TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path}: not a {QUALITY_FILENAME}: {error}") from None
+        except (TypeError, ValueError) as error:  # no mapping of these names, no JSON, no text
+            raise InvalidInputError(f"{path}: not a {QUALITY_FILENAME}: {error}") from None
 
 
 def measure_quality(
