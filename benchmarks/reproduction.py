@@ -1,8 +1,9 @@
-"""Small JSON and Markdown tables of the reproduction, from the outputs of its two sweeps.
+"""Small JSON and Markdown tables of the reproduction, from the outputs of its sweeps.
 
     python benchmarks/reproduction.py sweep_out --json results/sweep.json --tables results/sweep.md
 
-Reads sweep.json of sweep_out/main and sweep_out/ablations; computes nothing but differences.
+Reads sweep.json of sweep_out/main, sweep_out/ablations and sweep_out/double; computes nothing but
+differences.
 """
 
 import argparse
@@ -137,15 +138,18 @@ def ablation_table(results: Sequence[RunResult]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("sweeps", type=Path, help="folder of the outputs main and ablations")
+    parser.add_argument("sweeps", type=Path, help="folder of the outputs main, ablations, double")
     parser.add_argument("--json", type=Path, default=Path("results/sweep.json"))
     parser.add_argument("--tables", type=Path, default=Path("results/sweep.md"))
     args = parser.parse_args()
-    main_sweep = SweepSummary.read(args.sweeps / "main" / "sweep.json")
-    ablations = SweepSummary.read(args.sweeps / "ablations" / "sweep.json")
+    sweeps = {
+        name: SweepSummary.read(args.sweeps / name / "sweep.json")
+        for name in ("main", "ablations", "double")
+    }
+    main_sweep = sweeps["main"]
     command = "python " + " ".join(sys.argv)
     write_json_atomically(
-        {"command": command, "main": small(main_sweep), "ablations": small(ablations)}, args.json
+        {"command": command} | {name: small(sweep) for name, sweep in sweeps.items()}, args.json
     )
     parts = [f"Made by `{command}`; raw: [sweep.json]({args.json.name}).\n"]
     for cell in dict.fromkeys(r.cell for r in main_sweep.results):
@@ -154,7 +158,8 @@ def main() -> None:
     columns += ["A dominates", "dead A/B"]
     rows = [verdict_row(c) for c in main_sweep.comparisons]
     parts += ["## Verdicts\n", markdown(columns, rows, 3)]
-    parts += ["## Ablations, seed 0\n", ablation_table(ablations.results)]
+    parts += ["## Ablations, seed 0\n", ablation_table(sweeps["ablations"].results)]
+    parts += ["## mlp_out, seed 0, twice the steps\n", frontier_table(sweeps["double"].results, "mlp_out")]
     args.tables.write_text("\n".join(parts))
 
 

@@ -310,7 +310,8 @@ CONFIGS = Path(__file__).parent.parent / "configs"
     [
         # three seeds of three SAEs, one of six more
         ("sweep-smollm2-135m", 3 * (3 * 3 + 6) * 5, 15, "main"),
-        ("ablations-smollm2-135m", 3 * 9 * 2, 8, "ablations"),
+        ("ablations-smollm2-135m", 3 * 10 * 2, 9, "ablations"),
+        ("double-smollm2-135m", 3 * 2, 2, "double"),
     ],
 )
 def test_the_sweeps_of_the_repository_are_sound(
