@@ -63,7 +63,7 @@ def train(
 ) -> None:
     """One run through SAELens's own runner; any SAELens flag overrides the YAML.
 
-    Example: sae-lens-signaware train configs/smollm2-135m-mlp15-sa_gsae.yaml --lr 1e-3 --d_sae 1152
+    Example: sae-lens-signaware train configs/smollm2-135m-mlp_out-sa_gsae.yaml --lr 1e-3 --d_sae 1152
     """
     from sae_lens_signaware.config import load_runner_config, override_parser
 
@@ -125,10 +125,11 @@ def split(
         from sae_lens_signaware.config import ConfigError
 
         raise ConfigError(f"SAE: {error}") from None
+    width, plain_width = loaded.cfg.d_sae, plain.cfg.d_sae
+    sides = f"i (+ side) and i + {width} (- side)" if plain_width > width else "i"
     console.print(
-        f"{loaded.cfg.architecture()} of width {loaded.cfg.d_sae} -> "
-        f"{plain.cfg.architecture()} of width {plain.cfg.d_sae} in {out}; latent i is "
-        f"i (+ side) and i + {loaded.cfg.d_sae} (- side)",
+        f"{loaded.cfg.architecture()} of width {width} -> "
+        f"{plain.cfg.architecture()} of width {plain_width} in {out}; latent i is {sides}",
         soft_wrap=True,
     )
 
