@@ -61,8 +61,8 @@ def train_on_cache(
         mean = mean * sae_cfg.d_in**0.5 / activations.norm(dim=-1).mean()
     sae.b_dec.data.copy_(mean)
     data = ShuffledEpochs(activations, trainer_cfg.train_batch_size_samples, seed)
-    signals = _SignalCount()
-    trainer: SAETrainer[Any, Any] = SAETrainer(trainer_cfg, sae, _until(signals, data))
+    signals = SignalCount()
+    trainer: SAETrainer[Any, Any] = SAETrainer(trainer_cfg, sae, until(signals, data))
     identity = {
         "sae": sae_cfg.to_dict(),
         "trainer": dataclasses.asdict(trainer_cfg),
@@ -81,7 +81,7 @@ def train_on_cache(
         )
     first_step = trainer.n_training_steps
     try:
-        with _counted_by(signals):
+        with counted_by(signals):
             trainer.fit()
     except KeyboardInterrupt:
         if signals.count > 1:
@@ -93,7 +93,7 @@ def train_on_cache(
     return sae, trainer.n_training_steps - first_step
 
 
-class _SignalCount:
+class SignalCount:
     """Signal handler that counts, and raises KeyboardInterrupt from the second signal on."""
 
     count = 0
@@ -104,16 +104,18 @@ class _SignalCount:
             raise KeyboardInterrupt
 
 
-def _until(signals: _SignalCount, data: Iterator[Tensor]) -> Iterator[Tensor]:
+def until(signals: SignalCount, data: Iterator[Tensor]) -> Iterator[Tensor]:
     """``data``; KeyboardInterrupt in the place of the batch that follows a signal."""
-    while True:
-        if signals.count:
-            raise KeyboardInterrupt
-        yield next(data)
+    while not signals.count:
+        try:
+            yield next(data)
+        except StopIteration:
+            return
+    raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
-def _counted_by(signals: _SignalCount) -> Iterator[None]:
+def counted_by(signals: SignalCount) -> Iterator[None]:
     """Within: Ctrl-C and SIGTERM are counted, and end the training between two steps.
 
     Raised anywhere, an interruption would fall into the middle of an optimiser step, and a

@@ -24,9 +24,11 @@ from sae_lens.constants import (
 from sae_lens.training._interruption import (
     InterruptedException,
 )  # SAELens's name for SIGTERM; no public one
+from sae_lens.training.prefetch import PrefetchingIterator
 from safetensors.torch import load_file
 from typing_extensions import override
 
+from sae_lens_signaware.cached_training import SignalCount, counted_by, until
 from sae_lens_signaware.config import ConfigError, nearest
 from sae_lens_signaware.evaluation.quality import add_loss_recovered, measure_quality
 from sae_lens_signaware.hub import write_measurement
@@ -106,7 +108,8 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
     """``LanguageModelSAETrainingRunner``, by its public methods alone:
 
     - the hook name is checked as soon as the model is there;
-    - SIGINT and SIGTERM leave a whole checkpoint (SAELens 6.54 writes it without the weights);
+    - SIGINT and SIGTERM leave a whole checkpoint, taken between two steps (SAELens 6.54 takes it
+      wherever the code is, and writes it without the weights);
     - the output folder appears complete or not at all.
     """
 
@@ -134,7 +137,19 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
     @override
     def run_trainer_with_interruption_handling(self, trainer: Any) -> Any:
         self._trainer = trainer
-        return super().run_trainer_with_interruption_handling(trainer)
+        if isinstance(trainer.data_provider, PrefetchingIterator):
+            # SAELens's evaluator has to see it as it is; an interruption then comes anywhere
+            return super().run_trainer_with_interruption_handling(trainer)
+        signals = SignalCount()
+        trainer.data_provider = until(signals, trainer.data_provider)
+        try:
+            with counted_by(signals):
+                return trainer.fit()
+        except KeyboardInterrupt:
+            if self.cfg.checkpoint_path is not None and signals.count == 1:
+                folder = Path(self.cfg.checkpoint_path) / str(trainer.n_training_samples)
+                self.save_checkpoint(folder)
+            raise
 
     @override
     def save_checkpoint(self, checkpoint_path: Path | None) -> None:
