@@ -159,7 +159,10 @@ def main() -> None:
     rows = [verdict_row(c) for c in main_sweep.comparisons]
     parts += ["## Verdicts\n", markdown(columns, rows, 3)]
     parts += ["## Ablations, seed 0\n", ablation_table(sweeps["ablations"].results)]
-    parts += ["## mlp_out, seed 0, twice the steps\n", frontier_table(sweeps["double"].results, "mlp_out")]
+    parts += [
+        "## mlp_out, seed 0, twice the steps\n",
+        frontier_table(sweeps["double"].results, "mlp_out"),
+    ]
     args.tables.write_text("\n".join(parts))
 
 
