@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -22,6 +23,8 @@ each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
 def prepared() -> Path:
     """Model, text, SAEs and their splits, made anew: they are of this code."""
     folder = CACHE / "prepared"
+    # SAEBench finds its activations of an earlier run there, and then draws other random numbers
+    shutil.rmtree(folder, ignore_errors=True)
     run_logged([sys.executable, str(TOOLS / "prepare.py"), str(folder)], TOOLS.parent.parent, 900)
     return folder
 
