@@ -56,7 +56,8 @@ def validate_signed_config(cfg: Any, tyings: Iterable[str]) -> None:
 
 def is_hooked(hook_point: nn.Module) -> bool:
     """Whether something listens there. Where SAELens switches hooks off it puts an Identity in the place."""
-    return isinstance(hook_point, HookPoint) and hook_point.has_hooks()
+    # transformer-lens 2 has no has_hooks()
+    return isinstance(hook_point, HookPoint) and bool(hook_point.fwd_hooks or hook_point.bwd_hooks)
 
 
 class _EncoderProduct(torch.autograd.Function):

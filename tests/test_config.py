@@ -16,7 +16,9 @@ from sae_lens_signaware.config import ConfigError, load_runner_config
 CONFIGS = sorted(
     path
     for path in (Path(__file__).parent.parent / "configs").glob("*.yaml")
-    if not path.stem.startswith(("sweep", "ablations", "double", "protocol"))  # other commands' files
+    if not path.stem.startswith(
+        ("sweep", "ablations", "double", "protocol")
+    )  # other commands' files
 )
 BASE: dict[str, Any] = {
     "model_name": "tiny",
