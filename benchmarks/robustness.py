@@ -31,8 +31,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))  # the mutators are the tests' own
-os.environ["HF_HUB_OFFLINE"] = "1"
+sys.path.insert(0, str(ROOT))  # the mutators are the tests' own; imports below need it: E402
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
 
 import sae_lens  # noqa: E402
 import torch  # noqa: E402
