@@ -281,6 +281,7 @@ def logged_keys(folder: Path) -> set[str]:
     A .wandb file is a 7-byte header, then LevelDB log records in blocks of 32 KiB: checksum (4 bytes),
     length (2), type (1: whole, 2 to 4: first, middle and last part), protobuf payload.
     """
+    wandb.teardown()  # waits for its service to exit: a finished run may not be on disk before
     (file,) = folder.rglob("*.wandb")
     data, position, payload = file.read_bytes(), 7, b""
     keys: set[str] = set()
