@@ -223,7 +223,7 @@ class SignedSAEMixin:
             x_c.detach().reshape(-1, x_c.shape[-1]),
             self.W_enc.detach(),
             None if b_enc is None else b_enc.detach(),
-            lambda pre: open_mask(pre, threshold, two_sided, margin),
+            lambda pre, latents: open_mask(pre, threshold[:, latents], two_sided, margin),
             MAX_DENSITY,
         )
 

@@ -2,11 +2,11 @@
 
 At L0 64 and d_sae 16,384 nearly all of a dense product with the latents is multiplication by zero.
 What is nonzero is found once; reads and writes of the decoder are then bags of its rows (torch's
-``embedding_bag``), by token for products with it, by latent for gradients of it. Rows of the batch
-are encoded in chunks, so that no (n_tokens, d_sae) matrix is made. CPU; ours.
+``embedding_bag``), by token for products with it, by latent for gradients of it. Pre-activations are
+made in tiles, so that there is no (n_tokens, d_sae) matrix. CPU; ours.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +20,10 @@ MAX_DENSITY = 0.1
 CHUNK_ELEMENTS = 2**21
 """Pre-activations made at once: 8 MiB in float32. Above 32 MiB glibc maps fresh pages for every
 buffer, and clearing those costs more than the arithmetic (measured)."""
+
+MIN_ROWS = 512
+"""Tokens encoded at once where there are as many: with fewer, reading W_enc again for each few takes
+longer than the product (measured)."""
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -74,7 +78,7 @@ class OpenLatents:
         return embedding_bag(token, rows, offsets, mode="sum", per_sample_weights=values[order])
 
     def where(self, keep: Tensor) -> "OpenLatents":
-        """Those at which the (n_open,) mask is set."""
+        """Those at which the (n_open,) mask is set, or in the order of such indices."""
         return OpenLatents(self.token[keep], self.latent[keep], self.n_tokens, self.d_sae)
 
     def to_coo(self, values: Tensor) -> Tensor:
@@ -131,48 +135,72 @@ def is_supported(*tensors: Tensor) -> bool:
     )
 
 
+def _tiles(n_tokens: int, d_sae: int) -> Iterator[tuple[slice, slice]]:
+    """Tokens and latents of tiles that cover all of both, by latent, then by token."""
+    rows = min(max(MIN_ROWS, CHUNK_ELEMENTS // d_sae), n_tokens)
+    columns = min(max(1, CHUNK_ELEMENTS // max(1, rows)), d_sae)
+    for latents in _spread(d_sae, columns):
+        for tokens in _spread(n_tokens, rows):
+            yield tokens, latents
+
+
+def _spread(n: int, most: int) -> list[slice]:
+    """Slices of at most ``most``, as even as they can be."""
+    size = -(-n // max(1, -(-n // most))) if n else 1
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+
 @torch.no_grad()
 def encode_open(
     x: Tensor,
     W_enc: Tensor,
     b_enc: Tensor | None,
-    is_open: Callable[[Tensor], Tensor],
+    is_open: Callable[[Tensor, slice], Tensor],
     max_density: float,
 ) -> tuple[OpenLatents, Tensor] | None:
     """Pre-activations x @ W_enc (+ b_enc) where ``is_open`` says so.
 
     Args:
         x: (n_tokens, d_in).
-        is_open: (rows, d_sae) pre-activations -> bool mask of the same shape.
-        max_density: as soon as a chunk holds a larger share of open latents, None is returned.
+        is_open: (rows, n) pre-activations, and which n latents they are of -> bool mask of the same shape.
+        max_density: as soon as a tile holds a larger share of open latents, None is returned.
 
     Returns:
         The open latents and their (n_open,) pre-activations; None where they are too many, or where
         a weight is not finite.
     """
     n_tokens, d_sae = x.shape[0], W_enc.shape[1]
-    n_chunks = max(1, -(-n_tokens * d_sae // CHUNK_ELEMENTS))
-    rows = max(1, -(-n_tokens // n_chunks))
-    buffer = x.new_empty(min(rows, n_tokens), d_sae)
-    positions, values = [], []
-    for start in range(0, n_tokens, rows):
-        chunk = x[start : start + rows]
-        pre = buffer[: len(chunk)]
+    buffer = x.new_empty(min(n_tokens * d_sae, max(CHUNK_ELEMENTS, MIN_ROWS)))
+    none = torch.empty(0, dtype=torch.int64)
+    token, latent, values = [none], [none], [x.new_empty(0)]
+    tiles = list(_tiles(n_tokens, d_sae))
+    n_ranges = len({latents.start for _, latents in tiles})
+    for tokens, latents in tiles:
+        chunk, weights = x[tokens], W_enc[:, latents]
+        shape = len(chunk), weights.shape[1]
+        pre = buffer[: shape[0] * shape[1]].view(shape)
         if b_enc is None:
-            torch.mm(chunk, W_enc, out=pre)
+            torch.mm(chunk, weights, out=pre)
         else:
-            torch.addmm(b_enc, chunk, W_enc, out=pre)
-        mask = is_open(pre)
+            torch.addmm(b_enc[latents], chunk, weights, out=pre)
+        mask = is_open(pre, latents)
         if mask.count_nonzero() > max_density * mask.numel():
             return None
         if not pre[0].sum().isfinite():
             return None  # a NaN weight: every comparison with it is False, so leave it to the dense path
         position = nonzero_positions(mask)
         values.append(pre.view(-1)[position])
-        positions.append(position + start * d_sae)
-    position = torch.cat(positions) if positions else torch.empty(0, dtype=torch.int64)
-    opened = OpenLatents(position // d_sae, position % d_sae, n_tokens, d_sae)
-    return opened, torch.cat(values) if values else x.new_empty(0)
+        token.append(position // shape[1] + tokens.start)
+        latent.append(position % shape[1] + latents.start)
+    opened, pre = (
+        OpenLatents(torch.cat(token), torch.cat(latent), n_tokens, d_sae),
+        torch.cat(values),
+    )
+    if n_ranges > 1:
+        # tiles come by latent: a stable order by token makes it by token, then by latent
+        order = opened.token.int().sort(stable=True).indices
+        opened, pre = opened.where(order), pre[order]
+    return opened, pre
 
 
 class _PreActivation(torch.autograd.Function):

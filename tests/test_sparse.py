@@ -68,15 +68,22 @@ def problem(dtype: torch.dtype = torch.float64) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("chunk", [1, 20, 10**6])
+# of 7 tokens and 9 latents: one at a time; two rows; ranges of latents; both; all at once
+@pytest.mark.parametrize("tile", [(1, 1), (20, 1), (20, 512), (20, 3), (10**6, 512)])
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_open_latents_and_their_gradients_are_the_dense_ones(chunk: int, with_bias: bool) -> None:
+def test_open_latents_and_their_gradients_are_the_dense_ones(
+    tile: tuple[int, int], with_bias: bool
+) -> None:
     p = problem()
     b_enc = p["b_enc"] if with_bias else None
     x_c = p["x"] - p["b_dec"]
-    with mock.patch.object(sparse, "CHUNK_ELEMENTS", chunk):
+    with mock.patch.multiple(sparse, CHUNK_ELEMENTS=tile[0], MIN_ROWS=tile[1]):
         found = sparse.encode_open(
-            x_c.detach(), p["W_enc"], b_enc, lambda pre: open_mask(pre, p["threshold"]), 1.0
+            x_c.detach(),
+            p["W_enc"],
+            b_enc,
+            lambda pre, latents: open_mask(pre, p["threshold"][:, latents]),
+            1.0,
         )
     assert found is not None
     opened, values = found
@@ -91,7 +98,9 @@ def test_open_latents_and_their_gradients_are_the_dense_ones(chunk: int, with_bi
     h = (q["x"] - q["b_dec"]) @ q["W_enc"] + (q["b_enc"] if with_bias else 0.0)
     mask = h.abs() > 1.0
     assert 0 < mask.sum() < mask.numel()
-    assert torch.equal(opened.to_dense(torch.ones_like(values)) > 0, mask)
+    assert torch.equal(
+        torch.stack([opened.token, opened.latent], 1), mask.nonzero()
+    )  # in this order
     wanted = ((h * 2 + 0.3) * mask) @ q["W_dec"]
     torch.testing.assert_close(out, wanted)
     (wanted * weight).sum().backward()
@@ -114,7 +123,11 @@ def test_too_many_open_latents_and_nan_weights_are_left_to_the_dense_path() -> N
 
     def encode(limit: float) -> Any:
         return sparse.encode_open(
-            p["x"], p["W_enc"], None, lambda pre: open_mask(pre, p["threshold"]), limit
+            p["x"],
+            p["W_enc"],
+            None,
+            lambda pre, latents: open_mask(pre, p["threshold"][:, latents]),
+            limit,
         )
 
     assert encode(0.9) is not None
