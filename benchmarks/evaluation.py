@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -39,7 +38,9 @@ MIB = 2**20
 
 def peak_mib() -> float:
     """Peak resident memory of this process so far, MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB
+    # not ru_maxrss: a child inherits its parent's
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / MIB
 
 
 def synthetic_sae() -> SAGatedSAE:

@@ -44,7 +44,6 @@ from sae_lens_signaware.activation_cache import write_json_atomically
 from sae_lens_signaware.base import SignedSAEMixin
 
 SIZES = ("576:2304:1024:64", "576:16384:1024:64")
-MAX_WIDTH = 2**16
 
 # name -> (width in W, config, its own fields)
 SAES: dict[str, tuple[int, type, dict[str, Any]]] = {
@@ -151,7 +150,7 @@ def medians(runs: dict[str, Callable[[], object]], n: int, what: str) -> dict[st
 def measure(size: str, n: int, only: list[str] | None) -> dict[str, Any]:
     d_in, W, batch, l0 = map(int, size.split(":"))
     x = torch.randn(batch, d_in, generator=torch.Generator().manual_seed(1))
-    chosen = [name for name in only or SAES if SAES[name][0] * W <= MAX_WIDTH]
+    chosen = only or list(SAES)
     floor = floors(d_in, W, x, l0)
     steps: dict[str, Callable[[], object]] = {
         name: floor[name] for name in ("dense floor", "sparse floor")
