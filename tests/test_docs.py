@@ -20,6 +20,7 @@ from sae_lens_signaware.experiments.protocols import load_protocol_config
 from sae_lens_signaware.experiments.sweep_config import load_sweep_config
 from tests.helpers import make_sae, tiny_model_config, tiny_tokenizer
 from tests.hub_server import HubServer
+from tests.notebook import NOTEBOOK
 from tests.test_hub import save_measured, x_batch
 from tests.test_runners import HOOK, tokens
 
@@ -122,7 +123,7 @@ def test_the_api_page_has_every_public_name() -> None:
 
 def test_every_page_is_in_the_nav_and_every_link_leads_somewhere() -> None:
     nav = nav_files(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])
-    assert sorted(nav) == [page.name for page in PAGES]
+    assert sorted(nav) == sorted(page.name for page in [*PAGES, NOTEBOOK])
     headings = {
         page.name: {
             re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
@@ -145,6 +146,7 @@ def test_every_page_is_in_the_nav_and_every_link_leads_somewhere() -> None:
 def test_the_site_builds_strictly(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs", reason="needs the [docs] extra")
     pytest.importorskip("mkdocstrings", reason="needs the [docs] extra")
+    pytest.importorskip("mkdocs_jupyter", reason="needs the [docs] extra")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -152,6 +154,7 @@ def test_the_site_builds_strictly(tmp_path: Path) -> None:
     assert "Usage: sae-lens-signaware train" in pages["cli"]
     assert "0.1.0" in pages["changelog"]
     assert 'class="arithmatex"' in pages["architectures"]
+    assert "split_polarities" in pages["notebook"]
     api = pages["api"]
     for name in signaware.__all__:
         assert f'id="sae_lens_signaware.{name}"' in api

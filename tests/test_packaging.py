@@ -1,0 +1,74 @@
+"""The wheel and the sdist, each installed alone in a clean environment; what the core brings; what an sdist holds."""
+
+import json
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.tools.environments import ROOT, run_logged
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+SMOKE = ROOT / "tests" / "tools" / "smoke.py"
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel, built from the sdist, and the sdist."""
+    folder = tmp_path_factory.mktemp("dist")
+    run_logged([sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)], ROOT, 300)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pip(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The newest pip in an environment with nothing else, for ``--python`` and ``--dry-run``."""
+    folder = tmp_path_factory.mktemp("pip")
+    run_logged([sys.executable, "-m", "venv", str(folder)], ROOT, 120)
+    return [str(folder / "bin" / "pip")]
+
+
+def the_one(folder: Path, pattern: str) -> Path:
+    (path,) = folder.glob(pattern)
+    return path
+
+
+@pytest.mark.parametrize("pattern", ["*.whl", "*.tar.gz"])
+def test_it_installs_alone_and_works(dist: Path, pattern: str, tmp_path: Path) -> None:
+    run_logged([sys.executable, "-m", "venv", str(tmp_path / "venv")], ROOT, 120)
+    python = tmp_path / "venv" / "bin" / "python"
+    run_logged(
+        [str(python), "-m", "pip", "install", "-q", str(the_one(dist, pattern))], tmp_path, 600
+    )
+    assert run_logged([str(python), str(SMOKE)], tmp_path, 300).endswith("smoke test passed\n")
+
+
+def test_the_core_brings_nothing_that_sae_lens_does_not(dist: Path, pip: list[str]) -> None:
+    def brings(*what: str) -> set[str]:
+        report = run_logged([*pip, "install", "-q", "--dry-run", "--report", "-", *what], ROOT, 300)
+        return {item["metadata"]["name"].lower() for item in json.loads(report)["install"]}
+
+    ours, theirs = brings(str(the_one(dist, "*.whl"))), brings("sae-lens")
+    assert "sae-lens" in ours
+    assert ours - theirs == {"sae-lens-signaware"}
+
+
+def test_what_the_archives_hold(dist: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(the_one(dist, "*.whl")) as wheel:
+        names = wheel.namelist()
+    assert {name.split("/")[0] for name in names if "dist-info" not in name} == {
+        "sae_lens_signaware"
+    }
+    for name in ("py.typed", "report/report.css", "report/report.js"):
+        assert f"sae_lens_signaware/{name}" in names
+    assert any(name.endswith("dist-info/licenses/LICENSE") for name in names)
+    with tarfile.open(the_one(dist, "*.tar.gz")) as sdist:
+        sdist.extractall(tmp_path, filter="data")
+    source = the_one(tmp_path, "*")
+    held = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
+    tracked = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines()
+    left_out = {name for name in tracked if name not in held}
+    assert not {n for n in left_out if not n.startswith((".ci/", "results/"))}, left_out

@@ -1,0 +1,60 @@
+"""What an installed package must do, without this repository: run in a clean environment, in an empty folder."""
+
+import importlib.metadata
+import importlib.resources
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from sae_lens import SAE, SAETrainer, TrainingSAE
+from sae_lens.config import SAETrainerConfig
+
+import sae_lens_signaware as signaware
+
+
+def batches():
+    while True:
+        yield torch.randn(64, 8)
+
+
+def run(*command: str) -> str:
+    program = Path(sys.executable).parent / "sae-lens-signaware"
+    return subprocess.run(
+        [str(program), *command], check=True, capture_output=True, text=True
+    ).stdout
+
+
+def main() -> None:
+    package = importlib.resources.files("sae_lens_signaware")
+    assert "site-packages" in str(package), package
+    assert (package / "py.typed").is_file()
+    assert importlib.metadata.version("sae-lens-signaware") == signaware.__version__
+    extras = ("gguf", "matplotlib", "pytest", "ray", "mkdocs")
+    assert not [name for name in extras if importlib.util.find_spec(name)]  # the core came alone
+
+    for architecture in ("sa_gsae", "bi_jumprelu"):
+        cfg = {
+            "sa_gsae": signaware.SAGatedTrainingSAEConfig,
+            "bi_jumprelu": signaware.BiJumpReLUTrainingSAEConfig,
+        }[architecture](d_in=8, d_sae=12, target_l0=3)
+        trainer_cfg = SAETrainerConfig(
+            total_training_samples=640, train_batch_size_samples=64, lr=1e-3, lr_end=1e-3
+        )
+        trained = SAETrainer(trainer_cfg, TrainingSAE.from_dict(cfg.to_dict()), batches()).fit()
+        trained.save_inference_model(architecture)
+        x = torch.randn(32, 8)
+        sae = SAE.load_from_disk(architecture)
+        torch.testing.assert_close(sae(x), trained(x))
+        run("split", architecture, f"{architecture}-plain")
+        torch.testing.assert_close(SAE.load_from_disk(f"{architecture}-plain")(x), sae(x))
+        assert signaware.bipolar_census(sae, x).n_tokens == 32
+        assert "merging would free 12" in " ".join(run("audit", f"{architecture}-plain").split())
+    for command in ("train", "demo", "sweep", "protocol", "report", "push", "analyze", "merge"):
+        assert f"sae-lens-signaware {command}" in run(command, "--help")
+    print("smoke test passed")
+
+
+if __name__ == "__main__":
+    main()
