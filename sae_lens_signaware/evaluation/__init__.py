@@ -1,4 +1,4 @@
-"""Measures of signed SAEs (design section 6)."""
+"""Measures of signed SAEs (docs/measures.md)."""
 
 from sae_lens_signaware.evaluation.analysis import Analysis, analyze_sae
 from sae_lens_signaware.evaluation.audit import AntipodalAudit, antipodal_audit

@@ -71,7 +71,8 @@ def analyze_sae(sae: SAE[Any], activations: Iterable[Tensor] | Tensor) -> Analys
 
     Args:
         sae: any SAELens SAE without a per-token normalisation.
-        activations: (n, d_in) tensors, scaled as the SAE expects them, or one such tensor.
+        activations: (n, d_in) tensors, scaled as the SAE expects them, or one such tensor. Of an
+            ``ActivationsStore``, which never ends, take ``itertools.islice(store, n_batches)``.
 
     Raises:
         ValueError: see :func:`~sae_lens_signaware.polarity_calibration`.

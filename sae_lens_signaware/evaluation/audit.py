@@ -1,4 +1,4 @@
-"""Antipodal audit: how much of a dictionary is spent on the two ends of one axis (design section 6)."""
+"""Antipodal audit: how much of a dictionary is spent on the two ends of one axis (docs/measures.md)."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Polarity calibration: is a latent's magnitude right where it fires, on each side (design section 6)."""
+"""Polarity calibration: is a latent's magnitude right where it fires, on each side (docs/measures.md)."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -32,7 +32,8 @@ def polarity_calibration(
 
     Args:
         sae: any SAELens SAE.
-        activations: (n, d_in) tensors, scaled as the SAE expects them, or one such tensor.
+        activations: (n, d_in) tensors, scaled as the SAE expects them, or one such tensor. Of an
+            ``ActivationsStore``, which never ends, take ``itertools.islice(store, n_batches)``.
 
     Raises:
         ValueError: no tokens, activations of the wrong width or not finite, or an SAE that normalises

@@ -1,4 +1,4 @@
-"""Bipolar census: how often, and how strongly, each latent uses each of its two sides (design section 6)."""
+"""Bipolar census: how often, and how strongly, each latent uses each of its two sides (docs/measures.md)."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -85,7 +85,8 @@ def bipolar_census(sae: SAE[Any], activations: Iterable[Tensor] | Tensor) -> Bip
 
     Args:
         sae: any SAELens SAE. A plain one has no - side: its census says so (``one_sided``).
-        activations: (n, d_in) tensors, scaled as the SAE expects them, or one such tensor.
+        activations: (n, d_in) tensors, scaled as the SAE expects them, or one such tensor. Of an
+            ``ActivationsStore``, which never ends, take ``itertools.islice(store, n_batches)``.
 
     Raises:
         ValueError: no tokens, or activations of the wrong width or not finite.

@@ -1,4 +1,4 @@
-"""Polarity dial: write c * d_i into the stream, c from - to +, and watch a logit difference or the loss (design section 6)."""
+"""Polarity dial: write c * d_i into the stream, c from - to +, and watch a logit difference or the loss (docs/measures.md)."""
 
 import dataclasses
 from collections.abc import Sequence

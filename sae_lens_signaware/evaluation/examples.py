@@ -1,4 +1,4 @@
-"""Examples: the contexts in which each side of a latent is strongest, apart (design section 6)."""
+"""Examples: the contexts in which each side of a latent is strongest, apart (docs/measures.md)."""
 
 import dataclasses
 import json

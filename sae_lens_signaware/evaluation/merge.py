@@ -1,4 +1,4 @@
-"""The way back from plain to signed: antipodal pairs of a plain SAE become one latent each (design section 5).
+"""The way back from plain to signed: antipodal pairs of a plain SAE become one latent each (docs/design.md).
 
 Here and not in ``conversion.py``: unlike the split it is approximate, and decides by measurement.
 """

@@ -77,7 +77,8 @@ def measure_quality(
 
     Args:
         sae: any SAELens SAE, inference or training.
-        activations: (n, d_in) tensors, scaled as the SAE expects them, or one such tensor.
+        activations: (n, d_in) tensors, scaled as the SAE expects them, or one such tensor. Of an
+            ``ActivationsStore``, which never ends, take ``itertools.islice(store, n_batches)``.
         tokens_from: goes into the result, word for word.
         bipolar_min_share: see :class:`SAEQuality`.
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from sae_lens import SAE
+from sae_lens import SAE, ActivationsStore
 from sae_lens.evals import ExplainedVarianceCalculator
 from torch import Tensor
 
@@ -39,8 +39,14 @@ def batches_of(activations: Iterable[Tensor] | Tensor, d_in: int) -> Iterator[Te
     """Any iterable of (n, d_in) tensors, or one tensor, as batches of at most 4,096 tokens.
 
     Raises:
-        InvalidInputError: a batch is not (n, d_in), or not finite, or there is no token at all.
+        InvalidInputError: an ``ActivationsStore``, which never ends; a batch is not (n, d_in), or not
+            finite, or there is no token at all.
     """
+    if isinstance(activations, ActivationsStore):
+        raise InvalidInputError(
+            "activations must come to an end, got an ActivationsStore; "
+            "take itertools.islice(store, n_batches) of it"
+        )
     n_tokens = 0
     for chunk in [activations] if isinstance(activations, Tensor) else activations:
         if chunk.ndim != 2 or chunk.shape[1] != d_in:
@@ -72,7 +78,7 @@ def sum_sides(
 
     Args:
         sae: any SAELens SAE; latents of either sign.
-        activations: see :func:`batches_of`; an ``ActivationsStore`` is endless, so slice it.
+        activations: see :func:`batches_of`.
         with_alignment: whether to fill ``sum_alignment``.
         variance: SAELens's R2 calculator, fed in the same pass.
 

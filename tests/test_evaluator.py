@@ -1,0 +1,118 @@
+"""SignedEvaluator in SAELens's trainer and runners: what it says, read back from W&B's offline logs."""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wandb
+from sae_lens import (
+    LanguageModelSAETrainingRunner,
+    LoggingConfig,
+    MultiSAETrainingRunner,
+    MultiSAETrainingRunnerConfig,
+    SAETrainer,
+)
+from transformer_lens import HookedTransformer
+from wandb.proto import wandb_internal_pb2
+
+import sae_lens_signaware as signaware
+from tests.helpers import (
+    make_training_sae,
+    tiny_model_config,
+    training_config,
+)
+from tests.test_runners import HOOK, runner_config, tokens
+from tests.test_training import batches, trainer_config
+
+WANDB = {"log_to_wandb": True, "wandb_log_frequency": 2, "eval_every_n_wandb_logs": 2}
+KEYS = {"signed/l0", "signed/dead_share", "signed/bipolar_share", "signed/gain_pos_q50"}
+
+
+def logged_keys(folder: Path) -> set[str]:
+    """Keys in the history of the one offline run below ``folder``, read from its own log.
+
+    A .wandb file is a 7-byte header, then LevelDB log records in blocks of 32 KiB: checksum (4 bytes),
+    length (2), type (1: whole, 2 to 4: first, middle and last part), protobuf payload.
+    """
+    wandb.teardown()  # waits for its service to exit: a finished run may not be on disk before
+    (file,) = folder.rglob("*.wandb")
+    data, position, payload = file.read_bytes(), 7, b""
+    keys: set[str] = set()
+    while position + 7 <= len(data):
+        left = 32768 - position % 32768
+        if left < 7:
+            position += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, position)
+        payload += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):
+            record = wandb_internal_pb2.Record.FromString(payload)
+            payload = b""
+            if record.WhichOneof("record_type") == "history":
+                keys |= {i.key or "/".join(i.nested_key) for i in record.history.item}
+    return keys
+
+
+@pytest.fixture
+def wandb_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    wandb.teardown()  # its settings are read once a process
+    yield tmp_path
+    wandb.teardown()
+
+
+def test_evaluator_in_the_trainer(wandb_folder: Path) -> None:
+    logger = LoggingConfig(**WANDB)
+    wandb.init(mode="offline", dir=wandb_folder)
+    sae = make_training_sae("sa_gsae", target_l0=4.0)
+    trainer: Any = SAETrainer(
+        trainer_config(6, logger=logger), sae, batches(), evaluator=signaware.SignedEvaluator()
+    )
+    trainer.fit()
+    wandb.finish()
+    assert logged_keys(wandb_folder) >= KEYS
+
+
+def test_evaluator_in_the_language_model_runner(wandb_folder: Path) -> None:
+    cfg = runner_config(
+        training_config("bi_jumprelu"),
+        wandb_folder,
+        logger=LoggingConfig(**WANDB, log_weights_to_wandb=False),
+        training_tokens=64 * 6,
+        n_eval_batches=1,
+    )
+    runner = LanguageModelSAETrainingRunner(
+        cfg, override_model=HookedTransformer(tiny_model_config()), override_dataset=tokens()
+    )
+    runner.evaluator = signaware.SignedEvaluator(inner=runner.evaluator)  # type: ignore[assignment]
+    runner.run()
+    keys = logged_keys(wandb_folder)
+    assert keys >= KEYS
+    assert any("model_performance_preservation" in key for key in keys)  # SAELens's own stay
+
+
+def test_evaluator_in_the_multi_sae_runner(wandb_folder: Path) -> None:
+    cfg = MultiSAETrainingRunnerConfig(
+        saes={"a": training_config("sa_gsae"), "b": training_config("bi_jumprelu")},
+        hook_names=HOOK,
+        model_name="tiny",
+        dataset_path="tiny",
+        context_size=16,
+        training_tokens=64 * 6,
+        train_batch_size_tokens=64,
+        store_batch_size_prompts=4,
+        n_batches_in_buffer=8,
+        n_eval_batches=1,
+        evaluator=signaware.SignedEvaluator(n_batches=1),
+        logger=LoggingConfig(**WANDB, log_weights_to_wandb=False),
+        output_path=None,
+        checkpoint_path=None,
+    )
+    model = HookedTransformer(tiny_model_config())
+    MultiSAETrainingRunner(cfg, override_model=model, override_dataset=tokens()).run()
+    keys = logged_keys(wandb_folder)
+    assert {f"{name}/{key}" for name in "ab" for key in KEYS} <= keys
