@@ -13,6 +13,7 @@ from sae_lens_signaware.experiments import (
     summarise_seeds,
 )
 from sae_lens_signaware.experiments.frontier import interpolate
+from sae_lens_signaware.experiments.summary import Comparison
 
 
 def frontier(*l0_r2: tuple[float, float], dead: float = 0.0, d_sae: int = 100) -> list[Point]:
@@ -53,6 +54,18 @@ def test_without_an_overlap_nothing_is_said_of_r2() -> None:
     assert verdict.overlap is None
     assert verdict.dominates is None
     assert verdict.smallest_gap is None
+
+
+def test_the_overlap_of_all_seeds_is_none_where_no_l0_is_in_each() -> None:
+    b = frontier((4, 0.3), (64, 0.6))
+
+    def comparison(*ranges: tuple[float, float]) -> Comparison:
+        verdicts = [compare_frontiers(frontier((low, 0.4), (high, 0.5)), b) for low, high in ranges]
+        return Comparison("cell", "a", "b", dict(enumerate(verdicts)), summarise_seeds(verdicts))
+
+    assert comparison((8, 32), (16, 48)).overlap == (16, 32)
+    assert comparison((8, 16), (32, 48)).overlap is None
+    assert comparison((80, 90)).overlap is None
 
 
 def test_dead_share_ratio_counts_none_as_half_a_latent() -> None:

@@ -19,7 +19,6 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from sae_lens_signaware.evaluation import bipolar_census
 from sae_lens_signaware.experiments import sweep
 from sae_lens_signaware.experiments.latent_results import SAELatents
-from sae_lens_signaware.experiments.sweep_config import load_sweep_config
 from tests.helpers import D_IN, tiny_tokenizer
 from tests.test_cli import invoke
 
@@ -115,6 +114,12 @@ def last_line(result: Any) -> str:
     return result.stderr.strip().splitlines()[-1]
 
 
+def written_at(out: Path) -> dict[Path, int]:
+    """When each result of a run, and each file of latents, was written."""
+    files = [f for name in ("runs", "latents") for f in (out / name).rglob("*.json")]
+    return {file: file.stat().st_mtime_ns for file in files}
+
+
 def measured(out: Path) -> dict[str, Any]:
     """Everything in the result files but the time it took, and the weights."""
     found: dict[str, Any] = {}
@@ -187,17 +192,17 @@ def test_the_latents_for_the_report(whole: tuple[Path, str], data: Path) -> None
 
 def test_a_second_call_runs_nothing(whole: tuple[Path, str], config: Path) -> None:
     out, _ = whole
-    before = {f: f.stat().st_mtime_ns for f in (out / "runs").rglob("*.json")}
+    before = written_at(out)
     result = invoke("sweep", str(config), "--out", str(out))
     assert result.exit_code == 0, result.stderr
-    assert {f: f.stat().st_mtime_ns for f in (out / "runs").rglob("*.json")} == before
+    assert written_at(out) == before
 
 
 def test_a_changed_field_runs_what_it_changes(
     whole: tuple[Path, str], data: Path, tmp_path: Path
 ) -> None:
     out, _ = whole
-    before = {f: f.stat().st_mtime_ns for f in (out / "runs").rglob("*.json")}
+    before = written_at(out)
     values = sweep_values(data)
     values["saes"]["half"]["threshold_init"] = 0.01
     try:
@@ -205,9 +210,11 @@ def test_a_changed_field_runs_what_it_changes(
             invoke("sweep", str(write(values, tmp_path / "s.yaml")), "--out", str(out)).exit_code
             == 0
         )
-        changed = {f for f, at in before.items() if f.stat().st_mtime_ns != at}
-        assert {f.parent.name for f in changed} == {"half"}
-        assert len(changed) == 8
+        changed = {f for f, at in written_at(out).items() if before[f] != at}
+        pages = {f for f in changed if f.parent.name == "latents"}  # they are of these runs
+        assert {f.name for f in pages} == {"mlp-half-0.1.json", "resid-half-0.1.json"}
+        assert {f.parent.name for f in changed - pages} == {"half"}
+        assert len(changed - pages) == 8
     finally:  # the others compare with this folder
         invoke("sweep", str(write(sweep_values(data), tmp_path / "s.yaml")), "--out", str(out))
 
@@ -300,39 +307,6 @@ def test_wrong_configs(change: Any, message: str, data: Path, tmp_path: Path) ->
     assert message in last_line(result)
     assert "Traceback" not in result.stderr
     assert not list((tmp_path / "out").rglob("*.safetensors"))
-
-
-CONFIGS = Path(__file__).parent.parent / "configs"
-
-
-@pytest.mark.parametrize(
-    ("name", "n_runs", "n_comparisons", "out"),
-    [
-        # three seeds of three SAEs, one of six more
-        ("sweep-smollm2-135m", 3 * (3 * 3 + 6) * 5, 15, "main"),
-        ("ablations-smollm2-135m", 3 * 10 * 2, 9, "ablations"),
-        ("double-smollm2-135m", 3 * 2, 2, "double"),
-    ],
-)
-def test_the_sweeps_of_the_repository_are_sound(
-    name: str, n_runs: int, n_comparisons: int, out: str
-) -> None:
-    path = CONFIGS / f"{name}.yaml"
-    first = path.read_text().splitlines()[0]
-    assert first == f"# sae-lens-signaware sweep configs/{name}.yaml --out sweep_out/{out}"
-    config, runs = load_sweep_config(path)
-    assert len(runs) == n_runs == len({run.name for run in runs})
-    assert len(config.compare) == n_comparisons
-
-
-def test_both_sweeps_train_on_the_same_activations_by_the_same_schedule() -> None:
-    files = [CONFIGS / f"{name}-smollm2-135m.yaml" for name in ("sweep", "ablations")]
-    a, b = (load_sweep_config(file)[0] for file in files)
-    assert a.runner == b.runner
-    assert a.cache_folder == b.cache_folder
-    assert {k: c.hook_name for k, c in a.cells.items()} == {
-        k: c.hook_name for k, c in b.cells.items()
-    }
 
 
 @pytest.mark.slow

@@ -91,6 +91,7 @@ class SAELatents:
         audit: of the plain SAE: highest cosine of a pair -> how many pairs, the width that merging
             them would free, and how many of them ever fire together.
         pages: the latents shown, of most energy first.
+        identity: all that they depend on; another identity is computed anew.
     """
 
     cell: str
@@ -110,6 +111,7 @@ class SAELatents:
     plain_run: str | None
     audit: dict[str, dict[str, int]]
     pages: tuple[LatentPage, ...]
+    identity: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         write_json_atomically(dataclasses.asdict(self), path)

@@ -1,6 +1,7 @@
 """What a report shows of single latents: both sides' contexts, calibration and dial, for some SAEs of a sweep."""
 
 import contextlib
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from sae_lens_signaware.evaluation import (
 )
 from sae_lens_signaware.experiments.cache import cache_path, load_hooked_model, make_store
 from sae_lens_signaware.experiments.latent_results import Dial, LatentPage, SAELatents
-from sae_lens_signaware.experiments.sweep import RunResult, finished, sae_path
+from sae_lens_signaware.experiments.sweep import RunResult, finished, identity_of_run, sae_path
 from sae_lens_signaware.experiments.sweep_config import LatentsConfig, Run, SweepConfig
 
 LATENTS_FOLDER = "latents"
@@ -36,23 +37,46 @@ def latents_path(out: Path, run: Run) -> Path:
 
 
 def write_latents(config: SweepConfig, runs: Sequence[Run], out: Path, console: Any) -> None:
-    """The pages that ``config.latents`` asks for, of the first seed of every cell; those on disk stay.
+    """The pages that ``config.latents`` asks for, of the first seed of every cell.
 
-    A cell whose SAEs are not all there is left out.
+    Those on disk stay where all that they depend on is the same. An SAE that is not there is left out.
     """
     wanted = config.latents
     if wanted is None:
         return
     mine = [run for run in runs if run.seed == config.seeds[0]]
     shown = [r for r in mine if r.sae in wanted.saes and r.value == wanted.value]
-    shown = [r for r in shown if finished(config, r, out) and not latents_path(out, r).exists()]
-    if not shown:
+    shown = [run for run in shown if finished(config, run, out)]
+    pairs = [(run, _plain_run(config, wanted, mine, run, out)) for run in shown]
+    pairs = [pair for pair in pairs if not _is_on_disk(config, wanted, *pair, out)]
+    if not pairs:
         return
     model = load_hooked_model(shown[0].cfg, [config.cells[cell].hook_name for cell in config.cells])
-    for run in shown:
+    for run, plain in pairs:
         with console.status(f"Latents of {run.name}"):
-            plain = _plain_run(config, wanted, mine, run, out)
             _latents_of(config, wanted, run, plain, out, model).write(latents_path(out, run))
+
+
+def _identity(
+    config: SweepConfig, wanted: LatentsConfig, run: Run, plain_run: Run | None
+) -> dict[str, Any]:
+    """All that the pages depend on."""
+    values = {
+        "run": identity_of_run(config, run),
+        "plain": None if plain_run is None else identity_of_run(config, plain_run),
+        "shown": wanted.model_dump(include={"n_latents", "n_contexts", "n_prompts"}),
+    }
+    return json.loads(json.dumps(values))
+
+
+def _is_on_disk(
+    config: SweepConfig, wanted: LatentsConfig, run: Run, plain_run: Run | None, out: Path
+) -> bool:
+    try:
+        held = SAELatents.read(latents_path(out, run))
+    except (OSError, ValueError):
+        return False
+    return held.identity == _identity(config, wanted, run, plain_run)
 
 
 def _plain_run(
@@ -101,6 +125,7 @@ def _latents_of(
         plain_run=None if plain_run is None else plain_run.name,
         audit={} if plain is None else _audit(plain, heldout[:AUDIT_TOKENS]),
         pages=pages,
+        identity=_identity(config, wanted, run, plain_run),
     )
 
 

@@ -43,9 +43,12 @@ class Comparison:
 
     @property
     def overlap(self) -> tuple[float, float] | None:
-        """L0 range over which every seed that has an overlap is compared."""
+        """L0 range over which every seed that has an overlap is compared; None where there is none."""
         found = [v.overlap for v in self.verdicts.values() if v.overlap is not None]
-        return (max(low for low, _ in found), min(high for _, high in found)) if found else None
+        if not found:
+            return None
+        low, high = max(low for low, _ in found), min(high for _, high in found)
+        return (low, high) if low < high else None
 
 
 @dataclasses.dataclass(frozen=True)
