@@ -2,8 +2,8 @@
 
     python benchmarks/reproduction.py sweep_out --json results/sweep.json --tables results/sweep.md
 
-Reads sweep.json of sweep_out/main, sweep_out/ablations and sweep_out/double; computes nothing but
-differences.
+Reads sweep.json of the folders main, ablations, double, quadruple, eightfold and wide of sweep_out;
+computes nothing but differences.
 """
 
 import argparse
@@ -16,6 +16,14 @@ from sae_lens_signaware.activation_cache import write_json_atomically
 from sae_lens_signaware.experiments.frontier import interpolate
 from sae_lens_signaware.experiments.summary import Comparison, SweepSummary, point_of
 from sae_lens_signaware.experiments.sweep import RunResult
+
+# the comparison again, with one thing changed
+AGAIN = {
+    "double": "twice the steps",
+    "quadruple": "four times the steps",
+    "eightfold": "eight times the steps",
+    "wide": "H = 1,152 against 2H = 2,304",
+}
 
 
 def small(summary: SweepSummary) -> dict[str, Any]:
@@ -104,6 +112,19 @@ def verdict_row(c: Comparison) -> list[str]:
     ]
 
 
+def verdict_table(comparisons: Sequence[Comparison]) -> str:
+    columns = ["cell", "A", "B", "L0 overlap", "smallest gap in R²", "at L0", "mean gap"]
+    columns += ["A dominates", "dead A/B"]
+    return markdown(columns, [verdict_row(c) for c in comparisons], 3)
+
+
+def frontier_tables(results: Sequence[RunResult], what: str) -> list[str]:
+    parts = []
+    for cell in dict.fromkeys(r.cell for r in results):
+        parts += [f"## {cell}, {what}\n", frontier_table(results, cell)]
+    return parts
+
+
 def ablation_table(results: Sequence[RunResult]) -> str:
     """Of every ablation against "full", at equal target_l0."""
     values = sorted({r.value for r in results})
@@ -138,31 +159,27 @@ def ablation_table(results: Sequence[RunResult]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("sweeps", type=Path, help="folder of the outputs main, ablations, double")
+    parser.add_argument("sweeps", type=Path, help="folder of the sweeps' outputs")
     parser.add_argument("--json", type=Path, default=Path("results/sweep.json"))
     parser.add_argument("--tables", type=Path, default=Path("results/sweep.md"))
     args = parser.parse_args()
     sweeps = {
         name: SweepSummary.read(args.sweeps / name / "sweep.json")
-        for name in ("main", "ablations", "double")
+        for name in ("main", "ablations", *AGAIN)
     }
-    main_sweep = sweeps["main"]
     command = "python " + " ".join(sys.argv)
     write_json_atomically(
         {"command": command} | {name: small(sweep) for name, sweep in sweeps.items()}, args.json
     )
+    main_sweep, ablations = sweeps["main"], sweeps["ablations"]
     parts = [f"Made by `{command}`; raw: [sweep.json]({args.json.name}).\n"]
-    for cell in dict.fromkeys(r.cell for r in main_sweep.results):
-        parts += [f"## {cell}, seed 0\n", frontier_table(main_sweep.results, cell)]
-    columns = ["cell", "A", "B", "L0 overlap", "smallest gap in R²", "at L0", "mean gap"]
-    columns += ["A dominates", "dead A/B"]
-    rows = [verdict_row(c) for c in main_sweep.comparisons]
-    parts += ["## Verdicts\n", markdown(columns, rows, 3)]
-    parts += ["## Ablations, seed 0\n", ablation_table(sweeps["ablations"].results)]
-    parts += [
-        "## mlp_out, seed 0, twice the steps\n",
-        frontier_table(sweeps["double"].results, "mlp_out"),
-    ]
+    parts += frontier_tables(main_sweep.results, "seed 0")
+    parts += ["## Verdicts\n", verdict_table(main_sweep.comparisons)]
+    parts += ["## Ablations, seed 0\n", ablation_table(ablations.results)]
+    for name, what in AGAIN.items():
+        again = sweeps[name]
+        parts += frontier_tables(again.results, f"seed 0, {what}")
+        parts += [f"## Verdicts, {what}\n", verdict_table(again.comparisons)]
     args.tables.write_text("\n".join(parts))
 
 

@@ -104,7 +104,7 @@ class _BiJumpReLU(torch.autograd.Function):
 def bi_jump_relu(
     pi: Tensor, threshold: Tensor, r_mag: Tensor, b_mag: Tensor, two_sided: bool = True
 ) -> Tensor:
-    """Bi-Jump-ReLU, the signed gated activation of ``sa_gsae`` (design section 2, after arXiv 2605.28149).
+    """Bi-Jump-ReLU, the signed gated activation of ``sa_gsae`` (docs/architectures.md, after arXiv 2605.28149).
 
     For each side s with u_+ = pi, u_- = -pi:
         g_s = 1[u_s > threshold_s],  m_s = relu(exp(r_mag_s) * u_s + b_mag_s)
@@ -166,7 +166,7 @@ class _SoftThreshold(torch.autograd.Function):
 def soft_threshold(
     pi: Tensor, threshold: Tensor, norm: Tensor, two_sided: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Two-sided soft threshold, the gate path of ``sa_gsae``'s training, and its L1 (design section 2).
+    """Two-sided soft threshold, the gate path of ``sa_gsae``'s training, and its L1 (docs/architectures.md).
 
     v = relu(pi - threshold_+) - relu(-pi - threshold_-),    l1 = sum_i |v_i| n_i
 
@@ -187,7 +187,7 @@ def soft_threshold(
 
 
 def bi_jump_step(hidden_pre: Tensor, threshold: Tensor) -> Tensor:
-    """Hard two-sided JumpReLU without a gradient to the threshold, for inference (design section 3).
+    """Hard two-sided JumpReLU without a gradient to the threshold, for inference (docs/architectures.md).
 
     z = h * (1[h > threshold_+] + 1[h < -threshold_-])
 
@@ -269,7 +269,7 @@ class _BiStepSTE(_TwoSidedSTE):
 def bi_jump_relu_ste(
     hidden_pre: Tensor, threshold: Tensor, bandwidth: float, ste_to_input: bool = False
 ) -> Tensor:
-    """:func:`bi_jump_step` with straight-through gradients (design section 3, after arXiv 2407.14435).
+    """:func:`bi_jump_step` with straight-through gradients (docs/architectures.md, after arXiv 2407.14435).
 
     Rectangle kernel K of width 1, bandwidth e:
         dz/dthreshold_+ = -(threshold_+ / e) K((h - threshold_+) / e)
@@ -291,7 +291,7 @@ def bi_jump_relu_ste(
 def bi_step_ste(
     hidden_pre: Tensor, threshold: Tensor, bandwidth: float, ste_to_input: bool = False
 ) -> Tensor:
-    """Two-sided step, whose sum over latents is L0, with straight-through gradients (design section 3).
+    """Two-sided step, whose sum over latents is L0, with straight-through gradients (docs/architectures.md).
 
     s = 1[h > threshold_+] + 1[h < -threshold_-]
         ds/dthreshold_s = -(1 / e) K((u_s - threshold_s) / e),  u_+ = h, u_- = -h

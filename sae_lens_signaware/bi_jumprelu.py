@@ -1,7 +1,7 @@
 """``bi_jumprelu``, a two-sided JumpReLU: configs, inference SAE, training SAE.
 
 After SAELens's ``jumprelu`` (arXiv 2407.14435), made two-sided; the two-sided formulas are ours
-(design section 3) and live in :mod:`sae_lens_signaware.activations`.
+(docs/architectures.md) and live in :mod:`sae_lens_signaware.activations`.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Exact split of a signed SAE into a plain SAELens SAE of twice the width (design section 5)."""
+"""Exact split of a signed SAE into a plain SAELens SAE of twice the width (docs/architectures.md)."""
 
 import copy
 import dataclasses

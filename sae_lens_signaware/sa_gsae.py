@@ -1,7 +1,7 @@
 """``sa_gsae``, the Sign-Aware Gated SAE of arXiv 2605.28149: configs, inference SAE, training SAE.
 
 The formulas are in :mod:`sae_lens_signaware.activations`; the details that the paper's abstract
-does not fix are ours (design section 2).
+does not fix are ours (docs/architectures.md).
 """
 
 from dataclasses import dataclass
@@ -201,7 +201,7 @@ class SAGatedTrainingSAE(SignedTrainingMixin, _SAGated, TrainingSAE[SAGatedTrain
         hidden_pre: Tensor,
         sae_out: Tensor,
     ) -> dict[str, Tensor]:
-        """L1 on the gate path and the auxiliary reconstruction from it (design section 2), means over the batch."""
+        """L1 on the gate path and the auxiliary reconstruction from it (docs/architectures.md), means over the batch."""
         del feature_acts, sae_out
         threshold = self.threshold.to(hidden_pre.dtype)
         v, l1 = soft_threshold(

@@ -16,9 +16,7 @@ from sae_lens_signaware.config import ConfigError, load_runner_config
 CONFIGS = sorted(
     path
     for path in (Path(__file__).parent.parent / "configs").glob("*.yaml")
-    if not path.stem.startswith(
-        ("sweep", "ablations", "double", "protocol")
-    )  # other commands' files
+    if "sae" in yaml.safe_load(path.read_text())  # those of other commands name several, or none
 )
 BASE: dict[str, Any] = {
     "model_name": "tiny",

@@ -1,4 +1,4 @@
-"""Comparing architectures: frontiers and verdicts (design section 7)."""
+"""Comparing architectures: frontiers and verdicts (docs/experiments.md)."""
 
 from sae_lens_signaware.experiments.frontier import (
     Point,

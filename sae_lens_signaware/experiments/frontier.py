@@ -1,4 +1,4 @@
-"""Frontiers of R2 against L0 and what may be said of two of them (design section 7; ours)."""
+"""Frontiers of R2 against L0 and what may be said of two of them (docs/experiments.md; ours)."""
 
 import math
 import statistics

@@ -1,0 +1,248 @@
+"""Protocols A to C: results, and whole runs through the command line."""
+
+import dataclasses
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from sae_lens_signaware.experiments import protocols
+from sae_lens_signaware.experiments.protocols import ProtocolResult, training
+from sae_lens_signaware.experiments.protocols.result import mean_of, sd_of
+from tests.protocols.examples import CONFIGS, SAES, values_of, write
+from tests.test_cli import assert_one_line_error, invoke
+
+
+def test_the_run_nearest_in_log_l0_counts() -> None:
+    runs = [training.Trained("x", str(i), None) for i in range(3)]  # type: ignore[arg-type]
+    assert training.nearest_in_l0(runs, [2.0, 7.0, 5.5], 4.0).knob == "2"
+    assert training.nearest_in_l0(runs, [2.0, 8.0, 0.0], 4.0).knob == "0"
+
+
+def test_means_and_deviations_leave_out_what_was_not_measured() -> None:
+    assert mean_of([1.0, None, 3.0]) == 2.0
+    assert sd_of([1.0, float("nan"), 3.0]) == pytest.approx(2**0.5)
+    assert mean_of([None]) is None
+    assert sd_of([1.0]) is None
+
+
+RESULT = ProtocolResult(
+    title="Protocol",
+    question="what?",
+    columns=["SAE", "d_sae", "R2", "R2 sd", "pairs"],
+    rows=[["a", 8, 0.5, 0.25, None], ["b", 16, 1.0, None, float("nan")]],
+    notes=["a note"],
+    command="sae-lens-signaware protocol x.yaml",
+    versions={"torch": "2"},
+    config={"seeds": [0]},
+)
+
+
+def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    RESULT.write(tmp_path / "r.json")
+    read = ProtocolResult.read(tmp_path / "r.json")
+    assert read.rows == [["a", 8, 0.5, 0.25, None], ["b", 16, 1.0, None, None]]
+    assert dataclasses.replace(read, rows=RESULT.rows) == RESULT
+    assert [f.name for f in tmp_path.iterdir()] == ["r.json"]
+
+
+def test_the_table_puts_deviations_behind_their_means() -> None:
+    table = RESULT.table()
+    assert [c.header for c in table.columns] == ["SAE", "d_sae", "R2", "pairs"]
+    assert list(table.columns[2].cells) == ["0.500 ±0.250", "1.000"]
+    assert list(table.columns[3].cells) == ["-", "-"]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_no_number_is_cut_in_a_narrow_terminal(width: int) -> None:
+    columns = ["SAE", "d_sae", "L0", "R2", "gain +", "gain + sd", "gain -", "gain - sd"]
+    columns += ["asymmetry", "worst", "latents", "crosstalk", "monotone"]
+    numbers = [i + 0.123 for i in range(2, 12)]
+    row: list[Any] = ["bi_jumprelu H", 64, *numbers, "of 3"]
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(dataclasses.replace(RESULT, columns=columns, rows=[row]).table(width))
+    words = console.export_text().split()
+    for text in ["64", "of", "3", *(f"{n:.3f}" for n in numbers if n not in (5.123, 7.123))]:
+        assert text in words
+    assert {"±5.123", "±7.123"} <= set(words)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"title": 1, "x": 2}'])
+def test_another_file_is_no_result(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="not the result of a protocol"):
+        ProtocolResult.read(path)
+    with pytest.raises(ValueError, match="not the result of a protocol"):
+        ProtocolResult.read(tmp_path / "absent.json")
+
+
+def test_a_row_of_another_length_is_no_result(tmp_path: Path) -> None:
+    dataclasses.replace(RESULT, rows=[["a"]]).write(tmp_path / "r.json")
+    with pytest.raises(ValueError, match="as many cells"):
+        ProtocolResult.read(tmp_path / "r.json")
+
+
+# ---- whole runs
+
+
+@pytest.mark.parametrize("which", ["a", "b", "c"])
+def test_a_protocol_through_the_command_line(which: str, tmp_path: Path) -> None:
+    config, out = write(values_of(which), tmp_path / "p.yaml"), tmp_path / "out"
+    result = invoke("protocol", str(config), "--out", str(out))
+    assert result.exit_code == 0, result.stderr
+    assert f"protocol-{which}.json" in "".join(result.stdout.split())
+    assert [f.name for f in out.iterdir()] == [f"protocol-{which}.json"]
+    found = ProtocolResult.read(out / f"protocol-{which}.json")
+    repeats = {"a": 1, "b": 2, "c": 2}[which]  # budgets, pair shares
+    assert len(found.rows) == repeats * len(SAES)
+    assert {row[0] for row in found.rows} == set(SAES)
+    assert found.command == f"sae-lens-signaware protocol {config} --out {out}"
+    assert set(found.versions) == {"sae-lens-signaware", "sae-lens", "torch"}
+    assert any("gated H: l1_coefficient" in note for note in found.notes)
+    column = found.columns.index
+    for row in found.rows:
+        l0 = row[column("L0")]
+        if row[0] == "abstopk H":
+            assert l0 == pytest.approx(2.0)
+        assert isinstance(l0, float)
+    if which == "c":
+        reference = [row for row in found.rows if row[0] == "gated 2H"]
+        assert [row[column("R2 less reference")] for row in reference] == [0.0, 0.0]
+        assert [row[column("by one latent")] for row in reference] == [None, 0.0]
+
+
+def test_the_config_in_a_result_makes_the_same_table_again(tmp_path: Path) -> None:
+    config = protocols.load_protocol_config(write(values_of("b"), tmp_path / "p.yaml"))
+    first = protocols.run_protocol(config, "")
+    again = protocols.load_protocol_config(write(first.config, tmp_path / "again.yaml"))
+    torch.rand(7)  # whatever else has drawn from torch's generator
+    assert protocols.run_protocol(again, "").rows == first.rows
+
+
+def test_batchtopk_is_measured_as_the_sae_that_users_load() -> None:
+    from sae_lens_signaware.experiments.protocols.saes import candidates_of
+
+    config = write_config("a")
+    (candidate,) = candidates_of({"x": SAES["batchtopk 2H"]}, 2, 8)["x"]
+    x = torch.randn(128, 8)
+    sae = training.train(candidate, config.training, x, seed=0)
+    assert sae.cfg.architecture() == "jumprelu"
+    # a sample's latents do not depend on the others, as in BatchTopK's training SAE
+    with torch.no_grad():
+        assert torch.allclose(sae.encode(x)[:1], sae.encode(x[:1]), atol=1e-6)
+
+
+def write_config(which: str) -> protocols.ProtocolConfig:
+    from sae_lens_signaware.experiments.protocols.config import PROTOCOLS
+
+    return PROTOCOLS[which].model_validate(values_of(which))
+
+
+def test_ctrl_c_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stops(*args: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train_on_cache", stops)
+    config, out = write(values_of("a"), tmp_path / "p.yaml"), tmp_path / "out"
+    result = invoke("protocol", str(config), "--out", str(out))
+    assert_one_line_error(result, 130, "Interrupted. Nothing was written.")
+    assert not out.exists()
+
+
+def test_a_file_is_no_folder_for_results(tmp_path: Path) -> None:
+    config = write(values_of("a"), tmp_path / "p.yaml")
+    result = invoke("protocol", str(config), "--out", str(config))
+    assert_one_line_error(result, 2, "is a file; name a folder")
+
+
+@pytest.mark.parametrize(
+    ("which", "change", "message"),
+    [
+        ("a", lambda v: v.pop("protocol"), "protocol: must be one of a, b, c, got None"),
+        ("a", lambda v: v.update(protocol="d"), "protocol: must be one of a, b, c, got 'd'"),
+        ("a", lambda v: v.update(protocol=["a"]), "protocol: must be one of a, b, c, got ['a']"),
+        ("a", lambda v: v.update(seed=1), "seed: unknown field; did you mean 'seeds'?"),
+        ("a", lambda v: v.update(seeds=[1, 1]), "seeds: must be different ones, got [1, 1]"),
+        ("a", lambda v: v["data"].update(gain=1), "data.gain: unknown field; did you mean 'gain_"),
+        ("a", lambda v: v["data"].pop("dial_max"), "data.dial_max: missing"),
+        ("a", lambda v: v["data"].update(gain_neg=0), "data.gain_neg: Input should be greater"),
+        ("a", lambda v: v["data"].update(noise=math.nan), "data.noise: Input should be"),
+        ("a", lambda v: v["training"].update(n_train=8), "training.n_train: must be at least"),
+        ("a", lambda v: v["training"].update(n_step=8), "training.n_step: unknown field; did you"),
+        ("a", lambda v: v.update(saes={}), "saes: "),
+        ("a", lambda v: v["saes"]["gated H"].pop("architecture"), "saes.gated H.architecture: mis"),
+        (
+            "a",
+            lambda v: v["saes"]["gated H"].update(architecture="gted"),
+            "saes.gated H.architecture: unknown value 'gted'; did you mean 'gated'?",
+        ),
+        (
+            "a",
+            lambda v: v["saes"]["gated H"].update(architecture=["gated"]),
+            "saes.gated H.architecture: unknown value ['gated']",
+        ),
+        (
+            "a",
+            lambda v: v["saes"]["gated H"].update(l1_coefficient=1),
+            "saes.gated H: exactly one field must hold a list",
+        ),
+        (
+            "a",
+            lambda v: v["saes"]["gated H"].update(l1_coefficent=1),
+            "saes.gated H.l1_coefficent: unknown field; did you mean 'l1_coefficient'?",
+        ),
+        (
+            "a",
+            lambda v: v["saes"]["abstopk H"].update(k=3),
+            "saes.abstopk H.k: is set by the protocol's target_l0",
+        ),
+        (
+            "a",
+            lambda v: v["saes"]["sa_gsae H"].update(l1_coefficient=[1, 2]),
+            "saes.sa_gsae H.l1_coefficient: must be one value, got [1, 2]",
+        ),
+        (
+            "a",
+            lambda v: v["saes"]["sa_gsae H"].update(d_in=8),
+            "saes.sa_gsae H.d_in: is set by the protocol",
+        ),
+        ("a", lambda v: v.update(target_l0=2.5), "saes.abstopk H.k: must be an integer, got 2.5"),
+        ("a", lambda v: v.update(target_l0=9), "saes.sa_gsae H.target_l0 must be"),
+        ("b", lambda v: v["data"].update(budgets=[9]), "data.budgets: must be from 1 to the narr"),
+        ("b", lambda v: v["data"].update(budgets=[0]), "data.budgets: must be from 1 to the narr"),
+        ("c", lambda v: v.update(reference="gated"), "reference: no SAE 'gated'; did you mean"),
+        ("c", lambda v: v["data"].update(pair_shares=[2]), "data.pair_shares: must be from 0 to 1"),
+        ("c", lambda v: v["data"].update(firing_probability=0.5), "data.firing_probability: Inp"),
+    ],
+)
+def test_wrong_configs(which: str, change: Any, message: str, tmp_path: Path) -> None:
+    values = values_of(which)
+    change(values)
+    config = write(values, tmp_path / "p.yaml")
+    result = invoke("protocol", str(config), "--out", str(tmp_path / "out"))
+    assert_one_line_error(result, 2, message)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_protocols_of_the_repository_are_sound() -> None:
+    assert [path.name[:10] for path in CONFIGS] == ["protocol-a", "protocol-b", "protocol-c"]
+    for path in CONFIGS:
+        config = protocols.load_protocol_config(path)
+        assert protocols.result_filename(config) == f"{path.name[:10]}.json"
+        assert path.read_text().startswith(
+            f"# sae-lens-signaware protocol configs/{path.name} --out protocols_out\n"
+        )
+        assert len(config.seeds) == 3
+        assert set(SAES) <= set(config.saes)
+        assert protocols.n_trainings(config) > 3 * len(SAES)
+
+
+def test_help_has_an_example() -> None:
+    result = invoke("protocol", "--help")
+    assert result.exit_code == 0
+    assert "sae-lens-signaware protocol" in " ".join(result.stdout.split())

@@ -1,0 +1,32 @@
+"""The results of tests/report/pages.py as files, and their page."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.report.pages import PROTOCOL, Parsed, ablations_summary, sae_latents, sweep_summary
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a sweep with latents, ablations, and a protocol."""
+    folder = tmp_path_factory.mktemp("results")
+    sweep_summary().write(folder / "main_sweep", "sae-lens-signaware sweep <main>.yaml")
+    ablations_summary().write(folder / "ablations", "sae-lens-signaware sweep ablations.yaml")
+    for cell in range(3):
+        for sae in (0, 2):
+            path = folder / "main_sweep" / "latents" / f"{cell}-{sae}.json"
+            sae_latents(cell, sae).write(path)
+    PROTOCOL.write(folder / "protocol-c.json")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    report = pytest.importorskip("sae_lens_signaware.report", reason="needs the [report] extra")
+    return report.write_report(results, tmp_path_factory.mktemp("page") / "new" / "report.html")
+
+
+@pytest.fixture(scope="module")
+def parsed(page: Path) -> Parsed:
+    return Parsed(page.read_text(encoding="utf-8"))

@@ -1,0 +1,246 @@
+"""The report: made-up results through their real files to the page."""
+
+import dataclasses
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from sae_lens_signaware.config import ConfigError
+from sae_lens_signaware.experiments.summary import SweepSummary
+from tests.report.pages import Parsed, context, run_result, sae_latents, sweep_summary
+from tests.test_cli import assert_one_line_error, invoke
+
+pytest.importorskip("plotly", reason="needs the [report] extra")
+from sae_lens_signaware import report
+from sae_lens_signaware.report import figures
+from sae_lens_signaware.report.load import read_results
+
+
+def test_a_summary_is_read_as_it_was_written(tmp_path: Path) -> None:
+    written = sweep_summary()
+    written.write(tmp_path, "some command")
+    read = SweepSummary.read(tmp_path / "sweep.json")
+    bare = [dataclasses.replace(r, identity={}) for r in written.results]
+    assert read == dataclasses.replace(written, results=bare, command="some command")
+    assert read.comparisons[0].overlap == written.comparisons[0].overlap
+    # and so a second time
+    read.write(tmp_path / "again", read.command)
+    assert (tmp_path / "again/sweep.json").read_text() == (tmp_path / "sweep.json").read_text()
+
+
+def test_the_page_has_every_section_in_order(parsed: Parsed) -> None:
+    sections = [attrs["id"] for tag, attrs in parsed.tags if tag == "section"]
+    assert sections == ["sweep-0", "sweep-1", "census", "calibration", "audit", "protocol-0", "latents"]  # fmt: skip
+    links = [attrs["href"] for tag, attrs in parsed.tags if tag == "a"]
+    assert links == ["#content", *(f"#{name}" for name in sections)]
+    for title in ("Sweep main_sweep", "Ablations", "Protocol C: <dials>", "Browser of latents"):
+        assert title in parsed.text
+    for words in (
+        "143 runs of 7 SAEs on 3 cells (mlp_out, attn_out, resid <&>), 3 seeds; measured on 45,000",
+        "sae-lens-signaware sweep <main>.yaml",
+        "135 of 136 runs are finished.",
+        "RuntimeError: <b>out of luck</b>",
+        "A note & a half.",
+        "0.8125 ± 0.031",
+        "Made with torch 2.99.",
+        "−3",
+    ):
+        assert words in parsed.text
+
+
+def test_verdicts_and_ablations_are_those_of_the_results(parsed: Parsed) -> None:
+    first = sweep_summary().comparisons[0]
+    gap = first.summary.smallest_gap_mean
+    assert gap is not None
+    assert gap > 0
+    assert f"{gap:+.4f} ± {first.summary.smallest_gap_std:.4f}3 of 3" in parsed.text
+    full, other = run_result(0, 0, 0, 16).quality, run_result(0, 0, 1, 16).quality
+    change = f"{other.explained_variance - full.explained_variance:+.4f}".replace("-", "−")
+    assert f"no-auxtarget_l0 160{other.explained_variance:.4f}{change}" in parsed.text
+
+
+def test_hostile_texts_are_text_everywhere(page: Path, parsed: Parsed) -> None:
+    # of no tag that a token, a name or a reason holds is there more than the page's own
+    assert sum(tag == "script" for tag, _ in parsed.tags) == len(parsed.data) + 2
+    assert not {tag for tag, _ in parsed.tags} & {"img", "i", "dials", "speeches"}
+    assert not any(name.startswith("on") for _, attrs in parsed.tags for name in attrs)
+    # outside of plotly.js, which is one script, each script ends where this page ends it
+    scripts = [attrs for tag, attrs in parsed.tags if tag == "script"]
+    assert sum("type" not in attrs for attrs in scripts) == 2
+    assert page.read_text(encoding="utf-8").count("</script>") == len(scripts)
+    tokens = parsed.data["latents-data"][0]["pages"][0]["examples_pos"][0]["tokens"]
+    assert tokens == list(context(100, 0, 1.0).tokens)
+    assert 'odd <b>"name"</b>' in parsed.text
+
+
+def test_the_page_loads_nothing(page: Path, parsed: Parsed) -> None:
+    for tag, attrs in parsed.tags:
+        assert not {"src", "srcset", "poster", "action"} & set(attrs), (tag, attrs)
+        assert attrs.get("href", "#").startswith("#")  # type: ignore[union-attr]
+        assert tag not in ("link", "iframe", "object", "embed", "base", "form")
+    (policy,) = [attrs for _, attrs in parsed.tags if "http-equiv" in attrs]
+    assert policy["content"].startswith("default-src 'none'; ")  # type: ignore[union-attr]
+    assert not re.search(r"https?:", policy["content"])  # type: ignore[arg-type]
+    style = re.search(r"<style>(.*?)</style>", page.read_text(encoding="utf-8"), re.S)
+    assert style is not None
+    assert not re.search(r"@import|url\(", style[1])
+
+
+def test_charts_are_valid_plotly_figures_with_a_colour_an_sae(
+    results: Path, parsed: Parsed
+) -> None:
+    import plotly.graph_objects as go
+
+    charts = {name: v for name, v in parsed.data.items() if name != "latents-data"}
+    assert len(charts) == 3 * 2 + 2 + 3 + 6
+    for figure in charts.values():
+        go.Figure(figure)  # refuses unknown properties
+    colours: dict[str, set[str]] = {}
+    for figure in charts.values():
+        for trace in figure["data"]:
+            if "meta" in trace:
+                colours.setdefault(trace["meta"], set()).add(trace["line"]["color"])
+    assert set(colours) == set(read_results(results).sae_names)
+    assert all(len(found) == 1 for found in colours.values())
+    assert len(set.union(*colours.values())) == len(colours)
+    frontier = charts["sweep-0-frontier-0"]
+    assert len(frontier["data"]) == 9
+    assert sum(trace["showlegend"] for trace in frontier["data"]) == 3
+    overlap = sweep_summary().comparisons[0].overlap
+    assert overlap is not None
+    assert [frontier["layout"]["shapes"][0][end] for end in ("x0", "x1")] == list(overlap)
+    # plotly reads some HTML in a name, so it is escaped there
+    assert frontier["data"][-1]["name"] == 'odd &lt;b&gt;"name"&lt;/b&gt;'
+
+
+def test_no_dead_latent_is_drawn_as_half_a_one(parsed: Parsed) -> None:
+    trace = parsed.data["sweep-0-dead-0"]["data"][0]
+    assert trace["y"][-1] == pytest.approx(0.5 / 576)
+    assert trace["marker"]["symbol"][-1] == "circle-open"
+    assert trace["marker"]["symbol"][0] == "circle"
+    assert trace["y"][0] == pytest.approx(0.04)
+
+
+def test_every_gain_is_in_a_bar_and_many_ranks_are_thinned(results: Path, parsed: Parsed) -> None:
+    plus, minus = parsed.data["calibration-0"]["data"]
+    assert sum(plus["y"]) == 576
+    assert sum(minus["y"]) == -144
+    one = read_results(results).latents[0]
+    long = dataclasses.replace(one.latents, bipolar_share_by_energy_rank=[0.5] * 20_000)
+    figure = figures.census([dataclasses.replace(one, latents=long)], figures.styles([one.sae]))
+    ranks = figure["data"][0]["x"]
+    assert (ranks[0], ranks[-1]) == (1, 20_000)
+    assert len(ranks) <= figures.MAX_CURVE_POINTS
+
+
+def test_a_sweep_folder_alone_will_do(results: Path, tmp_path: Path) -> None:
+    page = Parsed(
+        report.write_report(results / "ablations", tmp_path / "r.html").read_text(encoding="utf-8")
+    )
+    assert [attrs["id"] for tag, attrs in page.tags if tag == "section"] == ["sweep-0"]
+    assert "8 runs of 4 SAEs on 1 cell (mlp_out), 1 seed;" in page.text
+
+
+def test_the_command_writes_the_page(results: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    result = invoke("report", str(results), "--out", str(out))
+    assert result.exit_code == 0, result.stderr
+    assert "report.html" in result.stdout.replace("\n", "")
+    assert out.read_text(encoding="utf-8").endswith("</html>\n")
+    assert [f.name for f in tmp_path.iterdir()] == ["report.html"]
+    help_text = invoke("report", "--help").stdout
+    assert "Example: sae-lens-signaware report sweep_out --out report.html" in " ".join(
+        help_text.split()
+    )
+
+
+def test_a_failed_write_leaves_the_old_page_alone(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "report.html"
+    out.write_text("old")
+
+    def fails(self: Path, target: Path) -> None:
+        assert self.stat().st_size > 1_000_000
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(OSError, match="disk full"):
+        report.write_report(results, out)
+    assert [f.name for f in tmp_path.iterdir()] == ["report.html"]
+    assert out.read_text() == "old"
+
+
+def test_half_a_surrogate_pair_in_a_token_can_be_written(tmp_path: Path) -> None:
+    latents = sae_latents(0, 0)
+    first = dataclasses.replace(latents.pages[0], logit_tokens=("\ud83d", "x"))
+    dataclasses.replace(latents, run="\ud83d", pages=(first,)).write(
+        tmp_path / "latents" / "a.json"
+    )
+    out = report.write_report(tmp_path, tmp_path / "r.html")
+    data = Parsed(out.read_text(encoding="utf-8")).data["latents-data"]
+    assert data[0]["pages"][0]["logit_tokens"] == ["\ud83d", "x"]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (None, "RESULTS: must be a folder that a sweep wrote, got"),
+        ({}, "holds no sweep.json, latents/*.json or protocol-*.json"),
+        ({"a/sweep.json": "{"}, "a/sweep.json: not the summary of a sweep"),
+        ({"sweep.json": '{"results": []}'}, "sweep.json: not the summary of a sweep"),
+        ({"sweep.json": "[]"}, "sweep.json: not the summary of a sweep"),
+        ({"latents/x.json": "{}"}, "latents/x.json: not the latents of an SAE"),
+        ({"protocol-a.json": '{"title": "x"}'}, "protocol-a.json: "),
+        ({"protocol-a.json": "\x00"}, "protocol-a.json: "),
+    ],
+)
+def test_wrong_inputs(files: dict[str, str] | None, message: str, tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    for name, content in (files or {}).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    if files == {}:
+        folder.mkdir()
+    result = invoke("report", str(folder), "--out", str(tmp_path / "r.html"))
+    assert_one_line_error(result, 2, message)
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_wrong_out_and_missing_plotly(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_one_line_error(invoke("report", str(results), "--out", str(tmp_path)), 2, "out: must be")
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    with pytest.raises(ConfigError, match=r"pip install 'sae-lens-signaware\[report\]'"):
+        report.write_report(results, tmp_path / "r.html")
+
+
+@pytest.mark.parametrize("most", [1, 2, 7, 8, 9, 10, 83, 99, 100, 576, 12_345])
+def test_counts_have_round_ticks_on_both_sides(most: int) -> None:
+    ticks = figures._count_ticks(most)
+    above = [n for n in ticks if n > 0]
+    assert 1 <= len(above) <= 7
+    assert max(above) <= most
+    assert ticks == [*(-n for n in reversed(above)), 0, *above]
+
+
+@pytest.mark.parametrize("values", [[8, 16, 64], [20, 25], [24.0, 24.0], [17, 40], [0.2, 0.3], []])
+def test_an_l0_axis_has_labels_in_a_narrow_range_too(values: list[float]) -> None:
+    ticks = figures._log2_ticks(values)
+    inside = [t for t in ticks if min(values, default=0) <= t <= max(values, default=0)]
+    distinct = len(set(values))
+    assert len(inside) >= (2 if distinct > 1 else 0)
+    # powers of two are among them, whatever is between
+    assert {1.0, 2.0, 16.0} <= set(ticks)
+
+
+def test_an_unfinished_sweep_without_a_result_has_a_page(tmp_path: Path) -> None:
+    SweepSummary(4, [], {"a/b": "RuntimeError: no"}, []).write(tmp_path, "x")
+    text = Parsed(
+        report.write_report(tmp_path, tmp_path / "r.html").read_text(encoding="utf-8")
+    ).text
+    assert "0 of 4 runs are finished." in text
+    assert "RuntimeError: no" in text

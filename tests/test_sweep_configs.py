@@ -1,0 +1,50 @@
+"""The sweeps in configs/: how many runs they are, and that their figures can be set side by side."""
+
+from pathlib import Path
+
+import pytest
+
+from sae_lens_signaware.experiments.sweep_config import load_sweep_config
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+@pytest.mark.parametrize(
+    ("name", "n_runs", "n_comparisons", "out"),
+    [
+        # three seeds of three SAEs, one of six more
+        ("sweep-smollm2-135m", 3 * (3 * 3 + 6) * 5, 15, "main"),
+        ("ablations-smollm2-135m", 3 * 10 * 2, 9, "ablations"),
+        ("double-smollm2-135m", 3 * 2, 2, "double"),
+        ("quadruple-smollm2-135m", 3 * 3 * 3, 2, "quadruple"),
+        ("eightfold-smollm2-135m", 2 * 2, 1, "eightfold"),
+        ("wide-smollm2-135m", 3 * 4 * 3, 3, "wide"),
+    ],
+)
+def test_the_sweeps_of_the_repository_are_sound(
+    name: str, n_runs: int, n_comparisons: int, out: str
+) -> None:
+    path = CONFIGS / f"{name}.yaml"
+    first = path.read_text().splitlines()[0]
+    assert first == f"# sae-lens-signaware sweep configs/{name}.yaml --out sweep_out/{out}"
+    config, runs = load_sweep_config(path)
+    assert len(runs) == n_runs == len({run.name for run in runs})
+    assert len(config.compare) == n_comparisons
+
+
+@pytest.mark.parametrize("name", ["ablations", "double", "quadruple", "eightfold", "wide"])
+def test_all_sweeps_train_on_the_same_activations_by_the_same_schedule(name: str) -> None:
+    a, b = (load_sweep_config(CONFIGS / f"{x}-smollm2-135m.yaml")[0] for x in ("sweep", name))
+    times = {"double": 2, "quadruple": 4, "eightfold": 8}.get(name, 1)
+    for field in ("training_tokens", "lr_decay_steps"):
+        assert b.runner[field] == times * a.runner[field]
+    assert a.runner | {f: b.runner[f] for f in ("training_tokens", "lr_decay_steps")} == b.runner
+    assert a.cache_folder == b.cache_folder
+    hooks = {k: c.hook_name for k, c in a.cells.items()}
+    assert hooks.items() >= {k: c.hook_name for k, c in b.cells.items()}.items()
+    for sae, fields in b.saes.items():  # nor do the SAEs differ in more than width and warm-up
+        if sae in a.saes:
+            warm_up = [k for k in fields if k.endswith("warm_up_steps")]
+            assert all(fields[k] == times * a.saes[sae][k] for k in warm_up)
+            same = {k: v for k, v in fields.items() if k not in ("d_sae", "target_l0", *warm_up)}
+            assert same == {k: v for k, v in a.saes[sae].items() if k in same}
