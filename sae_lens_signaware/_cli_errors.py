@@ -8,8 +8,9 @@ from typing import Any
 import typer
 from rich.console import Console
 
-console = Console()
-errors = Console(stderr=True)
+# what is printed are paths and messages, in which brackets and colons mean themselves
+console = Console(markup=False, emoji=False)
+errors = Console(stderr=True, markup=False, emoji=False)
 
 EXIT_WRONG_INPUT = 2
 EXIT_FAILED = 1
@@ -17,6 +18,8 @@ EXIT_INTERRUPTED = 130
 
 # What torch.save says where a write fails: a RuntimeError, and no OSError.
 TORCH_WRITER = "PytorchStreamWriter"
+
+HTTP_CLIENTS = ("httpx", "httpx2", "requests")
 
 
 def _one_line(error: BaseException) -> str:
@@ -57,8 +60,12 @@ def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
                 EXIT_FAILED,
                 _one_line(error),
             )  # a full disk, a file that may not be read
-        except RuntimeError as error:
-            if NON_FINITE_MESSAGE in str(error):
+        except Exception as error:
+            if (
+                type(error).__module__.split(".")[0] in HTTP_CLIENTS
+            ):  # huggingface_hub lets them through
+                message = f"Hub: {type(error).__name__}: {_one_line(error)}"
+            elif NON_FINITE_MESSAGE in str(error):
                 message = NON_FINITE_MESSAGE
             elif TORCH_WRITER in str(error):
                 message = "the trainer state could not be written whole; is the disk full?"

@@ -29,14 +29,15 @@ def sweep(
     cfg, runs = load_sweep_config(config)
     try:
         if executor == "ray":
-            executors.run_ray(cfg, runs, out, console, config)
+            executors.run_ray(cfg, runs, out, console)
         else:
             executors.run_local(cfg, runs, out, console)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("Run the same command again to go on from there.") from None
-    latents.write_latents(cfg, runs, out, console)
     found = summary.summarise(cfg, runs, out)
-    found.write(out, f"sae-lens-signaware sweep {config}")
+    command = f"sae-lens-signaware sweep {config} --out {out}"
+    found.write(out, command + (" --executor ray" if executor == "ray" else ""))
+    latents.write_latents(cfg, runs, out, console)
     console.print(found.point_table())
     if found.comparisons:
         console.print(found.verdict_table())

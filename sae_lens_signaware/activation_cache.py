@@ -33,7 +33,7 @@ def collect_activations(
         try:
             batch = store.get_filtered_llm_batch(raise_on_epoch_end=True)
         except StopIteration:
-            raise ValueError(
+            raise InvalidInputError(
                 f"n_tokens must be at most the {n} that the text has, got {n_tokens}"
             ) from None
         batches.append(batch[: n_tokens - n])

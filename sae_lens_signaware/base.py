@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from sae_lens import TrainingSAE
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
@@ -56,8 +57,12 @@ def validate_signed_config(cfg: Any, tyings: Iterable[str]) -> None:
 
 def is_hooked(hook_point: nn.Module) -> bool:
     """Whether something listens there. Where SAELens switches hooks off it puts an Identity in the place."""
-    # transformer-lens 2 has no has_hooks()
-    return isinstance(hook_point, HookPoint) and bool(hook_point.fwd_hooks or hook_point.bwd_hooks)
+    # transformer-lens 2 has no has_hooks(); for hooks of torch's own register_forward_hook, torch has no
+    # public name
+    listeners = [hook_point._forward_hooks, hook_point._forward_pre_hooks]
+    if isinstance(hook_point, HookPoint):
+        listeners += [hook_point.fwd_hooks, hook_point.bwd_hooks]
+    return any(map(bool, listeners))
 
 
 class _EncoderProduct(torch.autograd.Function):
@@ -103,6 +108,7 @@ class SignedSAEMixin:
         hook_sae_recons: Any
         hook_sae_acts_pre: Any
         hook_sae_acts_post: Any
+        hook_z_reshaping_mode: bool
         W_enc: nn.Parameter
         process_sae_in: Any
         run_time_activation_norm_fn_out: Any
@@ -154,9 +160,10 @@ class SignedSAEMixin:
             (n_tokens, d_sae) sparse COO, leading dimensions of ``x`` flattened. Where few latents
             are open, on a CPU, the dense matrix is never made.
         """
-        found = self._open_latents(self.process_sae_in(x))
-        if found is None:
-            found = OpenLatents.of(self.encode(x).reshape(-1, self.cfg.d_sae))
+        # flat before the run-time normalisation, whose statistics decode needs in that shape
+        x = x.reshape(-1, *x.shape[-2 if self.hook_z_reshaping_mode else -1 :])
+        x_c = self.process_sae_in(x)
+        found = self._open_latents(x_c) or OpenLatents.of(self._encode_dense(x, x_c)[0])
         opened, z = found
         fires = z != 0
         return opened.where(fires).to_coo(z[fires])
@@ -198,10 +205,12 @@ class SignedSAEMixin:
     def _encoder_product(self, x: Tensor, x_c: Tensor) -> Tensor:
         """x_c @ W_enc, for ``x_c = process_sae_in(x)``."""
         only_b_dec = self.cfg.apply_b_dec_to_input and not x.requires_grad
-        if not torch.is_grad_enabled() or not only_b_dec or is_hooked(self.hook_sae_input):
+        # a custom Function has no forward-mode derivative, which may be asked of a trained SAE
+        trains = isinstance(self, TrainingSAE) and torch.is_grad_enabled()
+        if not trains or not only_b_dec or is_hooked(self.hook_sae_input):
             return x_c @ self.W_enc
         x_c, W_enc, b_dec = x_c.detach(), self.W_enc, self.b_dec
-        if torch.is_autocast_enabled(x_c.device.type):
+        if torch.is_autocast_enabled(x_c.device.type) and x_c.dtype != torch.float64:
             dtype = torch.get_autocast_dtype(x_c.device.type)
             x_c, W_enc, b_dec = x_c.to(dtype), W_enc.to(dtype), b_dec.to(dtype)
         out = _EncoderProduct.apply(x_c, W_enc, b_dec)

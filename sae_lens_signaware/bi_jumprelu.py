@@ -233,7 +233,9 @@ class BiJumpReLUTrainingSAE(
         # what each latent adds to its token's sparsity; the arguments of one shape or (d_sae,) rows
         cfg = self.cfg
         if cfg.jumprelu_sparsity_loss_mode == "tanh":
-            return torch.tanh(cfg.jumprelu_tanh_scale * z.abs() * W_dec_norm)
+            # not abs(z): its slope at 0 is 0, and would drop the half of the window that is shut
+            magnitude = torch.where(h > 0, z, -z)
+            return torch.tanh(cfg.jumprelu_tanh_scale * magnitude * W_dec_norm)
         return bi_step_ste(h, threshold, cfg.jumprelu_bandwidth, cfg.jumprelu_ste_to_input)
 
     def _sparsity_loss(self, step_input: TrainStepInput, per_item: Tensor) -> dict[str, Tensor]:

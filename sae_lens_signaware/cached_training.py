@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import shutil
 import signal
@@ -18,6 +19,10 @@ from torch import Tensor
 from sae_lens_signaware.activation_cache import ShuffledEpochs, write_json_atomically
 
 DONE_FILENAME = "checkpoint_complete.json"
+_ESTIMATED = (
+    "expected_average_only_in",
+    "covariance_whitening",
+)  # from the first batches, by SAELens
 
 
 class InterruptedTraining(KeyboardInterrupt):
@@ -37,8 +42,8 @@ def train_on_cache(
 ) -> tuple[TrainingSAE[Any], int]:
     """Train one SAE for several epochs of cached activations.
 
-    The decoder bias starts at the mean of the (scaled) activations. The batches depend on ``seed``
-    and the step alone, so every SAE of a comparison sees the same tokens in the same order.
+    The decoder bias starts at the mean of the activations as the SAE sees them. The batches depend on
+    ``seed`` and the step alone, so every SAE of a comparison sees the same tokens in the same order.
 
     Args:
         sae_cfg: any SAELens architecture.
@@ -56,10 +61,7 @@ def train_on_cache(
     """
     torch.manual_seed(seed)
     sae: Any = TrainingSAE.from_dict(sae_cfg.to_dict())
-    mean = activations.mean(0)
-    if sae_cfg.normalize_activations == "expected_average_only_in":
-        mean = mean * sae_cfg.d_in**0.5 / activations.norm(dim=-1).mean()
-    sae.b_dec.data.copy_(mean)
+    sae.b_dec.data.copy_(_mean_of_input(sae, activations))
     data = ShuffledEpochs(activations, trainer_cfg.train_batch_size_samples, seed)
     signals = SignalCount()
     trainer: SAETrainer[Any, Any] = SAETrainer(trainer_cfg, sae, until(signals, data))
@@ -67,18 +69,19 @@ def train_on_cache(
         "sae": sae_cfg.to_dict(),
         "trainer": dataclasses.asdict(trainer_cfg),
         "seed": seed,
-        "n_tokens": activations.shape[0],
+        "activations": fingerprint(activations),
     }
     _clear_staging(checkpoint)
     if _is_of(checkpoint / DONE_FILENAME, identity):
         trainer.load_trainer_state(checkpoint)
         sae.load_weights_from_checkpoint(checkpoint)
-        # A fresh run estimates the scale on the first batches, then trains on the following ones.
-        scaler = trainer.activation_scaler
-        scaled = scaler.scaling_factor is not None or scaler.whitening is not None
-        data.skip(
-            trainer.n_training_steps + (trainer_cfg.n_batches_for_norm_estimate if scaled else 0)
-        )
+        start_window(trainer)
+    scaler = trainer.activation_scaler
+    is_estimated = scaler.scaling_factor is not None or scaler.whitening is not None
+    if is_estimated or sae_cfg.normalize_activations not in _ESTIMATED:
+        # A fresh run that estimates its scale takes the first batches for that, and every run trains
+        # on the following ones, so that all SAEs of a comparison see the same.
+        data.skip(trainer.n_training_steps + trainer_cfg.n_batches_for_norm_estimate)
     first_step = trainer.n_training_steps
     try:
         with counted_by(signals):
@@ -91,6 +94,30 @@ def train_on_cache(
     if signals.count:
         raise KeyboardInterrupt  # in the last step: the SAE is folded, and no checkpoint any more
     return sae, trainer.n_training_steps - first_step
+
+
+def start_window(trainer: SAETrainer[Any, Any]) -> None:
+    """Of a resumed training: SAELens would log a window of firings that has just begun as 0 / 0, and stop there."""
+    trainer.n_frac_active_samples = max(1, trainer.n_frac_active_samples)
+
+
+@torch.no_grad()
+def _mean_of_input(sae: Any, activations: Tensor) -> Tensor:
+    """(d_in,) mean of what the SAE will see, and ``b_dec`` be subtracted from."""
+    normalisation = sae.cfg.normalize_activations
+    if normalisation == "covariance_whitening":
+        return torch.zeros(sae.cfg.d_in)  # whitening centres
+    if normalisation == "expected_average_only_in":
+        return activations.mean(0) * sae.cfg.d_in**0.5 / activations.norm(dim=-1).mean()
+    sums = [sae.run_time_activation_norm_fn_in(x).sum(0) for x in activations.split(65_536)]
+    return torch.stack(sums).sum(0) / len(activations)
+
+
+def fingerprint(activations: Tensor) -> str:
+    """Tells activations of another hook, text or length apart: a hash of the shape and of some rows."""
+    some = activations[:: max(1, len(activations) // 1024)].cpu().contiguous()
+    shape = f"{tuple(activations.shape)} {activations.dtype}".encode()
+    return hashlib.sha256(shape + some.view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 class SignalCount:

@@ -15,7 +15,7 @@ from sae_lens.saes.sae import SAEMetadata
 # SAELens reads these itself, in more forms than their annotation says (a torch.device, a torch.dtype).
 _READ_BY_SAELENS = ("dtype", "device")
 # Understood by SAELens, though its annotation leaves it out.
-_MORE_VALUES = {"normalize_activations": ("constant_norm_rescale",)}
+MORE_VALUES = {"normalize_activations": ("constant_norm_rescale",)}
 
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 300
@@ -42,15 +42,18 @@ def short(value: object) -> str:
 def check_types(cfg: Any) -> None:
     """Every field of a SAE config holds what its annotation says, and every number is finite.
 
-    A dataclass checks nothing, and a cfg.json may hold anything: a "false" would count as true.
+    A dataclass checks nothing, and a cfg.json may hold anything: a "false" would count as true. NumPy's
+    numbers become Python's.
 
     Raises:
         InvalidInputError: the first field that does not.
     """
     for name, hint in _hints(type(cfg)).items():
         value = getattr(cfg, name)
-        fits = _fits(value, hint) or _is_one_of(value, _MORE_VALUES.get(name, ()))
+        fits = _fits(value, hint) or _is_one_of(value, MORE_VALUES.get(name, ()))
         require(fits, name, value, describe(hint))
+        if isinstance(value, numbers.Number) and type(value).__module__ == "numpy":
+            setattr(cfg, name, typing.cast(Any, value).item())  # cfg.json holds Python's numbers
 
 
 @functools.cache

@@ -149,7 +149,7 @@ def analyze(
 ) -> None:
     """Census and calibration of both sides of every latent, as a table and as JSON.
 
-    Example: sae-lens-signaware analyze demo_out/saes/sa_gsae-576-l0-64 --activations demo_out/cache/activations.safetensors
+    Example: sae-lens-signaware analyze demo_out/saes/sa_gsae-576-l0-64 --activations demo_out/cache/model.layers.15.mlp.safetensors
     """
     from sae_lens_signaware import hub
     from sae_lens_signaware.activation_cache import load_named_activations

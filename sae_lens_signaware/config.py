@@ -20,7 +20,7 @@ from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 from sae_lens.saes.sae import SAEMetadata
 from simple_parsing import ArgumentParser
 
-from sae_lens_signaware.checks import InvalidInputError, describe
+from sae_lens_signaware.checks import MORE_VALUES, InvalidInputError, describe
 
 SECTIONS = ("sae", "logger")
 
@@ -215,6 +215,8 @@ def _build(
 
 
 def _check(name: str, hint: Any, value: Any) -> Any:
+    if isinstance(value, str) and value in MORE_VALUES.get(name.rpartition(".")[2], ()):
+        return value
     if hint is SAEMetadata:
         return SAEMetadata(**_check(name, dict[str, Any], value))
     try:

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -132,10 +133,9 @@ def train_one(
         dead_feature_window=cfg.n_steps // 10,
         n_batches_for_norm_estimate=cfg.n_train_tokens // cfg.batch_size,
     )
+    checkpoint = out / "checkpoints" / name
     start = time.perf_counter()
-    sae, n_steps = train_on_cache(
-        sae_cfg, trainer_cfg, activations["train"], cfg.seed, out / "checkpoints" / name
-    )
+    sae, n_steps = train_on_cache(sae_cfg, trainer_cfg, activations["train"], cfg.seed, checkpoint)
     seconds = (time.perf_counter() - start) / n_steps if n_steps == cfg.n_steps else None
     sae.cfg.metadata.model_name = "HuggingFaceTB/SmolLM2-135M-Instruct"
     sae.cfg.metadata.model_class_name = "AutoModelForCausalLM"
@@ -149,6 +149,7 @@ def train_one(
     sae.save_inference_model(folder)
     write_measurement(folder, quality, census)
     write_json_atomically({"fingerprint": fingerprint, "seconds_per_step": seconds}, finished)
+    shutil.rmtree(checkpoint, ignore_errors=True)
     return DemoRow(name, knob, quality, seconds), sae
 
 
@@ -169,7 +170,7 @@ def run_demo(out: Path, cfg: DemoConfig, console: Console) -> list[DemoRow]:
         model,
         texts,
         cfg.token_counts,
-        out / "cache" / "activations.safetensors",
+        out / "cache" / f"{cfg.hook_name}.safetensors",
         console,
         cfg.hook_name,
     )

@@ -1,16 +1,19 @@
 """Push a signed SAE, its plain twin and a model card to the Hugging Face Hub."""
 
+import dataclasses
+import hashlib
 import re
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, ModelCard, ModelCardData
+from huggingface_hub import HfApi, ModelCard, ModelCardData, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
     HFValidationError,
+    LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
 from sae_lens import SAE, upload_saes_to_huggingface
@@ -28,6 +31,7 @@ from sae_lens_signaware.activation_cache import (
     write_atomically,
     write_json_atomically,
 )
+from sae_lens_signaware.base import SignedSAEMixin
 from sae_lens_signaware.config import ConfigError
 from sae_lens_signaware.conversion import split_log_sparsity, split_polarities
 from sae_lens_signaware.evaluation.census import BipolarCensus
@@ -104,7 +108,8 @@ def write_split(sae: SAE[Any], source: Path | None, target: Path) -> SAE[Any]:
     if source is not None and (source / SPARSITY_FILENAME).exists():
         log_sparsity = _per_latent(source / SPARSITY_FILENAME, "sparsity", sae.cfg.d_sae)
         share = source / POS_SHARE_FILENAME
-        pos_share = _per_latent(share, "pos_share", sae.cfg.d_sae) if share.exists() else None
+        measured = share.exists() and _quality_of(source) is not None
+        pos_share = _per_latent(share, "pos_share", sae.cfg.d_sae) if measured else None
         if plain.cfg.d_sae != sae.cfg.d_sae:
             log_sparsity = split_log_sparsity(log_sparsity, pos_share)
     write_sae(plain, target, log_sparsity)
@@ -155,12 +160,15 @@ def push(
     """
     source = Path(path)
     sae = load_signed(source)
-    if sae.cfg.architecture() not in ("sa_gsae", "bi_jumprelu"):
+    if not isinstance(sae, SignedSAEMixin):
         raise ConfigError(
             f"SAE: {source} is {sae.cfg.architecture()!r}; push takes sa_gsae or bi_jumprelu"
         )
-    quality_path = source / QUALITY_FILENAME
-    quality = SAEQuality.read(quality_path) if quality_path.exists() else None
+    card = make_card(repo_id, sae_id, sae, _quality_of(source), base_model, dataset)
+    try:
+        card.validate()
+    except ValueError as error:  # before anything is public
+        raise ConfigError(f"model card: {' '.join(str(error).split())}") from None
     with tempfile.TemporaryDirectory() as staging:
         signed = Path(staging) / "signed"
         signed.mkdir()
@@ -174,15 +182,31 @@ def push(
             hf_repo_id=repo_id,
             add_default_readme=False,
         )
-    card = make_card(repo_id, sae_id, sae, quality, base_model, dataset)
     card.push_to_hub(repo_id)
     return f"{HfApi().endpoint}/{repo_id}"
+
+
+def _quality_of(folder: Path) -> SAEQuality | None:
+    """What was measured of the SAE in ``folder``; None where nothing was, or it was of other weights."""
+    path = folder / QUALITY_FILENAME
+    if not path.exists():
+        return None
+    quality = SAEQuality.read(path)
+    return quality if quality.weights_sha256 in (None, _hash_of_weights(folder)) else None
+
+
+def _hash_of_weights(folder: Path) -> str:
+    digest = hashlib.sha256()
+    with (folder / SAE_WEIGHTS_FILENAME).open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _require_no_token(folder: Path) -> None:
     """Raise ConfigError where a config holds a Hub token, as SAELens's model kwargs may: it would be public."""
     for path in sorted(folder.glob("*.json")):
-        if re.search(r"\bhf_[A-Za-z0-9]{20,}", path.read_text()):
+        if re.search(rb"\bhf_[A-Za-z0-9]{20,}", path.read_bytes()):
             raise ConfigError(
                 f"SAE: {path.name} holds what looks like a Hub token (hf_...); take it out, and revoke it"
             )
@@ -197,17 +221,17 @@ def make_card(
     dataset: str | None = None,
 ) -> ModelCard:
     """The repository's card with this SAE's section added, or replaced where it was there."""
-    metadata = sae.cfg.metadata
-    data = ModelCardData(
-        library_name="saelens",
-        tags=["sparse-autoencoder", "sae-lens-signaware", sae.cfg.architecture()],
-        base_model=base_model or _hub_name(metadata.model_name),
-        datasets=[name] if (name := dataset or _hub_name(metadata.dataset_path)) else None,
-    )
+    metadata, card = sae.cfg.metadata, _existing_card(repo_id)
+    data: Any = ModelCardData() if card is None else card.data
+    data.library_name = "saelens"
+    data.tags = _with(data.tags, "sparse-autoencoder", "sae-lens-signaware", sae.cfg.architecture())
+    data.base_model = base_model or _hub_name(metadata.model_name) or data.base_model
+    data.datasets = _with(data.datasets, dataset or _hub_name(metadata.dataset_path))
     begin, end = f"<!-- sae:{sae_id} -->", f"<!-- end sae:{sae_id} -->"
     section = f"{begin}\n{_section(repo_id, sae_id, sae, quality)}\n{end}"
-    body = _existing_body(repo_id)
-    if body is None:
+    if card is not None:
+        body = card.text
+    else:
         body = (
             f"# {repo_id.split('/')[-1]}\n\nSign-aware sparse autoencoders: one latent carries both "
             "signs of a direction. Trained with [SAELens](https://github.com/decoderesearch/SAELens) "
@@ -221,18 +245,33 @@ def make_card(
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body.lstrip()}")
 
 
-def _hub_name(name: str | None) -> str | None:
+def _with(held: str | list[str] | None, *names: str | None) -> list[str] | None:
+    """What a field of the card holds, and these names."""
+    old = [held] if isinstance(held, str) else held or []
+    return list(dict.fromkeys([*old, *(name for name in names if name)])) or None
+
+
+def _hub_name(name: object) -> str | None:
     """``name`` where it can be a Hub id ("owner/name"); a local path has no place in a card."""
-    if not name or name.startswith((".", "/", "~")) or Path(name).exists():
+    if (
+        not isinstance(name, str)
+        or not name
+        or name.startswith((".", "/", "~"))
+        or Path(name).exists()
+    ):
         return None
     return name if name.count("/") == 1 else None
 
 
-def _existing_body(repo_id: str) -> str | None:
-    try:
-        return ModelCard.load(repo_id).text
-    except (EntryNotFoundError, RepositoryNotFoundError):
-        return None
+def _existing_card(repo_id: str) -> ModelCard | None:
+    """The card on the Hub now, never one of the cache: other SAEs' sections in it must not be lost."""
+    with tempfile.TemporaryDirectory() as no_cache:
+        try:
+            return ModelCard.load(hf_hub_download(repo_id, "README.md", cache_dir=no_cache))
+        except LocalEntryNotFoundError:
+            raise  # a subclass of the next one: the Hub did not answer
+        except (EntryNotFoundError, RepositoryNotFoundError):
+            return None
 
 
 def _section(repo_id: str, sae_id: str, sae: SAE[Any], quality: SAEQuality | None) -> str:
@@ -260,7 +299,13 @@ def _section(repo_id: str, sae_id: str, sae: SAE[Any], quality: SAEQuality | Non
                     f"{quality.loss_recovered:.4f}",
                 )
             )
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in rows)
+    mapping = (
+        f"the same output from twice the latents, none of them negative\n"
+        f"(latent i is i for its + side and i + {cfg.d_sae} for its - side)"
+        if getattr(cfg, "two_sided", True)
+        else "the same output and the same latents"
+    )
     return f"""## `{sae_id}`
 
 | | |
@@ -276,8 +321,7 @@ from sae_lens import SAE
 sae = SAE.from_pretrained("{repo_id}", "{sae_id}")
 ```
 
-Without it, the plain twin: the same output from twice the latents, none of them negative
-(latent i is i for its + side and i + {cfg.d_sae} for its - side):
+Without it, the plain twin: {mapping}:
 
 ```python
 from sae_lens import SAE
@@ -286,8 +330,14 @@ sae = SAE.from_pretrained("{repo_id}", "{sae_id}-plain")
 ```"""
 
 
+def _cell(value: str) -> str:
+    """In one cell of a Markdown table."""
+    return " ".join(value.replace("|", "\\|").replace("-->", "").split())
+
+
 def write_measurement(folder: Path, quality: SAEQuality, census: BipolarCensus) -> None:
     """Write what :func:`push` and ``split`` read beside an SAE: quality, sparsity, + shares."""
+    quality = dataclasses.replace(quality, weights_sha256=_hash_of_weights(folder))
     write_json_atomically(quality.to_dict(), folder / QUALITY_FILENAME)
     write_atomically({"sparsity": census.log_sparsity}, folder / SPARSITY_FILENAME)
     write_atomically({"pos_share": census.pos_share.float()}, folder / POS_SHARE_FILENAME)

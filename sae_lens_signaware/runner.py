@@ -28,7 +28,7 @@ from sae_lens.training.prefetch import PrefetchingIterator
 from safetensors.torch import load_file
 from typing_extensions import override
 
-from sae_lens_signaware.cached_training import SignalCount, counted_by, until
+from sae_lens_signaware.cached_training import SignalCount, counted_by, start_window, until
 from sae_lens_signaware.config import ConfigError, nearest
 from sae_lens_signaware.evaluation.quality import add_loss_recovered, measure_quality
 from sae_lens_signaware.hub import write_measurement
@@ -137,6 +137,8 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
     @override
     def run_trainer_with_interruption_handling(self, trainer: Any) -> Any:
         self._trainer = trainer
+        if trainer.n_training_steps:
+            start_window(trainer)
         if isinstance(trainer.data_provider, PrefetchingIterator):
             # SAELens's evaluator has to see it as it is; an interruption then comes anywhere
             return super().run_trainer_with_interruption_handling(trainer)

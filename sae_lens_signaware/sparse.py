@@ -163,13 +163,16 @@ def encode_open(
     Args:
         x: (n_tokens, d_in).
         is_open: (rows, n) pre-activations, and which n latents they are of -> bool mask of the same shape.
-        max_density: as soon as a tile holds a larger share of open latents, None is returned.
+        max_density: as soon as more than this share of all latents is open, or five times this share
+            of a tile, None is returned.
 
     Returns:
         The open latents and their (n_open,) pre-activations; None where they are too many, or where
-        a weight is not finite.
+        an input or a weight is not finite.
     """
-    n_tokens, d_sae = x.shape[0], W_enc.shape[1]
+    n_tokens, d_sae, n_open = x.shape[0], W_enc.shape[1], 0
+    if not x.sum().isfinite():
+        return None  # every comparison with NaN is False, so leave it to the dense path
     buffer = x.new_empty(min(n_tokens * d_sae, max(CHUNK_ELEMENTS, MIN_ROWS)))
     none = torch.empty(0, dtype=torch.int64)
     token, latent, values = [none], [none], [x.new_empty(0)]
@@ -184,10 +187,12 @@ def encode_open(
         else:
             torch.addmm(b_enc[latents], chunk, weights, out=pre)
         mask = is_open(pre, latents)
-        if mask.count_nonzero() > max_density * mask.numel():
+        in_tile = int(mask.count_nonzero())
+        n_open += in_tile
+        if n_open > max_density * n_tokens * d_sae or in_tile > 5 * max_density * mask.numel():
             return None
         if not pre[0].sum().isfinite():
-            return None  # a NaN weight: every comparison with it is False, so leave it to the dense path
+            return None  # a NaN weight
         position = nonzero_positions(mask)
         values.append(pre.view(-1)[position])
         token.append(position // shape[1] + tokens.start)

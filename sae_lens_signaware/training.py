@@ -9,7 +9,7 @@ import torch
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from torch import Tensor, nn
 
-from sae_lens_signaware.base import TRAINING_STATE_KEYS, SignedSAEMixin, require
+from sae_lens_signaware.base import TRAINING_STATE_KEYS, SignedSAEMixin, is_hooked, require
 from sae_lens_signaware.sparse import OpenLatents, decode_open, pre_activation
 
 L0_EMA_DECAY = 0.9
@@ -119,13 +119,17 @@ def side_metrics(feature_acts: Tensor, bipolar_min_share: float = 0.1) -> dict[s
 def _sparse_forward_pass(sae: Any, step_input: TrainStepInput) -> TrainStepOutput | None:
     """SAELens's training_forward_pass from the open latents alone; None where they are too many."""
     sae_in = step_input.sae_in
+    if sae_in.requires_grad or is_hooked(sae.hook_sae_input):
+        return None
     x_c = sae.process_sae_in(sae_in)
-    if sae_in.requires_grad or x_c.ndim != 2:
+    if x_c.ndim != 2:
         return None
     found = sae._open_step(step_input, x_c)
     if found is None:
         return None
     opened, hidden_pre, z, aux_losses = found
+    # an auxiliary loss has consumed the statistics of SAELens's run-time normalisation
+    sae.run_time_activation_norm_fn_in(sae_in.to(sae.dtype))
     sae_out = sae._finish_decode(decode_open(z, sae.W_dec, opened))
     losses = {"mse_loss": sae.mse_loss_fn(sae_out, sae_in).sum(dim=-1).mean(), **aux_losses}
     fires = z != 0

@@ -11,7 +11,12 @@ from torch import Tensor
 
 from sae_lens_signaware.base import require
 from sae_lens_signaware.evaluation.results import Provenance, Result
-from sae_lens_signaware.evaluation.streaming import batches_of, decoder_directions
+from sae_lens_signaware.evaluation.streaming import (
+    batches_of,
+    decoder_directions,
+    flat_activations,
+    require_autoencoder,
+)
 
 HOOK_PRE, HOOK_POST = "hook_sae_acts_pre", "hook_sae_acts_post"
 MAX_GATHERED = 10_000_000  # tokens times pairs that a step may gather: 40 MB in float32
@@ -102,8 +107,10 @@ def antipodal_audit(
         n_tokens = 0
     else:
         sums = _PairSums(len(a))
-        for x in batches_of(activations, sae.cfg.d_in):
-            sums.add_batch(sae, x.to(sae.device), a.to(sae.device), b.to(sae.device))
+        require_autoencoder(sae)
+        with flat_activations(sae):
+            for x in batches_of(activations, sae.cfg.d_in):
+                sums.add_batch(sae, x.to(sae.device), a.to(sae.device), b.to(sae.device))
         stats, n_tokens = sums.result(), sums.n_tokens
     return AntipodalAudit(
         provenance=Provenance.of(sae, n_tokens),
@@ -131,8 +138,8 @@ def find_antipodal_pairs(
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     for start, rows in _blocks(unit, block_size):
         for other, columns in _blocks(unit[start:], block_size):
-            similarity = rows @ columns.T
-            hit = similarity <= max_cosine
+            similarity = (rows @ columns.T).clamp(min=-1)
+            hit = similarity <= max_cosine + ROUNDING
             if other == 0:
                 hit = hit.triu(1)
             i, j = hit.nonzero(as_tuple=True)
@@ -140,6 +147,10 @@ def find_antipodal_pairs(
     a, b, cosine = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
     order = cosine.argsort(stable=True)
     return a[order], b[order], cosine[order].double()
+
+
+ROUNDING = 1e-6
+"""A cosine in float32 is off by as much: exact antipodes are found at ``max_cosine=-1``."""
 
 
 def _blocks(tensor: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
@@ -168,7 +179,9 @@ class _PairSums:
 
     def add_batch(self, sae: SAE[Any], x: Tensor, a: Tensor, b: Tensor) -> None:
         _, cache = sae.run_with_cache(x, names_filter=[HOOK_PRE, HOOK_POST])
-        pre, post = cache[HOOK_PRE], cache[HOOK_POST]
+        post = cache[HOOK_POST]
+        # matching pursuit has no pre-activations: its correlation is NaN
+        pre = cache[HOOK_PRE] if HOOK_PRE in cache else torch.full(post.shape, torch.nan)
         fires = (post.to_dense() if post.is_sparse else post) != 0
         self.n_tokens += x.shape[0]
         step = max(1, MAX_GATHERED // x.shape[0])

@@ -9,7 +9,7 @@ from sae_lens import SAE
 from torch import Tensor
 
 from sae_lens_signaware.evaluation.results import Provenance, Result
-from sae_lens_signaware.evaluation.streaming import SideSums, sum_sides
+from sae_lens_signaware.evaluation.streaming import SideSums, decoder_directions, sum_sides
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,8 +18,9 @@ class BipolarCensus(Result):
 
     Attributes:
         firing_rate_pos, firing_rate_neg: share of tokens on which the side fires.
-        energy_pos, energy_neg: mean over tokens of (z_i ||W_dec_i||)^2 on that side, in squared units
-            of the activations.
+        energy_pos, energy_neg: mean over tokens of (z_i ||d_i||)^2 on that side, d_i what one unit of
+            the latent writes (W_dec_i but for SAELens's TopK with rescale_acts_by_decoder_norm), in
+            squared units of the activations.
         min_share: min(p+, p-) / (p+ + p-), from 0 (one-sided) to 1/2; NaN where it never fires.
         min_energy_share: the same of the energies.
     """
@@ -97,7 +98,7 @@ def bipolar_census(sae: SAE[Any], activations: Iterable[Tensor] | Tensor) -> Bip
 def census_of(sae: SAE[Any], sums: SideSums) -> BipolarCensus:
     """The census in sums that a pass has already made."""
     rate = sums.n_fired.double() / sums.n_tokens
-    squared_norm = sae.W_dec.detach().double().square().sum(1).cpu()
+    squared_norm = decoder_directions(sae).detach().double().square().sum(1).cpu()
     energy = sums.sum_sq / sums.n_tokens * squared_norm
     return BipolarCensus(
         provenance=Provenance.of(sae, sums.n_tokens),

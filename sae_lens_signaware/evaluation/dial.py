@@ -158,11 +158,20 @@ def nearest_antipodal_pair(plain: SAE[Any], direction: Tensor) -> tuple[int, int
 def _measure(
     model: Any, sae: SAE[Any], tokens: Tensor, added: Tensor, logit_tokens: tuple[int, int] | None
 ) -> float:
+    hook_name, head = sae.cfg.metadata.hook_name, sae.cfg.metadata.hook_head_index
+
     def add(activations: Tensor, hook: Any) -> Tensor:
         del hook
-        return activations + added.to(activations)
+        if head is None:
+            width = activations.shape[
+                2:
+            ].numel()  # all heads of hook_z are one activation of the SAE
+            require(width == len(added), "activations at " + hook_name, width, f"{len(added)} wide")
+            return activations + added.to(activations).view(activations.shape[2:])
+        activations = activations.clone()
+        activations[:, :, head] += added.to(activations)
+        return activations
 
-    hook_name = sae.cfg.metadata.hook_name
     logits = model.run_with_hooks(tokens, return_type="logits", fwd_hooks=[(hook_name, add)])
     if logit_tokens is not None:
         a, b = logit_tokens

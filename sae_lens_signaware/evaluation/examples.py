@@ -16,12 +16,11 @@ from torch import Tensor
 from sae_lens_signaware.base import require
 from sae_lens_signaware.evaluation.prompts import (
     Prompts,
-    flat_activations,
     prompts_of_store,
     prompts_of_tokens,
 )
 from sae_lens_signaware.evaluation.results import Provenance, Result
-from sae_lens_signaware.evaluation.streaming import require_finite
+from sae_lens_signaware.evaluation.streaming import flat_activations, require_finite
 
 MAX_TOKENS = 4096  # encoded at once
 

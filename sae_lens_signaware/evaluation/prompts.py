@@ -1,7 +1,6 @@
 """Prompts with their activations, from a SAELens store or from token ids."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -68,16 +67,3 @@ def _prompts(tokens: Tensor, activations: Tensor, excluded: list[int]) -> Prompt
     tokens = tokens.to(activations.device)
     keep = ~torch.isin(tokens, torch.tensor(excluded, dtype=tokens.dtype, device=tokens.device))
     return Prompts(tokens, activations, keep)
-
-
-@contextmanager
-def flat_activations(sae: SAE[Any]) -> Iterator[None]:
-    """Within: the SAE takes (..., d_in), as a store gives it, also where it was trained on hook_z."""
-    reshapes = sae.hook_z_reshaping_mode
-    if reshapes:
-        sae.turn_off_forward_pass_hook_z_reshaping()
-    try:
-        yield
-    finally:
-        if reshapes:
-            sae.turn_on_forward_pass_hook_z_reshaping()

@@ -35,6 +35,7 @@ class SAEQuality:
         loss_recovered_tokens: tokens that was measured on, None likewise.
         architecture, d_sae: of the SAE.
         tokens_from: what the tokens are, e.g. "held-out speeches".
+        weights_sha256: of ``sae_weights.safetensors`` beside the file; None where it was not saved.
         sae_lens_version, torch_version: provenance.
     """
 
@@ -48,6 +49,7 @@ class SAEQuality:
     tokens_from: str
     loss_recovered: float | None = None
     loss_recovered_tokens: int | None = None
+    weights_sha256: str | None = None
     sae_lens_version: str = sae_lens.__version__
     torch_version: str = torch.__version__
 

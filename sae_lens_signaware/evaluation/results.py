@@ -71,7 +71,7 @@ class Result:
             provenance = Provenance(**values.pop("provenance"))
             fields = {k: _from_json(v) if isinstance(v, list) else v for k, v in values.items()}
             return cls(provenance=provenance, **fields)
-        except (TypeError, KeyError, json.JSONDecodeError) as error:
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise ValueError(f"{path}: not a {cls.__name__}: {error}") from None
 
 

@@ -6,6 +6,7 @@ grows with L0, not with d_sae. Sums are float64; memory does not grow with the n
 
 import dataclasses
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -53,12 +54,40 @@ def batches_of(activations: Iterable[Tensor] | Tensor, d_in: int) -> Iterator[Te
             raise InvalidInputError(
                 f"activations must be (n, {d_in}) for this SAE, got {tuple(chunk.shape)}"
             )
+        if chunk.dtype == torch.bool or chunk.element_size() < (
+            2 if chunk.is_floating_point() else 1
+        ):
+            raise InvalidInputError(
+                f"activations must be numbers of 16 bits or more, got {chunk.dtype}"
+            )
         for batch in chunk.split(4096) if len(chunk) else ():
             require_finite(batch)
             n_tokens += len(batch)
             yield batch
     if n_tokens == 0:
         raise InvalidInputError("activations must hold at least one token, got none")
+
+
+@contextmanager
+def flat_activations(sae: SAE[Any]) -> Iterator[None]:
+    """Within: the SAE takes (..., d_in), as a store gives it, also where it was trained on hook_z."""
+    reshapes = sae.hook_z_reshaping_mode
+    if reshapes:
+        sae.turn_off_forward_pass_hook_z_reshaping()
+    try:
+        yield
+    finally:
+        if reshapes:
+            sae.turn_on_forward_pass_hook_z_reshaping()
+
+
+def require_autoencoder(sae: SAE[Any]) -> None:
+    """Raise InvalidInputError for what reconstructs another activation, or reads a whole sequence at once."""
+    architecture = sae.cfg.architecture()
+    if hasattr(sae.cfg, "d_out") or architecture == "temporal":
+        raise InvalidInputError(
+            f"SAE must be one that reconstructs its own input token by token, got {architecture!r}"
+        )
 
 
 def require_finite(activations: Tensor) -> None:
@@ -83,8 +112,10 @@ def sum_sides(
         variance: SAELens's R2 calculator, fed in the same pass.
 
     Raises:
-        ValueError: no tokens, or activations of the wrong width or not finite.
+        ValueError: no tokens, or activations of the wrong width or not finite; a transcoder, or an SAE
+            over whole sequences.
     """
+    require_autoencoder(sae)
     shape = (2, sae.cfg.d_sae)
     sums = SideSums(
         0,
@@ -93,16 +124,17 @@ def sum_sides(
         torch.zeros(shape, dtype=torch.float64),
     )
     directions = decoder_directions(sae) if with_alignment else None
-    for x in batches_of(activations, sae.cfg.d_in):
-        x = x.to(sae.device)
-        z = sae.encode_sparse(x) if isinstance(sae, SignedSAEMixin) else sae.encode(x)
-        residual = None
-        if directions is not None or variance is not None:
-            x_hat = sae.decode(z)
-            residual = (x - x_hat).float() if directions is not None else None
-            if variance is not None:
-                variance.add_batch(x_hat, x)
-        _add_batch(sums, z, residual, directions)
+    with flat_activations(sae):
+        for x in batches_of(activations, sae.cfg.d_in):
+            x = x.to(sae.device)
+            z = sae.encode_sparse(x) if isinstance(sae, SignedSAEMixin) else sae.encode(x)
+            residual = None
+            if directions is not None or variance is not None:
+                x_hat = sae.decode(z)
+                residual = (x - x_hat).float() if directions is not None else None
+                if variance is not None:
+                    variance.add_batch(x_hat, x)
+            _add_batch(sums, z, residual, directions)
     return sums
 
 

@@ -12,7 +12,11 @@ from sae_lens.load_model import load_model
 from sae_lens.util import get_special_token_ids
 from torch import Tensor
 
-from sae_lens_signaware.activation_cache import write_atomically, write_json_atomically
+from sae_lens_signaware.activation_cache import (
+    load_activations,
+    write_atomically,
+    write_json_atomically,
+)
 from sae_lens_signaware.config import ConfigError, nearest
 from sae_lens_signaware.experiments.sweep_config import Run, SweepConfig
 
@@ -28,6 +32,12 @@ _FIELDS = (
     "prepend_bos",
     "exclude_special_tokens",
     "seqpos_slice",
+    "dtype",
+    "autocast_lm",
+    "model_kwargs",
+    "disable_concat_sequences",
+    "sequence_separator_token",
+    "use_chat_formatting",
 )
 
 
@@ -88,6 +98,21 @@ def _is_there(config: SweepConfig, run: Run, out: Path) -> bool:
     if not path.exists() or not _marker(path).exists():
         return False
     return json.loads(_marker(path).read_text()) == identity_of_cache(config, run.cfg)
+
+
+def load_cache(config: SweepConfig, run: Run, out: Path) -> dict[str, Tensor]:
+    """The activations of a run's cell.
+
+    Raises:
+        ConfigError: another sweep has written those of another hook, model or text over them.
+    """
+    path = cache_path(config, out, run.cell)
+    if not _is_there(config, run, out):
+        raise ConfigError(
+            f"cache_folder: {path} does not hold the activations of this sweep any more; "
+            "give each its own cache_folder"
+        )
+    return load_activations(path)
 
 
 def load_hooked_model(cfg: LanguageModelSAERunnerConfig[Any], hook_names: list[str]) -> Any:
@@ -165,7 +190,7 @@ def collect(
     """The first ``n_tokens`` activations of every hook point, (n_tokens, d_in) each, in text order.
 
     Raises:
-        ConfigError: the text is too short.
+        ConfigError: the text is too short, or a hook point has another width.
     """
     store = make_store(model, cfg, dataset, d_ins)
     out = {
@@ -189,6 +214,10 @@ def collect(
             keep = ~torch.isin(kept, store.exclude_special_tokens.to(kept.device))
         n_new = min(int(keep.sum()), n_tokens - n)
         for hook, rows in batch.items():
+            if rows.shape[-1] != d_ins[hook]:
+                raise ConfigError(
+                    f"cells: d_in must be {rows.shape[-1]} for {hook}, got {d_ins[hook]}"
+                )
             rows = rows.reshape(-1, rows.shape[-1]).to(store.device)
             out[hook][n : n + n_new] = rows[keep.to(store.device)][:n_new]
         n += n_new

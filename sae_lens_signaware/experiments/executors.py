@@ -16,17 +16,21 @@ from sae_lens_signaware.experiments.sweep import (
     groups_of,
     run_group,
 )
-from sae_lens_signaware.experiments.sweep_config import Run, SweepConfig, load_sweep_config
+from sae_lens_signaware.experiments.sweep_config import Run, SweepConfig
 
 
 def run_local(config: SweepConfig, runs: Sequence[Run], out: Path, console: Console) -> None:
     """One group after another, in this process."""
     with Progress(console=console) as progress:
         view = _View(progress, config, runs, out)
-        groups = [g for g in groups_of(runs) if not all(finished(config, run, out) for run in g)]
+        groups = _unfinished(config, runs, out)
         make_caches(config, [group[0] for group in groups], out, progress)
         for group in groups:
             run_group(config, group, out, view.report)
+
+
+def _unfinished(config: SweepConfig, runs: Sequence[Run], out: Path) -> list[list[Run]]:
+    return [g for g in groups_of(runs) if not all(finished(config, run, out) for run in g)]
 
 
 class _View:
@@ -67,52 +71,57 @@ class _View:
         )
 
 
-def run_ray(
-    config: SweepConfig, runs: Sequence[Run], out: Path, console: Console, config_path: Path
-) -> None:
+def run_ray(config: SweepConfig, runs: Sequence[Run], out: Path, console: Console) -> None:
     """The same groups as Ray tasks; scheduling, retries and lost workers are Ray's.
 
     A worker that dies is started again by Ray, and goes on after the results that are on disk. On a
-    cluster ``out`` and the config must lie on a file system that all nodes share.
+    cluster ``out`` and every path of the config must be absolute, on a file system that all nodes share.
 
     Raises:
-        ConfigError: ray is not installed.
+        ConfigError: ray is not installed; or what a task raised.
     """
     if importlib.util.find_spec("ray") is None:
         raise ConfigError(
             "executor: ray is not installed; run: pip install 'sae-lens-signaware[ray]'"
         )
     import ray
+    from ray.exceptions import RayTaskError
 
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
     resources: dict[str, Any] = {"num_cpus": config.num_cpus, "num_gpus": config.num_gpus}
     cache = ray.remote(**resources)(_cache_task)
     group_task = ray.remote(**resources, max_retries=3)(_group_task)
-    path, folder = str(config_path.resolve()), str(out.resolve())
+    folder = out.resolve()
     with Progress(console=console) as progress:
         view = _View(progress, config, runs, out)
-        caches = cache.remote(path, folder)
+        groups = _unfinished(config, runs, out)
+        caches = cache.remote(config, [group[0] for group in groups], folder)
         # the groups wait for the caches: Ray resolves the argument first
-        waiting = [group_task.remote(caches, path, folder, i) for i in range(len(groups_of(runs)))]
+        waiting = [group_task.remote(caches, config, group, folder) for group in groups]
         while waiting:
             done, waiting = ray.wait(waiting, timeout=1.0)
-            ray.get(done)
+            try:
+                ray.get(done)
+            except RayTaskError as error:
+                raise _cause(error) from None
             view.running = f", {len(waiting)} groups to go"
             view.update()
 
 
-def _cache_task(config_path: str, out: str) -> None:
-    import sae_lens_signaware  # noqa: F401  registers both architectures in the worker
+def _cause(error: Any) -> BaseException:
+    """What a task raised, below Ray's wrappers: a task that waits for another one that failed adds one."""
+    cause = error
+    while getattr(cause, "cause", None) is not None:
+        cause = cause.cause
+    return cause
 
-    config, runs = load_sweep_config(Path(config_path))
+
+def _cache_task(config: SweepConfig, runs: Sequence[Run], out: Path) -> None:
     with Progress(disable=True) as progress:
-        make_caches(config, runs, Path(out), progress)
+        make_caches(config, runs, out, progress)
 
 
-def _group_task(caches: None, config_path: str, out: str, index: int) -> None:
-    import sae_lens_signaware  # noqa: F401  registers both architectures in the worker
-
+def _group_task(caches: None, config: SweepConfig, runs: Sequence[Run], out: Path) -> None:
     del caches
-    config, runs = load_sweep_config(Path(config_path))
-    run_group(config, groups_of(runs)[index], Path(out))
+    run_group(config, runs, out)

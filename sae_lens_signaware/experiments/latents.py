@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.progress import Progress
 from sae_lens import SAE
 from torch import Tensor
 
-from sae_lens_signaware.activation_cache import load_activations
 from sae_lens_signaware.config import ConfigError
 from sae_lens_signaware.evaluation import (
     Analysis,
@@ -21,7 +21,12 @@ from sae_lens_signaware.evaluation import (
     polarity_dial,
     top_examples,
 )
-from sae_lens_signaware.experiments.cache import cache_path, load_hooked_model, make_store
+from sae_lens_signaware.experiments.cache import (
+    load_cache,
+    load_hooked_model,
+    make_caches,
+    make_store,
+)
 from sae_lens_signaware.experiments.latent_results import Dial, LatentPage, SAELatents
 from sae_lens_signaware.experiments.sweep import RunResult, finished, identity_of_run, sae_path
 from sae_lens_signaware.experiments.sweep_config import LatentsConfig, Run, SweepConfig
@@ -39,18 +44,23 @@ def latents_path(out: Path, run: Run) -> Path:
 def write_latents(config: SweepConfig, runs: Sequence[Run], out: Path, console: Any) -> None:
     """The pages that ``config.latents`` asks for, of the first seed of every cell.
 
-    Those on disk stay where all that they depend on is the same. An SAE that is not there is left out.
+    Those on disk stay where all that they depend on is the same; others are removed. An SAE that is
+    not there, or has no latent that fires, is left out.
     """
     wanted = config.latents
     if wanted is None:
         return
     mine = [run for run in runs if run.seed == config.seeds[0]]
     shown = [r for r in mine if r.sae in wanted.saes and r.value == wanted.value]
-    shown = [run for run in shown if finished(config, run, out)]
+    shown = [run for run in shown if (r := finished(config, run, out)) and r.quality.l0 > 0]
+    for path in set((out / LATENTS_FOLDER).glob("*.json")) - {latents_path(out, r) for r in shown}:
+        path.unlink()  # of an earlier config: the report would show it as of this one
     pairs = [(run, _plain_run(config, wanted, mine, run, out)) for run in shown]
     pairs = [pair for pair in pairs if not _is_on_disk(config, wanted, *pair, out)]
     if not pairs:
         return
+    with Progress(console=console) as progress:
+        make_caches(config, [run for run, _ in pairs], out, progress)
     model = load_hooked_model(shown[0].cfg, [config.cells[cell].hook_name for cell in config.cells])
     for run, plain in pairs:
         with console.status(f"Latents of {run.name}"):
@@ -89,7 +99,7 @@ def _plain_run(
     for other in runs:
         if other.cell == run.cell and other.sae == wanted.plain:
             result = finished(config, other, out)
-            if result is not None:
+            if result is not None and result.quality.l0 > 0:
                 found.append((abs(math.log(result.quality.l0 / own.quality.l0)), other))
     return min(found, key=lambda pair: pair[0])[1] if found else None
 
@@ -108,7 +118,7 @@ def _latents_of(
     plain = None
     if plain_run is not None:
         plain = SAE.load_from_disk(sae_path(out, plain_run), device=run.cfg.device)
-    heldout = load_activations(cache_path(config, out, run.cell))["heldout"]
+    heldout = load_cache(config, run, out)["heldout"]
     analysis = analyze_sae(sae, heldout)
     pages = _pages(config, wanted, run, sae, plain, analysis, model)
     census, calibration = analysis.census, analysis.calibration

@@ -156,7 +156,11 @@ def point_of(result: RunResult) -> Point:
 
 
 def summarise(config: SweepConfig, runs: Sequence[Run], out: Path) -> SweepSummary:
-    """Read what is on disk. A frontier counts where all of its runs are finished."""
+    """Read what is on disk.
+
+    A frontier counts where all of its runs are finished. An SAE of which no latent fires is a result,
+    and no point of a frontier: it has no place in log L0.
+    """
     by_run = [(run, finished(config, run, out)) for run in runs]
     results = [result for _, result in by_run if result is not None]
     failures = {
@@ -167,9 +171,9 @@ def summarise(config: SweepConfig, runs: Sequence[Run], out: Path) -> SweepSumma
     frontiers: dict[tuple[str, int, str], list[Point]] = {}
     for key in {(run.cell, run.seed, run.sae) for run in runs}:
         mine = [r for run, r in by_run if (run.cell, run.seed, run.sae) == key]
-        whole = [point_of(r) for r in mine if r is not None]
-        if len(whole) == len(mine):
-            frontiers[key] = whole
+        points = [point_of(r) for r in mine if r is not None and r.quality.l0 > 0]
+        if None not in mine and points:
+            frontiers[key] = points
     comparisons: list[Comparison] = []
     for cell in config.cells:
         for a, b in config.compare:

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -18,10 +19,10 @@ import torch
 from sae_lens import SAE
 from torch import Tensor
 
-from sae_lens_signaware.activation_cache import load_activations, write_json_atomically
+from sae_lens_signaware.activation_cache import write_json_atomically
 from sae_lens_signaware.cached_training import train_on_cache
 from sae_lens_signaware.evaluation.quality import SAEQuality, measure_quality
-from sae_lens_signaware.experiments.cache import cache_path, identity_of_cache
+from sae_lens_signaware.experiments.cache import identity_of_cache, load_cache
 from sae_lens_signaware.experiments.sweep_config import Run, SweepConfig
 from sae_lens_signaware.hub import write_measurement
 
@@ -105,9 +106,11 @@ def finished(config: SweepConfig, run: Run, out: Path) -> RunResult | None:
 def run_one(config: SweepConfig, run: Run, out: Path, activations: dict[str, Tensor]) -> RunResult:
     """Train and measure one SAE; the SAE, its measurements and the result are on disk at the end."""
     trainer_cfg = run.cfg.to_sae_trainer_config()
+    checkpoint = out / "checkpoints" / run.name
+    result_path(out, run).unlink(missing_ok=True)  # of another config; the SAE beside it goes next
     start = time.perf_counter()
     sae, n_steps = train_on_cache(
-        run.cfg.sae, trainer_cfg, activations["train"], run.seed, out / "checkpoints" / run.name
+        run.cfg.sae, trainer_cfg, activations["train"], run.seed, checkpoint
     )
     seconds = time.perf_counter() - start
     whole = n_steps * trainer_cfg.train_batch_size_samples >= trainer_cfg.total_training_samples
@@ -137,6 +140,7 @@ def run_one(config: SweepConfig, run: Run, out: Path, activations: dict[str, Ten
         identity=identity_of_run(config, run),
     )
     write_json_atomically(dataclasses.asdict(result), result_path(out, run))
+    shutil.rmtree(checkpoint, ignore_errors=True)
     failure_path(out, run).unlink(missing_ok=True)
     return result
 
@@ -154,6 +158,7 @@ def run_group(
 
     Raises:
         InterruptedTraining: Ctrl-C, after the checkpoint is on disk.
+        ConfigError: the cell's cache was written over.
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -163,7 +168,7 @@ def run_group(
             report(run, "done")
             continue
         report(run, "running")
-        activations = activations or load_activations(cache_path(config, out, run.cell))
+        activations = activations or load_cache(config, run, out)
         try:
             # SAELens's trainer draws a bar for each SAE; the sweep has one for all
             with contextlib.redirect_stderr(io.StringIO()):

@@ -1,13 +1,15 @@
 """Strict YAML -> the runs of a sweep; every SAE of it is checked before the first token is read."""
 
 import copy
-from collections.abc import Iterator, Mapping
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sae_lens import LanguageModelSAERunnerConfig
+from sae_lens.registry import get_sae_training_class
 
 from sae_lens_signaware.config import ConfigError, build_runner_config, nearest, read_yaml
 
@@ -28,6 +30,14 @@ class Cell(_Strict):
     hook_name: str
     d_in: int = Field(gt=0)
     saes: dict[str, dict[str, Any]] = {}
+
+
+_SET_BY_SWEEP = (
+    "hook_name", "sae", "seed", "resume_from_checkpoint", "checkpoint_path", "output_path", "logger",
+)  # fmt: skip
+_WITHOUT_EFFECT = (
+    "from_pretrained_path", "use_cached_activations", "compile_sae", "compile_llm", "n_checkpoints",
+)  # fmt: skip
 
 
 class LatentsConfig(_Strict):
@@ -120,7 +130,7 @@ def load_sweep_config(path: Path) -> tuple[SweepConfig, list[Run]]:
     values = read_yaml(path)
     unknown = set(values) - set(SweepConfig.model_fields)
     if unknown:
-        name = min(unknown)
+        name = min(unknown, key=str)
         raise ConfigError(f"{name}: unknown field" + nearest(str(name), SweepConfig.model_fields))
     try:
         config = SweepConfig.model_validate(values)
@@ -139,12 +149,48 @@ def load_sweep_config(path: Path) -> tuple[SweepConfig, list[Run]]:
     for field, name in named:
         if name not in config.saes:
             raise ConfigError(f"{field}: no SAE {name!r}" + nearest(name, config.saes))
+    _require_plain_names("cells", config.cells)
+    _require_plain_names("saes", config.saes)
     runs = list(_runs(config, str(path)))
+    batch = runs[0].cfg.train_batch_size_tokens
+    if config.n_cached_tokens < batch:
+        raise ConfigError(
+            f"n_cached_tokens must be at least runner.train_batch_size_tokens, {batch}, "
+            f"got {config.n_cached_tokens}"
+        )
     names = [run.name for run in runs]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"saes: {name} comes twice")
+    _check_latents(config, runs)
+    _check_compare(config, runs)
     return config, runs
+
+
+def _require_plain_names(field: str, names: Iterable[str]) -> None:
+    for name in names:  # each becomes a folder
+        if not name or name.startswith(".") or set(name) & set("/\\"):
+            raise ConfigError(
+                f"{field}: a name must not be empty, start with '.' or hold a slash, got {name!r}"
+            )
+
+
+def _check_latents(config: SweepConfig, runs: Sequence[Run]) -> None:
+    wanted = config.latents
+    for sae in wanted.saes if wanted else ():
+        values = {run.value for run in runs if run.sae == sae}
+        if wanted and wanted.value not in values:
+            raise ConfigError(
+                f"latents.value must be one of the values of {sae}, {sorted(values)}, "
+                f"got {wanted.value:g}"
+            )
+
+
+def _check_compare(config: SweepConfig, runs: Sequence[Run]) -> None:
+    seeds = {sae: {run.seed for run in runs if run.sae == sae} for sae in config.saes}
+    for a, b in config.compare:
+        if not seeds[a] & seeds[b]:
+            raise ConfigError(f"compare: {a} and {b} share no seed")
 
 
 def _runs(config: SweepConfig, source: str) -> Iterator[Run]:
@@ -154,13 +200,17 @@ def _runs(config: SweepConfig, source: str) -> Iterator[Run]:
                 fields = {**shared, **cell.saes.get(sae_name, {})}
                 if seed not in _seeds_of(config, sae_name, fields.pop("seeds", config.seeds)):
                     continue
-                swept = [name for name, value in fields.items() if isinstance(value, list)]
+                swept = [name for name, value in fields.items() if _is_swept(fields, name, value)]
                 if len(swept) != 1 or not fields[swept[0]]:
                     raise ConfigError(
                         f"saes.{sae_name}: exactly one field must hold a list of values to sweep, "
                         f"got {swept or 'none'}"
                     )
                 for value in fields[swept[0]]:
+                    if isinstance(value, bool) or not isinstance(value, int | float):
+                        raise ConfigError(
+                            f"saes.{sae_name}.{swept[0]}: what is swept must be numbers, got {value!r}"
+                        )
                     sae = {**fields, swept[0]: value, "d_in": cell.d_in}
                     yield Run(
                         cell_name,
@@ -172,8 +222,20 @@ def _runs(config: SweepConfig, source: str) -> Iterator[Run]:
                     )
 
 
+def _is_swept(fields: Mapping[str, Any], name: str, value: object) -> bool:
+    """Whether a field holds a list of values, and not one value that is a list, as SAELens's ``matryoshka_widths``."""
+    if not isinstance(value, list):
+        return False
+    try:
+        config_class = get_sae_training_class(fields.get("architecture", ""))[1]
+    except (KeyError, ValueError):
+        return True  # an unknown architecture is named later, with the nearest right one
+    hint = typing.get_type_hints(config_class).get(name)
+    return typing.get_origin(hint) is not list or any(isinstance(v, list) for v in value)
+
+
 def _seeds_of(config: SweepConfig, sae_name: str, seeds: Any) -> tuple[int, ...]:
-    if not isinstance(seeds, list | tuple) or not set(seeds) <= set(config.seeds):
+    if not isinstance(seeds, list | tuple) or not all(seed in config.seeds for seed in seeds):
         raise ConfigError(
             f"saes.{sae_name}.seeds: must be a list out of seeds, {list(config.seeds)}, got {seeds!r}"
         )
@@ -184,9 +246,12 @@ def _runner_config(
     config: SweepConfig, cell: Cell, seed: int, name: str, sae: Mapping[str, Any], source: str
 ) -> LanguageModelSAERunnerConfig[Any]:
     values = copy.deepcopy(config.runner)
-    for field in ("hook_name", "sae", "seed", "resume_from_checkpoint"):
+    for field in _SET_BY_SWEEP:
         if field in values:
             raise ConfigError(f"runner.{field}: is set by the sweep, leave it out")
+    for field in _WITHOUT_EFFECT:
+        if field in values:
+            raise ConfigError(f"runner.{field}: has no effect in a sweep, leave it out")
     values |= {"hook_name": cell.hook_name, "seed": seed, "sae": sae}
     # one frozen set of activations is trained on: SAELens's checkpoints and its logging are not used
     values |= {"checkpoint_path": None, "output_path": None, "logger": {"log_to_wandb": False}}
