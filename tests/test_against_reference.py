@@ -6,7 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sae_lens import JumpReLUTrainingSAEConfig, TrainingSAE
 
+from sae_lens_signaware import BiJumpReLUTrainingSAEConfig
 from sae_lens_signaware.activations import bi_jump_relu_ste, bi_step_ste
 from tests import reference
 from tests.helpers import make_training_sae, path, randomise, step_input
@@ -198,3 +200,25 @@ def test_auxiliary_reconstruction_is_in_the_space_of_the_input(normalize: str) -
     wanted = ((recons - x) ** 2).sum(-1).mean()
     torch.testing.assert_close(out.losses["auxiliary_reconstruction_loss"], wanted, **TOLERANCE)
     assert not hasattr(sae, "ln_mu")  # the statistics are consumed, as after SAELens's own decode
+
+
+def test_tanh_reaches_the_thresholds_as_in_saelens() -> None:
+    # inputs that open the + side alone, where SAELens's jumprelu is the same function
+    fields: Any = {"d_in": 6, "d_sae": 9, "jumprelu_sparsity_loss_mode": "tanh"}
+    fields |= {"jumprelu_bandwidth": 0.5}
+    ours: Any = TrainingSAE.from_dict(
+        BiJumpReLUTrainingSAEConfig(**fields, use_sparse_activations=False).to_dict()
+    )
+    theirs: Any = TrainingSAE.from_dict(JumpReLUTrainingSAEConfig(**fields).to_dict())
+    g = torch.Generator().manual_seed(1)
+    W_enc, W_dec = torch.rand(6, 9, generator=g), torch.randn(9, 6, generator=g)
+    x, gradients = torch.rand(40, 6, generator=g), []
+    for sae in (ours, theirs):
+        sae.W_enc.data.copy_(W_enc)
+        sae.W_dec.data.copy_(W_dec)
+        sae.threshold.data.fill_(1.0)
+        z, h = sae.encode_with_hidden_pre(x)
+        losses = sae.calculate_aux_loss(step_input(x), z, h, x)
+        gradients.append(torch.autograd.grad(losses["l0_loss"], sae.threshold)[0].flatten())
+    assert gradients[1].abs().max() > 0.1
+    torch.testing.assert_close(gradients[0], gradients[1])

@@ -124,3 +124,8 @@ def test_audit_command(tmp_path: Path) -> None:
     assert "would free 2 latents (20.00%)" in text
     assert (tmp_path / "audit.json").exists()
     assert_one_line_error(invoke("audit", str(tmp_path / "sae"), "--max-cosine", "1"), 2, "max_cos")
+
+
+def test_exact_antipodes_are_found_at_minus_one() -> None:
+    plain = signaware.split_polarities(make_sae("sa_gsae"))
+    assert signaware.antipodal_audit(plain, max_cosine=-1).n_pairs == 24

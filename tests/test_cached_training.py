@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from sae_lens import SAETrainer
 
 from sae_lens_signaware import cached_training
 from sae_lens_signaware.activation_cache import (
@@ -13,7 +14,7 @@ from sae_lens_signaware.activation_cache import (
     write_json_atomically,
 )
 from sae_lens_signaware.cached_training import InterruptedTraining, train_on_cache
-from tests.helpers import D_IN, each_variant, training_config
+from tests.helpers import D_IN, each_variant, make_training_sae, training_config
 from tests.test_training import trainer_config
 
 
@@ -87,3 +88,82 @@ def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="contiguous"):
         write_atomically({"a": torch.zeros(3, 2).T}, tmp_path / "x.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+class StopsAfter(ShuffledEpochs):
+    """Ctrl-C in the place of a batch."""
+
+    left = 9
+
+    def __next__(self) -> torch.Tensor:
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.left -= 1
+        return super().__next__()
+
+
+def test_a_checkpoint_of_other_activations_is_left_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(shift: float) -> Any:
+        activations = torch.randn(500, D_IN, generator=torch.Generator().manual_seed(0)) + shift
+        cfg = training_config("sa_gsae"), trainer_config(12)
+        return train_on_cache(*cfg, activations, 1, tmp_path / "c")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cached_training, "ShuffledEpochs", StopsAfter)
+        with pytest.raises(InterruptedTraining):
+            train(0.0)
+    assert train(5.0)[1] == 12
+    assert train(0.0)[1] == 12 - 9
+
+
+@pytest.mark.parametrize("stop_after", [9, 10])
+def test_an_interruption_where_a_window_of_firings_begins_can_be_resumed(
+    stop_after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args: Any = (
+        training_config("sa_gsae"),
+        trainer_config(20, feature_sampling_window=10),
+        torch.randn(500, D_IN, generator=torch.Generator().manual_seed(0)),
+        1,
+        tmp_path / "c",
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(cached_training, "ShuffledEpochs", StopsAfter)
+        patch.setattr(StopsAfter, "left", stop_after)
+        with pytest.raises(InterruptedTraining):
+            train_on_cache(*args)
+    assert train_on_cache(*args)[1] == 20 - stop_after
+
+
+def test_the_decoder_bias_starts_where_the_sae_sees_the_mean() -> None:
+    x = torch.randn(800, D_IN, generator=torch.Generator().manual_seed(0)) * 3 + torch.arange(D_IN)
+    for normalize in ("none", "layer_norm", "constant_norm_rescale"):
+        sae: Any = make_training_sae("sa_gsae", normalize_activations=normalize)
+        mean = cached_training._mean_of_input(sae, x)
+        wanted = sae.run_time_activation_norm_fn_in(x).mean(0)
+        torch.testing.assert_close(mean, wanted)
+    sae = make_training_sae("bi_jumprelu", normalize_activations="covariance_whitening")
+    assert not cached_training._mean_of_input(sae, x).any()
+
+
+def test_saes_with_and_without_an_estimated_scale_train_on_the_same_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+    real = SAETrainer.step
+
+    def step(self: Any, x: torch.Tensor) -> Any:
+        seen.append(x)
+        return real(self, x)
+
+    monkeypatch.setattr(SAETrainer, "step", step)
+    activations = torch.randn(500, D_IN, generator=torch.Generator().manual_seed(0))
+    for normalize in ("none", "expected_average_only_in"):
+        cfg = training_config("sa_gsae", normalize_activations=normalize)
+        trainer = trainer_config(5, n_batches_for_norm_estimate=3)
+        train_on_cache(cfg, trainer, activations, 1, tmp_path / normalize)
+    for plain, scaled in zip(seen[:5], seen[5:], strict=True):
+        factor = scaled / plain
+        torch.testing.assert_close(factor, factor.mean().expand_as(factor))

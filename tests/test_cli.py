@@ -175,3 +175,32 @@ def test_analyze_prints_a_table_and_writes_json(tmp_path: Path) -> None:
     save_file({"heldout": torch.randn(5, D_IN + 1)}, file)
     args[-1] = str(file)
     assert_one_line_error(invoke(*args), 2, "activations must be (n, 16) for this SAE, got (5, 17)")
+
+
+@pytest.mark.parametrize("name", ["res[red]", "res[/a]", "a:b:c"])
+def test_paths_are_printed_as_they_are(name: str, tmp_path: Path) -> None:
+    make_sae("sa_gsae").save_model(tmp_path / "sae")
+    result = invoke("split", str(tmp_path / "sae"), str(tmp_path / name))
+    assert result.exit_code == 0
+    assert name in result.stdout.replace("\n", "")
+    assert (tmp_path / name / "cfg.json").exists()
+
+
+def test_a_hub_that_is_not_there_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class ConnectError(Exception):
+        pass
+
+    ConnectError.__module__ = "httpx"
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise ConnectError("[Errno 111] Connection refused")
+
+    monkeypatch.setattr("sae_lens_signaware.hub.push", refused)
+    make_sae("sa_gsae").save_model(tmp_path)
+    assert_one_line_error(
+        invoke("push", str(tmp_path), "me/x"),
+        1,
+        "Hub: ConnectError: [Errno 111] Connection refused",
+    )

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -190,3 +191,18 @@ def test_saelens_own_parser(architecture: str, capsys: pytest.CaptureFixture[str
     text = " ".join(capsys.readouterr().out.split())
     assert "mean number of open latents per token to settle at" in text
     assert "number of training steps between resets" in text
+
+
+def test_a_normalisation_that_saelens_knows_beyond_its_annotation(tmp_path: Path) -> None:
+    sae = {**BASE["sae"], "normalize_activations": "constant_norm_rescale"}
+    cfg = load_runner_config(write(tmp_path, sae=sae))
+    assert cfg.sae.normalize_activations == "constant_norm_rescale"
+
+
+def test_numpys_numbers_are_saved_as_pythons(tmp_path: Path) -> None:
+    cfg = signaware.SAGatedTrainingSAEConfig(
+        d_in=16, d_sae=np.int64(32), l1_coefficient=np.float32(0.5)
+    )
+    assert type(cfg.d_sae) is int
+    assert type(cfg.l1_coefficient) is float
+    TrainingSAE.from_dict(cfg.to_dict()).save_model(tmp_path)

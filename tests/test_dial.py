@@ -125,3 +125,32 @@ def test_dial_reads_back_and_names_wrong_input(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             signaware.polarity_dial(model, sae, *args)
+
+
+def test_a_head_is_dialled_alone_and_all_heads_at_once() -> None:
+    model = HookedTransformer(tiny_model_config())  # two heads of 8
+    tokens = torch.randint(0, 64, (3, 8))
+    hook = "blocks.0.attn.hook_z"
+
+    def effect(change: Any) -> float:
+        loss = model.run_with_hooks(tokens, return_type="loss", fwd_hooks=[(hook, change)])
+        return (loss - model(tokens, return_type="loss")).item()
+
+    for head in (0, 1, None):
+        sae = make_sae("sa_gsae", d_in=8 if head is not None else 16)
+        sae.cfg.metadata.hook_name, sae.cfg.metadata.hook_head_index = hook, head
+        dial = signaware.polarity_dial(model, sae, 2, tokens, [4.0])
+        unit = 4.0 * sae.W_dec[2] / sae.W_dec[2].norm()
+        added = torch.zeros(2, 8)
+        if head is None:
+            added = unit.view(2, 8)
+        else:
+            added[head] = unit
+        assert dial.effect[2].item() == pytest.approx(
+            effect(lambda z, hook, a=added: z + a), abs=1e-5
+        )
+    sae.cfg.metadata.hook_head_index = None
+    wrong = make_sae("sa_gsae", d_in=8)
+    wrong.cfg.metadata.hook_name = hook
+    with pytest.raises(ValueError, match="hook_z must be 8 wide, got 16"):
+        signaware.polarity_dial(model, wrong, 2, tokens, [4.0])

@@ -268,3 +268,38 @@ def test_calibration_refuses_a_per_token_normalisation() -> None:
     sae = StandardSAE(StandardSAEConfig(d_in=D_IN, d_sae=8, normalize_activations="layer_norm"))
     with pytest.raises(ValueError, match="normalize_activations must not be a per-token"):
         signaware.polarity_calibration(sae, torch.randn(4, D_IN))
+
+
+@pytest.mark.parametrize("architecture", ["topk", "abstopk"])
+def test_energy_is_what_decode_writes(architecture: str) -> None:
+    sae_class, config_class = get_sae_class(architecture)
+    sae: Any = sae_class(config_class(d_in=D_IN, d_sae=8, k=3, rescale_acts_by_decoder_norm=True))
+    x = torch.randn(400, D_IN)
+    census = signaware.bipolar_census(sae, x)
+    z = sae.encode(x)
+    z = z.to_dense() if z.is_sparse else z
+    bias = sae.decode(torch.zeros_like(z[:1]))
+    for i in range(8):
+        alone = torch.where(torch.arange(8) == i, z, 0.0)
+        wanted = (sae.decode(alone) - bias).square().sum(1).mean().item()
+        energy = census.energy_pos[i] + census.energy_neg[i]
+        assert energy.item() == pytest.approx(wanted, rel=1e-4, abs=1e-7)
+
+
+def test_hook_z_saes_are_measured_on_flat_activations() -> None:
+    flat = make_sae("sa_gsae")
+    heads = make_sae("sa_gsae", reshape_activations="hook_z")
+    heads(torch.randn(2, 3, 4, D_IN // 4))  # as the model gives it
+    x = torch.randn(300, D_IN)
+    a, b = (measure_quality(sae, x, "noise")[0] for sae in (flat, heads))
+    assert (a.l0, a.explained_variance) == (b.l0, b.explained_variance)
+    assert signaware.antipodal_audit(heads, x).n_tokens == 300
+    assert heads.hook_z_reshaping_mode
+
+
+def test_what_reconstructs_another_activation_is_refused() -> None:
+    sae_class, config_class = get_sae_class("transcoder")
+    sae: Any = sae_class(config_class(d_in=D_IN, d_sae=8, d_out=D_IN, apply_b_dec_to_input=False))
+    for measure in (signaware.bipolar_census, signaware.antipodal_audit):
+        with pytest.raises(ValueError, match="token by token, got 'transcoder'"):
+            measure(sae, torch.randn(4, D_IN))

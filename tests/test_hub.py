@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from sae_lens import SAE, upload_saes_to_huggingface
 
 from sae_lens_signaware import hub as hub_module
+from sae_lens_signaware import split_polarities
 from sae_lens_signaware.config import ConfigError
 from sae_lens_signaware.evaluation.quality import measure_quality
 from tests.helpers import D_IN, D_SAE, each_variant, make_sae, make_training_sae
@@ -145,3 +146,61 @@ def test_push_refuses_what_is_not_a_signed_sae(hub: HubServer, tmp_path: Path) -
         hub_module.push(tmp_path, REPO, "a")
     assert "\n" not in str(error.value)
     assert hub.log == []
+
+
+def test_a_card_that_cannot_be_read_is_not_replaced(hub: HubServer, tmp_path: Path) -> None:
+    save_measured(make_sae("sa_gsae"), tmp_path)
+    hub_module.push(tmp_path, "someone/cards", "one")
+    before = dict(hub.repos["someone/cards"])
+    hub.broken = r"/resolve/main/README.md$"
+    with pytest.raises((LocalEntryNotFoundError, HfHubHTTPError)):
+        hub_module.push(tmp_path, "someone/cards", "two")
+    assert hub.repos["someone/cards"] == before
+
+
+def test_push_keeps_the_metadata_of_a_card(hub: HubServer, tmp_path: Path) -> None:
+    save_measured(make_sae("sa_gsae"), tmp_path)
+    hub.repos["someone/kept"] = {
+        "README.md": b"---\nlicense: mit\ntags:\n- mine\ndatasets:\n- a/b\n---\n\nMine.\n"
+    }
+    hub_module.push(tmp_path, "someone/kept", "one", base_model="c/d")
+    hub_module.push(tmp_path, "someone/kept", "two")
+    card = ModelCard(hub.repos["someone/kept"]["README.md"].decode())
+    assert card.data.license == "mit"
+    assert card.data.tags[0] == "mine"
+    assert "sa_gsae" in card.data.tags
+    assert card.data.datasets == ["a/b", "monology/pile-uncopyrighted"]
+    assert card.data.base_model == "EleutherAI/pythia-1b"
+    assert card.text.lstrip().startswith("Mine.")
+
+
+def test_what_was_measured_of_other_weights_is_not_published(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    sae = make_sae("sa_gsae")
+    save_measured(sae, tmp_path)
+    sae.W_enc.data.mul_(2)
+    sae.save_model(tmp_path)  # what lies beside it is of before
+    hub_module.push(tmp_path, "someone/stale", "a")
+    assert "not measured" in hub.repos["someone/stale"]["README.md"].decode()
+
+
+def test_the_card_of_a_one_sided_sae_says_what_its_twin_is(hub: HubServer) -> None:
+    sae = make_sae("sa_gsae", two_sided=False)
+    card = hub_module.make_card("someone/one-sided", "a", sae, None)
+    assert "twice the latents" not in card.text
+    assert split_polarities(sae).cfg.d_sae == D_SAE
+
+
+def test_a_wrong_card_stops_push_before_anything_is_public(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_measured(make_sae("sa_gsae"), tmp_path)
+
+    def refuses(*_: Any, **__: Any) -> None:
+        raise ValueError("base_model is not a model\nin two lines")
+
+    monkeypatch.setattr(ModelCard, "validate", refuses)
+    with pytest.raises(ConfigError, match="model card: base_model is not a model in two lines"):
+        hub_module.push(tmp_path, "someone/refused", "a")
+    assert "someone/refused" not in hub.repos

@@ -120,3 +120,12 @@ def test_merge_command(tmp_path: Path) -> None:
     assert "2 pairs merged: width 10 -> 8" in result.stdout
     assert SAE.load_from_disk(tmp_path / "signed").cfg.architecture() == "bi_jumprelu"
     assert_one_line_error(invoke(*args), 2, "exists already")
+
+
+def test_a_float16_sae_is_merged() -> None:
+    sae, x = plain_with_pairs()
+    half = sae.to(torch.float16)
+    half.cfg.dtype = "float16"
+    merged = signaware.merge_antipodal(half, x.half())
+    assert merged.cfg.d_sae < half.cfg.d_sae
+    assert merged(x.half()).isfinite().all()

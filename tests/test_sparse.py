@@ -165,13 +165,22 @@ def test_encode_and_decode_agree(architecture: str, tying: str) -> None:
 
 @each_variant
 @pytest.mark.parametrize("steps", [{"n_training_steps": 0}, {"n_training_steps": 10}])
-def test_a_step_agrees(architecture: str, tying: str, steps: dict[str, int]) -> None:
+@pytest.mark.parametrize("normalize", ["none", "layer_norm", "constant_norm_rescale"])
+def test_a_step_agrees(
+    architecture: str, tying: str, steps: dict[str, int], normalize: str
+) -> None:
     # step 10 resets the thresholds of dead latents; negative ones are clamped at every step
     outputs, saes = [], []
     x = torch.randn(64, D_IN, generator=torch.Generator().manual_seed(4))
     dead = torch.arange(D_SAE) < 5
     for take_sparse in (True, False):
-        sae = make_training_sae(architecture, tying, target_l0=6.0, threshold_reset_interval=10)
+        sae = make_training_sae(
+            architecture,
+            tying,
+            target_l0=6.0,
+            threshold_reset_interval=10,
+            normalize_activations=normalize,
+        )
         with torch.no_grad():
             sae.threshold[:, 7] = -0.2
         with path(take_sparse):
@@ -295,3 +304,53 @@ def test_a_compiled_step_agrees(architecture: str, tying: str, take_sparse: bool
     for (name, a), (_, b) in zip(sae.named_parameters(), twin.named_parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, msg=name, **GRADIENTS)
     torch.testing.assert_close(sae.l0_control, twin.l0_control)
+
+
+@pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
+def test_a_nan_token_is_nan_in_its_row_and_in_no_other(architecture: str) -> None:
+    sae = make_sae(architecture)
+    x = torch.randn(5, D_IN, generator=torch.Generator().manual_seed(4))
+    x[2, 3] = torch.nan
+    with torch.no_grad(), path(True):
+        assert sae(x).isnan().any(1).tolist() == [False, False, True, False, False]
+
+
+@pytest.mark.parametrize("normalize", ["layer_norm", "constant_norm_rescale"])
+def test_sparse_latents_of_three_dimensions_decode(normalize: str) -> None:
+    sae = make_sae("sa_gsae", normalize_activations=normalize)
+    x = torch.randn(3, 5, D_IN, generator=torch.Generator().manual_seed(4)) * 2 + 1
+    with torch.no_grad(), path(True):
+        wanted = sae(x).reshape(-1, D_IN)
+        torch.testing.assert_close(sae.decode(sae.encode_sparse(x)), wanted, **VALUES)
+
+
+def test_a_dense_corner_of_the_dictionary_does_not_cost_the_sparse_path() -> None:
+    x, W_enc = torch.ones(4, 1), torch.zeros(1, 40)
+    W_enc[0, :4] = 1.0  # all open, in one tile of ten
+
+    def encode(limit: float) -> Any:
+        with mock.patch.multiple(sparse, CHUNK_ELEMENTS=16, MIN_ROWS=4):
+            return sparse.encode_open(x, W_enc, None, lambda pre, _: pre > 0.5, limit)
+
+    assert encode(0.2) is not None
+    assert encode(0.09) is None  # a tenth of all
+    assert encode(0.15) is None  # more than five times that of a tile: an SAE at its first steps
+
+
+@pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
+def test_torchs_own_hooks_are_called(architecture: str) -> None:
+    sae, calls = make_sae(architecture), []
+    sae.hook_sae_acts_pre.register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad(), path(True):
+        sae.encode(torch.randn(3, D_IN))
+    assert calls == [1]
+
+
+def test_an_inference_sae_has_forward_derivatives() -> None:
+    sae = make_sae("bi_jumprelu")  # sa_gsae's activation has none, and says so
+    g = torch.Generator().manual_seed(4)
+    x, v = torch.randn(3, D_IN, generator=g), torch.randn(3, D_IN, generator=g)
+    _, tangent = torch.func.jvp(sae.forward, (x,), (v,))
+    step = 1e-3
+    wanted = (sae(x + step * v) - sae(x - step * v)) / (2 * step)
+    torch.testing.assert_close(tangent, wanted, rtol=1e-2, atol=1e-2)

@@ -127,7 +127,7 @@
       element("span", "quoted", visibleText(page.logit_tokens[0])), ") − logit(",
       element("span", "quoted", visibleText(page.logit_tokens[1])),
       ") at the last position, mean over prompts, in nats; these are the two tokens that the unembedding " +
-      `says the direction raises and lowers most. For a plain pair, c > 0 writes the one latent and c < 0 the other. With nothing added the difference is ${signed(page.dial.baseline)}.`,
+      `says the direction raises and lowers most. For a plain pair, c > 0 writes the one latent and c < 0 the other; the tokens are the signed latent's, which favours it. With nothing added the difference is ${signed(page.dial.baseline)}.`,
     );
     const traces = [dialTrace(`latent ${page.latent}`, page.dial, { color: "#332288", width: 2 }, "circle")];
     const verdicts = [element("li", "", verdict(`Latent ${page.latent}`, page.dial))];

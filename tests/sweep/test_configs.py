@@ -6,7 +6,7 @@ import pytest
 
 from sae_lens_signaware.experiments.sweep_config import load_sweep_config
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.mark.parametrize(
@@ -16,9 +16,9 @@ CONFIGS = Path(__file__).parent.parent / "configs"
         ("sweep-smollm2-135m", 3 * (3 * 3 + 6) * 5, 15, "main"),
         ("ablations-smollm2-135m", 3 * 10 * 2, 9, "ablations"),
         ("double-smollm2-135m", 3 * 2, 2, "double"),
-        ("quadruple-smollm2-135m", 3 * 3 * 3, 2, "quadruple"),
+        ("quadruple-smollm2-135m", 2 * 3 * 3, 2, "quadruple"),
         ("eightfold-smollm2-135m", 2 * 2, 1, "eightfold"),
-        ("wide-smollm2-135m", 3 * 4 * 3, 3, "wide"),
+        ("wide-smollm2-135m", 2 * 4 * 3, 3, "wide"),
     ],
 )
 def test_the_sweeps_of_the_repository_are_sound(

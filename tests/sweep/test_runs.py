@@ -1,4 +1,4 @@
-"""Sweeps on a small transformers model through real files: resume, failures, bad configs, Ray."""
+"""Sweeps on a small transformers model through real files: resume, failures, Ray."""
 
 import json
 import os
@@ -10,126 +10,18 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
-from datasets import Dataset
+from rich.progress import Progress
 from sae_lens import SAE
 from safetensors.torch import load_file
-from transformers import GPT2Config, GPT2LMHeadModel
 
+from sae_lens_signaware.config import ConfigError
 from sae_lens_signaware.evaluation import bipolar_census
 from sae_lens_signaware.experiments import sweep
+from sae_lens_signaware.experiments.cache import load_cache, make_caches
 from sae_lens_signaware.experiments.latent_results import SAELatents
-from tests.helpers import D_IN, tiny_tokenizer
+from sae_lens_signaware.experiments.sweep_config import load_sweep_config
+from tests.sweep.examples import last_line, measured, sweep_values, write, written_at
 from tests.test_cli import invoke
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A GPT-2 of two layers, its tokenizer, and two texts."""
-    folder = tmp_path_factory.mktemp("sweep_data")
-    torch.manual_seed(0)
-    config = GPT2Config(n_layer=2, n_embd=D_IN, n_head=2, vocab_size=64, n_positions=32)
-    GPT2LMHeadModel(config).save_pretrained(folder / "model")
-    tiny_tokenizer().save_pretrained(folder / "model")
-    g = torch.Generator().manual_seed(1)
-    for name in ("train", "heldout"):
-        words = torch.randint(0, 63, (40, 60), generator=g).tolist()
-        texts = [" ".join(f"w{i}" for i in row) for row in words]
-        (folder / name).mkdir()
-        Dataset.from_dict({"text": texts}).to_parquet(folder / name / "train.parquet")
-    return folder
-
-
-def sweep_values(data: Path) -> dict[str, Any]:
-    shared = {"d_sae": 24, "normalize_activations": "expected_average_only_in"}
-    return {
-        "runner": {
-            "model_name": str(data / "model"),
-            "model_class_name": "AutoModelForCausalLM",
-            "dataset_path": str(data / "train"),
-            "streaming": False,
-            "is_dataset_tokenized": False,
-            "context_size": 16,
-            "device": "cpu",
-            "training_tokens": 64 * 12,
-            "train_batch_size_tokens": 64,
-            "store_batch_size_prompts": 4,
-            "n_batches_in_buffer": 4,
-            "n_batches_for_norm_estimate": 4,
-            "lr": 3e-3,
-        },
-        "n_cached_tokens": 512,
-        "n_heldout_tokens": 256,
-        "heldout_dataset_path": str(data / "heldout"),
-        "threads": 1,
-        "cells": {
-            "mlp": {"hook_name": "transformer.h.0.mlp", "d_in": D_IN},
-            "resid": {"hook_name": "transformer.h.0", "d_in": D_IN},
-        },
-        "seeds": [0, 1],
-        "saes": {
-            "half": {"architecture": "sa_gsae", "l1_coefficient": [0.1, 1.0], **shared},
-            "full": {
-                **shared,
-                "architecture": "gated",
-                "l1_coefficient": [0.1, 1.0],
-                "d_sae": 48,
-            },
-        },
-        "compare": [["half", "full"]],
-        "latents": {
-            "saes": ["half"],
-            "value": 0.1,
-            "plain": "full",
-            "n_latents": 4,
-            "n_contexts": 2,
-            "n_prompts": 8,
-        },
-    }
-
-
-def write(values: dict[str, Any], path: Path) -> Path:
-    path.write_text(yaml.safe_dump(values, sort_keys=False))
-    return path
-
-
-@pytest.fixture
-def config(data: Path, tmp_path: Path) -> Path:
-    return write(sweep_values(data), tmp_path / "sweep.yaml")
-
-
-@pytest.fixture(scope="module")
-def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Folder and output of an uninterrupted local sweep."""
-    folder = tmp_path_factory.mktemp("whole")
-    result = invoke(
-        "sweep", str(write(sweep_values(data), folder / "s.yaml")), "--out", str(folder / "out")
-    )
-    assert result.exit_code == 0, result.stderr
-    return folder / "out", result.stdout
-
-
-def last_line(result: Any) -> str:
-    """Of standard error; transformers draws a bar there as it loads a model."""
-    return result.stderr.strip().splitlines()[-1]
-
-
-def written_at(out: Path) -> dict[Path, int]:
-    """When each result of a run, and each file of latents, was written."""
-    files = [f for name in ("runs", "latents") for f in (out / name).rglob("*.json")]
-    return {file: file.stat().st_mtime_ns for file in files}
-
-
-def measured(out: Path) -> dict[str, Any]:
-    """Everything in the result files but the time it took, and the weights."""
-    found: dict[str, Any] = {}
-    for file in sorted((out / "runs").rglob("*.json")):
-        values = json.loads(file.read_text())
-        del values["seconds_per_step"]
-        found[str(file.relative_to(out))] = values
-    for file in sorted((out / "saes").rglob("sae_weights.safetensors")):
-        found[str(file.relative_to(out))] = {k: v.tolist() for k, v in load_file(file).items()}
-    return found
 
 
 def test_a_sweep_writes_results_saes_verdicts_and_plots(whole: tuple[Path, str]) -> None:
@@ -266,47 +158,63 @@ def test_a_failing_run_leaves_the_others_alone_and_is_tried_again(
     assert measured(out) == measured(whole[0])
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda v: v.update(seed=[0]), "seed: unknown field; did you mean 'seeds'?"),
-        (lambda v: v.pop("n_cached_tokens"), "n_cached_tokens: Field required"),
-        (lambda v: v.update(n_heldout_tokens=0), "n_heldout_tokens: Input should be greater"),
-        (lambda v: v["cells"]["mlp"].update(d=1), "cells.mlp.d: Extra inputs"),
-        (
-            lambda v: v.update(compare=[["half", "ful"]]),
-            "compare: no SAE 'ful'; did you mean 'full'",
-        ),
-        (
-            lambda v: v["saes"]["half"].update(l1_coefficient=1.0),
-            "saes.half: exactly one field must",
-        ),
-        (
-            lambda v: v["saes"]["half"].update(l1_coefficient=[]),
-            "saes.half: exactly one field must",
-        ),
-        (lambda v: v["saes"]["half"].update(l1_coefficient=[1, 1]), "comes twice"),
-        (lambda v: v["saes"]["half"].update(l1_coefficent=1), "saes.half.l1_coefficent: unknown"),
-        (lambda v: v["saes"]["half"].update(architecture="sa_gae"), "saes.half.architecture: unk"),
-        (lambda v: v["saes"]["half"].update(seeds=[2]), "saes.half.seeds: must be a list out of"),
-        (lambda v: v["cells"]["mlp"].update(saes={"hal": {}}), "cells.mlp.saes: no SAE 'hal'; did"),
-        (lambda v: v.update(latents={"saes": ["halb"], "value": 1}), "latents.saes: no SAE 'halb'"),
-        (lambda v: v["runner"].update(lrr=1), "runner.lrr: unknown field; did you mean 'lr'"),
-        (lambda v: v["runner"].update(seed=1), "runner.seed: is set by the sweep"),
-        (lambda v: v.update(n_cached_tokens=10**6), "n_cached_tokens, n_heldout_tokens:"),
-        (lambda v: v["cells"]["mlp"].update(hook_name="transformer.h.7"), "no module"),
-    ],
-)
-def test_wrong_configs(change: Any, message: str, data: Path, tmp_path: Path) -> None:
+def test_an_sae_that_never_fires_is_no_point_and_pages_of_earlier_configs_go(
+    data: Path, tmp_path: Path
+) -> None:
+    values, out = sweep_values(data), tmp_path / "out"
+    values["seeds"], values["cells"] = [0], {"mlp": values["cells"]["mlp"]}
+    values["latents"]["value"] = 1.0
+    stale = out / "latents" / "mlp-half-7.json"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("{}")
+    real = sweep.measure_quality
+
+    def never_fires(sae: Any, *args: Any) -> Any:
+        if sae.cfg.architecture() == "gated" and not (out / "dark").exists():
+            (out / "dark").touch()
+            sae.b_gate.data.fill_(-1e6)
+        return real(sae, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep, "measure_quality", never_fires)
+        result = invoke("sweep", str(write(values, tmp_path / "s.yaml")), "--out", str(out))
+    assert result.exit_code == 0, result.stderr
+    summary = json.loads((out / "sweep.json").read_text())
+    assert [r["quality"]["l0"] == 0 for r in summary["results"]].count(True) == 1
+    assert len(summary["comparisons"]) == 1
+    assert {f.name for f in stale.parent.iterdir()} == {"mlp-half-1.json"}
+    assert not list((out / "checkpoints").rglob("*.safetensors"))
+
+
+def test_a_cache_that_another_sweep_has_written_over_is_not_trained_on(
+    data: Path, tmp_path: Path
+) -> None:
+    values, out = sweep_values(data), tmp_path / "out"
+    config, runs = load_sweep_config(write(values, tmp_path / "s.yaml"))
+    values["cells"]["mlp"]["hook_name"] = "transformer.h.1.mlp"
+    values["cache_folder"] = str(out / "cache")
+    other, other_runs = load_sweep_config(write(values, tmp_path / "other.yaml"))
+    with Progress(disable=True) as progress:
+        make_caches(config, runs, out, progress)
+        assert set(load_cache(config, runs[0], out)) == {"train", "heldout"}
+        make_caches(other, other_runs, tmp_path / "elsewhere", progress)
+    with pytest.raises(ConfigError, match="does not hold the activations of this sweep any more"):
+        sweep.run_group(config, runs[:1], out)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ray_says_in_one_line_what_a_task_found(data: Path, tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray", reason="needs the [ray] extra")
     values = sweep_values(data)
-    change(values)
-    result = invoke(
-        "sweep", str(write(values, tmp_path / "s.yaml")), "--out", str(tmp_path / "out")
-    )
-    assert result.exit_code == 2, result.stderr
-    assert message in last_line(result)
-    assert "Traceback" not in result.stderr
-    assert not list((tmp_path / "out").rglob("*.safetensors"))
+    values["n_cached_tokens"] = 10**6
+    path = str(write(values, tmp_path / "s.yaml"))
+    try:
+        result = invoke("sweep", path, "--out", str(tmp_path / "out"), "--executor", "ray")
+    finally:
+        ray.shutdown()
+    assert result.exit_code == 2
+    assert last_line(result).startswith("Error: n_cached_tokens, n_heldout_tokens: ")
 
 
 @pytest.mark.slow

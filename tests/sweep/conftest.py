@@ -1,0 +1,45 @@
+"""A small transformers model and text, and a whole sweep over them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from tests.helpers import D_IN, tiny_tokenizer
+from tests.sweep.examples import sweep_values, write
+from tests.test_cli import invoke
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GPT-2 of two layers, its tokenizer, and two texts."""
+    folder = tmp_path_factory.mktemp("sweep_data")
+    torch.manual_seed(0)
+    config = GPT2Config(n_layer=2, n_embd=D_IN, n_head=2, vocab_size=64, n_positions=32)
+    GPT2LMHeadModel(config).save_pretrained(folder / "model")
+    tiny_tokenizer().save_pretrained(folder / "model")
+    g = torch.Generator().manual_seed(1)
+    for name in ("train", "heldout"):
+        words = torch.randint(0, 63, (40, 60), generator=g).tolist()
+        texts = [" ".join(f"w{i}" for i in row) for row in words]
+        (folder / name).mkdir()
+        Dataset.from_dict({"text": texts}).to_parquet(folder / name / "train.parquet")
+    return folder
+
+
+@pytest.fixture
+def config(data: Path, tmp_path: Path) -> Path:
+    return write(sweep_values(data), tmp_path / "sweep.yaml")
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Folder and output of an uninterrupted local sweep."""
+    folder = tmp_path_factory.mktemp("whole")
+    result = invoke(
+        "sweep", str(write(sweep_values(data), folder / "s.yaml")), "--out", str(folder / "out")
+    )
+    assert result.exit_code == 0, result.stderr
+    return folder / "out", result.stdout

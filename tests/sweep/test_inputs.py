@@ -1,0 +1,106 @@
+"""What a sweep refuses, before it trains."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sae_lens_signaware.experiments.cache import identity_of_cache
+from sae_lens_signaware.experiments.sweep_config import load_sweep_config
+from tests.sweep.examples import last_line, sweep_values, write
+from tests.test_cli import invoke
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v.update(seed=[0]), "seed: unknown field; did you mean 'seeds'?"),
+        (lambda v: v.pop("n_cached_tokens"), "n_cached_tokens: Field required"),
+        (lambda v: v.update(n_heldout_tokens=0), "n_heldout_tokens: Input should be greater"),
+        (lambda v: v["cells"]["mlp"].update(d=1), "cells.mlp.d: Extra inputs"),
+        (
+            lambda v: v.update(compare=[["half", "ful"]]),
+            "compare: no SAE 'ful'; did you mean 'full'",
+        ),
+        (
+            lambda v: v["saes"]["half"].update(l1_coefficient=1.0),
+            "saes.half: exactly one field must",
+        ),
+        (
+            lambda v: v["saes"]["half"].update(l1_coefficient=[]),
+            "saes.half: exactly one field must",
+        ),
+        (lambda v: v["saes"]["half"].update(l1_coefficient=[1, 1]), "comes twice"),
+        (lambda v: v["saes"]["half"].update(l1_coefficent=1), "saes.half.l1_coefficent: unknown"),
+        (lambda v: v["saes"]["half"].update(architecture="sa_gae"), "saes.half.architecture: unk"),
+        (lambda v: v["saes"]["half"].update(seeds=[2]), "saes.half.seeds: must be a list out of"),
+        (lambda v: v["cells"]["mlp"].update(saes={"hal": {}}), "cells.mlp.saes: no SAE 'hal'; did"),
+        (lambda v: v.update(latents={"saes": ["halb"], "value": 1}), "latents.saes: no SAE 'halb'"),
+        (lambda v: v["runner"].update(lrr=1), "runner.lrr: unknown field; did you mean 'lr'"),
+        (lambda v: v["runner"].update(seed=1), "runner.seed: is set by the sweep"),
+        (lambda v: v.update(n_cached_tokens=10**6), "n_cached_tokens, n_heldout_tokens:"),
+        (lambda v: v["cells"]["mlp"].update(hook_name="transformer.h.7"), "no module"),
+        (
+            lambda v: v["cells"]["mlp"].update(d_in=8),
+            "d_in must be 16 for transformer.h.0.mlp, got 8",
+        ),
+        (
+            lambda v: v.update(n_cached_tokens=63),
+            "at least runner.train_batch_size_tokens, 64, got",
+        ),
+        (
+            lambda v: v["saes"]["half"].update(l1_coefficient=0.1, polarity_tying=["full", "none"]),
+            "saes.half.polarity_tying: what is swept must be numbers, got 'full'",
+        ),
+        (lambda v: v["saes"]["half"].update(l1_coefficient=[None]), "must be numbers, got None"),
+        (lambda v: v["saes"]["half"].update(seeds=[[0]]), "saes.half.seeds: must be a list out of"),
+        (lambda v: v.update({1: 2, "zz": 3}), "1: unknown field"),
+        (lambda v: v["latents"].update(value=3), "latents.value must be one of the values of half"),
+        (
+            lambda v: [v["saes"][name].update(seeds=[i]) for i, name in enumerate(v["saes"])],
+            "compare: half and full share no seed",
+        ),
+        (lambda v: v["runner"].update(logger={}), "runner.logger: is set by the sweep"),
+        (lambda v: v["runner"].update(compile_sae=True), "runner.compile_sae: has no effect"),
+        (lambda v: v["cells"].update({"../x": v["cells"].pop("mlp")}), "cells: a name must not"),
+    ],
+)
+def test_wrong_configs(change: Any, message: str, data: Path, tmp_path: Path) -> None:
+    values = sweep_values(data)
+    change(values)
+    result = invoke(
+        "sweep", str(write(values, tmp_path / "s.yaml")), "--out", str(tmp_path / "out")
+    )
+    assert result.exit_code == 2, result.stderr
+    assert message in last_line(result)
+    assert "Traceback" not in result.stderr
+    assert not list((tmp_path / "out").rglob("*.safetensors"))
+
+
+def test_a_list_that_is_one_value_is_not_swept(data: Path, tmp_path: Path) -> None:
+    values = sweep_values(data)
+    values["saes"]["half"] = {
+        "architecture": "matryoshka_batchtopk",
+        "d_sae": 24,
+        "matryoshka_widths": [8, 24],
+        "k": [2, 4],
+    }
+    del values["latents"]
+    _, runs = load_sweep_config(write(values, tmp_path / "s.yaml"))
+    mine = [run for run in runs if run.sae == "half"]
+    assert {run.value for run in mine} == {2, 4}
+    assert all(run.cfg.sae.matryoshka_widths == [8, 24] for run in mine)
+
+
+@pytest.mark.parametrize("field", ["dtype", "disable_concat_sequences", "model_kwargs"])
+def test_what_the_activations_depend_on_makes_another_cache(
+    field: str, data: Path, tmp_path: Path
+) -> None:
+    values = sweep_values(data)
+    other = {"dtype": "bfloat16", "disable_concat_sequences": True, "model_kwargs": {"a": 1}}[field]
+    identities = []
+    for runner in (values["runner"], values["runner"] | {field: other}):
+        path = write(values | {"runner": runner}, tmp_path / "s.yaml")
+        config, runs = load_sweep_config(path)
+        identities.append(identity_of_cache(config, runs[0].cfg))
+    assert identities[0] != identities[1]
