@@ -3,11 +3,12 @@
     python benchmarks/dead_latents.py sweep_out/main --json results/dead_latents.json
 
 "dead": never open on the held-out tokens. "rare": of these, open at least once on the cached training tokens.
-"gain": the most R2 that the dead could add, were each opened on the 0.1% of the held-out tokens
-where its |pi| is largest, with the best common scale of its magnitudes (each by itself, so a bound).
+"gain": the R2 that the dead could add, were each opened on the 0.1% of the held-out tokens where its |pi|
+is largest, with the best common scale of its magnitudes; each by itself, and added up.
 """
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,20 +20,11 @@ from sae_lens import SAE
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sae_lens_signaware import SAGatedSAE
+from sae_lens_signaware import SAGatedSAE, bipolar_census
 from sae_lens_signaware.activation_cache import write_json_atomically
 from sae_lens_signaware.experiments.sweep import RunResult
 
 CHUNK, OPEN_SHARE = 4096, 1e-3
-
-
-@torch.no_grad()
-def fired(sae: SAE[Any], x: Tensor) -> Tensor:
-    """(d_sae,) bool: open at least once."""
-    out = torch.zeros(sae.cfg.d_sae, dtype=torch.bool)
-    for part in x.split(CHUNK):
-        out |= (sae.encode(part) != 0).any(0)
-    return out
 
 
 @torch.no_grad()
@@ -61,7 +53,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("results/dead_latents.json"))
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    for file in sorted((args.sweep / "runs").glob("*/seed-0/*/*.json")):
+    for file in sorted((args.sweep / "runs").glob("*/*/*/*.json")):
         result = RunResult.read(file)
         if result.quality.dead_share == 0:
             continue
@@ -70,17 +62,18 @@ def main() -> None:
         if not isinstance(sae, SAGatedSAE):
             continue
         cached = load_file(args.cache / f"{result.cell}.safetensors")
-        dead = ~fired(sae, cached["heldout"])
+        dead = ~bipolar_census(sae, cached["heldout"]).alive
         rows.append(
             {
                 "cell": result.cell,
                 "sae": result.sae,
+                "seed": result.seed,
                 "l0": round(result.quality.l0, 2),
                 "d_sae": sae.cfg.d_sae,
                 "n_heldout_tokens": len(cached["heldout"]),
                 "n_train_tokens": len(cached["train"]),
                 "dead": int(dead.sum()),
-                "rare": int((dead & fired(sae, cached["train"])).sum()),
+                "rare": int((dead & bipolar_census(sae, cached["train"]).alive).sum()),
                 "possible_gain_in_r2": possible_gain(sae, cached["heldout"], dead),
             }
         )
@@ -88,7 +81,7 @@ def main() -> None:
     for row in rows:
         table.add_row(*(f"{v:.5f}" if isinstance(v, float) else str(v) for v in row.values()))
     Console(width=140).print(table)
-    write_json_atomically({"command": "python " + " ".join(sys.argv), "saes": rows}, args.json)
+    write_json_atomically({"command": "python " + shlex.join(sys.argv), "saes": rows}, args.json)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -160,7 +161,7 @@ def main() -> None:
         for d_sae in (16_384, 65_536)
     ]
     result = {
-        "command": "python " + " ".join(sys.argv),
+        "command": "python " + shlex.join(sys.argv),
         "machine": machine(),
         "streaming": streaming(args.tokens, min(args.tokens, 204_800)),
         "audit": audits,

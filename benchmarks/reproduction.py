@@ -7,6 +7,7 @@ computes nothing but differences.
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from sae_lens_signaware.experiments.frontier import interpolate
 from sae_lens_signaware.experiments.summary import Comparison, SweepSummary, point_of
 from sae_lens_signaware.experiments.sweep import RunResult
 
+REFERENCE = "sa_gsae-half"  # what the ablations are compared with
 # the comparison again, with one thing changed
 AGAIN = {
     "double": "twice the steps",
@@ -125,12 +127,11 @@ def frontier_tables(results: Sequence[RunResult], what: str) -> list[str]:
     return parts
 
 
-def ablation_table(results: Sequence[RunResult]) -> str:
-    """Of every ablation against "full", at equal target_l0."""
+def ablation_table(results: Sequence[RunResult], main: Sequence[RunResult]) -> str:
+    """Of every ablation against SA-GSAE as it is, at the L0 it came out at; the frontier is the main sweep's."""
     values = sorted({r.value for r in results})
-    full = {(r.cell, r.value): r.quality for r in results if r.sae == "full"}
     frontier = {
-        cell: [point_of(r) for r in results if r.sae == "full" and r.cell == cell]
+        cell: [point_of(r) for r in main if (r.sae, r.seed, r.cell) == (REFERENCE, 0, cell)]
         for cell in dict.fromkeys(r.cell for r in results)
     }
     rows = []
@@ -141,17 +142,11 @@ def ablation_table(results: Sequence[RunResult]) -> str:
                 q = next(
                     r.quality for r in results if (r.sae, r.cell, r.value) == (sae, cell, value)
                 )
-                base = full[cell, value]
                 try:
-                    at = interpolate(frontier[cell], q.l0)
-                except ValueError:  # outside of full's two points: the nearer one
-                    at = base.explained_variance
-                row += [
-                    f"{q.l0:.1f}",
-                    f"{q.explained_variance:.4f}",
-                    f"{q.explained_variance - at:+.4f}" if sae != "full" else "",
-                    f"{q.dead_share:.2%}",
-                ]
+                    gap = f"{q.explained_variance - interpolate(frontier[cell], q.l0):+.4f}"
+                except ValueError:  # outside of the frontier's L0
+                    gap = ""
+                row += [f"{q.l0:.1f}", f"{q.explained_variance:.4f}", gap, f"{q.dead_share:.2%}"]
             rows.append(row)
     columns = [x for v in values for x in (f"L0 (target {v:g})", "R²", "ΔR²", "dead")]
     return markdown(["ablation", "cell", *columns], rows, 2)
@@ -167,7 +162,7 @@ def main() -> None:
         name: SweepSummary.read(args.sweeps / name / "sweep.json")
         for name in ("main", "ablations", *AGAIN)
     }
-    command = "python " + " ".join(sys.argv)
+    command = "python " + shlex.join(sys.argv)
     write_json_atomically(
         {"command": command} | {name: small(sweep) for name, sweep in sweeps.items()}, args.json
     )
@@ -175,7 +170,7 @@ def main() -> None:
     parts = [f"Made by `{command}`; raw: [sweep.json]({args.json.name}).\n"]
     parts += frontier_tables(main_sweep.results, "seed 0")
     parts += ["## Verdicts\n", verdict_table(main_sweep.comparisons)]
-    parts += ["## Ablations, seed 0\n", ablation_table(ablations.results)]
+    parts += ["## Ablations, seed 0\n", ablation_table(ablations.results, main_sweep.results)]
     for name, what in AGAIN.items():
         again = sweeps[name]
         parts += frontier_tables(again.results, f"seed 0, {what}")

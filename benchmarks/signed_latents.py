@@ -8,6 +8,7 @@ shares and quantiles. Prints the table that docs/reproduction.md quotes.
 
 import argparse
 import dataclasses
+import shlex
 import statistics
 import sys
 from pathlib import Path
@@ -48,7 +49,8 @@ def summary(found: SAELatents) -> dict[str, Any]:
     kept = {
         field.name: getattr(found, field.name)
         for field in dataclasses.fields(found)
-        if field.name not in ("pages", "bipolar_share_by_energy_rank", "gain_pos", "gain_neg")
+        if field.name
+        not in ("pages", "bipolar_share_by_energy_rank", "gain_pos", "gain_neg", "identity")
     }
     return kept | {
         "bipolar_share_of_top": {k: curve[min(k, len(curve)) - 1] for k in RANKS},
@@ -102,7 +104,7 @@ def main() -> None:
         sys.exit(f"sweep: {args.sweep} holds no latents/*.json")
     rows = [summary(SAELatents.read(file)) for file in files]
     Console(width=160).print(table(rows))
-    write_json_atomically({"command": "python " + " ".join(sys.argv), "saes": rows}, args.json)
+    write_json_atomically({"command": "python " + shlex.join(sys.argv), "saes": rows}, args.json)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ process of its own. Name other sizes with --sizes d:W:batch:L0 ... About 10 minu
 
 import argparse
 import json
+import shlex
 import statistics
 import subprocess
 import sys
@@ -255,7 +256,7 @@ def main() -> None:
     results = [measure(size, args.runs, args.only) for size in args.sizes]
     for result in results:
         Console(width=110).print(table(result))
-    command = "python " + " ".join(sys.argv)
+    command = "python " + shlex.join(sys.argv)
     write_json_atomically({"command": command, "machine": machine(), "sizes": results}, args.json)
 
 

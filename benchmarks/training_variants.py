@@ -14,6 +14,7 @@ config; four change the training itself and live here, as trials that did not pa
 import argparse
 import contextlib
 import io
+import shlex
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -186,7 +187,7 @@ def main() -> None:
                 }
             )
             Console().print(rows[-1])
-            command = "python " + " ".join(sys.argv)
+            command = "python " + shlex.join(sys.argv)
             write_json_atomically({"command": command, "cell": args.cell, "runs": rows}, args.json)
 
 
