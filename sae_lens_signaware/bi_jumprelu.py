@@ -172,18 +172,6 @@ class BiJumpReLUTrainingSAE(
     _sparsity_coefficient = "l0"
 
     @override
-    def initialize_weights(self) -> None:
-        super().initialize_weights()
-        self.threshold = self._make_rows(
-            self.threshold.shape[0], self.cfg.jumprelu_init_threshold, torch.float32
-        )
-
-    @override
-    def encode_with_hidden_pre(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Signed latents and h, (batch, d_sae) each."""
-        return self._encode_dense(x, self.process_sae_in(x))
-
-    @override
     def _activate(self, h: Tensor, threshold: Tensor) -> Tensor:
         cfg = self.cfg
         return bi_jump_relu_ste(h, threshold, cfg.jumprelu_bandwidth, cfg.jumprelu_ste_to_input)

@@ -7,7 +7,6 @@ does not fix are ours (docs/architectures.md).
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from sae_lens import SAE, SAEConfig, TrainingSAE, TrainingSAEConfig
 from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput
 from torch import Tensor, nn
@@ -180,18 +179,6 @@ class SAGatedTrainingSAE(SignedTrainingMixin, _SAGated, TrainingSAE[SAGatedTrain
     """Training SAE: a gate path v trained by L1 and the auxiliary loss, a signed magnitude path z by the reconstruction."""
 
     _sparsity_coefficient = "l1"
-
-    @override
-    def initialize_weights(self) -> None:
-        super().initialize_weights()
-        self.threshold = self._make_rows(
-            self.threshold.shape[0], self.cfg.threshold_init, torch.float32
-        )
-
-    @override
-    def encode_with_hidden_pre(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Signed latents and pi, (batch, d_sae) each, from one encoder product."""
-        return self._encode_dense(x, self.process_sae_in(x))
 
     @override
     def calculate_aux_loss(

@@ -167,6 +167,12 @@ class SignedTrainingMixin(SignedSAEMixin):
         module.register_buffer(
             "n_threshold_resets", torch.zeros((), dtype=torch.int64, device=self.device)
         )
+        n_rows = self.threshold.shape[0]
+        self.threshold = self._make_rows(n_rows, self._threshold_init(), torch.float32)
+
+    def encode_with_hidden_pre(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Signed latents and pre-activations, (batch, d_sae) each, from one encoder product."""
+        return self._encode_dense(x, self.process_sae_in(x))
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Any:
         # nn.Module.to() casts every float tensor, and SAELens's load paths call it with cfg.dtype.

@@ -14,6 +14,7 @@ from sae_lens_signaware import hub as hub_module
 from sae_lens_signaware import split_polarities
 from sae_lens_signaware.config import ConfigError
 from sae_lens_signaware.evaluation.quality import measure_quality
+from sae_lens_signaware.model_card import make_card
 from tests.helpers import D_IN, D_SAE, each_variant, make_sae, make_training_sae
 from tests.hub_server import HubServer
 
@@ -118,7 +119,7 @@ def test_a_card_without_measurement_says_so_and_leaves_local_paths_out(
     sae = make_sae("sa_gsae")
     sae.cfg.metadata.model_name = str(tmp_path)
     sae.cfg.metadata.dataset_path = "demo_out/data/train"
-    card = hub_module.make_card("someone/nothing-yet", "a", sae, None)
+    card = make_card("someone/nothing-yet", "a", sae, None)
     assert "not measured" in card.text
     assert card.data.base_model is None
     assert card.data.datasets is None
@@ -187,7 +188,7 @@ def test_what_was_measured_of_other_weights_is_not_published(
 
 def test_the_card_of_a_one_sided_sae_says_what_its_twin_is(hub: HubServer) -> None:
     sae = make_sae("sa_gsae", two_sided=False)
-    card = hub_module.make_card("someone/one-sided", "a", sae, None)
+    card = make_card("someone/one-sided", "a", sae, None)
     assert "twice the latents" not in card.text
     assert split_polarities(sae).cfg.d_sae == D_SAE
 

@@ -1,0 +1,138 @@
+"""The model card of a repository of signed SAEs on the Hugging Face Hub: one section an SAE."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+from sae_lens import SAE
+
+from sae_lens_signaware.evaluation.quality import SAEQuality
+
+
+def make_card(
+    repo_id: str,
+    sae_id: str,
+    sae: SAE[Any],
+    quality: SAEQuality | None,
+    base_model: str | None = None,
+    dataset: str | None = None,
+) -> ModelCard:
+    """The repository's card with this SAE's section added, or replaced where it was there."""
+    metadata, card = sae.cfg.metadata, _existing_card(repo_id)
+    data: Any = ModelCardData() if card is None else card.data
+    data.library_name = "saelens"
+    data.tags = _with(data.tags, "sparse-autoencoder", "sae-lens-signaware", sae.cfg.architecture())
+    data.base_model = base_model or _hub_name(metadata.model_name) or data.base_model
+    data.datasets = _with(data.datasets, dataset or _hub_name(metadata.dataset_path))
+    begin, end = f"<!-- sae:{sae_id} -->", f"<!-- end sae:{sae_id} -->"
+    section = f"{begin}\n{_section(repo_id, sae_id, sae, quality)}\n{end}"
+    if card is not None:
+        body = card.text
+    else:
+        body = (
+            f"# {repo_id.split('/')[-1]}\n\nSign-aware sparse autoencoders: one latent carries both "
+            "signs of a direction. Trained with [SAELens](https://github.com/decoderesearch/SAELens) "
+            "and `sae_lens_signaware`.\n"
+        )
+    if begin in body and end in body:
+        before, rest = body.split(begin, 1)
+        body = before + section + rest.split(end, 1)[1]
+    else:
+        body = f"{body.rstrip()}\n\n{section}\n"
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body.lstrip()}")
+
+
+def _with(held: str | list[str] | None, *names: str | None) -> list[str] | None:
+    """What a field of the card holds, and these names."""
+    old = [held] if isinstance(held, str) else held or []
+    return list(dict.fromkeys([*old, *(name for name in names if name)])) or None
+
+
+def _hub_name(name: object) -> str | None:
+    """``name`` where it can be a Hub id ("owner/name"); a local path has no place in a card."""
+    if (
+        not isinstance(name, str)
+        or not name
+        or name.startswith((".", "/", "~"))
+        or Path(name).exists()
+    ):
+        return None
+    return name if name.count("/") == 1 else None
+
+
+def _existing_card(repo_id: str) -> ModelCard | None:
+    """The card on the Hub now, never one of the cache: other SAEs' sections in it must not be lost."""
+    with tempfile.TemporaryDirectory() as no_cache:
+        try:
+            return ModelCard.load(hf_hub_download(repo_id, "README.md", cache_dir=no_cache))
+        except LocalEntryNotFoundError:
+            raise  # a subclass of the next one: the Hub did not answer
+        except (EntryNotFoundError, RepositoryNotFoundError):
+            return None
+
+
+def _section(repo_id: str, sae_id: str, sae: SAE[Any], quality: SAEQuality | None) -> str:
+    cfg = sae.cfg
+    hook = cfg.metadata.hook_name or "not recorded"
+    rows = [("architecture", cfg.architecture()), ("hook", f"`{hook}`")]
+    rows += [("d_in", f"{cfg.d_in}"), ("d_sae (signed latents)", f"{cfg.d_sae}")]
+    if quality is None:
+        rows.append(("L0, R2, dead share", "not measured"))
+    else:
+        rows += [
+            ("L0", f"{quality.l0:.2f}"),
+            ("R2 (explained variance)", f"{quality.explained_variance:.4f}"),
+            (
+                f"dead share over {quality.n_tokens:,} tokens",
+                f"{quality.dead_share:.4f}",
+            ),
+            ("bipolar share of alive latents", f"{quality.bipolar_share:.4f}"),
+            ("measured on", quality.tokens_from),
+        ]
+        if quality.loss_recovered is not None:
+            rows.append(
+                (
+                    f"loss recovered over {quality.loss_recovered_tokens:,} tokens",
+                    f"{quality.loss_recovered:.4f}",
+                )
+            )
+    table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in rows)
+    mapping = (
+        f"the same output from twice the latents, none of them negative\n"
+        f"(latent i is i for its + side and i + {cfg.d_sae} for its - side)"
+        if getattr(cfg, "two_sided", True)
+        else "the same output and the same latents"
+    )
+    return f"""## `{sae_id}`
+
+| | |
+| --- | --- |
+{table}
+
+With the plugin (`pip install sae-lens-signaware`), signed latents:
+
+```python
+import sae_lens_signaware  # registers {cfg.architecture()!r}; without it SAELens raises KeyError: {cfg.architecture()!r}
+from sae_lens import SAE
+
+sae = SAE.from_pretrained("{repo_id}", "{sae_id}")
+```
+
+Without it, the plain twin: {mapping}:
+
+```python
+from sae_lens import SAE
+
+sae = SAE.from_pretrained("{repo_id}", "{sae_id}-plain")
+```"""
+
+
+def _cell(value: str) -> str:
+    """In one cell of a Markdown table."""
+    return " ".join(value.replace("|", "\\|").replace("-->", "").split())
