@@ -19,10 +19,8 @@ from torch import Tensor
 from sae_lens_signaware.activation_cache import ShuffledEpochs, write_json_atomically
 
 DONE_FILENAME = "checkpoint_complete.json"
-_ESTIMATED = (
-    "expected_average_only_in",
-    "covariance_whitening",
-)  # from the first batches, by SAELens
+# Normalisations whose scale SAELens estimates on the first batches.
+_ESTIMATED = ("expected_average_only_in", "covariance_whitening")
 
 
 class InterruptedTraining(KeyboardInterrupt):

@@ -163,9 +163,8 @@ def _measure(
     def add(activations: Tensor, hook: Any) -> Tensor:
         del hook
         if head is None:
-            width = activations.shape[
-                2:
-            ].numel()  # all heads of hook_z are one activation of the SAE
+            # all heads of hook_z are one activation of the SAE
+            width = activations.shape[2:].numel()
             require(width == len(added), "activations at " + hook_name, width, f"{len(added)} wide")
             return activations + added.to(activations).view(activations.shape[2:])
         activations = activations.clone()

@@ -90,9 +90,8 @@ def _merge(sae: Any, pairs: list[tuple[int, int]]) -> Any:
     W_dec[:n] = (W_dec[:n] - sae.W_dec[minus] / s_dec[:, None]) / 2
 
     def rows(param: Tensor, of_minus: Tensor, shut: float = 0.0) -> Tensor:
-        param = (
-            param.float() if shut else param
-        )  # float16 does not reach as far as a shut threshold
+        # float16 does not reach as far as a shut threshold
+        param = param.float() if shut else param
         other = torch.full_like(param[plus], shut)
         other[:n] = of_minus
         return torch.stack([param[plus], other])
