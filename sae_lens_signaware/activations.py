@@ -186,6 +186,29 @@ def soft_threshold(
     return out
 
 
+def log_sum(v: Tensor, norm: Tensor) -> Tensor:
+    """Log-sum penalty of the gate path, summed over all of ``v`` (docs/architectures.md; ours, after the reweighted
+    L1 of Candes, Wakin and Boyd 2008).
+
+    sum_i c log(1 + s_i / c),  s_i = |v_i| n_i,  c = mean of s over the open latents, a constant
+
+    Its slope is 1 at s = 0, as L1 has it everywhere, 1/2 at the mean, and goes to 0: large latents are
+    hardly shrunk.
+
+    Args:
+        v: (..., d_sae), or (n_open,) of the open latents alone.
+        norm: (d_sae,) n, or (n_open,).
+
+    Returns:
+        ().
+    """
+    size = v.abs() * norm
+    size = size.to(torch.promote_types(size.dtype, torch.float32))  # half of a batch's sum is inf
+    mean = size.detach().sum() / size.count_nonzero().clamp(min=1)
+    c = mean.clamp(min=torch.finfo(size.dtype).tiny)  # 0 where no latent is open
+    return (c * torch.log1p(size / c)).sum()
+
+
 def bi_jump_step(hidden_pre: Tensor, threshold: Tensor) -> Tensor:
     """Hard two-sided JumpReLU without a gradient to the threshold, for inference (docs/architectures.md).
 

@@ -5,14 +5,14 @@ does not fix are ours (docs/architectures.md).
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from sae_lens import SAE, SAEConfig, TrainingSAE, TrainingSAEConfig
 from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput
 from torch import Tensor, nn
 from typing_extensions import override
 
-from sae_lens_signaware.activations import bi_jump_relu, soft_threshold
+from sae_lens_signaware.activations import bi_jump_relu, log_sum, soft_threshold
 from sae_lens_signaware.base import (
     FORMAT_VERSION,
     PolarityTying,
@@ -27,6 +27,8 @@ from sae_lens_signaware.training import (
     parameter_histograms,
     validate_training_config,
 )
+
+SparsityPenalty = Literal["l1", "log_sum"]
 
 # Rows P of (threshold, r_mag, b_mag) by tying.
 ROWS = {"full": (1, 1, 1), "radii": (2, 1, 2), "none": (2, 2, 2)}
@@ -125,13 +127,14 @@ class SAGatedTrainingSAEConfig(TrainingSAEConfig):
     Args:
         polarity_tying: which parameters the + and the - side of a latent share: "full" (threshold, r_mag and b_mag), "radii" (r_mag alone) or "none".
         two_sided: False keeps the - side of every latent shut: a Gated SAE trained as its paper says.
-        l1_coefficient: weight of the L1 penalty on the gate path, after warm-up. With target_l0 it is only the starting point.
-        l1_warm_up_steps: number of steps over which the L1 weight grows linearly from 0.
-        target_l0: mean number of open latents per token to settle at. If set, the L1 weight is steered during training to reach it. None keeps the weight at l1_coefficient.
+        sparsity_penalty: what keeps the gate path sparse: "l1", as the paper has it, or "log_sum", which hardly shrinks large latents and reconstructs better at equal L0. Both have the slope l1_coefficient at 0.
+        l1_coefficient: weight of the sparsity penalty on the gate path, after warm-up. With target_l0 it is only the starting point.
+        l1_warm_up_steps: number of steps over which that weight grows linearly from 0.
+        target_l0: mean number of open latents per token to settle at. If set, the penalty's weight is steered during training to reach it. None keeps the weight at l1_coefficient.
         target_l0_rate: pace of that steering: L0 settles in about 1 / target_l0_rate steps, and the weight stays within 1/100 and 100 times l1_coefficient.
         aux_coefficient: weight of the auxiliary reconstruction from the gate path, which keeps the gate alive. 0 switches it off.
         detach_decoder: whether the auxiliary reconstruction uses a frozen copy of the decoder, as the Gated SAE's paper does.
-        detach_norm: whether the decoder norm in the L1 penalty is a constant. False lets L1 shrink the decoder.
+        detach_norm: whether the decoder norm in the sparsity penalty is a constant. False lets it shrink the decoder.
         threshold_init: initial threshold of the gate, and the value that resets restore. Small values (0 or 0.01) train well.
         dead_threshold_reset: whether the thresholds of dead latents are reset to threshold_init at every threshold_reset_interval.
         threshold_reset_interval: number of training steps between resets. Latents count as dead by the runner's dead_feature_window.
@@ -141,6 +144,7 @@ class SAGatedTrainingSAEConfig(TrainingSAEConfig):
 
     polarity_tying: PolarityTying = "full"
     two_sided: bool = True
+    sparsity_penalty: SparsityPenalty = "l1"
     l1_coefficient: float = 1.0
     l1_warm_up_steps: int = 0
     target_l0: float | None = None
@@ -188,13 +192,12 @@ class SAGatedTrainingSAE(SignedTrainingMixin, _SAGated, TrainingSAE[SAGatedTrain
         hidden_pre: Tensor,
         sae_out: Tensor,
     ) -> dict[str, Tensor]:
-        """L1 on the gate path and the auxiliary reconstruction from it (docs/architectures.md), means over the batch."""
+        """Sparsity penalty on the gate path and the auxiliary reconstruction from it (docs/architectures.md), means over the batch."""
         del feature_acts, sae_out
         threshold = self.threshold.to(hidden_pre.dtype)
-        v, l1 = soft_threshold(
-            hidden_pre, threshold, self._l1_norm().to(hidden_pre.dtype), self.cfg.two_sided
-        )
-        losses = {"l1_loss": step_input.coefficients["l1"] * l1.mean()}
+        norm = self._l1_norm().to(hidden_pre.dtype)
+        v, l1 = soft_threshold(hidden_pre, threshold, norm, self.cfg.two_sided)
+        losses = self._sparsity_loss(step_input, v, l1, norm, l1.numel())
         if self.cfg.aux_coefficient != 0:
             product = v @ self._auxiliary_decoder()
             losses |= self._auxiliary_loss(step_input.sae_in, product)
@@ -213,11 +216,18 @@ class SAGatedTrainingSAE(SignedTrainingMixin, _SAGated, TrainingSAE[SAGatedTrain
         z = bi_jump_relu(pi, *rows, self.cfg.two_sided)
         norm = self._l1_norm().index_select(0, opened.latent)
         v, l1 = soft_threshold(pi, rows[0], norm, self.cfg.two_sided)
-        losses = {"l1_loss": step_input.coefficients["l1"] * (l1 / opened.n_tokens)}
+        losses = self._sparsity_loss(step_input, v, l1, norm, opened.n_tokens)
         if self.cfg.aux_coefficient != 0:
             product = decode_open(v, self._auxiliary_decoder(), opened)
             losses |= self._auxiliary_loss(step_input.sae_in, product)
         return opened, pi, z, losses
+
+    def _sparsity_loss(
+        self, step_input: TrainStepInput, v: Tensor, l1: Tensor, norm: Tensor, n_tokens: int
+    ) -> dict[str, Tensor]:
+        penalty = self.cfg.sparsity_penalty
+        total = log_sum(v, norm) if penalty == "log_sum" else l1.sum()
+        return {f"{penalty}_loss": step_input.coefficients["l1"] * (total / n_tokens)}
 
     def _l1_norm(self) -> Tensor:
         norm = self.W_dec.norm(dim=1)

@@ -62,6 +62,7 @@ def sa_gsae_losses(
     two_sided: bool,
     detach_decoder: bool,
     detach_norm: bool,
+    sparsity_penalty: str = "l1",
 ) -> dict[str, Tensor]:
     """The three terms of L, each a mean over the batch."""
     out = sa_gsae_forward(x, p, two_sided)
@@ -69,7 +70,7 @@ def sa_gsae_losses(
     W, b = p["W_dec"], p["b_dec"]
     W_aux, b_aux = (W.detach(), b.detach()) if detach_decoder else (W, b)
     mse = torch.zeros((), dtype=x.dtype)
-    l1_term = torch.zeros((), dtype=x.dtype)
+    sizes: list[Tensor] = []
     aux = torch.zeros((), dtype=x.dtype)
     for n in range(batch):
         mse = mse + ((x[n] - out["x_hat"][n]) ** 2).sum() / batch
@@ -78,10 +79,14 @@ def sa_gsae_losses(
             norm = (W[i] ** 2).sum().sqrt()
             if detach_norm:
                 norm = norm.detach()
-            l1_term = l1_term + out["v"][n, i].abs() * norm / batch
+            sizes.append(out["v"][n, i].abs() * norm)
             recons = recons + out["v"][n, i] * W_aux[i]
         aux = aux + ((x[n] - recons) ** 2).sum() / batch
-    losses = {"mse_loss": mse, "l1_loss": l1 * l1_term}
+    if sparsity_penalty == "log_sum":
+        is_open = [size.item() for size in sizes if size.item() > 0]
+        c = sum(is_open) / len(is_open) if is_open else 1.0
+        sizes = [c * torch.log(1 + size / c) for size in sizes]
+    losses = {"mse_loss": mse, f"{sparsity_penalty}_loss": l1 * sum(sizes) / batch}
     if aux_coefficient:
         losses["auxiliary_reconstruction_loss"] = aux_coefficient * aux
     return losses

@@ -10,6 +10,7 @@ from sae_lens_signaware.activations import (
     bi_jump_relu_ste,
     bi_jump_step,
     bi_step_ste,
+    log_sum,
     nearest_threshold_gap,
     rectangle,
     select_side,
@@ -112,6 +113,45 @@ def test_gated_paths_pass_gradcheck(n_rows: int) -> None:
     )
     norm = torch.tensor([0.7, 1.9], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(soft_threshold, (*args()[:2], norm))
+
+
+def test_log_sum_by_hand() -> None:
+    v = torch.tensor([[1.0, -3.0, 0.0], [0.0, 2.0, 0.0]]).requires_grad_()
+    norm = torch.tensor([1.0, 2.0, 5.0]).requires_grad_()
+    c = (1 + 6 + 4) / 3  # mean of |v| norm where it is not 0
+    value = log_sum(v, norm)
+    assert value.item() == pytest.approx(c * sum(math.log(1 + s / c) for s in (1, 6, 4)))
+    value.backward()
+    slope = [1 / (1 + s / c) for s in (1, 6, 4)]  # of c log(1 + s / c), c a constant
+    torch.testing.assert_close(
+        v.grad, torch.tensor([[slope[0], -2 * slope[1], 0.0], [0.0, 2 * slope[2], 0.0]])
+    )
+    torch.testing.assert_close(
+        norm.grad, torch.tensor([slope[0], 3 * slope[1] + 2 * slope[2], 0.0])
+    )
+
+
+def test_log_sum_of_open_latents_alone_is_that_of_all() -> None:
+    v, norm = torch.tensor([[1.0, -3.0, 0.0], [0.0, 2.0, 0.0]]), torch.tensor([1.0, 2.0, 5.0])
+    token, latent = v.nonzero(as_tuple=True)
+    torch.testing.assert_close(log_sum(v[token, latent], norm[latent]), log_sum(v, norm))
+
+
+@pytest.mark.parametrize("shape", [(0,), (2, 3)])
+def test_log_sum_of_nothing_is_zero_and_pulls_at_nothing(shape: tuple[int, ...]) -> None:
+    v = torch.zeros(shape, requires_grad=True)
+    value = log_sum(v, torch.ones(shape[-1]))
+    value.backward()
+    assert value.item() == 0.0
+    assert v.grad is not None
+    assert not v.grad.any()
+
+
+def test_log_sum_holds_in_half_precision() -> None:
+    v = torch.full((512, 64), 40.0, dtype=torch.float16)  # their sum is beyond float16
+    assert log_sum(v, torch.ones(64, dtype=torch.float16)).item() == pytest.approx(
+        v.numel() * 40 * math.log(2)
+    )
 
 
 def test_rectangle_is_open_at_its_edges() -> None:

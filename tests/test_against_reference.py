@@ -42,6 +42,7 @@ def float64_sae(architecture: str, tying: str, **kwargs: Any) -> Any:
     detach_decoder=st.booleans(),
     detach_norm=st.booleans(),
     aux_coefficient=st.sampled_from([0.0, 0.5, 1.0]),
+    sparsity_penalty=st.sampled_from(["l1", "log_sum"]),
     seed=st.integers(0, 10_000),
     sparse=st.booleans(),
 )
@@ -51,6 +52,7 @@ def test_sa_gsae_losses_and_gradients(
     detach_decoder: bool,
     detach_norm: bool,
     aux_coefficient: float,
+    sparsity_penalty: str,
     seed: int,
     sparse: bool,
 ) -> None:
@@ -65,6 +67,7 @@ def test_sa_gsae_losses_and_gradients(
         detach_decoder=detach_decoder,
         detach_norm=detach_norm,
         aux_coefficient=aux_coefficient,
+        sparsity_penalty=sparsity_penalty,
     )
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(batch, d_in, generator=generator, dtype=torch.float64) * 2
@@ -73,7 +76,7 @@ def test_sa_gsae_losses_and_gradients(
         out = sae.training_forward_pass(step_input(x))
     assert out.feature_acts.is_sparse == sparse
     wanted = reference.sa_gsae_losses(
-        x, p, 0.7, aux_coefficient, two_sided, detach_decoder, detach_norm
+        x, p, 0.7, aux_coefficient, two_sided, detach_decoder, detach_norm, sparsity_penalty
     )
     assert set(out.losses) == set(wanted)
     for name, value in wanted.items():

@@ -259,6 +259,7 @@ SA, BI = "sa_gsae", "bi_jumprelu"
         (SA, {"target_l0": 25.0}, "at most d_sae = 24, got 25.0"),
         (BI, {"target_l0": 0.0}, "target_l0 must be null or a number above 0"),
         (SA, {"aux_coefficient": -1.0}, "aux_coefficient must be a number >= 0, got -1.0"),
+        (SA, {"sparsity_penalty": "l0"}, "sparsity_penalty must be one of l1, log_sum, got 'l0'"),
         (SA, {"threshold_reset_interval": 0}, "threshold_reset_interval must be an integer >= 1"),
         (SA, {"tying": "none", "two_sided": False}, "'full' where two_sided is false, got 'none'"),
         (BI, {"jumprelu_bandwidth": 0.0}, "jumprelu_bandwidth must be a number above 0, got 0.0"),

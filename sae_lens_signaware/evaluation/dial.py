@@ -123,9 +123,7 @@ def polarity_dial(
         tuple(tokens.shape),
         f"(batch, position) with at least {shortest} position(s)",
     )
-    unit = normalize(decoder_directions(sae)[list(pair)], dim=1)
-    # what the - side writes: the other way along one axis, or the second latent's own direction
-    plus, minus = unit[0], unit[1] if isinstance(latent, tuple) else -unit[0]
+    plus, minus = dialled_directions(sae, latent)
     grid = [-c for c in reversed(sizes)] + [0.0, *sizes]
     values = [
         _measure(model, sae, tokens, abs(c) * (plus if c > 0 else minus), logit_tokens)
@@ -142,6 +140,14 @@ def polarity_dial(
         latent_neg=pair[1],
         direction_cosine=cosine_similarity(plus, minus, dim=0).item(),
     )
+
+
+def dialled_directions(sae: SAE[Any], latent: int | tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """What a positive and a negative coefficient write, (d_in,) each of norm 1: both ways along the
+    axis of one latent, or the own directions of two."""
+    pair = latent if isinstance(latent, tuple) else (latent, latent)
+    unit = normalize(decoder_directions(sae)[list(pair)], dim=1)
+    return unit[0], unit[1] if isinstance(latent, tuple) else -unit[0]
 
 
 def nearest_antipodal_pair(plain: SAE[Any], direction: Tensor) -> tuple[int, int]:

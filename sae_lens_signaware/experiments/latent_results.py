@@ -17,6 +17,8 @@ class Dial:
 
     Attributes:
         latents: the latent that each sign writes, (+, -).
+        logit_tokens: the two tokens that what is written speaks for and against most, by the final
+            norm's weight and the unembedding; the effect is on the difference of their logits.
         coefficients, effect: ascending in c; ``effect`` less the value with nothing added.
         baseline: that value, nats.
         monotone, sign_changing, symmetry: the verdict; symmetry is None without any effect.
@@ -24,6 +26,7 @@ class Dial:
     """
 
     latents: tuple[int, int]
+    logit_tokens: tuple[str, str]
     coefficients: list[float]
     effect: list[float]
     baseline: float
@@ -33,9 +36,10 @@ class Dial:
     direction_cosine: float
 
     @classmethod
-    def of(cls, dial: PolarityDial) -> "Dial":
+    def of(cls, dial: PolarityDial, logit_tokens: tuple[str, str]) -> "Dial":
         return cls(
             latents=(dial.latent_pos, dial.latent_neg),
+            logit_tokens=logit_tokens,
             coefficients=dial.coefficients.tolist(),
             effect=dial.effect.tolist(),
             baseline=dial.baseline,
@@ -55,10 +59,8 @@ class LatentPage:
         firing_rate_pos, firing_rate_neg, energy_pos, energy_neg, min_share: as in the census.
         gain_pos, gain_neg: calibration; None where that side never fires.
         examples_pos, examples_neg: its strongest contexts of each side.
-        logit_tokens: the two tokens that its direction speaks for and against most (through the
-            final norm's weight and the unembedding); what the dial measures is the difference of
-            their logits.
-        dial, pair_dial: of this latent, and of the plain SAE's two latents nearest to its two ends.
+        dial, pair_dial: of this latent, and of the plain SAE's two latents nearest to its two ends,
+            each on tokens of its own; None where the model hides its unembedding.
     """
 
     latent: int
@@ -71,7 +73,6 @@ class LatentPage:
     gain_neg: float | None
     examples_pos: tuple[Context, ...]
     examples_neg: tuple[Context, ...]
-    logit_tokens: tuple[str, str] | None
     dial: Dial | None
     pair_dial: Dial | None
 
@@ -135,7 +136,6 @@ def _page(values: dict[str, Any]) -> LatentPage:
         )
     for name in ("dial", "pair_dial"):
         if values[name] is not None:
-            values[name] = Dial(**{**values[name], "latents": tuple(values[name]["latents"])})
-    if values["logit_tokens"] is not None:
-        values["logit_tokens"] = tuple(values["logit_tokens"])
+            pairs = {key: tuple(values[name][key]) for key in ("latents", "logit_tokens")}
+            values[name] = Dial(**{**values[name], **pairs})
     return LatentPage(**values)

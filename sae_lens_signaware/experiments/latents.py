@@ -21,6 +21,7 @@ from sae_lens_signaware.evaluation import (
     polarity_dial,
     top_examples,
 )
+from sae_lens_signaware.evaluation.dial import dialled_directions
 from sae_lens_signaware.experiments.cache import (
     load_cache,
     load_hooked_model,
@@ -184,21 +185,16 @@ def _pages(
     tokens = _prompts(model, run, dataset, hook, wanted.n_prompts)
     examples = top_examples(model, sae, tokens, chosen, k=wanted.n_contexts)
     read_out = _read_out(model)
-    sizes = _dial_sizes(energy[chosen])
+    sizes, prompts = _dial_sizes(energy[chosen]), tokens[:DIAL_PROMPTS, :DIAL_POSITIONS]
     pages = []
     for latent in chosen:
         both = examples.of(latent)
-        words, dial, pair_dial = None, None, None
+        dial, pair_dial = None, None
         if read_out is not None:
-            direction = sae.W_dec[latent].detach().float()
-            votes = read_out @ direction
-            ids = (int(votes.argmax()), int(votes.argmin()))
-            words = (model.tokenizer.decode([ids[0]]), model.tokenizer.decode([ids[1]]))
-            prompts = tokens[:DIAL_PROMPTS, :DIAL_POSITIONS]
-            dial = Dial.of(polarity_dial(model, sae, latent, prompts, sizes, ids))
+            dial = _dial(model, sae, latent, prompts, sizes, read_out)
             if plain is not None:
-                pair = nearest_antipodal_pair(plain, direction)
-                pair_dial = Dial.of(polarity_dial(model, plain, pair, prompts, sizes, ids))
+                pair = nearest_antipodal_pair(plain, sae.W_dec[latent])
+                pair_dial = _dial(model, plain, pair, prompts, sizes, read_out)
         gains = [_numbers(g[[latent]])[0] for g in (calibration.gain_pos, calibration.gain_neg)]
         pages.append(
             LatentPage(
@@ -212,12 +208,27 @@ def _pages(
                 gain_neg=gains[1],
                 examples_pos=both.pos,
                 examples_neg=both.neg,
-                logit_tokens=words,
                 dial=dial,
                 pair_dial=pair_dial,
             )
         )
     return tuple(pages)
+
+
+def _dial(
+    model: Any,
+    sae: SAE[Any],
+    latent: int | tuple[int, int],
+    prompts: Tensor,
+    sizes: Sequence[float],
+    read_out: Tensor,
+) -> Dial:
+    """On the two tokens that this latent's axis itself, or this pair's, speaks for and against most."""
+    plus, minus = dialled_directions(sae, latent)
+    votes = read_out @ (plus - minus)
+    ids = (int(votes.argmax()), int(votes.argmin()))
+    words = (model.tokenizer.decode([ids[0]]), model.tokenizer.decode([ids[1]]))
+    return Dial.of(polarity_dial(model, sae, latent, prompts, sizes, ids), words)
 
 
 def _prompts(model: Any, run: Run, dataset: str, hook: dict[str, int], n: int) -> Tensor:

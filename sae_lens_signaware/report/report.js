@@ -102,13 +102,17 @@
     );
   }
 
-  function verdict(name, dial) {
+  function dialVerdict(name, dial) {
     const symmetry = dial.symmetry === null ? "no effect" : `symmetry ${dial.symmetry.toPrecision(2)}`;
-    return (
+    const item = element(
+      "li", "",
       `${name}: ${dial.monotone ? "monotone" : "not monotone"}, ` +
       `${dial.sign_changing ? "sign-changing" : "not sign-changing"}, ${symmetry}` +
-      `; cosine of its two directions ${signed(dial.direction_cosine, 2)}.`
+      `; cosine of its two directions ${signed(dial.direction_cosine, 2)}. On logit(`,
     );
+    const [a, b] = dial.logit_tokens.map((token) => element("span", "quoted", visibleText(token)));
+    item.append(a, ") − logit(", b, `), ${signed(dial.baseline)} with nothing added.`);
+    return item;
   }
 
   function dialTrace(name, dial, line, symbol) {
@@ -123,20 +127,19 @@
     if (page.dial === null) return;
     const what = byId("dial-what");
     what.replaceChildren(
-      "c times the latent's unit direction is added to the stream at every position. Effect: the change of logit(",
-      element("span", "quoted", visibleText(page.logit_tokens[0])), ") − logit(",
-      element("span", "quoted", visibleText(page.logit_tokens[1])),
-      ") at the last position, mean over prompts, in nats; these are the two tokens that the unembedding " +
-      `says the direction raises and lowers most. For a plain pair, c > 0 writes the one latent and c < 0 the other; the tokens are the signed latent's, which favours it. With nothing added the difference is ${signed(page.dial.baseline)}.`,
+      "c times the latent's unit direction is added to the stream at every position. Effect: the change of " +
+      "the difference of two logits at the last position, mean over prompts, in nats; they are of the two tokens that " +
+      "the unembedding says the direction raises and lowers most. A plain pair writes the one latent for c > 0 and the " +
+      "other for c < 0, and has two tokens of its own.",
     );
     const traces = [dialTrace(`latent ${page.latent}`, page.dial, { color: "#332288", width: 2 }, "circle")];
-    const verdicts = [element("li", "", verdict(`Latent ${page.latent}`, page.dial))];
+    const verdicts = [dialVerdict(`Latent ${page.latent}`, page.dial)];
     if (page.pair_dial !== null) {
       const [a, b] = page.pair_dial.latents;
       const line = { color: "#777777", width: 2, dash: "dash" };
       traces.push(dialTrace(`plain latents ${a} (+), ${b} (−)`, page.pair_dial, line, "square"));
       const name = `Latents ${a} (+) and ${b} (−) of ${entry.plain_run ?? "the plain SAE"}, nearest to its two ends`;
-      verdicts.push(element("li", "", verdict(name, page.pair_dial)));
+      verdicts.push(dialVerdict(name, page.pair_dial));
     }
     verdicts.push(
       element("li", "note", "Symmetry is the share of the effect that is odd in c: 1 is mirrored, 0 the same both ways."),

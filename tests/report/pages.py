@@ -94,7 +94,8 @@ def context(latent: int, i: int, sign: float) -> Context:
 def dial(pair: tuple[int, int], strength: float) -> Dial:
     coefficients = [-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0]
     effect = [strength * c + 0.02 * c * c for c in coefficients]
-    return Dial(pair, coefficients, effect, 0.25, True, strength > 0.1, 0.9, -1.0)
+    words = ("<b>yes</b>", "\n") if pair[0] == pair[1] else ("<i>up</i>", " down")
+    return Dial(pair, words, coefficients, effect, 0.25, True, strength > 0.1, 0.9, -1.0)
 
 
 def latent_page(latent: int) -> LatentPage:
@@ -110,7 +111,6 @@ def latent_page(latent: int) -> LatentPage:
         gain_neg=None if silent else 1.1,
         examples_pos=tuple(context(latent, i, 1.0) for i in range(4)),
         examples_neg=() if silent else tuple(context(latent, i, -0.7) for i in range(3)),
-        logit_tokens=None if silent else ("<b>yes</b>", "\n"),
         dial=None if silent else dial((latent, latent), 0.5),
         pair_dial=None if silent else dial((3, 900), 0.05),
     )

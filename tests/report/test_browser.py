@@ -147,7 +147,7 @@ def test_tokens_are_text_coloured_by_sign_and_strength(chromium: Any) -> None:
     quoted = chromium.execute_script(
         "return [...document.querySelectorAll('.quoted')].map(e => e.textContent)"
     )
-    assert quoted == ["<b>yes</b>", "⏎"]
+    assert quoted == ["<b>yes</b>", "⏎", "<i>up</i>", " down"]
 
 
 @pytest.mark.slow

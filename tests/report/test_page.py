@@ -175,13 +175,16 @@ def test_a_failed_write_leaves_the_old_page_alone(
 
 def test_half_a_surrogate_pair_in_a_token_can_be_written(tmp_path: Path) -> None:
     latents = sae_latents(0, 0)
-    first = dataclasses.replace(latents.pages[0], logit_tokens=("\ud83d", "x"))
+    dial = latents.pages[0].dial
+    assert dial is not None
+    dial = dataclasses.replace(dial, logit_tokens=("\ud83d", "x"))
+    first = dataclasses.replace(latents.pages[0], dial=dial)
     dataclasses.replace(latents, run="\ud83d", pages=(first,)).write(
         tmp_path / "latents" / "a.json"
     )
     out = report.write_report(tmp_path, tmp_path / "r.html")
     data = Parsed(out.read_text(encoding="utf-8")).data["latents-data"]
-    assert data[0]["pages"][0]["logit_tokens"] == ["\ud83d", "x"]
+    assert data[0]["pages"][0]["dial"]["logit_tokens"] == ["\ud83d", "x"]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import torch
 from rich.progress import Progress
 from sae_lens import SAE
 from safetensors.torch import load_file
+from transformers import AutoTokenizer, GPT2LMHeadModel
 
 from sae_lens_signaware.config import ConfigError
 from sae_lens_signaware.evaluation import bipolar_census
@@ -74,8 +75,16 @@ def test_the_latents_for_the_report(whole: tuple[Path, str], data: Path) -> None
     # the pair is that of the plain SAE of most and of least cosine to the axis
     plain = SAE.load_from_disk(out / "saes" / found.plain_run, device="cpu")
     axis = torch.nn.functional.normalize(sae.W_dec[page.latent], dim=0)
-    cosine = torch.nn.functional.normalize(plain.W_dec, dim=1) @ axis
-    assert page.pair_dial.latents == (int(cosine.argmax()), int(cosine.argmin()))
+    unit = torch.nn.functional.normalize(plain.W_dec, dim=1)
+    pair = (int((unit @ axis).argmax()), int((unit @ axis).argmin()))
+    assert page.pair_dial.latents == pair
+    # each on the two tokens that its own axis speaks for and against most
+    model = GPT2LMHeadModel.from_pretrained(data / "model")
+    tokenizer = AutoTokenizer.from_pretrained(data / "model")
+    for dial, direction in ((page.dial, axis), (page.pair_dial, unit[pair[0]] - unit[pair[1]])):
+        votes = model.lm_head.weight @ direction
+        wanted = [tokenizer.decode([int(i)]) for i in (votes.argmax(), votes.argmin())]
+        assert list(dial.logit_tokens) == wanted
     # what is written is what is read
     again = data / "again.json"
     found.write(again)
