@@ -15,9 +15,15 @@ from typing import Any
 
 from sae_lens_signaware.activation_cache import write_json_atomically
 from sae_lens_signaware.experiments.frontier import interpolate
-from sae_lens_signaware.experiments.summary import Comparison, SweepSummary, point_of
+from sae_lens_signaware.experiments.summary import (
+    VERDICT_COLUMNS,
+    Comparison,
+    SweepSummary,
+    point_of,
+)
 from sae_lens_signaware.experiments.sweep import RunResult
 
+N_BEFORE = VERDICT_COLUMNS.index("smallest gap in R²") + 1
 REFERENCE = "sa_gsae-half"  # what the ablations are compared with
 # the comparison again, with one thing changed
 AGAIN = {
@@ -94,29 +100,15 @@ def frontier_table(results: Sequence[RunResult], cell: str) -> str:
 
 
 def verdict_row(c: Comparison) -> list[str]:
-    overlap = "none" if c.overlap is None else f"{c.overlap[0]:.1f} to {c.overlap[1]:.1f}"
-    s = c.summary
-    gap = "" if s.smallest_gap_mean is None else f"{s.smallest_gap_mean:+.4f}"
-    gap += f" ± {s.smallest_gap_std:.4f}" if gap and s.n_seeds > 1 else ""
     verdicts = list(c.verdicts.values())
     at = ", ".join(f"{v.smallest_gap_l0:.0f}" for v in verdicts if v.smallest_gap_l0 is not None)
     mean = [v.mean_gap for v in verdicts if v.mean_gap is not None]
-    return [
-        c.cell,
-        c.a,
-        c.b,
-        overlap,
-        gap,
-        at,
-        f"{sum(mean) / len(mean):+.4f}" if mean else "",
-        f"{s.n_dominating} of {s.n_seeds}",
-        f"{s.dead_share_ratio:.2f}",
-    ]
+    row = list(c.row())
+    return [*row[:N_BEFORE], at, f"{sum(mean) / len(mean):+.4f}" if mean else "", *row[N_BEFORE:]]
 
 
 def verdict_table(comparisons: Sequence[Comparison]) -> str:
-    columns = ["cell", "A", "B", "L0 overlap", "smallest gap in R²", "at L0", "mean gap"]
-    columns += ["A dominates", "dead A/B"]
+    columns = [*VERDICT_COLUMNS[:N_BEFORE], "at L0", "mean gap", *VERDICT_COLUMNS[N_BEFORE:]]
     return markdown(columns, [verdict_row(c) for c in comparisons], 3)
 
 

@@ -2,13 +2,18 @@
 
     python benchmarks/training_variants.py --cell mlp_out --targets 16 64 --json results/training_variants_mlp_out.json
 
-1,000 steps of 512 as in configs/sweep-smollm2-135m.yaml, seed 0, d_sae 576. Most variants are fields of the
-config; four change the training itself and live here, as trials that did not pay:
+1,000 steps of 512 as in configs/sweep-smollm2-135m.yaml, seed 0, d_sae 576; with --times 4 every length of
+the schedule, resets' included, is four times as long. Most variants are fields of the
+config; some change the training itself and live here, as trials that did not pay:
 "ste": the reconstruction reaches the thresholds by a straight-through estimator of bandwidth 0.5,
     dz/dthreshold_s = -+ relu(e^r threshold_s + b) / bandwidth * K((u_s - threshold_s) / bandwidth);
 "l0+ste": that, and L0 (by the same estimator) in place of L1, threshold_init 0.1, as bi_jumprelu has it;
 "bias": an encoder bias, as bi_jumprelu has it;
-"l1-to-threshold": L1 reaches the thresholds alone, and does not shrink the encoder.
+"l1-to-threshold": L1 reaches the thresholds alone, and does not shrink the encoder;
+"gentle resets": every 100 steps, latents shut for 150 steps open again, on as many tokens of the batch as
+    a latent does on average (thresholds at that quantile of |pi|);
+"resampled": that, and first they get the direction of a token's error, drawn by its squared norm squared,
+    at the mean norms of the other latents.
 """
 
 import argparse
@@ -50,13 +55,32 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "aux 0.25, warm-up 400": {"aux_coefficient": 0.25, "l1_warm_up_steps": 400},
     "aux 0.25, resets every 100": {"aux_coefficient": 0.25, "threshold_reset_interval": 100},
     "aux 0.25, threshold_init 0.1": {"aux_coefficient": 0.25, "threshold_init": 0.1},
+    "log-sum": {"sparsity_penalty": "log_sum"},
+    "log-sum, aux 0.25": {"sparsity_penalty": "log_sum", "aux_coefficient": 0.25},
+    "log-sum, aux 0.25, warm-up 400": {
+        "sparsity_penalty": "log_sum",
+        "aux_coefficient": 0.25,
+        "l1_warm_up_steps": 400,
+    },
+    "log-sum, aux 0.1": {"sparsity_penalty": "log_sum", "aux_coefficient": 0.1},
+    "log-sum, aux 0.25, gentle resets": {
+        "sparsity_penalty": "log_sum",
+        "aux_coefficient": 0.25,
+        "revive": "gentle",
+    },
+    "log-sum, aux 0.25, resampled": {
+        "sparsity_penalty": "log_sum",
+        "aux_coefficient": 0.25,
+        "revive": "resample",
+    },
     "ste": {"ste": True},
     "l0+ste": {"ste": True, "l0": True, "threshold_init": 0.1},
     "bias": {"bias": True},
     "l1-to-threshold": {"l1_to_threshold": True},
     "l1-to-threshold, aux 0.25": {"l1_to_threshold": True, "aux_coefficient": 0.25},
 }
-NEW_FIELDS = {"ste", "l0", "bias", "l1_to_threshold"}
+NEW_FIELDS = {"ste", "l0", "bias", "l1_to_threshold", "revive"}
+REVIVE_WINDOW, REVIVE_EVERY = 150, 100
 
 
 @dataclass
@@ -76,6 +100,8 @@ class TrialConfig(SAGatedTrainingSAEConfig):
     l0: bool = False
     bias: bool = False
     l1_to_threshold: bool = False
+    revive: str = ""
+    revive_until: int = 0
 
     @classmethod
     def architecture(cls) -> str:
@@ -119,6 +145,29 @@ class Trial(SAGatedTrainingSAE):
     def encode(self, x: Tensor) -> Tensor:
         return self.encode_with_hidden_pre(x)[0]
 
+    def _start_step(self, step_input: Any) -> Any:
+        step, dead = step_input.n_training_steps, step_input.dead_neuron_mask
+        is_due = 0 < step < self.cfg.revive_until and step % REVIVE_EVERY == 0
+        if is_due and dead is not None and dead.any():
+            self._revive(step_input.sae_in, dead)
+        return super()._start_step(step_input)
+
+    @torch.no_grad()
+    def _revive(self, sae_in: Tensor, dead: Tensor) -> None:
+        of = dead.nonzero()[:, 0]
+        if self.cfg.revive == "resample":
+            error = sae_in - self(sae_in)
+            drawn = torch.multinomial(error.norm(dim=1) ** 4, len(of))
+            direction = torch.nn.functional.normalize(error[drawn], dim=1)
+            self.W_dec[of] = direction * self.W_dec[~dead].norm(dim=1).mean()
+            self.W_enc[:, of] = (direction * self.W_enc[:, ~dead].norm(dim=0).mean()).T
+            self.b_mag[:, of] = 0.0
+            self.r_mag[:, of] = self.r_mag[:, ~dead].mean()
+        size = (self.process_sae_in(sae_in) @ self.W_enc[:, of]).abs()
+        n_open = max(1, round(self.cfg.target_l0 / self.cfg.d_sae * len(size)))
+        self.threshold[:, of] = size.topk(n_open, dim=0).values[-1] * (1 - 1e-6)
+        self.n_threshold_resets += len(of)
+
     def calculate_aux_loss(
         self, step_input: Any, feature_acts: Tensor, hidden_pre: Tensor, sae_out: Tensor
     ) -> dict[str, Tensor]:
@@ -133,15 +182,23 @@ class Trial(SAGatedTrainingSAE):
         return losses
 
 
-def config_of(variant: str, target: float, d_in: int) -> SAGatedTrainingSAEConfig:
-    fields = VARIANTS[variant]
+def config_of(
+    variant: str, target: float, d_in: int, d_sae: int, times: int
+) -> SAGatedTrainingSAEConfig:
+    fields = dict(VARIANTS[variant])
+    for name in ("l1_warm_up_steps", "threshold_reset_interval"):
+        if name in fields:
+            fields[name] *= times
     shared: dict[str, Any] = {
         "d_in": d_in,
-        "d_sae": 576,
+        "d_sae": d_sae,
         "normalize_activations": "expected_average_only_in",
         "target_l0": target,
-        "l1_warm_up_steps": 200,
+        "l1_warm_up_steps": 200 * times,
     }
+    if "revive" in fields:
+        # its own resets in place of the package's; none in the last 30%, where the learning rate falls
+        fields |= {"dead_threshold_reset": False, "revive_until": (STEPS - DECAY) * times}
     if set(fields) & NEW_FIELDS:
         return TrialConfig(**{**shared, "use_sparse_activations": False, **fields})
     return SAGatedTrainingSAEConfig(**{**shared, **fields})
@@ -152,6 +209,10 @@ def main() -> None:
     parser.add_argument("--cell", default="mlp_out")
     parser.add_argument("--cache", type=Path, default=Path("sweep_out/cache"))
     parser.add_argument("--targets", type=float, nargs="+", default=[16.0, 64.0])
+    parser.add_argument("--d-sae", type=int, default=576)
+    parser.add_argument(
+        "--times", type=int, default=1, help="length of the training over 1,000 steps"
+    )
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--json", type=Path, required=True)
     args = parser.parse_args()
@@ -159,19 +220,20 @@ def main() -> None:
     register_sae_class("sa_gsae_trial", TrialSAE, TrialSAEConfig)
     register_sae_training_class("sa_gsae_trial", Trial, TrialConfig)
     cached = load_file(args.cache / f"{args.cell}.safetensors")
-    trainer = SAETrainerConfig(
-        total_training_samples=STEPS * BATCH,
-        train_batch_size_samples=BATCH,
-        lr=LR,
-        lr_end=LR / 10,
-        lr_decay_steps=DECAY,
-        dead_feature_window=150,
-        n_batches_for_norm_estimate=488,
-    )
     rows: list[dict[str, Any]] = []
     for variant in args.only:
+        revives = "revive" in VARIANTS[variant]
+        trainer = SAETrainerConfig(
+            total_training_samples=STEPS * BATCH * args.times,
+            train_batch_size_samples=BATCH,
+            lr=LR,
+            lr_end=LR / 10,
+            lr_decay_steps=DECAY * args.times,
+            dead_feature_window=REVIVE_WINDOW if revives else 150 * args.times,
+            n_batches_for_norm_estimate=488,
+        )
         for target in args.targets:
-            cfg = config_of(variant, target, cached["train"].shape[1])
+            cfg = config_of(variant, target, cached["train"].shape[1], args.d_sae, args.times)
             with contextlib.redirect_stderr(io.StringIO()), tempfile.TemporaryDirectory() as folder:
                 sae, _ = train_on_cache(
                     cfg, trainer, cached["train"], 0, Path(folder) / "checkpoint"
@@ -184,11 +246,13 @@ def main() -> None:
                     "l0": round(quality.l0, 2),
                     "r2": round(quality.explained_variance, 4),
                     "dead_share": round(quality.dead_share, 4),
+                    "n_resets": int(sae.get_buffer("n_threshold_resets")),
                 }
             )
             Console().print(rows[-1])
             command = "python " + shlex.join(sys.argv)
-            write_json_atomically({"command": command, "cell": args.cell, "runs": rows}, args.json)
+            result = {"command": command, "cell": args.cell, "d_sae": args.d_sae, "runs": rows}
+            write_json_atomically(result | {"steps": STEPS * args.times}, args.json)
 
 
 if __name__ == "__main__":

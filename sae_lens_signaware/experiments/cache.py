@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from rich.progress import Progress
 from sae_lens import ActivationsStore, LanguageModelSAERunnerConfig
 from sae_lens.load_model import load_model
@@ -62,12 +63,24 @@ def make_caches(config: SweepConfig, runs: Sequence[Run], out: Path, progress: P
     """Write the caches of the cells of ``runs`` that are not on disk yet: "train" and "heldout",
     (tokens, d_in) each, in text order, special tokens left out as the config says.
 
+    Sweeps that share a cache_folder wait for one another: the second finds what the first has written.
+
     Raises:
         ConfigError: the model lacks a hook, or the text is too short.
     """
-    cells = {run.cell: run for run in runs if not _is_there(config, run, out)}
-    if not cells:
+    if all(_is_there(config, run, out) for run in runs):
         return
+    lock = cache_path(config, out, "").with_name(".lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):  # released as well where the process is killed
+        cells = {run.cell: run for run in runs if not _is_there(config, run, out)}
+        if cells:
+            _write_caches(config, cells, out, progress)
+
+
+def _write_caches(
+    config: SweepConfig, cells: dict[str, Run], out: Path, progress: Progress
+) -> None:
     cfg = next(iter(cells.values())).cfg
     d_ins = {run.cfg.hook_name: run.cfg.sae.d_in for run in cells.values()}
     model = load_hooked_model(cfg, list(d_ins))

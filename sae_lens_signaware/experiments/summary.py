@@ -23,6 +23,15 @@ from sae_lens_signaware.experiments.sweep import RunResult, failure_path, finish
 from sae_lens_signaware.experiments.sweep_config import Run, SweepConfig
 
 SUMMARY_FILENAME = "sweep.json"
+VERDICT_COLUMNS = (
+    "cell",
+    "A",
+    "B",
+    "L0 overlap",
+    "smallest gap in R²",
+    "A dominates (seeds)",
+    "dead A / B",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +58,16 @@ class Comparison:
             return None
         low, high = max(low for low, _ in found), min(high for _, high in found)
         return (low, high) if low < high else None
+
+    def row(self) -> tuple[str, ...]:
+        """What every table says of it: the texts of :data:`VERDICT_COLUMNS`."""
+        s = self.summary
+        overlap = "none" if self.overlap is None else " to ".join(f"{x:.1f}" for x in self.overlap)
+        gap = "–" if s.smallest_gap_mean is None else f"{s.smallest_gap_mean:+.4f}"
+        if s.smallest_gap_mean is not None and s.n_seeds > 1:
+            gap += f" ± {s.smallest_gap_std:.4f}"
+        dominates = f"{s.n_dominating} of {s.n_seeds}"
+        return self.cell, self.a, self.b, overlap, gap, dominates, f"{s.dead_share_ratio:.2f}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,26 +124,9 @@ class SweepSummary:
 
     def verdict_table(self) -> Table:
         """One row a comparison."""
-        table = Table(title="Frontiers: A against B", title_justify="left")
-        for column in (
-            "cell",
-            "A",
-            "B",
-            "L0 overlap",
-            "smallest gap in R2",
-            "dominates",
-            "dead A/B",
-        ):
-            table.add_column(column)
+        table = Table(*VERDICT_COLUMNS, title="Frontiers: A against B", title_justify="left")
         for c in self.comparisons:
-            s = c.summary
-            overlap = "none" if c.overlap is None else f"{c.overlap[0]:.1f} to {c.overlap[1]:.1f}"
-            gap = "-"
-            if s.smallest_gap_mean is not None:
-                gap = f"{s.smallest_gap_mean:+.4f}"
-                gap += f" +- {s.smallest_gap_std:.4f}" if s.n_seeds > 1 else ""
-            row = (c.cell, c.a, c.b, overlap, gap, f"{s.n_dominating} of {s.n_seeds}")
-            table.add_row(*row, f"{s.dead_share_ratio:.2f}")
+            table.add_row(*c.row())
         return table
 
     def point_table(self) -> Table:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from sae_lens_signaware.experiments.protocols.result import SD, ProtocolResult
-from sae_lens_signaware.experiments.summary import Comparison, SweepSummary
+from sae_lens_signaware.experiments.summary import VERDICT_COLUMNS, Comparison, SweepSummary
 from sae_lens_signaware.experiments.sweep import RunResult
 from sae_lens_signaware.report import figures, markup
 from sae_lens_signaware.report.browser import browser
@@ -117,22 +117,14 @@ def _tokens(results: Sequence[RunResult]) -> str:
 
 
 def _verdicts(comparisons: Sequence[Comparison]) -> str:
-    rows = []
-    for c in comparisons:
-        s = c.summary
-        overlap = "none" if c.overlap is None else " to ".join(f"{end:.1f}" for end in c.overlap)
-        gap = markup.number(s.smallest_gap_mean, "+.4f")
-        if s.n_seeds > 1:
-            gap += f" ± {markup.number(s.smallest_gap_std, '.4f')}"
-        dominates = f"{s.n_dominating} of {s.n_seeds}"
-        rows.append((c.cell, c.a, c.b, overlap, gap, dominates, f"{s.dead_share_ratio:.2f}"))
-    columns = ("cell", "A", "B", "L0 overlap", "smallest gap in R²")
+    all_texts = [c.row() for c in comparisons]
+    rows = [(*t[:3], *(x.replace("-", markup.MINUS) for x in t[3:])) for t in all_texts]
     return markup.note(
         "A against B, at 64 points of the L0 range that both frontiers cover. The smallest gap is "
         "the least R² of A less R² of B there (mean ± standard deviation over seeds); A dominates "
         "where it is above 0. The last column is A's dead share over B's, the geometric mean over "
         "the sweep; below 1 is in favour of A."
-    ) + markup.table((*columns, "A dominates (seeds)", "dead A / B"), rows, n_names=3)
+    ) + markup.table(VERDICT_COLUMNS, rows, n_names=3)
 
 
 def _boxes(name: str, summary: SweepSummary, looks: dict[str, figures.Style]) -> str:

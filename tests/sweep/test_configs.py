@@ -12,11 +12,11 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 @pytest.mark.parametrize(
     ("name", "n_runs", "n_comparisons", "out"),
     [
-        # three seeds of three SAEs, one of six more
-        ("sweep-smollm2-135m", 3 * (3 * 3 + 6) * 5, 15, "main"),
+        # three seeds of four SAEs, one of seven more
+        ("sweep-smollm2-135m", 3 * (3 * 4 + 7) * 5, 23, "main"),
         ("ablations-smollm2-135m", 3 * 10 * 2, 9, "ablations"),
         ("double-smollm2-135m", 3 * 2, 2, "double"),
-        ("quadruple-smollm2-135m", 2 * 3 * 3, 2, "quadruple"),
+        ("quadruple-smollm2-135m", 3 * 5 * 3, 6, "quadruple"),
         ("eightfold-smollm2-135m", 2 * 2, 1, "eightfold"),
         ("wide-smollm2-135m", 2 * 4 * 3, 3, "wide"),
     ],

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from transformers import AutoTokenizer, GPT2LMHeadModel
 
 from sae_lens_signaware.config import ConfigError
 from sae_lens_signaware.evaluation import bipolar_census
-from sae_lens_signaware.experiments import sweep
+from sae_lens_signaware.experiments import cache, sweep
 from sae_lens_signaware.experiments.cache import load_cache, make_caches
 from sae_lens_signaware.experiments.latent_results import SAELatents
 from sae_lens_signaware.experiments.sweep_config import load_sweep_config
@@ -209,6 +210,30 @@ def test_a_cache_that_another_sweep_has_written_over_is_not_trained_on(
         make_caches(other, other_runs, tmp_path / "elsewhere", progress)
     with pytest.raises(ConfigError, match="does not hold the activations of this sweep any more"):
         sweep.run_group(config, runs[:1], out)
+
+
+def test_two_sweeps_at_once_write_one_cache_once(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = sweep_values(data) | {"cache_folder": str(tmp_path / "cache")}
+    config, runs = load_sweep_config(write(values, tmp_path / "s.yaml"))
+    loaded: list[str] = []
+    load_model = cache.load_hooked_model
+
+    def counted(*args: Any) -> Any:
+        loaded.append(threading.current_thread().name)
+        time.sleep(0.5)  # the other one is at the lock by now
+        return load_model(*args)
+
+    def one(name: str) -> None:
+        with Progress(disable=True) as progress:
+            make_caches(config, runs, tmp_path / name, progress)
+
+    monkeypatch.setattr(cache, "load_hooked_model", counted)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(one, ("a", "b")))
+    assert len(loaded) == 1
+    assert set(load_cache(config, runs[0], tmp_path / "b")) == {"train", "heldout"}
 
 
 @pytest.mark.slow
