@@ -55,6 +55,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "aux 0.25, warm-up 400": {"aux_coefficient": 0.25, "l1_warm_up_steps": 400},
     "aux 0.25, resets every 100": {"aux_coefficient": 0.25, "threshold_reset_interval": 100},
     "aux 0.25, threshold_init 0.1": {"aux_coefficient": 0.25, "threshold_init": 0.1},
+    "lr 0.001": {"lr": 1e-3},
+    "lr 0.006": {"lr": 6e-3},
     "log-sum": {"sparsity_penalty": "log_sum"},
     "log-sum, aux 0.25": {"sparsity_penalty": "log_sum", "aux_coefficient": 0.25},
     "log-sum, aux 0.25, warm-up 400": {
@@ -185,7 +187,7 @@ class Trial(SAGatedTrainingSAE):
 def config_of(
     variant: str, target: float, d_in: int, d_sae: int, times: int
 ) -> SAGatedTrainingSAEConfig:
-    fields = dict(VARIANTS[variant])
+    fields = {name: value for name, value in VARIANTS[variant].items() if name != "lr"}
     for name in ("l1_warm_up_steps", "threshold_reset_interval"):
         if name in fields:
             fields[name] *= times
@@ -222,12 +224,12 @@ def main() -> None:
     cached = load_file(args.cache / f"{args.cell}.safetensors")
     rows: list[dict[str, Any]] = []
     for variant in args.only:
-        revives = "revive" in VARIANTS[variant]
+        revives, lr = "revive" in VARIANTS[variant], VARIANTS[variant].get("lr", LR)
         trainer = SAETrainerConfig(
             total_training_samples=STEPS * BATCH * args.times,
             train_batch_size_samples=BATCH,
-            lr=LR,
-            lr_end=LR / 10,
+            lr=lr,
+            lr_end=lr / 10,
             lr_decay_steps=DECAY * args.times,
             dead_feature_window=REVIVE_WINDOW if revives else 150 * args.times,
             n_batches_for_norm_estimate=488,
