@@ -16,7 +16,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
         ("sweep-smollm2-135m", 3 * (3 * 4 + 7) * 5, 23, "main"),
         ("ablations-smollm2-135m", 3 * 10 * 2, 9, "ablations"),
         ("double-smollm2-135m", 3 * 2, 2, "double"),
-        ("quadruple-smollm2-135m", 3 * 5 * 3, 5, "quadruple"),
+        ("quadruple-smollm2-135m", 3 * 4 * 3, 4, "quadruple"),
         ("eightfold-smollm2-135m", 2 * 2, 1, "eightfold"),
         ("wide-smollm2-135m", 2 * 4 * 3, 3, "wide"),
     ],
