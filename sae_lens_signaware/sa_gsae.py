@@ -127,7 +127,7 @@ class SAGatedTrainingSAEConfig(TrainingSAEConfig):
     Args:
         polarity_tying: which parameters the + and the - side of a latent share: "full" (threshold, r_mag and b_mag), "radii" (r_mag alone) or "none".
         two_sided: False keeps the - side of every latent shut: a Gated SAE trained as its paper says.
-        sparsity_penalty: what keeps the gate path sparse: "l1", as the paper has it, or "log_sum", which hardly shrinks large latents and reconstructs better at equal L0. Both have the slope l1_coefficient at 0.
+        sparsity_penalty: what keeps the gate path sparse: "l1", as the paper has it, or "log_sum", which hardly shrinks large latents and learns faster. Both have the slope l1_coefficient at 0.
         l1_coefficient: weight of the sparsity penalty on the gate path, after warm-up. With target_l0 it is only the starting point.
         l1_warm_up_steps: number of steps over which that weight grows linearly from 0.
         target_l0: mean number of open latents per token to settle at. If set, the penalty's weight is steered during training to reach it. None keeps the weight at l1_coefficient.
@@ -197,7 +197,7 @@ class SAGatedTrainingSAE(SignedTrainingMixin, _SAGated, TrainingSAE[SAGatedTrain
         threshold = self.threshold.to(hidden_pre.dtype)
         norm = self._l1_norm().to(hidden_pre.dtype)
         v, l1 = soft_threshold(hidden_pre, threshold, norm, self.cfg.two_sided)
-        losses = self._sparsity_loss(step_input, v, l1, norm, l1.numel())
+        losses = self._sparsity_loss(step_input, v, norm, l1.mean(), l1.numel())
         if self.cfg.aux_coefficient != 0:
             product = v @ self._auxiliary_decoder()
             losses |= self._auxiliary_loss(step_input.sae_in, product)
@@ -216,18 +216,18 @@ class SAGatedTrainingSAE(SignedTrainingMixin, _SAGated, TrainingSAE[SAGatedTrain
         z = bi_jump_relu(pi, *rows, self.cfg.two_sided)
         norm = self._l1_norm().index_select(0, opened.latent)
         v, l1 = soft_threshold(pi, rows[0], norm, self.cfg.two_sided)
-        losses = self._sparsity_loss(step_input, v, l1, norm, opened.n_tokens)
+        losses = self._sparsity_loss(step_input, v, norm, l1 / opened.n_tokens, opened.n_tokens)
         if self.cfg.aux_coefficient != 0:
             product = decode_open(v, self._auxiliary_decoder(), opened)
             losses |= self._auxiliary_loss(step_input.sae_in, product)
         return opened, pi, z, losses
 
     def _sparsity_loss(
-        self, step_input: TrainStepInput, v: Tensor, l1: Tensor, norm: Tensor, n_tokens: int
+        self, step_input: TrainStepInput, v: Tensor, norm: Tensor, l1: Tensor, n_tokens: int
     ) -> dict[str, Tensor]:
         penalty = self.cfg.sparsity_penalty
-        total = log_sum(v, norm) if penalty == "log_sum" else l1.sum()
-        return {f"{penalty}_loss": step_input.coefficients["l1"] * (total / n_tokens)}
+        mean = log_sum(v, norm) / n_tokens if penalty == "log_sum" else l1
+        return {f"{penalty}_loss": step_input.coefficients["l1"] * mean}
 
     def _l1_norm(self) -> Tensor:
         norm = self.W_dec.norm(dim=1)
