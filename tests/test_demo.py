@@ -36,15 +36,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 400
-    first = folder / "demo_out" / "saes" / "sa_gsae-576-l0-32" / "demo_row.json"
-    while not first.exists():
-        assert child.poll() is None, child.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    time.sleep(3)
-    child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=60)
+    try:
+        deadline = time.monotonic() + 600
+        first = folder / "demo_out" / "saes" / "sa_gsae-576-l0-32" / "demo_row.json"
+        while not first.exists():
+            assert child.poll() is None, child.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        time.sleep(3)
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=60)
+    finally:
+        child.kill()  # else it goes on beside the tests that follow
     assert child.returncode == 130
     last = err.strip().splitlines()[-1]
     assert last.startswith("Error: Interrupted. Checkpoint: demo_out/checkpoints/sa_gsae-576-l0-64")
