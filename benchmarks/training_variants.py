@@ -44,7 +44,7 @@ from sae_lens_signaware.activations import bi_jump_relu, bi_step_ste, rectangle,
 from sae_lens_signaware.cached_training import train_on_cache
 from sae_lens_signaware.evaluation import measure_quality
 
-STEPS, BATCH, LR, DECAY, BANDWIDTH = 1000, 512, 3e-3, 300, 0.5
+D_SAE, STEPS, BATCH, LR, DECAY, BANDWIDTH = 576, 1000, 512, 3e-3, 300, 0.5
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "aux_coefficient 0.5": {"aux_coefficient": 0.5},
@@ -184,16 +184,14 @@ class Trial(SAGatedTrainingSAE):
         return losses
 
 
-def config_of(
-    variant: str, target: float, d_in: int, d_sae: int, times: int
-) -> SAGatedTrainingSAEConfig:
+def config_of(variant: str, target: float, d_in: int, times: int) -> SAGatedTrainingSAEConfig:
     fields = {name: value for name, value in VARIANTS[variant].items() if name != "lr"}
     for name in ("l1_warm_up_steps", "threshold_reset_interval"):
         if name in fields:
             fields[name] *= times
     shared: dict[str, Any] = {
         "d_in": d_in,
-        "d_sae": d_sae,
+        "d_sae": D_SAE,
         "normalize_activations": "expected_average_only_in",
         "target_l0": target,
         "l1_warm_up_steps": 200 * times,
@@ -211,7 +209,6 @@ def main() -> None:
     parser.add_argument("--cell", default="mlp_out")
     parser.add_argument("--cache", type=Path, default=Path("sweep_out/cache"))
     parser.add_argument("--targets", type=float, nargs="+", default=[16.0, 64.0])
-    parser.add_argument("--d-sae", type=int, default=576)
     parser.add_argument(
         "--times", type=int, default=1, help="length of the training over 1,000 steps"
     )
@@ -235,7 +232,7 @@ def main() -> None:
             n_batches_for_norm_estimate=488,
         )
         for target in args.targets:
-            cfg = config_of(variant, target, cached["train"].shape[1], args.d_sae, args.times)
+            cfg = config_of(variant, target, cached["train"].shape[1], args.times)
             with contextlib.redirect_stderr(io.StringIO()), tempfile.TemporaryDirectory() as folder:
                 sae, _ = train_on_cache(
                     cfg, trainer, cached["train"], 0, Path(folder) / "checkpoint"
@@ -253,7 +250,7 @@ def main() -> None:
             )
             Console().print(rows[-1])
             command = "python " + shlex.join(sys.argv)
-            result = {"command": command, "cell": args.cell, "d_sae": args.d_sae, "runs": rows}
+            result = {"command": command, "cell": args.cell, "d_sae": D_SAE, "runs": rows}
             write_json_atomically(result | {"steps": STEPS * args.times}, args.json)
 
 

@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text=True,
     )
     try:
-        deadline = time.monotonic() + 600
+        deadline = time.monotonic() + 400
         first = folder / "demo_out" / "saes" / "sa_gsae-576-l0-32" / "demo_row.json"
         while not first.exists():
             assert child.poll() is None, child.communicate()
