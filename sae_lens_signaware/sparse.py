@@ -105,7 +105,7 @@ def nonzero_positions(matrix: Tensor) -> Tensor:
     Words of 8 bytes are tested first, then the elements of those that are not 0: few are, and
     ``nonzero`` costs by the element.
     """
-    flat = matrix.reshape(-1)
+    flat = matrix.reshape(-1).contiguous()  # of one column, reshape gives a view with its stride
     per_word = 8 // flat.element_size()
     if per_word < 2 or flat.numel() % per_word or flat.storage_offset() % per_word:
         return flat.nonzero().squeeze(1)

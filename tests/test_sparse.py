@@ -6,7 +6,7 @@ from unittest import mock
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sae_lens import SAETrainer
 
@@ -28,6 +28,7 @@ GRADIENTS = {"rtol": 1e-5, "atol": 1e-6}
 
 
 @settings(max_examples=100, deadline=None)
+@example(rows=2, columns=3, offset=2, density=0.0, dtype=torch.float32, seed=0)  # one column
 @given(
     rows=st.integers(0, 9),
     columns=st.integers(1, 33),
