@@ -75,6 +75,30 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "aux_coefficient": 0.25,
         "revive": "resample",
     },
+    "gentle resets": {"revive": "gentle"},
+    "auxk": {"auxk_coefficient": 1.0},
+    "auxk, gentle resets": {"auxk_coefficient": 1.0, "revive": "gentle"},
+    "aux 0.25, auxk, gentle resets": {
+        "aux_coefficient": 0.25,
+        "auxk_coefficient": 1.0,
+        "revive": "gentle",
+    },
+    "auxk, window 150, no resets": {
+        "auxk_coefficient": 1.0,
+        "dead_threshold_reset": False,
+        "window": 150,
+    },
+    "aux 0.25, auxk, window 150, no resets": {
+        "aux_coefficient": 0.25,
+        "auxk_coefficient": 1.0,
+        "dead_threshold_reset": False,
+        "window": 150,
+    },
+    "aux 0.25, auxk, window 150": {
+        "aux_coefficient": 0.25,
+        "auxk_coefficient": 1.0,
+        "window": 150,
+    },
     "ste": {"ste": True},
     "l0+ste": {"ste": True, "l0": True, "threshold_init": 0.1},
     "bias": {"bias": True},
@@ -185,7 +209,9 @@ class Trial(SAGatedTrainingSAE):
 
 
 def config_of(variant: str, target: float, d_in: int, times: int) -> SAGatedTrainingSAEConfig:
-    fields = {name: value for name, value in VARIANTS[variant].items() if name != "lr"}
+    fields = {
+        name: value for name, value in VARIANTS[variant].items() if name not in ("lr", "window")
+    }
     for name in ("l1_warm_up_steps", "threshold_reset_interval"):
         if name in fields:
             fields[name] *= times
@@ -221,14 +247,15 @@ def main() -> None:
     cached = load_file(args.cache / f"{args.cell}.safetensors")
     rows: list[dict[str, Any]] = []
     for variant in args.only:
-        revives, lr = "revive" in VARIANTS[variant], VARIANTS[variant].get("lr", LR)
+        fields = VARIANTS[variant]
+        lr, window = fields.get("lr", LR), fields.get("window", 150 * args.times)
         trainer = SAETrainerConfig(
             total_training_samples=STEPS * BATCH * args.times,
             train_batch_size_samples=BATCH,
             lr=lr,
             lr_end=lr / 10,
             lr_decay_steps=DECAY * args.times,
-            dead_feature_window=REVIVE_WINDOW if revives else 150 * args.times,
+            dead_feature_window=REVIVE_WINDOW if "revive" in fields else window,
             n_batches_for_norm_estimate=488,
         )
         for target in args.targets:

@@ -107,6 +107,7 @@ class BiJumpReLUTrainingSAEConfig(TrainingSAEConfig):
         target_l0: mean number of open latents per token to settle at. Required by "quadratic"; in "step" and "tanh" mode, if set, the weight is steered during training to reach it.
         target_l0_rate: pace of that steering: L0 settles in about 1 / target_l0_rate steps, and the weight stays within 1/100 and 100 times l0_coefficient. Thresholds move by at most the learning rate a step, so for a learning rate far below 1e-3 take one of its order.
         pre_act_loss_coefficient: weight of a loss that pulls |h| of dead latents to the nearer threshold. None switches it off.
+        auxk_coefficient: weight of a loss by which dead latents learn to reconstruct the error of the others (AuxK, arXiv 2406.04093). 0 switches it off. Latents count as dead by the runner's dead_feature_window.
         dead_threshold_reset: whether the thresholds of dead latents are reset to jumprelu_init_threshold at every threshold_reset_interval.
         threshold_reset_interval: number of training steps between resets. Latents count as dead by the runner's dead_feature_window.
         use_sparse_activations: whether steps with few open latents compute with those alone, where that is faster (on a CPU): the same results up to rounding. feature_acts and hidden_pre of such a step are sparse COO tensors, as SAELens's topk has them.
@@ -124,6 +125,7 @@ class BiJumpReLUTrainingSAEConfig(TrainingSAEConfig):
     target_l0: float | None = None
     target_l0_rate: float = 0.02
     pre_act_loss_coefficient: float | None = None
+    auxk_coefficient: float = 0.0
     dead_threshold_reset: bool = True
     threshold_reset_interval: int = 500
     use_sparse_activations: bool = True
@@ -185,7 +187,6 @@ class BiJumpReLUTrainingSAE(
         sae_out: Tensor,
     ) -> dict[str, Tensor]:
         """Sparsity loss of the mode in force, and the pre-activation loss where it is on; means over the batch."""
-        del sae_out
         cfg = self.cfg
         threshold = self.threshold.to(hidden_pre.dtype)
         W_dec_norm = self.W_dec.norm(dim=1)  # its gradient is on, as in SAELens's jumprelu
@@ -195,7 +196,16 @@ class BiJumpReLUTrainingSAE(
         if cfg.pre_act_loss_coefficient is not None and dead is not None:
             gap = nearest_threshold_gap(hidden_pre, threshold) * (dead * W_dec_norm)
             losses["pre_act_loss"] = cfg.pre_act_loss_coefficient * gap.sum(-1).mean()
-        return losses
+        return losses | self._auxk_losses(step_input, sae_out, lambda of: hidden_pre[..., of])
+
+    @override
+    def _ungated(self, pre: Tensor, columns: Tensor | slice) -> Tensor:
+        del columns
+        return pre
+
+    @override
+    def _pre_of(self, x_c: Tensor, columns: Tensor | slice) -> Tensor:
+        return x_c @ self.W_enc[:, columns] + self.b_enc[columns]
 
     @override
     def _open_step(

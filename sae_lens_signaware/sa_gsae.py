@@ -7,6 +7,7 @@ does not fix are ours (docs/architectures.md).
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from sae_lens import SAE, SAEConfig, TrainingSAE, TrainingSAEConfig
 from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput
 from torch import Tensor, nn
@@ -133,6 +134,7 @@ class SAGatedTrainingSAEConfig(TrainingSAEConfig):
         target_l0: mean number of open latents per token to settle at. If set, the penalty's weight is steered during training to reach it. None keeps the weight at l1_coefficient.
         target_l0_rate: pace of that steering: L0 settles in about 1 / target_l0_rate steps, and the weight stays within 1/100 and 100 times l1_coefficient.
         aux_coefficient: weight of the auxiliary reconstruction from the gate path, which keeps the gate alive. 0 switches it off.
+        auxk_coefficient: weight of a loss by which dead latents learn to reconstruct the error of the others (AuxK, arXiv 2406.04093). 0 switches it off. Latents count as dead by the runner's dead_feature_window.
         detach_decoder: whether the auxiliary reconstruction uses a frozen copy of the decoder, as the Gated SAE's paper does.
         detach_norm: whether the decoder norm in the sparsity penalty is a constant. False lets it shrink the decoder.
         threshold_init: initial threshold of the gate, and the value that resets restore. Small values (0 or 0.01) train well.
@@ -150,6 +152,7 @@ class SAGatedTrainingSAEConfig(TrainingSAEConfig):
     target_l0: float | None = None
     target_l0_rate: float = 0.02
     aux_coefficient: float = 1.0
+    auxk_coefficient: float = 0.0
     detach_decoder: bool = True
     detach_norm: bool = True
     threshold_init: float = 0.0
@@ -193,7 +196,7 @@ class SAGatedTrainingSAE(SignedTrainingMixin, _SAGated, TrainingSAE[SAGatedTrain
         sae_out: Tensor,
     ) -> dict[str, Tensor]:
         """Sparsity penalty on the gate path and the auxiliary reconstruction from it (docs/architectures.md), means over the batch."""
-        del feature_acts, sae_out
+        del feature_acts
         threshold = self.threshold.to(hidden_pre.dtype)
         norm = self._l1_norm().to(hidden_pre.dtype)
         v, l1 = soft_threshold(hidden_pre, threshold, norm, self.cfg.two_sided)
@@ -201,7 +204,16 @@ class SAGatedTrainingSAE(SignedTrainingMixin, _SAGated, TrainingSAE[SAGatedTrain
         if self.cfg.aux_coefficient != 0:
             product = v @ self._auxiliary_decoder()
             losses |= self._auxiliary_loss(step_input.sae_in, product)
-        return losses
+        return losses | self._auxk_losses(step_input, sae_out, lambda of: hidden_pre[..., of])
+
+    @override
+    def _ungated(self, pre: Tensor, columns: Tensor | slice) -> Tensor:
+        r_mag, b_mag = self.r_mag[:, columns], self.b_mag[:, columns]
+        return bi_jump_relu(pre, torch.zeros_like(b_mag), r_mag, b_mag, self.cfg.two_sided)
+
+    @override
+    def _pre_of(self, x_c: Tensor, columns: Tensor | slice) -> Tensor:
+        return x_c @ self.W_enc[:, columns]
 
     @override
     def _open_step(

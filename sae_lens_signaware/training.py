@@ -9,6 +9,7 @@ import torch
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from torch import Tensor, nn
 
+from sae_lens_signaware.auxk import auxk_loss, dead_columns
 from sae_lens_signaware.base import TRAINING_STATE_KEYS, SignedSAEMixin, is_hooked, require
 from sae_lens_signaware.sparse import OpenLatents, decode_open, pre_activation
 
@@ -42,6 +43,7 @@ def validate_training_config(cfg: Any) -> None:
             f"null or a number above 0 and at most d_sae = {cfg.d_sae}",
         )
     require(cfg.target_l0_rate > 0, "target_l0_rate", cfg.target_l0_rate, "a number above 0")
+    require(cfg.auxk_coefficient >= 0, "auxk_coefficient", cfg.auxk_coefficient, "a number >= 0")
 
 
 def update_l0_control(
@@ -132,6 +134,7 @@ def _sparse_forward_pass(sae: Any, step_input: TrainStepInput) -> TrainStepOutpu
     sae.run_time_activation_norm_fn_in(sae_in.to(sae.dtype))
     sae_out = sae._finish_decode(decode_open(z, sae.W_dec, opened))
     losses = {"mse_loss": sae.mse_loss_fn(sae_out, sae_in).sum(dim=-1).mean(), **aux_losses}
+    losses |= sae._auxk_losses(step_input, sae_out, lambda columns: sae._pre_of(x_c, columns))
     fires = z != 0
     output = TrainStepOutput(
         sae_in=sae_in,
@@ -238,6 +241,34 @@ class SignedTrainingMixin(SignedSAEMixin):
     ) -> Tensor:
         b_dec = self.b_dec if self.cfg.apply_b_dec_to_input else None
         return pre_activation(values, x_c.detach(), self.W_enc, b_enc, b_dec, opened)
+
+    def _auxk_losses(
+        self,
+        step_input: TrainStepInput,
+        sae_out: Tensor,
+        pre_of: Callable[[Tensor | slice], Tensor],
+    ) -> dict[str, Tensor]:
+        """The AuxK loss by its name in the logs; nothing where it is off.
+
+        Args:
+            pre_of: some latents -> their pre-activations, (n_tokens, n).
+        """
+        coefficient, dead = self.cfg.auxk_coefficient, step_input.dead_neuron_mask
+        if coefficient == 0 or dead is None:
+            return {}
+        columns = dead_columns(dead)
+        if isinstance(columns, Tensor) and not len(columns):
+            return {"auxk_loss": sae_out.new_zeros(())}
+        loss = auxk_loss(self, step_input.sae_in, sae_out, pre_of(columns), columns, dead)
+        return {"auxk_loss": coefficient * loss}
+
+    def _ungated(self, pre: Tensor, columns: Tensor | slice) -> Tensor:
+        """Magnitudes of the latents ``columns`` as if every gate were open, signed, the shape of ``pre``."""
+        raise NotImplementedError
+
+    def _pre_of(self, x_c: Tensor, columns: Tensor | slice) -> Tensor:
+        """Pre-activations of the latents ``columns`` alone, (n_tokens, n)."""
+        raise NotImplementedError
 
     def _open_step(
         self, step_input: TrainStepInput, x_c: Tensor

@@ -13,7 +13,7 @@ from transformer_lens import HookedTransformerConfig
 from transformers import PreTrainedTokenizerFast
 
 import sae_lens_signaware as signaware
-from sae_lens_signaware import base
+from sae_lens_signaware import base, training
 
 D_IN, D_SAE = 16, 24
 
@@ -80,6 +80,11 @@ def step_input(x: torch.Tensor, **kwargs: Any) -> TrainStepInput:
 def path(sparse: bool) -> Any:
     """Within: every product with latents takes the sparse path, or none does."""
     return mock.patch.object(base, "MAX_DENSITY", 1.0 if sparse else -1.0)
+
+
+def computes_with_all_latents() -> Any:
+    """Within: AuxK takes the way of a GPU, which does not count the dead latents."""
+    return mock.patch.object(training, "dead_columns", return_value=slice(None))
 
 
 def tiny_model_config(d_model: int = D_IN) -> HookedTransformerConfig:

@@ -95,6 +95,7 @@ ACCEPTS: dict[str, Callable[[Any], bool]] = {
     "target_l0": lambda v: v is None or (_number(v) and 0 < v <= 24),
     "target_l0_rate": _above_0,
     "aux_coefficient": _at_least_0,
+    "auxk_coefficient": _at_least_0,
     "detach_decoder": _boolean,
     "detach_norm": _boolean,
     "threshold_init": _at_least_0,

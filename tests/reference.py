@@ -92,6 +92,34 @@ def sa_gsae_losses(
     return losses
 
 
+def auxk_loss(
+    x: Tensor, x_hat: Tensor, p: dict[str, Tensor], dead: Tensor, two_sided: bool
+) -> Tensor:
+    """min(n_dead / k, 1) * mean ||x - x^ - z~ W_dec||^2, z~ the k largest ungated latents among the dead."""
+    batch, d_in = x.shape
+    k = max(1, d_in // 2)
+    total = torch.zeros((), dtype=x.dtype)
+    for n in range(batch):
+        x_c = x[n] - p["b_dec"]
+        ungated: dict[int, Tensor] = {}
+        for i in range(len(dead)):
+            if not dead[i]:
+                continue
+            pre = (x_c * p["W_enc"][:, i]).sum()
+            if "r_mag" in p:
+                open_gate = torch.zeros_like(p["threshold"])
+                rows = open_gate, p["r_mag"], p["b_mag"]
+                ungated[i] = sa_gsae_latent(pre, *rows, i, two_sided)
+            else:
+                ungated[i] = pre + p["b_enc"][i]
+        largest = sorted(ungated, key=lambda i: -abs(ungated[i].item()))[:k]
+        left = x[n] - x_hat[n]
+        for i in largest:
+            left = left - ungated[i] * p["W_dec"][i]
+        total = total + (left**2).sum() / batch
+    return min(int(dead.sum()) / k, 1.0) * total
+
+
 def bi_jumprelu_forward(x: Tensor, p: dict[str, Tensor]) -> dict[str, Tensor]:
     """h, z (B, H) and x^ (B, d); z's gradient to h is the open gate's."""
     batch, d_sae = x.shape[0], p["W_dec"].shape[0]

@@ -322,6 +322,7 @@ def test_compile_sae(
                 tying,
                 target_l0=4.0,
                 threshold_reset_interval=5,
+                auxk_coefficient=1.0,
                 **{"l1_warm_up_steps" if architecture == "sa_gsae" else "l0_warm_up_steps": 4},
             ),
             tmp_path / folder,

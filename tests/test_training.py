@@ -12,7 +12,15 @@ from sae_lens.config import LoggingConfig, SAETrainerConfig
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from sae_lens_signaware.training import L0_EMA_DECAY, update_l0_control
-from tests.helpers import D_IN, D_SAE, each_variant, make_training_sae, step_input, training_config
+from tests.helpers import (
+    D_IN,
+    D_SAE,
+    computes_with_all_latents,
+    each_variant,
+    make_training_sae,
+    step_input,
+    training_config,
+)
 
 
 def batches(seed: int = 0, batch_size: int = 64) -> Any:
@@ -175,19 +183,23 @@ def test_saelens_logs_the_metrics() -> None:
 @each_variant
 def test_a_step_that_does_not_log_never_waits_for_the_device(architecture: str, tying: str) -> None:
     # Fake tensors hold no data: whatever would read a value on the host (.item(), a branch on a
-    # tensor), and so wait for a GPU, raises. The sparse path reads values, and is for CPUs.
+    # tensor), and so wait for a GPU, raises. The sparse path and AuxK's count of the dead are for CPUs.
     with FakeTensorMode(allow_non_fake_inputs=False) as mode:
         cfg = training_config(
             architecture,
             tying,
             target_l0=6.0,
             threshold_reset_interval=10,
+            auxk_coefficient=1.0,
             use_sparse_activations=False,
         )
         sae: Any = TrainingSAE.from_dict(cfg.to_dict())
         x = torch.randn(8, D_IN)
         dead = torch.zeros(D_SAE, dtype=torch.bool)
-        out = sae.training_forward_pass(step_input(x, dead_neuron_mask=dead, n_training_steps=10))
+        with computes_with_all_latents():
+            out = sae.training_forward_pass(
+                step_input(x, dead_neuron_mask=dead, n_training_steps=10)
+            )
         out.loss.backward()
         assert mode is not None
         with pytest.raises(DataDependentOutputException):
@@ -260,6 +272,7 @@ SA, BI = "sa_gsae", "bi_jumprelu"
         (SA, {"target_l0": 25.0}, "at most d_sae = 24, got 25.0"),
         (BI, {"target_l0": 0.0}, "target_l0 must be null or a number above 0"),
         (SA, {"aux_coefficient": -1.0}, "aux_coefficient must be a number >= 0, got -1.0"),
+        (BI, {"auxk_coefficient": -1.0}, "auxk_coefficient must be a number >= 0, got -1.0"),
         (SA, {"sparsity_penalty": "l0"}, "sparsity_penalty must be one of l1, log_sum, got 'l0'"),
         (SA, {"threshold_reset_interval": 0}, "threshold_reset_interval must be an integer >= 1"),
         (SA, {"tying": "none", "two_sided": False}, "'full' where two_sided is false, got 'none'"),
