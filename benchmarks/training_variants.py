@@ -99,6 +99,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "auxk_coefficient": 1.0,
         "window": 150,
     },
+    "aux 0.5, auxk, window 150": {
+        "aux_coefficient": 0.5,
+        "auxk_coefficient": 1.0,
+        "window": 150,
+    },
     "ste": {"ste": True},
     "l0+ste": {"ste": True, "l0": True, "threshold_init": 0.1},
     "bias": {"bias": True},

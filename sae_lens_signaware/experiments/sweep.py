@@ -100,7 +100,24 @@ def finished(config: SweepConfig, run: Run, out: Path) -> RunResult | None:
         result = RunResult.read(path)
     except ValueError:
         return None
-    return result if result.identity == identity_of_run(config, run) else None
+    return result if _is_of(result.identity, config, run) else None
+
+
+def _is_of(identity: dict[str, Any], config: SweepConfig, run: Run) -> bool:
+    # a field that came with a later version of the package or of SAELens stood at its default before there was one,
+    # so that an upgrade does not train everything again
+    wanted = identity_of_run(config, run)
+    for part, cfg in (("sae", run.cfg.sae), ("trainer", run.cfg.to_sae_trainer_config())):
+        have = identity.get(part)
+        if isinstance(have, dict):
+            later = {k: v for k, v in _defaults(cfg).items() if k in wanted[part].keys() - have}
+            identity = {**identity, part: {**later, **have}}
+    return identity == wanted
+
+
+def _defaults(cfg: Any) -> dict[str, Any]:
+    fields = dataclasses.fields(cfg)
+    return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
 
 
 def run_one(config: SweepConfig, run: Run, out: Path, activations: dict[str, Tensor]) -> RunResult:

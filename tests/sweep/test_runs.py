@@ -121,6 +121,45 @@ def test_a_changed_field_runs_what_it_changes(
         invoke("sweep", str(write(sweep_values(data), tmp_path / "s.yaml")), "--out", str(out))
 
 
+@pytest.mark.parametrize(
+    ("part", "field", "is_kept"),
+    [
+        ("sae", "auxk_coefficient", True),  # at its default
+        ("trainer", "adam_beta1", True),
+        ("sae", "d_sae", False),  # is not
+        ("trainer", "lr", False),  # has none
+        ("cache", "n_cached_tokens", False),
+    ],
+)
+def test_results_of_before_a_field_was_there_are_kept(
+    part: str,
+    field: str,
+    is_kept: bool,
+    whole: tuple[Path, str],
+    config: Path,
+    tmp_path: Path,
+) -> None:
+    values, runs = load_sweep_config(config)
+    run = next(run for run in runs if run.sae == "half")
+    assert sweep.finished(values, run, whole[0])
+    result = json.loads(sweep.result_path(whole[0], run).read_text())
+    path = sweep.result_path(tmp_path, run)
+    path.parent.mkdir(parents=True)
+
+    def is_finished() -> bool:
+        path.write_text(json.dumps(result))
+        return sweep.finished(values, run, tmp_path) is not None
+
+    before = result["identity"][part].pop(field)
+    assert is_finished() == is_kept
+    result["identity"][part][field] = "another"
+    assert not is_finished()
+    result["identity"][part][field] = before
+    assert is_finished()
+    result["identity"][part]["of_a_later_version"] = 1
+    assert not is_finished()
+
+
 def test_an_interrupted_sweep_ends_with_the_same_results(
     whole: tuple[Path, str], config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
