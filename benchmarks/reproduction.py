@@ -2,8 +2,8 @@
 
     python benchmarks/reproduction.py sweep_out --json results/sweep.json --tables results/sweep.md
 
-Reads sweep.json of the folders main, ablations, double, quadruple, eightfold and wide of sweep_out;
-computes nothing but differences.
+Reads sweep.json of the folders main, ablations, double, quadruple, quadruple_auxk, eightfold and wide of
+sweep_out; computes nothing but differences.
 """
 
 import argparse
@@ -29,6 +29,7 @@ REFERENCE = "sa_gsae-half"  # what the ablations are compared with
 AGAIN = {
     "double": "twice the steps",
     "quadruple": "four times the steps",
+    "quadruple_auxk": "four times the steps, with AuxK",
     "eightfold": "eight times the steps",
     "wide": "H = 1,152 against 2H = 2,304",
 }

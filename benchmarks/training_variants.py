@@ -2,7 +2,7 @@
 
     python benchmarks/training_variants.py --cell mlp_out --targets 16 64 --json results/training_variants_mlp_out.json
 
-1,000 steps of 512 as in configs/sweep-smollm2-135m.yaml, seed 0, d_sae 576; with --times 4 every length of
+1,000 steps of 512 as in configs/sweep-smollm2-135m.yaml, d_sae 576; with --times 4 every length of
 the schedule, resets' included, is four times as long. Most variants are fields of the
 config; some change the training itself and live here, as trials that did not pay:
 "ste": the reconstruction reaches the thresholds by a straight-through estimator of bandwidth 0.5,
@@ -97,6 +97,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "aux 0.25, auxk, window 150": {
         "aux_coefficient": 0.25,
         "auxk_coefficient": 1.0,
+        "window": 150,
+    },
+    "aux 0.5, auxk, window 150, no resets": {
+        "aux_coefficient": 0.5,
+        "auxk_coefficient": 1.0,
+        "dead_threshold_reset": False,
         "window": 150,
     },
     "aux 0.5, auxk, window 150": {
@@ -243,6 +249,7 @@ def main() -> None:
     parser.add_argument(
         "--times", type=int, default=1, help="length of the training over 1,000 steps"
     )
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--json", type=Path, required=True)
     args = parser.parse_args()
@@ -267,7 +274,7 @@ def main() -> None:
             cfg = config_of(variant, target, cached["train"].shape[1], args.times)
             with contextlib.redirect_stderr(io.StringIO()), tempfile.TemporaryDirectory() as folder:
                 sae, _ = train_on_cache(
-                    cfg, trainer, cached["train"], 0, Path(folder) / "checkpoint"
+                    cfg, trainer, cached["train"], args.seed, Path(folder) / "checkpoint"
                 )
             quality, _ = measure_quality(sae, cached["heldout"].split(2048), "held-out tokens")
             rows.append(
@@ -283,7 +290,8 @@ def main() -> None:
             Console().print(rows[-1])
             command = "python " + shlex.join(sys.argv)
             result = {"command": command, "cell": args.cell, "d_sae": D_SAE, "runs": rows}
-            write_json_atomically(result | {"steps": STEPS * args.times}, args.json)
+            result |= {"steps": STEPS * args.times, "seed": args.seed}
+            write_json_atomically(result, args.json)
 
 
 if __name__ == "__main__":

@@ -104,15 +104,22 @@ def finished(config: SweepConfig, run: Run, out: Path) -> RunResult | None:
 
 
 def _is_of(identity: dict[str, Any], config: SweepConfig, run: Run) -> bool:
-    # a field that came with a later version of the package or of SAELens stood at its default before there was one,
-    # so that an upgrade does not train everything again
-    wanted = identity_of_run(config, run)
+    # a field that came with a later version of the package stood at its default before there was one, so that an
+    # upgrade does not train everything again
+    wanted = _comparable(identity_of_run(config, run))
+    have = _comparable(identity)
     for part, cfg in (("sae", run.cfg.sae), ("trainer", run.cfg.to_sae_trainer_config())):
-        have = identity.get(part)
-        if isinstance(have, dict):
-            later = {k: v for k, v in _defaults(cfg).items() if k in wanted[part].keys() - have}
-            identity = {**identity, part: {**later, **have}}
-    return identity == wanted
+        later = {k: v for k, v in _defaults(cfg).items() if k in wanted[part]}
+        have[part] = {**later, **have[part]}
+    return have == wanted
+
+
+def _comparable(identity: dict[str, Any]) -> dict[str, Any]:
+    # SAELens's metadata hold the fields of the SAE once more, and its version
+    sae, trainer = dict(identity.get("sae", {})), identity.get("trainer", {})
+    metadata = dict(sae.get("metadata", {}))
+    metadata.pop("training_architecture_details", None)
+    return {**identity, "sae": {**sae, "metadata": metadata}, "trainer": trainer}
 
 
 def _defaults(cfg: Any) -> dict[str, Any]:

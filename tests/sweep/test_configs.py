@@ -16,7 +16,9 @@ CONFIGS = Path(__file__).parents[2] / "configs"
         ("sweep-smollm2-135m", 3 * (3 * 4 + 7) * 5, 23, "main"),
         ("ablations-smollm2-135m", 3 * 10 * 2, 9, "ablations"),
         ("double-smollm2-135m", 3 * 2, 2, "double"),
-        ("quadruple-smollm2-135m", 3 * 4 * 3, 4, "quadruple"),
+        # three SAEs of five points and two of three, in three cells; two more seeds of two in one
+        ("quadruple-smollm2-135m", 3 * (3 * 5 + 2 * 3) + 2 * 2 * 5, 5, "quadruple"),
+        ("quadruple-auxk-smollm2-135m", 3 * (5 + 5 + 5 + 2), 2, "quadruple_auxk"),
         ("eightfold-smollm2-135m", 2 * 2, 1, "eightfold"),
         ("wide-smollm2-135m", 2 * 4 * 3, 3, "wide"),
     ],
@@ -32,10 +34,12 @@ def test_the_sweeps_of_the_repository_are_sound(
     assert len(config.compare) == n_comparisons
 
 
-@pytest.mark.parametrize("name", ["ablations", "double", "quadruple", "eightfold", "wide"])
+@pytest.mark.parametrize(
+    "name", ["ablations", "double", "quadruple", "quadruple-auxk", "eightfold", "wide"]
+)
 def test_all_sweeps_train_on_the_same_activations_by_the_same_schedule(name: str) -> None:
     a, b = (load_sweep_config(CONFIGS / f"{x}-smollm2-135m.yaml")[0] for x in ("sweep", name))
-    times = {"double": 2, "quadruple": 4, "eightfold": 8}.get(name, 1)
+    times = {"double": 2, "quadruple": 4, "quadruple-auxk": 4, "eightfold": 8}.get(name, 1)
     lengths = ["training_tokens", "lr_decay_steps"]
     if name == "quadruple":  # the others keep the window after which a latent counts as dead
         lengths.append("dead_feature_window")
@@ -45,9 +49,10 @@ def test_all_sweeps_train_on_the_same_activations_by_the_same_schedule(name: str
     assert a.cache_folder == b.cache_folder
     hooks = {k: c.hook_name for k, c in a.cells.items()}
     assert hooks.items() >= {k: c.hook_name for k, c in b.cells.items()}.items()
+    free = ("d_sae", "target_l0", "seeds")
     for sae, fields in b.saes.items():  # nor do the SAEs differ in more than width and warm-up
         if sae in a.saes:
             warm_up = [k for k in fields if k.endswith("warm_up_steps")]
             assert all(fields[k] == times * a.saes[sae][k] for k in warm_up)
-            same = {k: v for k, v in fields.items() if k not in ("d_sae", "target_l0", *warm_up)}
+            same = {k: v for k, v in fields.items() if k not in (*free, *warm_up)}
             assert same == {k: v for k, v in a.saes[sae].items() if k in same}
