@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from sae_lens_signaware.activation_cache import write_json_atomically
-from sae_lens_signaware.experiments.frontier import interpolate
+from sae_lens_signaware.experiments.frontier import (
+    Point,
+    compare_frontiers,
+    interpolate,
+    summarise_seeds,
+)
 from sae_lens_signaware.experiments.summary import (
     VERDICT_COLUMNS,
     Comparison,
@@ -33,6 +38,14 @@ AGAIN = {
     "eightfold": "eight times the steps",
     "wide": "H = 1,152 against 2H = 2,304",
 }
+# of quadruple_auxk against one of quadruple
+AUXK_AGAINST = [
+    ("sa_gsae-half-auxk", "sa_gsae-half"),
+    ("sa_gsae-half-auxk", "paper-gated-full"),
+    ("bi_jumprelu-half-auxk", "bi_jumprelu-half"),
+    ("bi_jumprelu-half-auxk", "paper-gated-full"),
+    ("paper-gated-full-auxk", "paper-gated-full"),
+]
 
 
 def small(summary: SweepSummary) -> dict[str, Any]:
@@ -52,7 +65,18 @@ def small(summary: SweepSummary) -> dict[str, Any]:
         for r in summary.results
     ]
     columns = ["cell", "sae", "seed", "swept", "value", "l0", "r2", "dead_share", "bipolar_share"]
-    comparisons = [
+    n_tokens = summary.results[0].quality.n_tokens
+    return {
+        "command": summary.command,
+        "n_heldout_tokens": n_tokens,
+        "columns": columns,
+        "runs": runs,
+        "comparisons": small_comparisons(summary.comparisons),
+    }
+
+
+def small_comparisons(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+    return [
         {
             "cell": c.cell,
             "a": c.a,
@@ -65,16 +89,8 @@ def small(summary: SweepSummary) -> dict[str, Any]:
             "n_dominating": c.summary.n_dominating,
             "dead_share_ratio": c.summary.dead_share_ratio,
         }
-        for c in summary.comparisons
+        for c in comparisons
     ]
-    n_tokens = summary.results[0].quality.n_tokens
-    return {
-        "command": summary.command,
-        "n_heldout_tokens": n_tokens,
-        "columns": columns,
-        "runs": runs,
-        "comparisons": comparisons,
-    }
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], n_left: int) -> str:
@@ -120,6 +136,24 @@ def frontier_tables(results: Sequence[RunResult], what: str) -> list[str]:
     return parts
 
 
+def across(
+    a: SweepSummary, sae_a: str, b: SweepSummary, sae_b: str, seed: int = 0
+) -> list[Comparison]:
+    """Frontiers of two sweeps on the same activations, by the cells that both have whole."""
+
+    def points(sweep: SweepSummary, sae: str, cell: str) -> list[Point]:
+        found = [r for r in sweep.results if (r.sae, r.cell, r.seed) == (sae, cell, seed)]
+        return [point_of(r) for r in found]
+
+    comparisons = []
+    for cell in dict.fromkeys(r.cell for r in a.results if r.sae == sae_a):
+        verdict = compare_frontiers(points(a, sae_a, cell), points(b, sae_b, cell))
+        comparisons.append(
+            Comparison(cell, sae_a, sae_b, {seed: verdict}, summarise_seeds([verdict]))
+        )
+    return comparisons
+
+
 def ablation_table(results: Sequence[RunResult], main: Sequence[RunResult]) -> str:
     """Of every ablation against SA-GSAE as it is, at the L0 it came out at; the frontier is the main sweep's."""
     values = sorted({r.value for r in results})
@@ -156,9 +190,11 @@ def main() -> None:
         for name in ("main", "ablations", *AGAIN)
     }
     command = "python " + shlex.join(sys.argv)
-    write_json_atomically(
-        {"command": command} | {name: small(sweep) for name, sweep in sweeps.items()}, args.json
-    )
+    auxk, plain = sweeps["quadruple_auxk"], sweeps["quadruple"]
+    against = [c for a, b in AUXK_AGAINST for c in across(auxk, a, plain, b)]
+    values = {"command": command} | {name: small(sweep) for name, sweep in sweeps.items()}
+    values["quadruple_auxk"]["against_quadruple"] = small_comparisons(against)
+    write_json_atomically(values, args.json)
     main_sweep, ablations = sweeps["main"], sweeps["ablations"]
     parts = [f"Made by `{command}`; raw: [sweep.json]({args.json.name}).\n"]
     parts += frontier_tables(main_sweep.results, "seed 0")
@@ -168,6 +204,7 @@ def main() -> None:
         again = sweeps[name]
         parts += frontier_tables(again.results, f"seed 0, {what}")
         parts += [f"## Verdicts, {what}\n", verdict_table(again.comparisons)]
+    parts += ["## Verdicts, AuxK against none, four times the steps\n", verdict_table(against)]
     args.tables.write_text("\n".join(parts))
 
 

@@ -99,6 +99,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "auxk_coefficient": 1.0,
         "window": 150,
     },
+    "aux 0.125, auxk, window 150, no resets": {
+        "aux_coefficient": 0.125,
+        "auxk_coefficient": 1.0,
+        "dead_threshold_reset": False,
+        "window": 150,
+    },
     "aux 0.5, auxk, window 150, no resets": {
         "aux_coefficient": 0.5,
         "auxk_coefficient": 1.0,

@@ -18,7 +18,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
         ("double-smollm2-135m", 3 * 2, 2, "double"),
         # three SAEs of five points and two of three, in three cells; two more seeds of two in one
         ("quadruple-smollm2-135m", 3 * (3 * 5 + 2 * 3) + 2 * 2 * 5, 5, "quadruple"),
-        ("quadruple-auxk-smollm2-135m", 3 * (5 + 5 + 5 + 2), 2, "quadruple_auxk"),
+        ("quadruple-auxk-smollm2-135m", 3 * (5 + 1) + 3 + 5, 2, "quadruple_auxk"),
         ("eightfold-smollm2-135m", 2 * 2, 1, "eightfold"),
         ("wide-smollm2-135m", 2 * 4 * 3, 3, "wide"),
     ],
