@@ -103,23 +103,25 @@ def finished(config: SweepConfig, run: Run, out: Path) -> RunResult | None:
     return result if _is_of(result.identity, config, run) else None
 
 
-def _is_of(identity: dict[str, Any], config: SweepConfig, run: Run) -> bool:
+def _is_of(identity: Any, config: SweepConfig, run: Run) -> bool:
     # a field that came with a later version of the package stood at its default before there was one, so that an
     # upgrade does not train everything again
-    wanted = _comparable(identity_of_run(config, run))
-    have = _comparable(identity)
+    have, wanted = _comparable(identity), _comparable(identity_of_run(config, run))
+    if have is None or wanted is None:
+        return False
     for part, cfg in (("sae", run.cfg.sae), ("trainer", run.cfg.to_sae_trainer_config())):
         later = {k: v for k, v in _defaults(cfg).items() if k in wanted[part]}
         have[part] = {**later, **have[part]}
     return have == wanted
 
 
-def _comparable(identity: dict[str, Any]) -> dict[str, Any]:
-    # SAELens's metadata hold the fields of the SAE once more, and its version
-    sae, trainer = dict(identity.get("sae", {})), identity.get("trainer", {})
-    metadata = dict(sae.get("metadata", {}))
-    metadata.pop("training_architecture_details", None)
-    return {**identity, "sae": {**sae, "metadata": metadata}, "trainer": trainer}
+def _comparable(identity: Any) -> dict[str, Any] | None:
+    # SAELens's metadata hold the fields of the SAE once more; None: no identity, but whatever a file may hold
+    match identity:
+        case {"sae": {"metadata": {**metadata}, **sae}, "trainer": {**trainer}, **rest}:
+            metadata.pop("training_architecture_details", None)
+            return {**rest, "sae": {**sae, "metadata": metadata}, "trainer": trainer}
+    return None
 
 
 def _defaults(cfg: Any) -> dict[str, Any]:

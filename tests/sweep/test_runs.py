@@ -160,6 +160,9 @@ def test_results_of_before_a_field_was_there_are_kept(
     assert is_finished()
     result["identity"][part]["of_a_later_version"] = 1
     assert not is_finished()
+    for broken in (None, 1, [], {}, {**result["identity"], part: None}):
+        result["identity"] = broken
+        assert not is_finished()
 
 
 def test_an_interrupted_sweep_ends_with_the_same_results(
