@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 from sae_lens import TrainingSAE
 from sae_lens.config import SAETrainerConfig
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from sae_lens_signaware import cached_training
 from sae_lens_signaware.activation_cache import ShuffledEpochs
@@ -37,6 +39,8 @@ def fork(work: Callable[[], object]) -> int:
     code = 3
     try:
         torch.set_num_threads(1)
+        # tqdm's monitor, a thread of the parent's alone, may have held its lock at the fork
+        tqdm.set_lock(threading.RLock())
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command line does
         for stream in (1, 2):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
