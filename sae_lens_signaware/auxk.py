@@ -62,9 +62,6 @@ def auxk_loss(
 
 def _in_input_space(sae: Any, sae_in: Tensor, product: Tensor) -> Tensor:
     # the error is no activation but a difference of two: a run-time normalisation scales it back and does not
-    # shift it. SAELens's output half does both, and consumes what the input half has kept.
-    def normalised_out(tensor: Tensor) -> Tensor:
-        sae.run_time_activation_norm_fn_in(sae_in.to(sae.dtype))
-        return sae.run_time_activation_norm_fn_out(tensor)
-
-    return normalised_out(product) - normalised_out(torch.zeros_like(product))
+    # shift it. SAELens's output half does both.
+    shift = sae._normalised_out(sae_in, torch.zeros_like(product))
+    return sae._normalised_out(sae_in, product) - shift

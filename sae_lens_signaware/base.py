@@ -111,6 +111,7 @@ class SignedSAEMixin:
         hook_z_reshaping_mode: bool
         W_enc: nn.Parameter
         process_sae_in: Any
+        run_time_activation_norm_fn_in: Any
         run_time_activation_norm_fn_out: Any
         reshape_fn_out: Any
         d_head: int | None

@@ -250,10 +250,7 @@ class SAGatedTrainingSAE(SignedTrainingMixin, _SAGated, TrainingSAE[SAGatedTrain
 
     def _auxiliary_loss(self, sae_in: Tensor, product: Tensor) -> dict[str, Tensor]:
         b_dec = self.b_dec.detach() if self.cfg.detach_decoder else self.b_dec
-        # The main path's decode has consumed the statistics that SAELens's run-time normalisation
-        # keeps between input and output, so compute them again to compare in the same space.
-        self.run_time_activation_norm_fn_in(sae_in.to(self.dtype))
-        recons = self.run_time_activation_norm_fn_out(product + b_dec)
+        recons = self._normalised_out(sae_in, product + b_dec)
         error = (recons - sae_in).pow(2).sum(-1).mean()
         return {"auxiliary_reconstruction_loss": self.cfg.aux_coefficient * error}
 

@@ -242,6 +242,12 @@ class SignedTrainingMixin(SignedSAEMixin):
         b_dec = self.b_dec if self.cfg.apply_b_dec_to_input else None
         return pre_activation(values, x_c.detach(), self.W_enc, b_enc, b_dec, opened)
 
+    def _normalised_out(self, sae_in: Tensor, tensor: Tensor) -> Tensor:
+        """``tensor`` from the space of the decoder to that of ``sae_in``, by SAELens's run-time normalisation."""
+        # decode has consumed the statistics that are kept between input and output, so compute them again
+        self.run_time_activation_norm_fn_in(sae_in.to(self.dtype))
+        return self.run_time_activation_norm_fn_out(tensor)
+
     def _auxk_losses(
         self,
         step_input: TrainStepInput,
