@@ -2,42 +2,59 @@
 
     python benchmarks/reproduction.py sweep_out --json results/sweep.json --tables results/sweep.md
 
-Reads sweep.json of the folders main, ablations, double, quadruple, quadruple_auxk, eightfold and wide of
-sweep_out; computes nothing but differences.
+Reads sweep.json of the folders of sweep_out that are named in SWEEPS; a run that is not below sweep_out keeps the figures
+that the JSON has of it, so that a sweep can be added or lengthened on another machine. Computes nothing but differences.
 """
 
 import argparse
+import dataclasses
+import json
+import math
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sae_lens_signaware.activation_cache import write_json_atomically
-from sae_lens_signaware.experiments.frontier import (
-    Point,
-    compare_frontiers,
-    interpolate,
-    summarise_seeds,
-)
+from sae_lens_signaware.evaluation.quality import SAEQuality
+from sae_lens_signaware.experiments.frontier import Point, interpolate
 from sae_lens_signaware.experiments.summary import (
     VERDICT_COLUMNS,
     Comparison,
     SweepSummary,
+    compare_on,
+    comparisons_of,
+    frontiers_of,
     point_of,
 )
 from sae_lens_signaware.experiments.sweep import RunResult
+from sae_lens_signaware.experiments.sweep_config import Run, SweepConfig, load_sweep_config
 
+CONFIGS = Path(__file__).parents[1] / "configs"
 N_BEFORE = VERDICT_COLUMNS.index("smallest gap in R²") + 1
 REFERENCE = "sa_gsae-half"  # what the ablations are compared with
+# folder -> config
+SWEEPS = {
+    "main": "sweep",
+    "ablations": "ablations",
+    "double": "double",
+    "quadruple": "quadruple",
+    "quadruple_peers": "quadruple-peers",
+    "quadruple_auxk": "quadruple-auxk",
+    "eightfold": "eightfold",
+    "wide": "wide",
+}
 # the comparison again, with one thing changed
 AGAIN = {
     "double": "twice the steps",
     "quadruple": "four times the steps",
+    "quadruple_peers": "four times the steps, SAELens's own",
     "quadruple_auxk": "four times the steps, with AuxK",
     "eightfold": "eight times the steps",
     "wide": "H = 1,152 against 2H = 2,304",
 }
+PEERS = ("gated-full", "abstopk-half", "jumprelu-full", "batchtopk-full")
 # of quadruple_auxk against one of quadruple
 AUXK_AGAINST = [
     ("sa_gsae-half-auxk", "sa_gsae-half"),
@@ -46,33 +63,106 @@ AUXK_AGAINST = [
     ("bi_jumprelu-half-auxk", "paper-gated-full"),
     ("paper-gated-full-auxk", "paper-gated-full"),
 ]
+# (sweep of A, sweep of B, pairs, title)
+ACROSS = [
+    (
+        "quadruple",
+        "quadruple_peers",
+        [(sae, peer) for sae in ("sa_gsae-half", "bi_jumprelu-half") for peer in PEERS],
+        "half width against SAELens's own, four times the steps",
+    ),
+    (
+        "quadruple_auxk",
+        "quadruple_peers",
+        [(f"{sae}-auxk", peer) for sae in ("sa_gsae-half", "bi_jumprelu-half") for peer in PEERS],
+        "AuxK against SAELens's own, four times the steps",
+    ),
+    ("quadruple_auxk", "quadruple", AUXK_AGAINST, "AuxK against none, four times the steps"),
+]
+COLUMNS = ["cell", "sae", "seed", "swept", "value", "l0", "r2", "dead_share", "bipolar_share"]
 
 
-def small(summary: SweepSummary) -> dict[str, Any]:
-    """What the tables are made of."""
-    runs = [
-        [
-            r.cell,
-            r.sae,
-            r.seed,
-            r.field,
-            r.value,
-            round(r.quality.l0, 3),
-            round(r.quality.explained_variance, 5),
-            round(r.quality.dead_share, 5),
-            round(r.quality.bipolar_share, 4),
-        ]
-        for r in summary.results
-    ]
-    columns = ["cell", "sae", "seed", "swept", "value", "l0", "r2", "dead_share", "bipolar_share"]
-    n_tokens = summary.results[0].quality.n_tokens
-    return {
-        "command": summary.command,
-        "n_heldout_tokens": n_tokens,
-        "columns": columns,
-        "runs": runs,
-        "comparisons": small_comparisons(summary.comparisons),
-    }
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """A sweep as its config and the small JSON have it.
+
+    Attributes:
+        config, runs: of ``configs/``.
+        results: of the runs that are there, rounded, in the order of ``runs``.
+        command: that made them.
+        n_heldout_tokens: that they were measured on.
+    """
+
+    config: SweepConfig
+    runs: Sequence[Run]
+    results: Sequence[RunResult]
+    command: str
+    n_heldout_tokens: int
+
+    @property
+    def frontiers(self) -> Mapping[tuple[str, int, str], Sequence[Point]]:
+        return frontiers_of(self.runs, self.results)
+
+    def small(self) -> dict[str, Any]:
+        """What the tables are made of."""
+        comparisons = comparisons_of(self.config, self.runs, self.results)
+        return {
+            "command": self.command,
+            "n_heldout_tokens": self.n_heldout_tokens,
+            "columns": COLUMNS,
+            "runs": [row_of(r) for r in self.results],
+            "comparisons": small_comparisons(comparisons),
+        }
+
+
+def row_of(result: RunResult) -> list[Any]:
+    q = result.quality
+    figures = (
+        round(q.l0, 3),
+        round(q.explained_variance, 5),
+        round(q.dead_share, 5),
+        round(q.bipolar_share, 4),
+    )
+    return [result.cell, result.sae, result.seed, result.field, result.value, *figures]
+
+
+def result_of(row: Sequence[Any], run: Run, n_tokens: int) -> RunResult:
+    """What a row of the small JSON tells of a run."""
+    *_, l0, r2, dead_share, bipolar_share = row
+    sae = run.cfg.sae
+    quality = SAEQuality(
+        l0, r2, dead_share, bipolar_share, n_tokens, sae.architecture(), sae.d_sae, ""
+    )
+    # nothing here asks for what a row leaves out
+    nan = math.nan
+    return RunResult(
+        run.cell, run.seed, run.sae, run.field, run.value, quality, nan, nan, None, identity={}
+    )
+
+
+def read_sweep(name: str, sweeps: Path, kept: Mapping[str, Any]) -> Sweep:
+    """The runs of a config: from ``sweeps``, else from the block ``kept`` of the small JSON.
+
+    Raises:
+        SystemExit: a run of it is in neither.
+    """
+    config, runs = load_sweep_config(CONFIGS / f"{SWEEPS[name]}-smollm2-135m.yaml")
+    path = sweeps / name / "sweep.json"
+    command, n_tokens = kept.get("command", ""), kept.get("n_heldout_tokens", 0)
+    rows = {tuple(row[:5]): row for row in kept.get("runs", [])}
+    n_new = 0
+    if path.exists():
+        summary = SweepSummary.read(path)
+        command, n_tokens = summary.command, summary.results[0].quality.n_tokens
+        n_new = len(summary.results)
+        rows |= {tuple(row[:5]): row for row in map(row_of, summary.results)}
+    by_run = [(run, (run.cell, run.sae, run.seed, run.field, run.value)) for run in runs]
+    missing = [run.name for run, key in by_run if key not in rows]
+    if missing:
+        sys.exit(f"{name}: {len(missing)} runs are nowhere, the first is {missing[0]}")
+    print(f"{name}: {n_new} of {len(runs)} runs from {path}, the others as they were")
+    results = [result_of(rows[key], run, n_tokens) for run, key in by_run]
+    return Sweep(config, runs, results, command, n_tokens)
 
 
 def small_comparisons(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
@@ -136,22 +226,16 @@ def frontier_tables(results: Sequence[RunResult], what: str) -> list[str]:
     return parts
 
 
-def across(
-    a: SweepSummary, sae_a: str, b: SweepSummary, sae_b: str, seed: int = 0
-) -> list[Comparison]:
-    """Frontiers of two sweeps on the same activations, by the cells that both have whole."""
-
-    def points(sweep: SweepSummary, sae: str, cell: str) -> list[Point]:
-        found = [r for r in sweep.results if (r.sae, r.cell, r.seed) == (sae, cell, seed)]
-        return [point_of(r) for r in found]
-
-    comparisons = []
-    for cell in dict.fromkeys(r.cell for r in a.results if r.sae == sae_a):
-        verdict = compare_frontiers(points(a, sae_a, cell), points(b, sae_b, cell))
-        comparisons.append(
-            Comparison(cell, sae_a, sae_b, {seed: verdict}, summarise_seeds([verdict]))
-        )
-    return comparisons
+def across(a: Sweep, b: Sweep, pairs: Sequence[tuple[str, str]]) -> list[Comparison]:
+    """Frontiers of two sweeps on the same activations, by the cells and seeds that both have whole."""
+    seeds = sorted({*a.config.seeds, *b.config.seeds})
+    of_a, of_b = a.frontiers, b.frontiers
+    found = [
+        compare_on(cell, sae_a, sae_b, seeds, of_a, of_b)
+        for sae_a, sae_b in pairs
+        for cell in a.config.cells
+    ]
+    return [c for c in found if c is not None]
 
 
 def ablation_table(results: Sequence[RunResult], main: Sequence[RunResult]) -> str:
@@ -185,27 +269,29 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("results/sweep.json"))
     parser.add_argument("--tables", type=Path, default=Path("results/sweep.md"))
     args = parser.parse_args()
-    sweeps = {
-        name: SweepSummary.read(args.sweeps / name / "sweep.json")
-        for name in ("main", "ablations", *AGAIN)
-    }
+    kept = json.loads(args.json.read_text()) if args.json.exists() else {}
+    sweeps = {name: read_sweep(name, args.sweeps, kept.get(name, {})) for name in SWEEPS}
     command = "python " + shlex.join(sys.argv)
-    auxk, plain = sweeps["quadruple_auxk"], sweeps["quadruple"]
-    against = [c for a, b in AUXK_AGAINST for c in across(auxk, a, plain, b)]
-    values = {"command": command} | {name: small(sweep) for name, sweep in sweeps.items()}
-    values["quadruple_auxk"]["against_quadruple"] = small_comparisons(against)
-    write_json_atomically(values, args.json)
+    values = {"command": command} | {name: sweep.small() for name, sweep in sweeps.items()}
     main_sweep, ablations = sweeps["main"], sweeps["ablations"]
     parts = [f"Made by `{command}`; raw: [sweep.json]({args.json.name}).\n"]
     parts += frontier_tables(main_sweep.results, "seed 0")
-    parts += ["## Verdicts\n", verdict_table(main_sweep.comparisons)]
+    parts += ["## Verdicts\n", verdict_table(comparisons(main_sweep))]
     parts += ["## Ablations, seed 0\n", ablation_table(ablations.results, main_sweep.results)]
     for name, what in AGAIN.items():
-        again = sweeps[name]
-        parts += frontier_tables(again.results, f"seed 0, {what}")
-        parts += [f"## Verdicts, {what}\n", verdict_table(again.comparisons)]
-    parts += ["## Verdicts, AuxK against none, four times the steps\n", verdict_table(against)]
+        parts += frontier_tables(sweeps[name].results, f"seed 0, {what}")
+        if found := comparisons(sweeps[name]):
+            parts += [f"## Verdicts, {what}\n", verdict_table(found)]
+    for a, b, pairs, title in ACROSS:
+        found = across(sweeps[a], sweeps[b], pairs)
+        values[a][f"against_{b}"] = small_comparisons(found)
+        parts += [f"## Verdicts, {title}\n", verdict_table(found)]
+    write_json_atomically(values, args.json)
     args.tables.write_text("\n".join(parts))
+
+
+def comparisons(sweep: Sweep) -> list[Comparison]:
+    return comparisons_of(sweep.config, sweep.runs, sweep.results)
 
 
 if __name__ == "__main__":

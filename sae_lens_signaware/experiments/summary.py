@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,11 +159,7 @@ def point_of(result: RunResult) -> Point:
 
 
 def summarise(config: SweepConfig, runs: Sequence[Run], out: Path) -> SweepSummary:
-    """Read what is on disk.
-
-    A frontier counts where all of its runs are finished. An SAE of which no latent fires is a result,
-    and no point of a frontier: it has no place in log L0.
-    """
+    """Read what is on disk."""
     by_run = [(run, finished(config, run, out)) for run in runs]
     results = [result for _, result in by_run if result is not None]
     failures = {
@@ -170,24 +167,56 @@ def summarise(config: SweepConfig, runs: Sequence[Run], out: Path) -> SweepSumma
         for run, result in by_run
         if result is None and failure_path(out, run).exists()
     }
-    frontiers: dict[tuple[str, int, str], list[Point]] = {}
-    for key in {(run.cell, run.seed, run.sae) for run in runs}:
-        mine = [r for run, r in by_run if (run.cell, run.seed, run.sae) == key]
-        points = [point_of(r) for r in mine if r is not None and r.quality.l0 > 0]
-        if None not in mine and points:
-            frontiers[key] = points
-    comparisons: list[Comparison] = []
-    for cell in config.cells:
-        for a, b in config.compare:
-            verdicts = {
-                seed: compare_frontiers(frontiers[cell, seed, a], frontiers[cell, seed, b])
-                for seed in config.seeds
-                if (cell, seed, a) in frontiers and (cell, seed, b) in frontiers
-            }
-            if verdicts:
-                summary = summarise_seeds(list(verdicts.values()))
-                comparisons.append(Comparison(cell, a, b, verdicts, summary))
-    return SweepSummary(len(runs), results, failures, comparisons)
+    return SweepSummary(len(runs), results, failures, comparisons_of(config, runs, results))
+
+
+def frontiers_of(
+    runs: Sequence[Run], results: Sequence[RunResult]
+) -> dict[tuple[str, int, str], list[Point]]:
+    """(cell, seed, SAE) -> its frontier.
+
+    One counts where all of its ``runs`` have a result. An SAE of which no latent fires is a result, and
+    no point of a frontier: it has no place in log L0.
+    """
+    n_points = Counter((run.cell, run.seed, run.sae) for run in runs)
+    found: dict[tuple[str, int, str], list[RunResult]] = {}
+    for r in results:
+        found.setdefault((r.cell, r.seed, r.sae), []).append(r)
+    points = {
+        key: [point_of(r) for r in mine if r.quality.l0 > 0]
+        for key, mine in found.items()
+        if len(mine) == n_points[key]
+    }
+    return {key: frontier for key, frontier in points.items() if frontier}
+
+
+def comparisons_of(
+    config: SweepConfig, runs: Sequence[Run], results: Sequence[RunResult]
+) -> list[Comparison]:
+    """Those of ``config.compare``, by every cell of which at least one seed has both frontiers."""
+    frontiers = frontiers_of(runs, results)
+    pairs = [(cell, a, b) for cell in config.cells for a, b in config.compare]
+    found = [compare_on(cell, a, b, config.seeds, frontiers, frontiers) for cell, a, b in pairs]
+    return [c for c in found if c is not None]
+
+
+def compare_on(
+    cell: str,
+    a: str,
+    b: str,
+    seeds: Sequence[int],
+    of_a: Mapping[tuple[str, int, str], Sequence[Point]],
+    of_b: Mapping[tuple[str, int, str], Sequence[Point]],
+) -> Comparison | None:
+    """A against B on one cell, by the seeds of which both frontiers are there; None where there is none."""
+    verdicts = {
+        seed: compare_frontiers(of_a[cell, seed, a], of_b[cell, seed, b])
+        for seed in seeds
+        if (cell, seed, a) in of_a and (cell, seed, b) in of_b
+    }
+    if not verdicts:
+        return None
+    return Comparison(cell, a, b, verdicts, summarise_seeds(list(verdicts.values())))
 
 
 def plot_cell(summary: SweepSummary, cell: str, path: Path) -> None:
