@@ -40,7 +40,6 @@ SWEEPS = {
     "ablations": "ablations",
     "double": "double",
     "quadruple": "quadruple",
-    "quadruple_peers": "quadruple-peers",
     "quadruple_auxk": "quadruple-auxk",
     "eightfold": "eightfold",
     "wide": "wide",
@@ -49,35 +48,21 @@ SWEEPS = {
 AGAIN = {
     "double": "twice the steps",
     "quadruple": "four times the steps",
-    "quadruple_peers": "four times the steps, SAELens's own",
     "quadruple_auxk": "four times the steps, with AuxK",
     "eightfold": "eight times the steps",
     "wide": "H = 1,152 against 2H = 2,304",
 }
-PEERS = ("gated-full", "abstopk-half", "jumprelu-full", "batchtopk-full")
 # of quadruple_auxk against one of quadruple
 AUXK_AGAINST = [
     ("sa_gsae-half-auxk", "sa_gsae-half"),
     ("sa_gsae-half-auxk", "paper-gated-full"),
+    ("sa_gsae-half-auxk", "gated-full"),
+    ("sa_gsae-half-auxk", "abstopk-half"),
+    ("sa_gsae-half-auxk", "jumprelu-full"),
+    ("sa_gsae-half-auxk", "batchtopk-full"),
     ("bi_jumprelu-half-auxk", "bi_jumprelu-half"),
     ("bi_jumprelu-half-auxk", "paper-gated-full"),
     ("paper-gated-full-auxk", "paper-gated-full"),
-]
-# (sweep of A, sweep of B, pairs, title)
-ACROSS = [
-    (
-        "quadruple",
-        "quadruple_peers",
-        [(sae, peer) for sae in ("sa_gsae-half", "bi_jumprelu-half") for peer in PEERS],
-        "half width against SAELens's own, four times the steps",
-    ),
-    (
-        "quadruple_auxk",
-        "quadruple_peers",
-        [(f"{sae}-auxk", peer) for sae in ("sa_gsae-half", "bi_jumprelu-half") for peer in PEERS],
-        "AuxK against SAELens's own, four times the steps",
-    ),
-    ("quadruple_auxk", "quadruple", AUXK_AGAINST, "AuxK against none, four times the steps"),
 ]
 COLUMNS = ["cell", "sae", "seed", "swept", "value", "l0", "r2", "dead_share", "bipolar_share"]
 
@@ -88,16 +73,14 @@ class Sweep:
 
     Attributes:
         config, runs: of ``configs/``.
-        results: of the runs that are there, rounded, in the order of ``runs``.
-        command: that made them.
-        n_heldout_tokens: that they were measured on.
+        results: of ``runs``, in their order, rounded.
+        command: that makes them all.
     """
 
     config: SweepConfig
     runs: Sequence[Run]
     results: Sequence[RunResult]
     command: str
-    n_heldout_tokens: int
 
     @property
     def frontiers(self) -> Mapping[tuple[str, int, str], Sequence[Point]]:
@@ -108,7 +91,7 @@ class Sweep:
         comparisons = comparisons_of(self.config, self.runs, self.results)
         return {
             "command": self.command,
-            "n_heldout_tokens": self.n_heldout_tokens,
+            "n_heldout_tokens": self.config.n_heldout_tokens,
             "columns": COLUMNS,
             "runs": [row_of(r) for r in self.results],
             "comparisons": small_comparisons(comparisons),
@@ -146,23 +129,22 @@ def read_sweep(name: str, sweeps: Path, kept: Mapping[str, Any]) -> Sweep:
     Raises:
         SystemExit: a run of it is in neither.
     """
-    config, runs = load_sweep_config(CONFIGS / f"{SWEEPS[name]}-smollm2-135m.yaml")
-    path = sweeps / name / "sweep.json"
-    command, n_tokens = kept.get("command", ""), kept.get("n_heldout_tokens", 0)
+    source = CONFIGS / f"{SWEEPS[name]}-smollm2-135m.yaml"
+    config, runs = load_sweep_config(source)
+    command = source.read_text().partition("\n")[0].removeprefix("# ")
     rows = {tuple(row[:5]): row for row in kept.get("runs", [])}
-    n_new = 0
+    path, n_new = sweeps / name / "sweep.json", 0
     if path.exists():
-        summary = SweepSummary.read(path)
-        command, n_tokens = summary.command, summary.results[0].quality.n_tokens
-        n_new = len(summary.results)
-        rows |= {tuple(row[:5]): row for row in map(row_of, summary.results)}
+        results = SweepSummary.read(path).results
+        n_new = len(results)
+        rows |= {tuple(row[:5]): row for row in map(row_of, results)}
     by_run = [(run, (run.cell, run.sae, run.seed, run.field, run.value)) for run in runs]
     missing = [run.name for run, key in by_run if key not in rows]
     if missing:
         sys.exit(f"{name}: {len(missing)} runs are nowhere, the first is {missing[0]}")
     print(f"{name}: {n_new} of {len(runs)} runs from {path}, the others as they were")
-    results = [result_of(rows[key], run, n_tokens) for run, key in by_run]
-    return Sweep(config, runs, results, command, n_tokens)
+    results = [result_of(rows[key], run, config.n_heldout_tokens) for run, key in by_run]
+    return Sweep(config, runs, results, command)
 
 
 def small_comparisons(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
@@ -280,12 +262,10 @@ def main() -> None:
     parts += ["## Ablations, seed 0\n", ablation_table(ablations.results, main_sweep.results)]
     for name, what in AGAIN.items():
         parts += frontier_tables(sweeps[name].results, f"seed 0, {what}")
-        if found := comparisons(sweeps[name]):
-            parts += [f"## Verdicts, {what}\n", verdict_table(found)]
-    for a, b, pairs, title in ACROSS:
-        found = across(sweeps[a], sweeps[b], pairs)
-        values[a][f"against_{b}"] = small_comparisons(found)
-        parts += [f"## Verdicts, {title}\n", verdict_table(found)]
+        parts += [f"## Verdicts, {what}\n", verdict_table(comparisons(sweeps[name]))]
+    auxk = across(sweeps["quadruple_auxk"], sweeps["quadruple"], AUXK_AGAINST)
+    values["quadruple_auxk"]["against_quadruple"] = small_comparisons(auxk)
+    parts += ["## Verdicts, AuxK against none, four times the steps\n", verdict_table(auxk)]
     write_json_atomically(values, args.json)
     args.tables.write_text("\n".join(parts))
 

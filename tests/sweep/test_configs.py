@@ -16,9 +16,8 @@ CONFIGS = Path(__file__).parents[2] / "configs"
         ("sweep-smollm2-135m", 3 * (3 * 4 + 7) * 5, 23, "main"),
         ("ablations-smollm2-135m", 3 * 10 * 2, 9, "ablations"),
         ("double-smollm2-135m", 3 * 2, 2, "double"),
-        # three SAEs of five points and two of three, in three cells; two more seeds of two in one
-        ("quadruple-smollm2-135m", 3 * (3 * 5 + 2 * 3) + 2 * 2 * 5, 5, "quadruple"),
-        ("quadruple-peers-smollm2-135m", 3 * 4 * 5, 0, "quadruple_peers"),
+        # seven SAEs of five points and two of three, in three cells; two more seeds of two in one
+        ("quadruple-smollm2-135m", 3 * (7 * 5 + 2 * 3) + 2 * 2 * 5, 13, "quadruple"),
         ("quadruple-auxk-smollm2-135m", 3 * (5 + 1) + 3 + 5, 2, "quadruple_auxk"),
         ("eightfold-smollm2-135m", 2 * 2, 1, "eightfold"),
         ("wide-smollm2-135m", 2 * 4 * 3, 3, "wide"),
@@ -41,7 +40,6 @@ def test_the_sweeps_of_the_repository_are_sound(
         "ablations",
         "double",
         "quadruple",
-        "quadruple-peers",
         "quadruple-auxk",
         "eightfold",
         "wide",
@@ -51,10 +49,7 @@ def test_all_sweeps_train_on_the_same_activations_by_the_same_schedule(name: str
     a, b = (load_sweep_config(CONFIGS / f"{x}-smollm2-135m.yaml")[0] for x in ("sweep", name))
     times = {"double": 2, "eightfold": 8}.get(name, 4 if name.startswith("quadruple") else 1)
     lengths = ["training_tokens", "lr_decay_steps"]
-    if name in (
-        "quadruple",
-        "quadruple-peers",
-    ):  # the others keep the window after which a latent counts as dead
+    if name in ("quadruple",):  # the others keep the window after which a latent counts as dead
         lengths.append("dead_feature_window")
     for field in lengths:
         assert b.runner[field] == times * a.runner[field]
