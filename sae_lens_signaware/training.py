@@ -1,7 +1,6 @@
 """What both trainings share: thresholds kept >= 0 and in float32, dead-latent resets, target L0, NaN stop."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -11,19 +10,8 @@ from torch import Tensor, nn
 
 from sae_lens_signaware.auxk import auxk_loss, dead_columns
 from sae_lens_signaware.base import TRAINING_STATE_KEYS, SignedSAEMixin, is_hooked, require
+from sae_lens_signaware.l0_control import update_l0_control
 from sae_lens_signaware.sparse import OpenLatents, decode_open, pre_activation
-
-L0_EMA_DECAY = 0.9
-"""Per-step decay of the running L0 that the controller reads: about 10 steps of memory (ours)."""
-
-MAX_LOG_ERROR = 1.0
-"""The controller reads log(L0 / target) within +-1: right after warm-up L0 can be 30 times the
-target, and a faster climb overshoots and kills latents (ours, measured on SmolLM2-135M)."""
-
-MAX_LOG_MULTIPLIER = math.log(100.0)
-"""The controller keeps its multiplier within 1/100 and 100. Where L0 follows slowly (thresholds move
-by at most the learning rate a step) more pressure does not make it faster: it only crowds the
-reconstruction out of the clipped gradient, and takes long to unwind (ours, measured)."""
 
 NON_FINITE_MESSAGE = (
     "the training loss is not finite: this batch, or a weight, holds NaN or inf. Training stopped "
@@ -44,47 +32,6 @@ def validate_training_config(cfg: Any) -> None:
         )
     require(cfg.target_l0_rate > 0, "target_l0_rate", cfg.target_l0_rate, "a number above 0")
     require(cfg.auxk_coefficient >= 0, "auxk_coefficient", cfg.auxk_coefficient, "a number >= 0")
-
-
-def update_l0_control(
-    control: Tensor, batch_l0: Tensor, target_l0: float, rate: float, integrate: bool
-) -> Tensor:
-    """One step of the controller of log(sparsity coefficient), an integral one with damping (ours).
-
-        l0_ema <- decay * l0_ema + (1 - decay) * batch_l0
-        e = log(l0_ema / target_l0), before and after
-        log_multiplier <- log_multiplier + rate * clip(e, -1, 1) + (e - e_before)
-
-    The last term is the damping: while log L0 closes its gap at the pace of ``rate`` per step the
-    coefficient rests, where a bare integral would go on, overshoot and kill latents. 1 / rate is
-    about the number of steps in which L0 settles.
-
-    The coefficient in force is exp(log_multiplier) times the scheduled one. While the schedule
-    still warms up L0 is high for a reason that is not the coefficient's, so nothing integrates.
-
-    Args:
-        control: (2,) float32, [log_multiplier, l0_ema]; l0_ema is 0 before the first step.
-        batch_l0: () mean number of open latents per token.
-        integrate: False while the coefficient warms up.
-
-    Returns:
-        The new (2,) control. No device synchronisation.
-    """
-    log_multiplier, before = control[0], control[1]
-    before = torch.where(before > 0, before, batch_l0)
-    l0_ema = L0_EMA_DECAY * before + (1 - L0_EMA_DECAY) * batch_l0
-    if integrate:
-        # at L0 = 0 (of at least 1e-2 latents) the pull back is strong but finite
-        error, error_before = (
-            torch.log(value.clamp(min=1e-2) / target_l0) for value in (l0_ema, before)
-        )
-        log_multiplier = (
-            log_multiplier
-            + rate * error.clamp(-MAX_LOG_ERROR, MAX_LOG_ERROR)
-            + (error - error_before)
-        )
-        log_multiplier = log_multiplier.clamp(-MAX_LOG_MULTIPLIER, MAX_LOG_MULTIPLIER)
-    return torch.stack([log_multiplier, l0_ema])
 
 
 def _n_open(feature_acts: Tensor) -> Tensor:
