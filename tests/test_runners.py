@@ -1,12 +1,6 @@
-"""SAELens's own runners, unchanged, on a small real transformer; checkpoint and resume, also after kill -9."""
+"""SAELens's own runners, unchanged, on a small real transformer; checkpoint and resume."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from pathlib import Path
 from typing import Any
 
@@ -186,88 +180,6 @@ def test_a_hook_that_the_model_lacks(tmp_path: Path, model: HookedTransformer) -
         match=r"hook_name: the model has no hook 'blocks.0.hook_mlp_ou'; did you mean 'blocks.0.hook_mlp_out'\?",
     ):
         SignawareTrainingRunner(cfg, override_model=model, override_dataset=tokens())
-
-
-CHILD = """
-    import sys, torch
-    from pathlib import Path
-    sys.path.insert(0, {root!r})
-    from tests.test_runners import *
-    torch.set_num_threads(1)
-    sae_cfg = training_config({architecture!r}, {tying!r}, target_l0=4.0)
-    cfg = runner_config(sae_cfg, Path({folder!r}), training_tokens=64 * 100_000, n_checkpoints=3000)
-    runner = SignawareTrainingRunner(
-        cfg, override_model=HookedTransformer(tiny_model_config()), override_dataset=tokens()
-    )
-    print("ready", flush=True)
-    try:
-        runner.run()
-    except BaseException as error:
-        print("checkpoint", runner.last_checkpoint, flush=True)
-        raise
-"""
-
-
-def start_child(architecture: str, tying: str, folder: Path) -> subprocess.Popen[str]:
-    root = str(Path(__file__).parent.parent)
-    code = textwrap.dedent(CHILD).format(
-        root=root, architecture=architecture, tying=tying, folder=str(folder)
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
-
-
-def wait_for_checkpoints(folder: Path, n: int, child: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while len(list(folder.rglob("runner_cfg.json"))) < n:
-        assert child.poll() is None, "the child ended early"
-        assert time.monotonic() < deadline, "no checkpoint in two minutes"
-        time.sleep(0.05)
-
-
-@each_variant
-def test_resume_after_kill_9(
-    architecture: str, tying: str, tmp_path: Path, model: HookedTransformer
-) -> None:
-    child = start_child(architecture, tying, tmp_path / "killed")
-    try:
-        wait_for_checkpoints(tmp_path / "killed", 3, child)
-    finally:
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-    checkpoint = find_checkpoint(tmp_path / "killed")
-    n_samples = int(checkpoint.name)
-    cfg = runner_config(
-        training_config(architecture, tying, target_l0=4.0),
-        tmp_path / "resumed",
-        training_tokens=n_samples + 64 * 5,
-        resume_from_checkpoint=str(tmp_path / "killed"),
-    )
-    runner = SignawareTrainingRunner(cfg, override_model=model, override_dataset=tokens())
-    sae: Any = runner.run()
-    assert sae.l0_control[1] > 0
-    assert SAE.load_from_disk(tmp_path / "resumed" / "out").cfg.architecture() == architecture
-    assert not list(tmp_path.rglob("*.partial"))
-
-
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_interruption_leaves_a_whole_checkpoint_with_weights(
-    stop: signal.Signals, tmp_path: Path
-) -> None:
-    child = start_child("sa_gsae", "full", tmp_path)
-    wait_for_checkpoints(tmp_path, 1, child)
-    child.send_signal(stop)
-    out, _ = child.communicate(timeout=120)
-    path = Path(out.strip().splitlines()[-1].removeprefix("checkpoint "))
-    assert find_checkpoint(path) == path
-    state = torch.load(path / "trainer_state.pt", weights_only=True)
-    assert state["n_training_samples"] == int(path.name)
-    assert not (tmp_path / "out").exists()
 
 
 @each_variant
