@@ -16,8 +16,8 @@ CONFIGS = Path(__file__).parents[2] / "configs"
         ("sweep-smollm2-135m", 3 * (3 * 4 + 7) * 5, 23, "main"),
         ("ablations-smollm2-135m", 3 * 10 * 2, 9, "ablations"),
         ("double-smollm2-135m", 3 * 2, 2, "double"),
-        # seven SAEs of five points and two of three, in three cells; two more seeds of two in one
-        ("quadruple-smollm2-135m", 3 * (7 * 5 + 2 * 3) + 2 * 2 * 5, 13, "quadruple"),
+        # six SAEs of five points and two of three, in three cells; two more seeds of two in one, and one SAE more in one
+        ("quadruple-smollm2-135m", 3 * (6 * 5 + 2 * 3) + 2 * 2 * 5 + 5, 13, "quadruple"),
         ("quadruple-auxk-smollm2-135m", 3 * (5 + 1) + 3 + 5, 2, "quadruple_auxk"),
         ("eightfold-smollm2-135m", 2 * 2, 1, "eightfold"),
         ("wide-smollm2-135m", 2 * 4 * 3, 3, "wide"),
