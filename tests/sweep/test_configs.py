@@ -35,21 +35,13 @@ def test_the_sweeps_of_the_repository_are_sound(
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "ablations",
-        "double",
-        "quadruple",
-        "quadruple-auxk",
-        "eightfold",
-        "wide",
-    ],
+    "name", ["ablations", "double", "quadruple", "quadruple-auxk", "eightfold", "wide"]
 )
 def test_all_sweeps_train_on_the_same_activations_by_the_same_schedule(name: str) -> None:
     a, b = (load_sweep_config(CONFIGS / f"{x}-smollm2-135m.yaml")[0] for x in ("sweep", name))
-    times = {"double": 2, "eightfold": 8}.get(name, 4 if name.startswith("quadruple") else 1)
+    times = {"double": 2, "quadruple": 4, "quadruple-auxk": 4, "eightfold": 8}.get(name, 1)
     lengths = ["training_tokens", "lr_decay_steps"]
-    if name in ("quadruple",):  # the others keep the window after which a latent counts as dead
+    if name == "quadruple":  # the others keep the window after which a latent counts as dead
         lengths.append("dead_feature_window")
     for field in lengths:
         assert b.runner[field] == times * a.runner[field]
