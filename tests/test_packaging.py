@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -43,7 +44,8 @@ def test_each_installs_alone_and_works(dist: Path, tmp_path: Path) -> None:
     # the wheel is built from the sdist and asks for the same, which is 2 GB: once is enough
     for pattern, flags in (("*.tar.gz", ()), ("*.whl", ("--no-deps", "--force-reinstall"))):
         run_logged([*install, *flags, str(the_one(dist, pattern))], tmp_path, 600)
-        assert run_logged([python, str(SMOKE)], tmp_path, 300).endswith("smoke test passed\n")
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        assert run_logged([python, str(SMOKE)], folder, 300).endswith("smoke test passed\n")
 
 
 def test_the_core_brings_nothing_that_sae_lens_does_not(dist: Path, pip: list[str]) -> None:
