@@ -13,6 +13,7 @@ import math
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -86,15 +87,18 @@ class Sweep:
     def frontiers(self) -> Mapping[tuple[str, int, str], Sequence[Point]]:
         return frontiers_of(self.runs, self.results)
 
+    @cached_property
+    def comparisons(self) -> Sequence[Comparison]:
+        return comparisons_of(self.config, self.runs, self.results)
+
     def small(self) -> dict[str, Any]:
         """What the tables are made of."""
-        comparisons = comparisons_of(self.config, self.runs, self.results)
         return {
             "command": self.command,
             "n_heldout_tokens": self.config.n_heldout_tokens,
             "columns": COLUMNS,
             "runs": [row_of(r) for r in self.results],
-            "comparisons": small_comparisons(comparisons),
+            "comparisons": small_comparisons(self.comparisons),
         }
 
 
@@ -258,20 +262,16 @@ def main() -> None:
     main_sweep, ablations = sweeps["main"], sweeps["ablations"]
     parts = [f"Made by `{command}`; raw: [sweep.json]({args.json.name}).\n"]
     parts += frontier_tables(main_sweep.results, "seed 0")
-    parts += ["## Verdicts\n", verdict_table(comparisons(main_sweep))]
+    parts += ["## Verdicts\n", verdict_table(main_sweep.comparisons)]
     parts += ["## Ablations, seed 0\n", ablation_table(ablations.results, main_sweep.results)]
     for name, what in AGAIN.items():
         parts += frontier_tables(sweeps[name].results, f"seed 0, {what}")
-        parts += [f"## Verdicts, {what}\n", verdict_table(comparisons(sweeps[name]))]
+        parts += [f"## Verdicts, {what}\n", verdict_table(sweeps[name].comparisons)]
     auxk = across(sweeps["quadruple_auxk"], sweeps["quadruple"], AUXK_AGAINST)
     values["quadruple_auxk"]["against_quadruple"] = small_comparisons(auxk)
     parts += ["## Verdicts, AuxK against none, four times the steps\n", verdict_table(auxk)]
     write_json_atomically(values, args.json)
     args.tables.write_text("\n".join(parts))
-
-
-def comparisons(sweep: Sweep) -> list[Comparison]:
-    return comparisons_of(sweep.config, sweep.runs, sweep.results)
 
 
 if __name__ == "__main__":
