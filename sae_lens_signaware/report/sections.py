@@ -14,6 +14,13 @@ Section = tuple[str, str, str]
 FULL = "full"
 """The SAE that the others of a sweep called ``ablations`` are compared with."""
 
+AXES = (
+    "R² is the share of the activations' variance that the SAE reconstructs, on tokens it was not trained "
+    "on; L0 is the mean number of open latents per token. Higher and further left is better. Each thin "
+    "line is one seed."
+)
+COMPARED = " Grey: the L0 range in which two frontiers are compared, one layer for each comparison."
+
 
 def sections(results: Results) -> list[Section]:
     """All sections that the results have something for."""
@@ -72,12 +79,7 @@ def _sweep(name: str, sweep: Sweep, looks: dict[str, figures.Style]) -> Section:
     if cells:
         parts += [
             "<h3>Frontiers</h3>",
-            markup.note(
-                "R² is the share of the activations' variance that the SAE reconstructs, on tokens "
-                "it was not trained on; L0 is the mean number of open latents per token. Higher and "
-                "further left is better. Each thin line is one seed. Grey: the L0 range in which "
-                "two frontiers are compared, one layer for each comparison."
-            ),
+            markup.note(AXES + (COMPARED if summary.comparisons else "")),
             _boxes(name, summary, looks),
             _charts(
                 (f"{name}-frontier-{i}", cell, figures.frontier(summary, cell, looks))

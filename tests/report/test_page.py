@@ -45,6 +45,7 @@ def test_the_page_has_every_section_in_order(parsed: Parsed) -> None:
         "A note & a half.",
         "0.8125 ± 0.031",
         "Made with torch 2.99.",
+        "Grey: the L0 range in which two frontiers are compared",
         "−3",
     ):
         assert words in parsed.text
@@ -141,6 +142,8 @@ def test_a_sweep_folder_alone_will_do(results: Path, tmp_path: Path) -> None:
     )
     assert [attrs["id"] for tag, attrs in page.tags if tag == "section"] == ["sweep-0"]
     assert "8 runs of 4 SAEs on 1 cell (mlp_out), 1 seed;" in page.text
+    assert "Each thin line is one seed." in page.text
+    assert "Grey" not in page.text  # nothing is compared there
 
 
 def test_the_command_writes_the_page(results: Path, tmp_path: Path) -> None:
