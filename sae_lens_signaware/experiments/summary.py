@@ -231,6 +231,7 @@ def plot_cell(summary: SweepSummary, cell: str, path: Path) -> None:
     results = [r for r in summary.results if r.cell == cell]
     names = list(dict.fromkeys(r.sae for r in results))
     for i, name in enumerate(names):
+        label: str | None = name  # of the first seed it has
         for seed in dict.fromkeys(r.seed for r in results):
             mine: list[Any] = sorted(
                 (r.quality.l0, r.quality.explained_variance)
@@ -239,8 +240,8 @@ def plot_cell(summary: SweepSummary, cell: str, path: Path) -> None:
             )
             if mine:
                 x, y = zip(*mine, strict=True)
-                label = name if seed == results[0].seed else None
                 ax.plot(x, y, color=f"C{i}", marker="o", markersize=3, label=label)
+                label = None
     for c in summary.comparisons:
         for verdict in c.verdicts.values() if c.cell == cell else ():
             if verdict.overlap is not None:
