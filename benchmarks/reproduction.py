@@ -44,6 +44,8 @@ SWEEPS = {
     "quadruple_auxk": "quadruple-auxk",
     "eightfold": "eightfold",
     "wide": "wide",
+    "widest": "widest",
+    "widest_quadruple": "widest-quadruple",
 }
 # the comparison again, with one thing changed
 AGAIN = {
@@ -52,6 +54,8 @@ AGAIN = {
     "quadruple_auxk": "four times the steps, with AuxK",
     "eightfold": "eight times the steps",
     "wide": "H = 1,152 against 2H = 2,304",
+    "widest": "H = 4,608 against 2H = 9,216",
+    "widest_quadruple": "H = 4,608 against 2H = 9,216, four times the steps",
 }
 # of quadruple_auxk against one of quadruple
 AUXK_AGAINST = [
@@ -266,7 +270,8 @@ def main() -> None:
     parts += ["## Ablations, seed 0\n", ablation_table(ablations.results, main_sweep.results)]
     for name, what in AGAIN.items():
         parts += frontier_tables(sweeps[name].results, f"seed 0, {what}")
-        parts += [f"## Verdicts, {what}\n", verdict_table(sweeps[name].comparisons)]
+        if sweeps[name].comparisons:
+            parts += [f"## Verdicts, {what}\n", verdict_table(sweeps[name].comparisons)]
     auxk = across(sweeps["quadruple_auxk"], sweeps["quadruple"], AUXK_AGAINST)
     values["quadruple_auxk"]["against_quadruple"] = small_comparisons(auxk)
     parts += ["## Verdicts, AuxK against none, four times the steps\n", verdict_table(auxk)]

@@ -16,11 +16,14 @@ CONFIGS = Path(__file__).parents[2] / "configs"
         ("sweep-smollm2-135m", 3 * (3 * 4 + 7) * 5, 23, "main"),
         ("ablations-smollm2-135m", 3 * 10 * 2, 9, "ablations"),
         ("double-smollm2-135m", 3 * 2, 2, "double"),
-        # six SAEs of five points and two of three, in three cells; two more seeds of two in one, and one SAE more in one
-        ("quadruple-smollm2-135m", 3 * (6 * 5 + 2 * 3) + 2 * 2 * 5 + 5, 13, "quadruple"),
-        ("quadruple-auxk-smollm2-135m", 3 * (5 + 1) + 3 + 5, 2, "quadruple_auxk"),
+        # three seeds of two SAEs, one of five, and two of three points
+        ("quadruple-smollm2-135m", 3 * ((3 * 2 + 5) * 5 + 2 * 3), 13, "quadruple"),
+        # one more point of one SAE in each cell; in one, three seeds of two SAEs, and one of three points
+        ("quadruple-auxk-smollm2-135m", 2 * (5 + 1) + 3 * 2 * 5 + 1 + 3, 2, "quadruple_auxk"),
         ("eightfold-smollm2-135m", 2 * 2, 1, "eightfold"),
         ("wide-smollm2-135m", 2 * 4 * 3, 3, "wide"),
+        ("widest-smollm2-135m", (3 * 2 + 1) * 3, 2, "widest"),
+        ("widest-quadruple-smollm2-135m", 2, 0, "widest_quadruple"),
     ],
 )
 def test_the_sweeps_of_the_repository_are_sound(
@@ -35,17 +38,25 @@ def test_the_sweeps_of_the_repository_are_sound(
 
 
 @pytest.mark.parametrize(
-    "name", ["ablations", "double", "quadruple", "quadruple-auxk", "eightfold", "wide"]
+    ("name", "times", "window"),
+    [
+        ("ablations", 1, 1),
+        ("double", 2, 1),
+        ("quadruple", 4, 4),
+        ("quadruple-auxk", 4, 1),
+        ("eightfold", 8, 1),
+        ("wide", 1, 1),
+        ("widest", 1, 1),
+        ("widest-quadruple", 4, 4),
+    ],
 )
-def test_all_sweeps_train_on_the_same_activations_by_the_same_schedule(name: str) -> None:
+def test_all_sweeps_train_on_the_same_activations_by_the_same_schedule(
+    name: str, times: int, window: int
+) -> None:
+    """``times`` the main sweep's lengths, and ``window`` times that after which a latent counts as dead."""
     a, b = (load_sweep_config(CONFIGS / f"{x}-smollm2-135m.yaml")[0] for x in ("sweep", name))
-    times = {"double": 2, "quadruple": 4, "quadruple-auxk": 4, "eightfold": 8}.get(name, 1)
-    lengths = ["training_tokens", "lr_decay_steps"]
-    if name == "quadruple":  # the others keep the window after which a latent counts as dead
-        lengths.append("dead_feature_window")
-    for field in lengths:
-        assert b.runner[field] == times * a.runner[field]
-    assert a.runner | {field: b.runner[field] for field in lengths} == b.runner
+    lengths = {"training_tokens": times, "lr_decay_steps": times, "dead_feature_window": window}
+    assert a.runner | {k: n * a.runner[k] for k, n in lengths.items()} == b.runner
     assert a.cache_folder == b.cache_folder
     hooks = {k: c.hook_name for k, c in a.cells.items()}
     assert hooks.items() >= {k: c.hook_name for k, c in b.cells.items()}.items()
