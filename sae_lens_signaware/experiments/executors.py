@@ -15,6 +15,7 @@ from sae_lens_signaware.experiments.sweep import (
     finished,
     groups_of,
     run_group,
+    running_path,
 )
 from sae_lens_signaware.experiments.sweep_config import Run, SweepConfig
 
@@ -22,35 +23,31 @@ from sae_lens_signaware.experiments.sweep_config import Run, SweepConfig
 def run_local(config: SweepConfig, runs: Sequence[Run], out: Path, console: Console) -> None:
     """One group after another, in this process."""
     with Progress(console=console) as progress:
-        view = _View(progress, config, runs, out)
+        view = ProgressView(progress, config, runs, out)
         groups = _unfinished(config, runs, out)
         make_caches(config, [group[0] for group in groups], out, progress)
         for group in groups:
-            run_group(config, group, out, view.report)
+            run_group(config, group, out, view.update)
 
 
 def _unfinished(config: SweepConfig, runs: Sequence[Run], out: Path) -> list[list[Run]]:
     return [g for g in groups_of(runs) if not all(finished(config, run, out) for run in g)]
 
 
-class _View:
+class ProgressView:
     """Runs done, running and failed, with the reason of a failure as soon as it is there."""
 
     def __init__(
         self, progress: Progress, config: SweepConfig, runs: Sequence[Run], out: Path
     ) -> None:
-        self.progress, self.config, self.out, self.running = progress, config, out, ""
+        self.progress, self.config, self.out = progress, config, out
         self.task = progress.add_task("Runs", total=len(runs))
         self.waiting = [run for run in runs if not finished(config, run, out)]
         self.n_done, self.failed = len(runs) - len(self.waiting), set[str]()
         for run in self.waiting:
-            failure_path(out, run).unlink(missing_ok=True)  # of an earlier call; it is tried again
-        self.update()
-
-    def report(self, run: Run, state: str) -> None:
-        """For :func:`run_group`."""
-        if state == "running":
-            self.running = f", running {run.name}"
+            # of an earlier call; it is tried again
+            failure_path(out, run).unlink(missing_ok=True)
+            running_path(out, run).unlink(missing_ok=True)
         self.update()
 
     def update(self) -> None:
@@ -64,9 +61,11 @@ class _View:
             elif finished(self.config, run, self.out):
                 self.waiting.remove(run)
                 self.n_done += 1
+        running = [run.name for run in self.waiting if running_path(self.out, run).exists()]
+        names = ": " + ", ".join([*running[:2], *(["…"] if running[2:] else [])]) if running else ""
         self.progress.update(
             self.task,
-            description=f"{self.n_done} runs done, {len(self.failed)} failed{self.running}",
+            description=f"{self.n_done} runs done, {len(self.failed)} failed, {len(running)} running{names}",
             completed=self.n_done + len(self.failed),
         )
 
@@ -94,7 +93,7 @@ def run_ray(config: SweepConfig, runs: Sequence[Run], out: Path, console: Consol
     group_task = ray.remote(**resources, max_retries=3)(_group_task)
     folder = out.resolve()
     with Progress(console=console) as progress:
-        view = _View(progress, config, runs, out)
+        view = ProgressView(progress, config, runs, out)
         groups = _unfinished(config, runs, out)
         caches = cache.remote(config, [group[0] for group in groups], folder)
         # the groups wait for the caches: Ray resolves the argument first
@@ -105,7 +104,6 @@ def run_ray(config: SweepConfig, runs: Sequence[Run], out: Path, console: Consol
                 ray.get(done)
             except RayTaskError as error:
                 raise _cause(error) from None
-            view.running = f", {len(waiting)} groups to go"
             view.update()
 
 

@@ -10,7 +10,7 @@ import io
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,11 @@ def sae_path(out: Path, run: Run) -> Path:
 
 def failure_path(out: Path, run: Run) -> Path:
     return out / "failed" / f"{run.name}.txt"
+
+
+def running_path(out: Path, run: Run) -> Path:
+    """Is there while a run is trained, whoever trains it; a kill leaves it behind."""
+    return out / "running" / run.name
 
 
 def identity_of_run(config: SweepConfig, run: Run) -> dict[str, Any]:
@@ -175,12 +180,12 @@ def run_group(
     config: SweepConfig,
     runs: Sequence[Run],
     out: Path,
-    report: Callable[[Run, str], None] = lambda run, state: None,
+    report: Callable[[], None] = lambda: None,
 ) -> None:
     """The runs of one cell and seed that are not finished yet; a failure is noted and the next one goes on.
 
     Args:
-        report: called with each run and "running", "done" or "failed".
+        report: called where a run starts (its :func:`running_path` is there), ends or fails.
 
     Raises:
         InterruptedTraining: Ctrl-C, after the checkpoint is on disk.
@@ -191,18 +196,26 @@ def run_group(
     activations: dict[str, Tensor] | None = None
     for run in runs:
         if finished(config, run, out) is not None:
-            report(run, "done")
             continue
-        report(run, "running")
         activations = activations or load_cache(config, run, out)
         try:
-            # SAELens's trainer draws a bar for each SAE; the sweep has one for all
-            with contextlib.redirect_stderr(io.StringIO()):
-                run_one(config, run, out, activations)
+            with _marked(running_path(out, run)):
+                report()
+                # SAELens's trainer draws a bar for each SAE; the sweep has one for all
+                with contextlib.redirect_stderr(io.StringIO()):
+                    run_one(config, run, out, activations)
         except Exception as error:  # whatever it is, the other runs of the sweep must not suffer
             path = failure_path(out, run)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{type(error).__name__}: {' '.join(str(error).split())}\n")
-            report(run, "failed")
-            continue
-        report(run, "done")
+        report()
+
+
+@contextlib.contextmanager
+def _marked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
