@@ -11,6 +11,7 @@ import dataclasses
 import json
 import math
 import shlex
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -66,6 +67,7 @@ AUXK_AGAINST = [
     ("sa_gsae-half-auxk", "jumprelu-full"),
     ("sa_gsae-half-auxk", "batchtopk-full"),
     ("bi_jumprelu-half-auxk", "bi_jumprelu-half"),
+    ("bi_jumprelu-half-auxk", "bi_jumprelu-half-no-resets"),
     ("bi_jumprelu-half-auxk", "paper-gated-full"),
     ("paper-gated-full-auxk", "paper-gated-full"),
 ]
@@ -196,6 +198,34 @@ def frontier_table(results: Sequence[RunResult], cell: str) -> str:
     )
 
 
+def means_table(results: Sequence[RunResult]) -> str:
+    """Of the SAEs with several seeds, means over them at every swept value: R2 ± its deviation at L0 (dead share)."""
+    rows = []
+    for cell, sae in dict.fromkeys((r.cell, r.sae) for r in results):
+        mine = [r for r in results if (r.cell, r.sae) == (cell, sae)]
+        n_seeds = len({r.seed for r in mine})
+        if n_seeds == 1:
+            continue
+        by_value = [[r.quality for r in mine if r.value == v] for v in {r.value for r in mine}]
+        means = sorted(map(mean_of, by_value))
+        cells = [
+            f"{r2:.4f} ± {deviation:.4f} at {l0:.1f}" + (f" ({dead:.2%} dead)" if dead else "")
+            for l0, r2, deviation, dead in means
+        ]
+        rows.append([cell, sae, str(n_seeds), *cells])
+    n = max(map(len, rows))
+    columns = ["cell", "SAE", "seeds", *("R² at L0" for _ in range(n - 3))]
+    return markdown(columns, [r + [""] * (n - len(r)) for r in rows], 2)
+
+
+def mean_of(seeds: Sequence[SAEQuality]) -> tuple[float, float, float, float]:
+    """L0, R2, deviation of R2 (the sample's) and dead share over the seeds of a run."""
+    r2 = [q.explained_variance for q in seeds]
+    l0 = statistics.fmean(q.l0 for q in seeds)
+    dead = statistics.fmean(q.dead_share for q in seeds)
+    return l0, statistics.fmean(r2), statistics.stdev(r2), dead
+
+
 def verdict_row(c: Comparison) -> list[str]:
     verdicts = list(c.verdicts.values())
     at = ", ".join(f"{v.smallest_gap_l0:.0f}" for v in verdicts if v.smallest_gap_l0 is not None)
@@ -266,10 +296,13 @@ def main() -> None:
     main_sweep, ablations = sweeps["main"], sweeps["ablations"]
     parts = [f"Made by `{command}`; raw: [sweep.json]({args.json.name}).\n"]
     parts += frontier_tables(main_sweep.results, "seed 0")
+    parts += ["## Means over seeds\n", means_table(main_sweep.results)]
     parts += ["## Verdicts\n", verdict_table(main_sweep.comparisons)]
     parts += ["## Ablations, seed 0\n", ablation_table(ablations.results, main_sweep.results)]
     for name, what in AGAIN.items():
         parts += frontier_tables(sweeps[name].results, f"seed 0, {what}")
+        if len({r.seed for r in sweeps[name].results}) > 1:
+            parts += [f"## Means over seeds, {what}\n", means_table(sweeps[name].results)]
         if sweeps[name].comparisons:
             parts += [f"## Verdicts, {what}\n", verdict_table(sweeps[name].comparisons)]
     auxk = across(sweeps["quadruple_auxk"], sweeps["quadruple"], AUXK_AGAINST)

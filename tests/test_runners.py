@@ -233,6 +233,7 @@ def test_compile_sae(
                 architecture,
                 tying,
                 target_l0=4.0,
+                dead_threshold_reset=True,
                 threshold_reset_interval=5,
                 auxk_coefficient=1.0,
                 **{"l1_warm_up_steps" if architecture == "sa_gsae" else "l0_warm_up_steps": 4},

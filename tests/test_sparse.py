@@ -65,6 +65,7 @@ def test_a_step_agrees(
             architecture,
             tying,
             target_l0=6.0,
+            dead_threshold_reset=True,
             threshold_reset_interval=10,
             normalize_activations=normalize,
         )
@@ -99,7 +100,8 @@ def test_a_step_agrees(
 @each_variant
 def test_a_training_agrees_trainer_statistics_included(architecture: str, tying: str) -> None:
     trainers = []
-    start = make_training_sae(architecture, tying, target_l0=6.0, threshold_reset_interval=4)
+    resets = {"dead_threshold_reset": True, "threshold_reset_interval": 4}
+    start = make_training_sae(architecture, tying, target_l0=6.0, **resets)
     for take_sparse in (True, False):
         sae = copy.deepcopy(start)
         trainer: Any = SAETrainer(trainer_config(12, dead_feature_window=2), sae, batches())
@@ -172,6 +174,7 @@ def test_every_sparsity_loss_of_bi_jumprelu_agrees(mode: str, ste_to_input: bool
 def test_a_compiled_step_agrees(architecture: str, tying: str, take_sparse: bool) -> None:
     cfg: dict[str, Any] = {
         "target_l0": 6.0,
+        "dead_threshold_reset": True,
         "threshold_reset_interval": 10,
         "use_sparse_activations": take_sparse,
     }

@@ -62,7 +62,13 @@ def test_dead_latents_are_reset_at_the_interval_and_only_then(
     architecture: str, tying: str
 ) -> None:
     init = {"sa_gsae": "threshold_init", "bi_jumprelu": "jumprelu_init_threshold"}[architecture]
-    sae = make_training_sae(architecture, tying, threshold_reset_interval=10, **{init: 0.25})
+    sae = make_training_sae(
+        architecture,
+        tying,
+        dead_threshold_reset=True,
+        threshold_reset_interval=10,
+        **{init: 0.25},
+    )
     sae.threshold.data.fill_(2.0)
     dead = torch.zeros(D_SAE, dtype=torch.bool)
     dead[[1, 4]] = True
@@ -189,6 +195,7 @@ def test_a_step_that_does_not_log_never_waits_for_the_device(architecture: str, 
             architecture,
             tying,
             target_l0=6.0,
+            dead_threshold_reset=True,
             threshold_reset_interval=10,
             auxk_coefficient=1.0,
             use_sparse_activations=False,

@@ -16,10 +16,10 @@ CONFIGS = Path(__file__).parents[2] / "configs"
         ("sweep-smollm2-135m", 3 * (3 * 4 + 7) * 5, 23, "main"),
         ("ablations-smollm2-135m", 3 * 10 * 2, 9, "ablations"),
         ("double-smollm2-135m", 3 * 2, 2, "double"),
-        # three seeds of two SAEs, one of five, and two of three points
-        ("quadruple-smollm2-135m", 3 * ((3 * 2 + 5) * 5 + 2 * 3), 13, "quadruple"),
-        # one more point of one SAE in each cell; in one, three seeds of two SAEs, and one of three points
-        ("quadruple-auxk-smollm2-135m", 2 * (5 + 1) + 3 * 2 * 5 + 1 + 3, 2, "quadruple_auxk"),
+        # three seeds of four SAEs, one of four, and two of three points; in one cell two more seeds, and three points
+        ("quadruple-smollm2-135m", 3 * ((3 * 4 + 4) * 5 + 2 * 3) + 2 * 5 + 3, 20, "quadruple"),
+        # three seeds of one SAE and one more point in each cell; in one, three of another, and one of three points
+        ("quadruple-auxk-smollm2-135m", 3 * (3 * 5 + 1) + 3 * 5 + 3, 2, "quadruple_auxk"),
         ("eightfold-smollm2-135m", 2 * 2, 1, "eightfold"),
         ("wide-smollm2-135m", 2 * 4 * 3, 3, "wide"),
         ("widest-smollm2-135m", (3 * 2 + 1) * 3, 2, "widest"),
