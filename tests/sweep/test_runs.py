@@ -20,7 +20,6 @@ from sae_lens_signaware.config import ConfigError
 from sae_lens_signaware.evaluation import bipolar_census
 from sae_lens_signaware.experiments import cache, sweep
 from sae_lens_signaware.experiments.cache import load_cache, make_caches
-from sae_lens_signaware.experiments.executors import ProgressView
 from sae_lens_signaware.experiments.latent_results import SAELatents
 from sae_lens_signaware.experiments.sweep_config import load_sweep_config
 from tests.sweep.examples import last_line, measured, sweep_values, write, written_at
@@ -211,39 +210,6 @@ def test_a_failing_run_leaves_the_others_alone_and_is_tried_again(
     assert invoke("sweep", str(config), "--out", str(out)).exit_code == 0
     assert not list((out / "failed").rglob("*.txt"))
     assert measured(out) == measured(whole[0])
-
-
-def test_what_runs_can_be_seen_while_it_runs_and_no_longer(
-    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out, real = tmp_path / "out", sweep.run_one
-    values, runs = load_sweep_config(config)
-    group, left_by_a_kill = runs[:2], sweep.running_path(out, runs[2])
-    left_by_a_kill.parent.mkdir(parents=True)
-    left_by_a_kill.touch()
-
-    def fails(cfg: Any, run: Any, *args: Any) -> Any:
-        if run is group[1]:
-            raise RuntimeError("out of luck")
-        return real(cfg, run, *args)
-
-    monkeypatch.setattr(sweep, "run_one", fails)
-    described: list[str] = []
-    with Progress(disable=True) as progress:
-        view = ProgressView(progress, values, runs, out)
-        make_caches(values, group[:1], out, progress)
-
-        def report() -> None:
-            view.update()
-            described.append(progress.tasks[0].description)
-
-        sweep.run_group(values, group, out, report)
-    assert described == [
-        f"0 runs done, 0 failed, 1 running: {group[0].name}",
-        "1 runs done, 0 failed, 0 running",
-        f"1 runs done, 0 failed, 1 running: {group[1].name}",
-        "1 runs done, 1 failed, 0 running",
-    ]
 
 
 def test_an_sae_that_never_fires_is_no_point_and_pages_of_earlier_configs_go(
