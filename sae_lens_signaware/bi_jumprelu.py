@@ -126,7 +126,7 @@ class BiJumpReLUTrainingSAEConfig(TrainingSAEConfig):
     target_l0_rate: float = 0.02
     pre_act_loss_coefficient: float | None = None
     auxk_coefficient: float = 0.0
-    # The design has it on. Measured, docs/reproduction.md: it brings hardly a latent back, and costs R2 where many are dead.
+    # The design has it on. Measured, docs/reproduction.md: it brings few latents back, and costs R2 where many are dead.
     dead_threshold_reset: bool = False
     threshold_reset_interval: int = 500
     use_sparse_activations: bool = True

@@ -62,10 +62,11 @@ class ProgressView:
                 self.waiting.remove(run)
                 self.n_done += 1
         running = [run.name for run in self.waiting if running_path(self.out, run).exists()]
-        names = ": " + ", ".join([*running[:2], *(["…"] if running[2:] else [])]) if running else ""
+        names = ", ".join(running[:2]) + (", …" if running[2:] else "")
         self.progress.update(
             self.task,
-            description=f"{self.n_done} runs done, {len(self.failed)} failed, {len(running)} running{names}",
+            description=f"{self.n_done} runs done, {len(self.failed)} failed, {len(running)} running"
+            + (f": {names}" if names else ""),
             completed=self.n_done + len(self.failed),
         )
 
