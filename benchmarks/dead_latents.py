@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sae_lens_signaware import SAGatedSAE, bipolar_census
-from sae_lens_signaware.activation_cache import write_json_atomically
-from sae_lens_signaware.experiments.sweep import RunResult
+from sae_lens_signaware.experiments.sweep.runs import RunResult
+from sae_lens_signaware.files import write_json
 
 CHUNK, OPEN_SHARE = 4096, 1e-3
 
@@ -81,7 +81,7 @@ def main() -> None:
     for row in rows:
         table.add_row(*(f"{v:.5f}" if isinstance(v, float) else str(v) for v in row.values()))
     Console(width=140).print(table)
-    write_json_atomically({"command": "python " + shlex.join(sys.argv), "saes": rows}, args.json)
+    write_json({"command": "python " + shlex.join(sys.argv), "saes": rows}, args.json)
 
 
 if __name__ == "__main__":

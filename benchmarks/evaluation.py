@@ -29,8 +29,8 @@ from sae_lens import SAE, TopKSAE, TopKSAEConfig
 from torch import Tensor
 
 from sae_lens_signaware import SAGatedSAE, SAGatedSAEConfig, antipodal_audit
-from sae_lens_signaware.activation_cache import write_json_atomically
 from sae_lens_signaware.evaluation import analyze_sae
+from sae_lens_signaware.files import write_json
 
 D_IN, D_SAE, L0 = 576, 4608, 64
 POOL, BATCH = 65_536, 2048
@@ -166,7 +166,7 @@ def main() -> None:
         "streaming": streaming(args.tokens, min(args.tokens, 204_800)),
         "audit": audits,
     }
-    write_json_atomically(result, args.json)
+    write_json(result, args.json)
     print(json.dumps(result, indent=2))
 
 

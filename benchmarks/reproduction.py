@@ -18,10 +18,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sae_lens_signaware.activation_cache import write_json_atomically
 from sae_lens_signaware.evaluation.quality import SAEQuality
-from sae_lens_signaware.experiments.frontier import Point, interpolate
-from sae_lens_signaware.experiments.summary import (
+from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig, load_sweep_config
+from sae_lens_signaware.experiments.sweep.frontier import Point, interpolate
+from sae_lens_signaware.experiments.sweep.runs import RunResult
+from sae_lens_signaware.experiments.sweep.summary import (
     VERDICT_COLUMNS,
     Comparison,
     SweepSummary,
@@ -30,8 +31,7 @@ from sae_lens_signaware.experiments.summary import (
     frontiers_of,
     point_of,
 )
-from sae_lens_signaware.experiments.sweep import RunResult
-from sae_lens_signaware.experiments.sweep_config import Run, SweepConfig, load_sweep_config
+from sae_lens_signaware.files import write_json
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 N_BEFORE = VERDICT_COLUMNS.index("smallest gap in R²") + 1
@@ -308,7 +308,7 @@ def main() -> None:
     auxk = across(sweeps["quadruple_auxk"], sweeps["quadruple"], AUXK_AGAINST)
     values["quadruple_auxk"]["against_quadruple"] = small_comparisons(auxk)
     parts += ["## Verdicts, AuxK against none, four times the steps\n", verdict_table(auxk)]
-    write_json_atomically(values, args.json)
+    write_json(values, args.json)
     args.tables.write_text("\n".join(parts))
 
 

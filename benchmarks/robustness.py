@@ -40,7 +40,7 @@ from rich.console import Console  # noqa: E402
 from rich.progress import track  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from sae_lens_signaware.activation_cache import write_json_atomically  # noqa: E402
+from sae_lens_signaware.files import write_json  # noqa: E402
 from tests import disk_faults, faults, runner_faults  # noqa: E402
 from tests.fuzzing import (  # noqa: E402
     OUTCOMES,
@@ -173,7 +173,7 @@ def main() -> None:
         versions["python"] = platform.python_version()
         result = {"fuzz": fuzzed, "faults": faulty, "versions": versions}
         result |= {"seconds": round(time.perf_counter() - start)}
-        write_json_atomically(result, args.json)
+        write_json(result, args.json)
 
 
 LOG = Console(stderr=True)

@@ -17,8 +17,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sae_lens_signaware.activation_cache import write_json_atomically
-from sae_lens_signaware.experiments.latent_results import Dial, LatentPage, SAELatents
+from sae_lens_signaware.experiments.sweep.latent_results import Dial, LatentPage, SAELatents
+from sae_lens_signaware.files import write_json
 
 RANKS = (10, 30, 100, 300, 576)
 BIPOLAR_MIN_SHARE = 0.1
@@ -104,7 +104,7 @@ def main() -> None:
         sys.exit(f"sweep: {args.sweep} holds no latents/*.json")
     rows = [summary(SAELatents.read(file)) for file in files]
     Console(width=160).print(table(rows))
-    write_json_atomically({"command": "python " + shlex.join(sys.argv), "saes": rows}, args.json)
+    write_json({"command": "python " + shlex.join(sys.argv), "saes": rows}, args.json)
 
 
 if __name__ == "__main__":

@@ -41,8 +41,8 @@ from sae_lens.saes.sae import TrainStepInput
 from torch import Tensor
 
 from sae_lens_signaware import BiJumpReLUTrainingSAEConfig, SAGatedTrainingSAEConfig
-from sae_lens_signaware.activation_cache import write_json_atomically
-from sae_lens_signaware.base import SignedSAEMixin
+from sae_lens_signaware.files import write_json
+from sae_lens_signaware.saes.base import SignedSAEMixin
 
 SIZES = ("576:2304:1024:64", "576:16384:1024:64")
 
@@ -257,7 +257,7 @@ def main() -> None:
     for result in results:
         Console(width=110).print(table(result))
     command = "python " + shlex.join(sys.argv)
-    write_json_atomically({"command": command, "machine": machine(), "sizes": results}, args.json)
+    write_json({"command": command, "machine": machine(), "sizes": results}, args.json)
 
 
 if __name__ == "__main__":

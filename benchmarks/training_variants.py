@@ -39,10 +39,10 @@ from sae_lens_signaware import (
     SAGatedTrainingSAE,
     SAGatedTrainingSAEConfig,
 )
-from sae_lens_signaware.activation_cache import write_json_atomically
-from sae_lens_signaware.activations import bi_jump_relu, bi_step_ste, rectangle, soft_threshold
-from sae_lens_signaware.cached_training import train_on_cache
 from sae_lens_signaware.evaluation import measure_quality
+from sae_lens_signaware.files import write_json
+from sae_lens_signaware.saes.activations import bi_jump_relu, bi_step_ste, rectangle, soft_threshold
+from sae_lens_signaware.training.cached import train_on_cache
 
 D_SAE, STEPS, BATCH, LR, DECAY, BANDWIDTH = 576, 1000, 512, 3e-3, 300, 0.5
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -297,7 +297,7 @@ def main() -> None:
             command = "python " + shlex.join(sys.argv)
             result = {"command": command, "cell": args.cell, "d_sae": D_SAE, "runs": rows}
             result |= {"steps": STEPS * args.times, "seed": args.seed}
-            write_json_atomically(result, args.json)
+            write_json(result, args.json)
 
 
 if __name__ == "__main__":

@@ -1,95 +1,136 @@
-"""Sign-aware sparse autoencoders for SAELens. Importing this package registers both architectures."""
+"""Sign-aware sparse autoencoders for SAELens. Importing this package registers its architectures."""
 
 import importlib
+import sys
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from sae_lens_signaware._registration import register
-from sae_lens_signaware.bi_jumprelu import (
-    BiJumpReLUSAE,
-    BiJumpReLUSAEConfig,
-    BiJumpReLUTrainingSAE,
-    BiJumpReLUTrainingSAEConfig,
-)
-from sae_lens_signaware.conversion import split_polarities
-from sae_lens_signaware.sa_gsae import (
-    SAGatedSAE,
-    SAGatedSAEConfig,
-    SAGatedTrainingSAE,
-    SAGatedTrainingSAEConfig,
-)
-
 if TYPE_CHECKING:
-    from sae_lens_signaware.evaluation import (
-        AntipodalAudit,
-        BipolarCensus,
-        PolarityCalibration,
-        PolarityDial,
-        SignedEvaluator,
-        TopExamples,
-        antipodal_audit,
-        bipolar_census,
-        bipolar_evals,
-        merge_antipodal,
-        polarity_calibration,
-        polarity_dial,
-        top_examples,
-    )
+    from sae_lens_signaware.checks import ConfigError as ConfigError
+    from sae_lens_signaware.checks import InvalidInputError as InvalidInputError
+    from sae_lens_signaware.evaluation import AntipodalAudit as AntipodalAudit
+    from sae_lens_signaware.evaluation import BipolarCensus as BipolarCensus
+    from sae_lens_signaware.evaluation import PolarityCalibration as PolarityCalibration
+    from sae_lens_signaware.evaluation import PolarityDial as PolarityDial
+    from sae_lens_signaware.evaluation import SAEQuality as SAEQuality
+    from sae_lens_signaware.evaluation import SignedEvaluator as SignedEvaluator
+    from sae_lens_signaware.evaluation import TopExamples as TopExamples
+    from sae_lens_signaware.evaluation import analyze_sae as analyze_sae
+    from sae_lens_signaware.evaluation import antipodal_audit as antipodal_audit
+    from sae_lens_signaware.evaluation import bipolar_census as bipolar_census
+    from sae_lens_signaware.evaluation import bipolar_evals as bipolar_evals
+    from sae_lens_signaware.evaluation import measure_quality as measure_quality
+    from sae_lens_signaware.evaluation import merge_antipodal as merge_antipodal
+    from sae_lens_signaware.evaluation import nearest_antipodal_pair as nearest_antipodal_pair
+    from sae_lens_signaware.evaluation import polarity_calibration as polarity_calibration
+    from sae_lens_signaware.evaluation import polarity_dial as polarity_dial
+    from sae_lens_signaware.evaluation import top_examples as top_examples
+    from sae_lens_signaware.evaluation import write_measurement as write_measurement
+    from sae_lens_signaware.evaluation import write_split as write_split
+    from sae_lens_signaware.experiments import compare_frontiers as compare_frontiers
+    from sae_lens_signaware.experiments import load_protocol_config as load_protocol_config
+    from sae_lens_signaware.experiments import load_sweep_config as load_sweep_config
+    from sae_lens_signaware.experiments import run_local as run_local
+    from sae_lens_signaware.experiments import run_protocol as run_protocol
+    from sae_lens_signaware.experiments import run_ray as run_ray
+    from sae_lens_signaware.experiments import summarise as summarise
+    from sae_lens_signaware.hub import load_sae_reference as load_sae_reference
+    from sae_lens_signaware.hub import push as push
+    from sae_lens_signaware.report import write_report as write_report
+    from sae_lens_signaware.saes import BiJumpReLUSAE as BiJumpReLUSAE
+    from sae_lens_signaware.saes import BiJumpReLUSAEConfig as BiJumpReLUSAEConfig
+    from sae_lens_signaware.saes import BiJumpReLUTrainingSAE as BiJumpReLUTrainingSAE
+    from sae_lens_signaware.saes import BiJumpReLUTrainingSAEConfig as BiJumpReLUTrainingSAEConfig
+    from sae_lens_signaware.saes import SAGatedSAE as SAGatedSAE
+    from sae_lens_signaware.saes import SAGatedSAEConfig as SAGatedSAEConfig
+    from sae_lens_signaware.saes import SAGatedTrainingSAE as SAGatedTrainingSAE
+    from sae_lens_signaware.saes import SAGatedTrainingSAEConfig as SAGatedTrainingSAEConfig
+    from sae_lens_signaware.saes import register as register
+    from sae_lens_signaware.saes import split_polarities as split_polarities
+    from sae_lens_signaware.training import SignawareTrainingRunner as SignawareTrainingRunner
+    from sae_lens_signaware.training import load_runner_config as load_runner_config
+    from sae_lens_signaware.training import train_and_measure as train_and_measure
+    from sae_lens_signaware.training import train_on_cache as train_on_cache
 
 __version__ = "0.1.0"
 
-# The evaluation package loads when one of its names is used (PEP 562), so that `import` stays light.
-_FROM_EVALUATION = (
-    "AntipodalAudit",
-    "BipolarCensus",
-    "PolarityCalibration",
-    "PolarityDial",
-    "SignedEvaluator",
-    "TopExamples",
-    "antipodal_audit",
-    "bipolar_census",
-    "bipolar_evals",
-    "merge_antipodal",
-    "polarity_calibration",
-    "polarity_dial",
-    "top_examples",
-)
+# Where each public name lives. They load when they are used (PEP 562), so that `import` stays light and
+# a module that moves breaks nobody. The block above says the same to type checkers.
+_HOMES = {
+    "checks": ("ConfigError", "InvalidInputError"),
+    "evaluation": (
+        "AntipodalAudit",
+        "BipolarCensus",
+        "PolarityCalibration",
+        "PolarityDial",
+        "SAEQuality",
+        "SignedEvaluator",
+        "TopExamples",
+        "analyze_sae",
+        "antipodal_audit",
+        "bipolar_census",
+        "bipolar_evals",
+        "measure_quality",
+        "merge_antipodal",
+        "nearest_antipodal_pair",
+        "polarity_calibration",
+        "polarity_dial",
+        "top_examples",
+        "write_measurement",
+        "write_split",
+    ),
+    "experiments": (
+        "compare_frontiers",
+        "load_protocol_config",
+        "load_sweep_config",
+        "run_local",
+        "run_protocol",
+        "run_ray",
+        "summarise",
+    ),
+    "hub": ("load_sae_reference", "push"),
+    "report": ("write_report",),
+    "saes": (
+        "BiJumpReLUSAE",
+        "BiJumpReLUSAEConfig",
+        "BiJumpReLUTrainingSAE",
+        "BiJumpReLUTrainingSAEConfig",
+        "SAGatedSAE",
+        "SAGatedSAEConfig",
+        "SAGatedTrainingSAE",
+        "SAGatedTrainingSAEConfig",
+        "register",
+        "split_polarities",
+    ),
+    "training": (
+        "SignawareTrainingRunner",
+        "load_runner_config",
+        "train_and_measure",
+        "train_on_cache",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = [
-    "AntipodalAudit",
-    "BiJumpReLUSAE",
-    "BiJumpReLUSAEConfig",
-    "BiJumpReLUTrainingSAE",
-    "BiJumpReLUTrainingSAEConfig",
-    "BipolarCensus",
-    "PolarityCalibration",
-    "PolarityDial",
-    "SAGatedSAE",
-    "SAGatedSAEConfig",
-    "SAGatedTrainingSAE",
-    "SAGatedTrainingSAEConfig",
-    "SignedEvaluator",
-    "TopExamples",
-    "antipodal_audit",
-    "bipolar_census",
-    "bipolar_evals",
-    "merge_antipodal",
-    "polarity_calibration",
-    "polarity_dial",
-    "split_polarities",
-    "top_examples",
-]
+__all__ = sorted(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _FROM_EVALUATION:
-        return getattr(importlib.import_module("sae_lens_signaware.evaluation"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
 
 
-register(SAGatedSAE, SAGatedSAEConfig, SAGatedTrainingSAE, SAGatedTrainingSAEConfig)
-register(
-    BiJumpReLUSAE,
-    BiJumpReLUSAEConfig,
-    BiJumpReLUTrainingSAE,
-    BiJumpReLUTrainingSAEConfig,
-)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME_OF})
+
+
+def _is_own_command_line() -> bool:
+    """Whether this process is ``sae-lens-signaware`` or ``python -m sae_lens_signaware``."""
+    program = PurePath(sys.argv[0]).stem if sys.argv else ""
+    return program == "sae-lens-signaware" or sys.orig_argv[1:3] == ["-m", __name__]
+
+
+# Registration needs torch and sae_lens, which take seconds. Our own commands import them when they know
+# that they need them, so that --help does not wait.
+if not _is_own_command_line():
+    importlib.import_module(f"{__name__}.saes")

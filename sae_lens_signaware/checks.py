@@ -1,6 +1,7 @@
 """What is asked of values from outside: types, ranges, and errors of one line."""
 
 import dataclasses
+import difflib
 import functools
 import math
 import numbers
@@ -8,6 +9,7 @@ import reprlib
 import sys
 import types
 import typing
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from sae_lens.saes.sae import SAEMetadata
@@ -24,6 +26,17 @@ _repr.maxlevel = 3
 
 class InvalidInputError(ValueError):
     """A wrong input, in one line: the field, the value, what is allowed."""
+
+
+class ConfigError(InvalidInputError):
+    """A config, a flag or a file that a command was given is wrong; one line."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"``, or the known names where none is near."""
+    known = sorted(known)
+    match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else f"; known: {', '.join(known)}"
 
 
 def require(condition: bool, field: str, value: object, allowed: str, why: str = "") -> None:

@@ -12,10 +12,10 @@ from sae_lens import SAE
 from safetensors import SafetensorError
 from typer.testing import CliRunner
 
-from sae_lens_signaware.activation_cache import write_json_atomically
-from sae_lens_signaware.cached_training import InterruptedTraining
 from sae_lens_signaware.cli import app
-from sae_lens_signaware.runner import find_checkpoint
+from sae_lens_signaware.files import write_json
+from sae_lens_signaware.training.cached import InterruptedTraining
+from sae_lens_signaware.training.runner import find_checkpoint
 from tests.faults import (
     equal,
     interrupt,
@@ -85,14 +85,14 @@ def full_while_the_runner_saves(disk: Path) -> int:
 def full_while_a_command_writes(folder: Path, disk: Path) -> None:
     """``split`` says so in one line and leaves nothing; JSON that was there stays."""
     make_sae("sa_gsae").save_model(folder / "sae")
-    write_json_atomically([1], disk / "x.json")
+    write_json([1], disk / "x.json")
     filler = fill(disk, leave=4096)
     before = sorted(disk.iterdir())
     result: Any = CliRunner().invoke(app, ["split", str(folder / "sae"), str(disk / "plain")])
     assert result.exit_code == 1, result.exception
     assert len(result.stderr.strip().splitlines()) == 1, result.stderr
     try:
-        write_json_atomically(list(range(100_000)), disk / "x.json")
+        write_json(list(range(100_000)), disk / "x.json")
     except OSError:
         assert (disk / "x.json").read_text() == "[\n  1\n]\n"
     else:

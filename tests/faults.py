@@ -23,9 +23,9 @@ from sae_lens.config import SAETrainerConfig
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sae_lens_signaware import cached_training
-from sae_lens_signaware.activation_cache import ShuffledEpochs
-from sae_lens_signaware.cached_training import InterruptedTraining, train_on_cache
+from sae_lens_signaware.training import cached as cached_training
+from sae_lens_signaware.training.cache import ShuffledEpochs
+from sae_lens_signaware.training.cached import InterruptedTraining, train_on_cache
 from tests.helpers import D_IN, training_config
 
 N_STEPS, BATCH = 120, 64

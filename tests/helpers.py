@@ -13,7 +13,7 @@ from transformer_lens import HookedTransformerConfig
 from transformers import PreTrainedTokenizerFast
 
 import sae_lens_signaware as signaware
-from sae_lens_signaware import base, training
+from sae_lens_signaware.saes import base, training
 
 D_IN, D_SAE = 16, 24
 

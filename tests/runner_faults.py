@@ -11,8 +11,12 @@ from datasets import Dataset
 from sae_lens import SAE, LanguageModelSAERunnerConfig, LoggingConfig, TrainingSAE
 from transformer_lens import HookedTransformer
 
-from sae_lens_signaware.base import InvalidInputError
-from sae_lens_signaware.runner import CHECKPOINT_FILES, SignawareTrainingRunner, find_checkpoint
+from sae_lens_signaware.checks import InvalidInputError
+from sae_lens_signaware.training.runner import (
+    CHECKPOINT_FILES,
+    SignawareTrainingRunner,
+    find_checkpoint,
+)
 from tests.faults import BATCH, N_STEPS, activations, fork, strike, undisturbed
 from tests.helpers import tiny_model_config, training_config
 

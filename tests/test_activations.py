@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sae_lens_signaware.activations import (
+from sae_lens_signaware.saes.activations import (
     bi_jump_relu,
     bi_jump_relu_ste,
     bi_jump_step,

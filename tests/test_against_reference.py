@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sae_lens import JumpReLUTrainingSAEConfig, TrainingSAE
 
 from sae_lens_signaware import BiJumpReLUTrainingSAEConfig
-from sae_lens_signaware.activations import bi_jump_relu_ste, bi_step_ste
+from sae_lens_signaware.saes.activations import bi_jump_relu_ste, bi_step_ste
 from tests import reference
 from tests.helpers import make_training_sae, path, randomise, step_input
 

@@ -16,7 +16,7 @@ from sae_lens.registry import (
 from safetensors.torch import load_file, save_file
 
 import sae_lens_signaware as signaware
-from sae_lens_signaware._registration import register
+from sae_lens_signaware.saes.registration import register
 from tests.helpers import D_IN, D_SAE, each_variant, make_sae, make_training_sae
 
 HOOKS = [

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sae_lens import SAETrainer
 
-from sae_lens_signaware.auxk import dead_columns, top_dead
+from sae_lens_signaware.saes.auxk import dead_columns, top_dead
 from tests import reference
 from tests.helpers import (
     D_IN,

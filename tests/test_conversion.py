@@ -14,7 +14,7 @@ from sae_lens import GatedSAE, JumpReLUSAE, StandardSAE, StandardSAEConfig
 from safetensors.torch import load_file
 
 from sae_lens_signaware import split_polarities
-from sae_lens_signaware.conversion import split_log_sparsity
+from sae_lens_signaware.saes.conversion import split_log_sparsity
 from tests.helpers import D_IN, VARIANTS, each_variant, make_sae, make_training_sae, randomise
 
 

@@ -14,8 +14,8 @@ import torch
 from sae_lens import SAE
 
 import sae_lens_signaware as signaware
-from sae_lens_signaware import demo_data
 from sae_lens_signaware.evaluation import nearest_antipodal_pair
+from sae_lens_signaware.experiments import demo_data
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parent.parent

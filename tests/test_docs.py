@@ -15,9 +15,9 @@ from transformer_lens import HookedTransformer
 
 import sae_lens_signaware as signaware
 from sae_lens_signaware.cli import app
-from sae_lens_signaware.config import load_runner_config
 from sae_lens_signaware.experiments.protocols import load_protocol_config
-from sae_lens_signaware.experiments.sweep_config import load_sweep_config
+from sae_lens_signaware.experiments.sweep.config import load_sweep_config
+from sae_lens_signaware.training.config import load_runner_config
 from tests.helpers import make_sae, tiny_model_config, tiny_tokenizer
 from tests.hub_server import HubServer
 from tests.notebook import NOTEBOOK

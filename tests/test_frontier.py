@@ -12,8 +12,8 @@ from sae_lens_signaware.experiments import (
     dead_share_ratio,
     summarise_seeds,
 )
-from sae_lens_signaware.experiments.frontier import interpolate
-from sae_lens_signaware.experiments.summary import Comparison
+from sae_lens_signaware.experiments.sweep.frontier import interpolate
+from sae_lens_signaware.experiments.sweep.summary import Comparison
 
 
 def frontier(*l0_r2: tuple[float, float], dead: float = 0.0, d_sae: int = 100) -> list[Point]:

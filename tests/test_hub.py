@@ -10,11 +10,12 @@ from huggingface_hub import ModelCard
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from sae_lens import SAE, upload_saes_to_huggingface
 
-from sae_lens_signaware import hub as hub_module
 from sae_lens_signaware import split_polarities
-from sae_lens_signaware.config import ConfigError
+from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.evaluation import write_measurement
 from sae_lens_signaware.evaluation.quality import measure_quality
-from sae_lens_signaware.model_card import make_card
+from sae_lens_signaware.hub import upload as hub_module
+from sae_lens_signaware.hub.model_card import make_card
 from tests.helpers import D_IN, D_SAE, each_variant, make_sae, make_training_sae
 from tests.hub_server import HubServer
 
@@ -31,7 +32,7 @@ def save_measured(sae: Any, folder: Path) -> None:
     sae.cfg.metadata.dataset_path = "monology/pile-uncopyrighted"
     sae.save_model(folder)
     quality, census = measure_quality(sae, [x_batch()], "noise of a test")
-    hub_module.write_measurement(folder, quality, census)
+    write_measurement(folder, quality, census)
 
 
 @each_variant

@@ -16,11 +16,10 @@ from hypothesis import strategies as st
 from sae_lens import SAE
 from safetensors.torch import load_file, save_file
 
-from sae_lens_signaware import hub as hub_module
-from sae_lens_signaware.cached_training import InterruptedTraining
-from sae_lens_signaware.checks import InvalidInputError, check_types, require
-from sae_lens_signaware.config import ConfigError
-from sae_lens_signaware.runner import CHECKPOINT_FILES, find_checkpoint
+from sae_lens_signaware.checks import ConfigError, InvalidInputError, check_types, require
+from sae_lens_signaware.hub import upload as hub_module
+from sae_lens_signaware.training.cached import InterruptedTraining
+from sae_lens_signaware.training.runner import CHECKPOINT_FILES, find_checkpoint
 from tests import disk_faults, faults, runner_faults
 from tests.fuzzing import cases_of, loaders_for, run_case, write_subjects
 from tests.helpers import make_sae, make_training_sae, training_config

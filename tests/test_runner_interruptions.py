@@ -14,7 +14,7 @@ import torch
 from sae_lens import SAE
 from transformer_lens import HookedTransformer
 
-from sae_lens_signaware.runner import SignawareTrainingRunner, find_checkpoint
+from sae_lens_signaware.training.runner import SignawareTrainingRunner, find_checkpoint
 from tests.helpers import each_variant, tiny_model_config, training_config
 from tests.test_runners import runner_config, tokens
 

@@ -19,9 +19,8 @@ from sae_lens import (
 from sae_lens.synthetic import SyntheticModelConfig, SyntheticSAERunner, SyntheticSAERunnerConfig
 from transformer_lens import HookedTransformer
 
-from sae_lens_signaware.base import InvalidInputError
-from sae_lens_signaware.config import ConfigError
-from sae_lens_signaware.runner import SignawareTrainingRunner, find_checkpoint
+from sae_lens_signaware.checks import ConfigError, InvalidInputError
+from sae_lens_signaware.training.runner import SignawareTrainingRunner, find_checkpoint
 from tests.helpers import (
     D_IN,
     D_SAE,

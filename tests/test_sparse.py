@@ -8,7 +8,7 @@ import pytest
 import torch
 from sae_lens import SAETrainer
 
-from sae_lens_signaware import sparse
+from sae_lens_signaware.saes import sparse
 from tests.helpers import (
     D_IN,
     D_SAE,

@@ -8,8 +8,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sae_lens_signaware import sparse
-from sae_lens_signaware.activations import open_mask
+from sae_lens_signaware.saes import sparse
+from sae_lens_signaware.saes.activations import open_mask
 
 
 @settings(max_examples=100, deadline=None)

@@ -11,7 +11,7 @@ from sae_lens import SAETrainer, TrainingSAE
 from sae_lens.config import LoggingConfig, SAETrainerConfig
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from sae_lens_signaware.l0_control import L0_EMA_DECAY, update_l0_control
+from sae_lens_signaware.saes.l0_control import L0_EMA_DECAY, update_l0_control
 from tests.helpers import (
     D_IN,
     D_SAE,

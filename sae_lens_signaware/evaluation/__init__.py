@@ -10,6 +10,7 @@ from sae_lens_signaware.evaluation.evaluator import SignedEvaluator
 from sae_lens_signaware.evaluation.examples import TopExamples, top_examples
 from sae_lens_signaware.evaluation.merge import merge_antipodal
 from sae_lens_signaware.evaluation.quality import SAEQuality, measure_quality
+from sae_lens_signaware.evaluation.saved import load_sae, write_measurement, write_split
 
 __all__ = [
     "Analysis",
@@ -24,10 +25,13 @@ __all__ = [
     "antipodal_audit",
     "bipolar_census",
     "bipolar_evals",
+    "load_sae",
     "measure_quality",
     "merge_antipodal",
     "nearest_antipodal_pair",
     "polarity_calibration",
     "polarity_dial",
     "top_examples",
+    "write_measurement",
+    "write_split",
 ]

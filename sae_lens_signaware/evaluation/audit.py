@@ -9,7 +9,7 @@ from rich.table import Table
 from sae_lens import SAE
 from torch import Tensor
 
-from sae_lens_signaware.base import require
+from sae_lens_signaware.checks import require
 from sae_lens_signaware.evaluation.results import Provenance, Result
 from sae_lens_signaware.evaluation.streaming import (
     batches_of,

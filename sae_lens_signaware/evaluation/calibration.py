@@ -7,7 +7,7 @@ from typing import Any
 from sae_lens import SAE
 from torch import Tensor
 
-from sae_lens_signaware.base import InvalidInputError
+from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.evaluation.results import Provenance, Result
 from sae_lens_signaware.evaluation.streaming import SideSums, decoder_directions, sum_sides
 

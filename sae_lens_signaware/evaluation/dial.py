@@ -10,7 +10,7 @@ from sae_lens import SAE
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
-from sae_lens_signaware.base import require
+from sae_lens_signaware.checks import require
 from sae_lens_signaware.evaluation.results import Provenance, Result
 from sae_lens_signaware.evaluation.streaming import decoder_directions
 

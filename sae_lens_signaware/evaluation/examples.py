@@ -13,7 +13,7 @@ from sae_lens import SAE, ActivationsStore
 from sae_lens.util import get_special_token_ids
 from torch import Tensor
 
-from sae_lens_signaware.base import require
+from sae_lens_signaware.checks import require
 from sae_lens_signaware.evaluation.prompts import (
     Prompts,
     prompts_of_store,

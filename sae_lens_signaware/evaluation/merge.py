@@ -13,11 +13,11 @@ from sae_lens import GatedSAE, JumpReLUSAE, SAEConfig
 from sae_lens.saes.sae import SAEMetadata
 from torch import Tensor
 
-from sae_lens_signaware.bi_jumprelu import BiJumpReLUSAE, BiJumpReLUSAEConfig
 from sae_lens_signaware.evaluation.audit import antipodal_audit, disjoint_pairs
 from sae_lens_signaware.evaluation.quality import measure_quality
 from sae_lens_signaware.evaluation.streaming import batches_of
-from sae_lens_signaware.sa_gsae import SAGatedSAE, SAGatedSAEConfig
+from sae_lens_signaware.saes.bi_jumprelu import BiJumpReLUSAE, BiJumpReLUSAEConfig
+from sae_lens_signaware.saes.sa_gsae import SAGatedSAE, SAGatedSAEConfig
 
 SHUT = 1e30
 """Threshold of a side that never opens. Finite, since 0 * inf in a straight-through gradient is NaN."""

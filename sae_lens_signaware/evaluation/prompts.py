@@ -8,7 +8,7 @@ from sae_lens import SAE, ActivationsStore
 from sae_lens.util import extract_stop_at_layer_from_tlens_hook_name
 from torch import Tensor
 
-from sae_lens_signaware.base import require
+from sae_lens_signaware.checks import require
 
 
 class Prompts(NamedTuple):

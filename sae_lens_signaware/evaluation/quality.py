@@ -13,7 +13,7 @@ from sae_lens.evals import EvalConfig, ExplainedVarianceCalculator
 from sae_lens.training.activation_scaler import ActivationScaler
 from torch import Tensor
 
-from sae_lens_signaware.base import InvalidInputError
+from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.evaluation.census import BipolarCensus, census_of
 from sae_lens_signaware.evaluation.streaming import sum_sides
 

@@ -11,7 +11,7 @@ import torch
 from sae_lens import SAE
 from torch import Tensor
 
-from sae_lens_signaware.activation_cache import write_json_atomically
+from sae_lens_signaware.files import write_json
 
 T = TypeVar("T", bound="Result")
 
@@ -57,7 +57,7 @@ class Result:
 
     def write(self, path: Path) -> None:
         """Write ``to_dict`` as JSON, complete or not at all."""
-        write_json_atomically(self.to_dict(), path)
+        write_json(self.to_dict(), path)
 
     @classmethod
     def read(cls: type[T], path: Path) -> T:

@@ -14,8 +14,9 @@ from sae_lens import SAE, ActivationsStore
 from sae_lens.evals import ExplainedVarianceCalculator
 from torch import Tensor
 
-from sae_lens_signaware.base import InvalidInputError, SignedSAEMixin
-from sae_lens_signaware.sparse import OpenLatents
+from sae_lens_signaware.checks import InvalidInputError
+from sae_lens_signaware.saes.base import SignedSAEMixin
+from sae_lens_signaware.saes.sparse import OpenLatents
 
 
 @dataclasses.dataclass

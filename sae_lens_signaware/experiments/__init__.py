@@ -1,6 +1,9 @@
-"""Comparing architectures: frontiers and verdicts (docs/experiments.md)."""
+"""Comparing architectures: sweeps, frontiers and verdicts, protocols, the demo (docs/experiments.md)."""
 
-from sae_lens_signaware.experiments.frontier import (
+from sae_lens_signaware.experiments.protocols import load_protocol_config, run_protocol
+from sae_lens_signaware.experiments.sweep.config import load_sweep_config
+from sae_lens_signaware.experiments.sweep.executors import run_local, run_ray
+from sae_lens_signaware.experiments.sweep.frontier import (
     Point,
     SeedSummary,
     Verdict,
@@ -8,6 +11,7 @@ from sae_lens_signaware.experiments.frontier import (
     dead_share_ratio,
     summarise_seeds,
 )
+from sae_lens_signaware.experiments.sweep.summary import summarise
 
 __all__ = [
     "Point",
@@ -15,5 +19,11 @@ __all__ = [
     "Verdict",
     "compare_frontiers",
     "dead_share_ratio",
+    "load_protocol_config",
+    "load_sweep_config",
+    "run_local",
+    "run_protocol",
+    "run_ray",
+    "summarise",
     "summarise_seeds",
 ]

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from sae_lens_signaware.config import ConfigError
+from sae_lens_signaware.checks import ConfigError
 
 __all__ = ["write_report"]
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sae_lens_signaware.experiments.summary import SweepSummary
-from sae_lens_signaware.experiments.sweep import RunResult
+from sae_lens_signaware.experiments.sweep.runs import RunResult
+from sae_lens_signaware.experiments.sweep.summary import SweepSummary
 from sae_lens_signaware.report.load import Latents
 
 Figure = dict[str, Any]

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from sae_lens_signaware.config import ConfigError
-from sae_lens_signaware.experiments.latent_results import SAELatents
+from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.experiments.protocols.result import ProtocolResult
-from sae_lens_signaware.experiments.summary import SUMMARY_FILENAME, SweepSummary
+from sae_lens_signaware.experiments.sweep.latent_results import SAELatents
+from sae_lens_signaware.experiments.sweep.summary import SUMMARY_FILENAME, SweepSummary
 
 ABLATIONS = "ablations"
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 
 from sae_lens_signaware.experiments.protocols.result import SD, ProtocolResult
-from sae_lens_signaware.experiments.summary import VERDICT_COLUMNS, Comparison, SweepSummary
-from sae_lens_signaware.experiments.sweep import RunResult
+from sae_lens_signaware.experiments.sweep.runs import RunResult
+from sae_lens_signaware.experiments.sweep.summary import VERDICT_COLUMNS, Comparison, SweepSummary
 from sae_lens_signaware.report import figures, markup
 from sae_lens_signaware.report.browser import browser
 from sae_lens_signaware.report.load import Latents, Results, Sweep

@@ -6,11 +6,11 @@ from html.parser import HTMLParser
 
 from sae_lens_signaware.evaluation.examples import Context
 from sae_lens_signaware.evaluation.quality import SAEQuality
-from sae_lens_signaware.experiments.frontier import compare_frontiers, summarise_seeds
-from sae_lens_signaware.experiments.latent_results import Dial, LatentPage, SAELatents
 from sae_lens_signaware.experiments.protocols.result import ProtocolResult
-from sae_lens_signaware.experiments.summary import Comparison, SweepSummary, point_of
-from sae_lens_signaware.experiments.sweep import RunResult
+from sae_lens_signaware.experiments.sweep.frontier import compare_frontiers, summarise_seeds
+from sae_lens_signaware.experiments.sweep.latent_results import Dial, LatentPage, SAELatents
+from sae_lens_signaware.experiments.sweep.runs import RunResult
+from sae_lens_signaware.experiments.sweep.summary import Comparison, SweepSummary, point_of
 
 CELLS = ("mlp_out", "attn_out", "resid <&>")
 SAES = ("sa_gsae-half", "gated-full", 'odd <b>"name"</b>')

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sae_lens_signaware.config import ConfigError
-from sae_lens_signaware.experiments.summary import SweepSummary
+from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.experiments.sweep.summary import SweepSummary
 from tests.report.pages import Parsed, context, run_result, sae_latents, sweep_summary
 from tests.test_cli import assert_one_line_error, invoke
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sae_lens_signaware.experiments.sweep_config import load_sweep_config
+from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from sae_lens_signaware.experiments.cache import identity_of_cache
-from sae_lens_signaware.experiments.sweep_config import load_sweep_config
+from sae_lens_signaware.experiments.sweep.cache import identity_of_cache
+from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 from tests.sweep.examples import last_line, sweep_values, write
 from tests.test_cli import invoke
 

@@ -16,12 +16,13 @@ from sae_lens import SAE
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
-from sae_lens_signaware.config import ConfigError
+from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.evaluation import bipolar_census
-from sae_lens_signaware.experiments import cache, sweep
-from sae_lens_signaware.experiments.cache import load_cache, make_caches
-from sae_lens_signaware.experiments.latent_results import SAELatents
-from sae_lens_signaware.experiments.sweep_config import load_sweep_config
+from sae_lens_signaware.experiments.sweep import cache
+from sae_lens_signaware.experiments.sweep import runs as sweep
+from sae_lens_signaware.experiments.sweep.cache import load_cache, make_caches
+from sae_lens_signaware.experiments.sweep.config import load_sweep_config
+from sae_lens_signaware.experiments.sweep.latent_results import SAELatents
 from tests.sweep.examples import last_line, measured, sweep_values, write, written_at
 from tests.test_cli import invoke
 

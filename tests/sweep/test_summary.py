@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sae_lens_signaware.experiments.summary import SweepSummary, plot_cell
+from sae_lens_signaware.experiments.sweep.summary import SweepSummary, plot_cell
 from tests.report.pages import CELLS, SAES, run_result
 
 matplotlib = pytest.importorskip("matplotlib", reason="needs the [demo] extra")

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from rich.progress import Progress
 
-from sae_lens_signaware.experiments import sweep
-from sae_lens_signaware.experiments.cache import make_caches
-from sae_lens_signaware.experiments.executors import ProgressView
-from sae_lens_signaware.experiments.sweep_config import load_sweep_config
+from sae_lens_signaware.experiments.sweep import runs as sweep
+from sae_lens_signaware.experiments.sweep.cache import make_caches
+from sae_lens_signaware.experiments.sweep.config import load_sweep_config
+from sae_lens_signaware.experiments.sweep.executors import ProgressView
 
 
 def test_what_runs_can_be_seen_while_it_runs_and_no_longer(

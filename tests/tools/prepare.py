@@ -26,7 +26,7 @@ from sae_lens_signaware import (
     demo_data,
     split_polarities,
 )
-from sae_lens_signaware.cached_training import train_on_cache
+from sae_lens_signaware.training.cached import train_on_cache
 
 # TransformerLens's HookedTransformer takes the names of its own list only, which SmolLM2 is not on.
 # A folder of a listed name is read in its stead, and of the names that mean Llama's architecture,

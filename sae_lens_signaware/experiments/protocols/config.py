@@ -5,8 +5,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sae_lens_signaware.config import ConfigError, nearest, read_yaml
+from sae_lens_signaware.checks import ConfigError, nearest
 from sae_lens_signaware.experiments.protocols.saes import candidates_of
+from sae_lens_signaware.training.config import read_yaml
 
 
 class _Strict(BaseModel):

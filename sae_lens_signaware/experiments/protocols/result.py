@@ -12,7 +12,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from sae_lens_signaware.activation_cache import write_json_atomically
+from sae_lens_signaware.files import write_json
 
 Cell = str | float | int | None
 """None means "does not apply" or "not measured"."""
@@ -87,7 +87,7 @@ class ProtocolResult:
         """As JSON, whole or not at all; NaN and inf become null."""
         values = dataclasses.asdict(self)
         values["rows"] = [[_finite(cell) for cell in row] for row in self.rows]
-        write_json_atomically(values, path)
+        write_json(values, path)
 
     @classmethod
     def read(cls, path: Path) -> "ProtocolResult":

@@ -6,7 +6,8 @@ from typing import Any
 
 from sae_lens import TrainingSAEConfig
 
-from sae_lens_signaware.config import ConfigError, build_sae_config, training_config_class
+from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.training.config import build_sae_config, training_config_class
 
 SET_BY_THE_PROTOCOL = ("d_in", "normalize_activations", "device")
 

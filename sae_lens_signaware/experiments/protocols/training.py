@@ -14,10 +14,10 @@ from sae_lens import SAE
 from sae_lens.config import SAETrainerConfig
 from torch import Tensor
 
-from sae_lens_signaware.cached_training import train_on_cache
 from sae_lens_signaware.evaluation.quality import SAEQuality, measure_quality
 from sae_lens_signaware.experiments.protocols.config import TrainingConfig
 from sae_lens_signaware.experiments.protocols.saes import Candidate
+from sae_lens_signaware.training.cached import train_on_cache
 
 Advance = Callable[[str], None]
 """Called with a name after each training."""

@@ -1,0 +1,105 @@
+"""Commands of the experiments: sweeps, protocols, and the report of both."""
+
+import importlib.util
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from sae_lens_signaware.cli.errors import EXIT_FAILED, console, errors, reports_errors
+
+
+@reports_errors
+def sweep(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="A sweep file.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for caches, SAEs, results, sweep.json and plots.")
+    ] = Path("sweep_out"),
+    executor: Annotated[
+        Literal["local", "ray"], typer.Option(help="This process, or Ray (here or on a cluster).")
+    ] = "local",
+) -> None:
+    """Frontiers over cells, seeds and sparsities, and which dominates; goes on where it was stopped.
+
+    Example: sae-lens-signaware sweep configs/sweep-smollm2-135m.yaml --out sweep_out
+    """
+    from sae_lens_signaware.experiments.sweep import executors, latents, summary
+    from sae_lens_signaware.experiments.sweep.config import load_sweep_config
+
+    cfg, runs = load_sweep_config(config)
+    try:
+        if executor == "ray":
+            executors.run_ray(cfg, runs, out, console)
+        else:
+            executors.run_local(cfg, runs, out, console)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("Run the same command again to go on from there.") from None
+    found = summary.summarise(cfg, runs, out)
+    command = f"sae-lens-signaware sweep {config} --out {out}"
+    found.write(out, command + (" --executor ray" if executor == "ray" else ""))
+    latents.write_latents(cfg, runs, out, console)
+    console.print(found.point_table())
+    if found.comparisons:
+        console.print(found.verdict_table())
+    for name, reason in found.failures.items():
+        errors.print(f"failed: {name}: {reason}", soft_wrap=True, markup=False, highlight=False)
+    console.print(f"{len(found.results)} of {found.n_runs} runs; sweep.json is in {out}")
+    if importlib.util.find_spec("matplotlib") is not None:
+        for cell in cfg.cells:
+            summary.plot_cell(found, cell, out / f"frontier-{cell}.png")
+    if len(found.results) < found.n_runs:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@reports_errors
+def protocol(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="A protocol file.")],
+    out: Annotated[Path, typer.Option(help="Folder for protocol-a.json, -b or -c.")] = Path(
+        "protocols_out"
+    ),
+) -> None:
+    """Protocols A to C on synthetic worlds: polarity dial, anomalies under a latent budget, pairs.
+
+    Example: sae-lens-signaware protocol configs/protocol-a-polarity-dial.yaml --out protocols_out
+    """
+    from rich.progress import Progress
+
+    from sae_lens_signaware.checks import ConfigError
+    from sae_lens_signaware.experiments import protocols
+
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"out: {out} is a file; name a folder")
+    cfg = protocols.load_protocol_config(config)
+    command = f"sae-lens-signaware protocol {config} --out {out}"
+    try:
+        with Progress(console=console) as progress:
+            task = progress.add_task("Trainings", total=protocols.n_trainings(cfg))
+            result = protocols.run_protocol(
+                cfg, command, lambda name: progress.update(task, advance=1, description=name)
+            )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("Nothing was written.") from None
+    path = out / protocols.result_filename(cfg)
+    result.write(path)
+    console.print(result.table(console.width))
+    for note in result.notes:
+        console.print(f"- {note}", markup=False, highlight=False)
+    console.print(f"Written to {path}", soft_wrap=True)
+
+
+@reports_errors
+def report(
+    results: Annotated[
+        Path, typer.Argument(metavar="RESULTS", help="Folder of a sweep, or one of several.")
+    ],
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+) -> None:
+    """One self-contained HTML page: frontiers, census, calibration, and a browser of latents.
+
+    Example: sae-lens-signaware report sweep_out --out report.html
+    """
+    from sae_lens_signaware.report import write_report
+
+    with console.status(f"Reading {results}"):
+        path = write_report(results, out)
+    console.print(f"Written to {path}, {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)

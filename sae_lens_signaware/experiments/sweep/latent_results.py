@@ -1,0 +1,141 @@
+"""Results that a report shows of single latents: contexts of both sides, calibration, dial."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from sae_lens_signaware.evaluation import PolarityDial
+from sae_lens_signaware.evaluation.examples import Context
+from sae_lens_signaware.files import write_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Dial:
+    """A :class:`~sae_lens_signaware.evaluation.PolarityDial` without its provenance, as numbers.
+
+    Attributes:
+        latents: the latent that each sign writes, (+, -).
+        logit_tokens: the two tokens that what is written speaks for and against most, by the final
+            norm's weight and the unembedding; the effect is on the difference of their logits.
+        coefficients, effect: ascending in c; ``effect`` less the value with nothing added.
+        baseline: that value, nats.
+        monotone, sign_changing, symmetry: the verdict; symmetry is None without any effect.
+        direction_cosine: between what the two signs write.
+    """
+
+    latents: tuple[int, int]
+    logit_tokens: tuple[str, str]
+    coefficients: list[float]
+    effect: list[float]
+    baseline: float
+    monotone: bool
+    sign_changing: bool
+    symmetry: float | None
+    direction_cosine: float
+
+    @classmethod
+    def of(cls, dial: PolarityDial, logit_tokens: tuple[str, str]) -> "Dial":
+        return cls(
+            latents=(dial.latent_pos, dial.latent_neg),
+            logit_tokens=logit_tokens,
+            coefficients=dial.coefficients.tolist(),
+            effect=dial.effect.tolist(),
+            baseline=dial.baseline,
+            monotone=dial.monotone,
+            sign_changing=dial.sign_changing,
+            symmetry=None if math.isnan(dial.symmetry) else dial.symmetry,
+            direction_cosine=dial.direction_cosine,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentPage:
+    """One latent.
+
+    Attributes:
+        latent: its index.
+        firing_rate_pos, firing_rate_neg, energy_pos, energy_neg, min_share: as in the census.
+        gain_pos, gain_neg: calibration; None where that side never fires.
+        examples_pos, examples_neg: its strongest contexts of each side.
+        dial, pair_dial: of this latent, and of the plain SAE's two latents nearest to its two ends,
+            each on tokens of its own; None where the model hides its unembedding.
+    """
+
+    latent: int
+    firing_rate_pos: float
+    firing_rate_neg: float
+    energy_pos: float
+    energy_neg: float
+    min_share: float
+    gain_pos: float | None
+    gain_neg: float | None
+    examples_pos: tuple[Context, ...]
+    examples_neg: tuple[Context, ...]
+    dial: Dial | None
+    pair_dial: Dial | None
+
+
+@dataclasses.dataclass(frozen=True)
+class SAELatents:
+    """The latents of one SAE of one cell.
+
+    Attributes:
+        cell, run: which.
+        architecture, d_sae, n_tokens, l0, explained_variance, dead_share: of the SAE, measured.
+        l0_pos, l0_neg: mean number of open latents of each side.
+        bipolar_share: of the alive latents.
+        bipolar_share_by_energy_rank: among the k latents of most energy, k = 1 .. number alive.
+        gain_pos, gain_neg: (d_sae,) calibration; None where a side never fires.
+        plain_run: the plain SAE of the dials and of ``audit``; None without one.
+        audit: of the plain SAE: highest cosine of a pair -> how many pairs, the width that merging
+            them would free, and how many of them ever fire together.
+        pages: the latents shown, of most energy first.
+        identity: all that they depend on; another identity is computed anew.
+    """
+
+    cell: str
+    run: str
+    architecture: str
+    d_sae: int
+    n_tokens: int
+    l0: float
+    explained_variance: float
+    dead_share: float
+    l0_pos: float
+    l0_neg: float
+    bipolar_share: float
+    bipolar_share_by_energy_rank: list[float]
+    gain_pos: list[float | None]
+    gain_neg: list[float | None]
+    plain_run: str | None
+    audit: dict[str, dict[str, int]]
+    pages: tuple[LatentPage, ...]
+    identity: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        write_json(dataclasses.asdict(self), path)
+
+    @classmethod
+    def read(cls, path: Path) -> "SAELatents":
+        """Raises ValueError where ``path`` is no such file."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            values["pages"] = tuple(_page(page) for page in values["pages"])
+            return cls(**values)
+        except (TypeError, KeyError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path}: not the latents of an SAE: {error}") from None
+
+
+def _page(values: dict[str, Any]) -> LatentPage:
+    for side in ("examples_pos", "examples_neg"):
+        values[side] = tuple(
+            Context(**{**c, "tokens": tuple(c["tokens"]), "activations": tuple(c["activations"])})
+            for c in values[side]
+        )
+    for name in ("dial", "pair_dial"):
+        if values[name] is not None:
+            pairs = {key: tuple(values[name][key]) for key in ("latents", "logit_tokens")}
+            values[name] = Dial(**{**values[name], **pairs})
+    return LatentPage(**values)

@@ -1,0 +1,27 @@
+"""Load a SAE by what a user calls it: a folder, or ``REPO:ID`` on the Hub."""
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+from sae_lens import SAE
+
+from sae_lens_signaware.evaluation.saved import cannot_be_loaded, load_sae
+
+
+def load_sae_reference(reference: str) -> SAE[Any]:
+    """A SAE from a folder, or from ``REPO:ID`` on the Hub.
+
+    Raises:
+        ConfigError: as :func:`load_sae`.
+        huggingface_hub.errors.HfHubHTTPError: the Hub refused or failed; its other errors as well.
+    """
+    if ":" in reference and not Path(reference).exists():
+        repo, sae_id = reference.split(":", 1)
+        try:
+            return SAE.from_pretrained(repo, sae_id)
+        except (EntryNotFoundError, HfHubHTTPError, HFValidationError):
+            raise
+        except Exception as error:  # the files came, and are broken
+            raise cannot_be_loaded(reference, error) from error
+    return load_sae(reference)

@@ -1,0 +1,86 @@
+"""Push a signed SAE, its plain twin and a model card to the Hugging Face Hub."""
+
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from sae_lens import upload_saes_to_huggingface
+from sae_lens.constants import (
+    RUNNER_CFG_FILENAME,
+    SAE_CFG_FILENAME,
+    SAE_WEIGHTS_FILENAME,
+    SPARSITY_FILENAME,
+)
+
+from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.evaluation.saved import (
+    load_sae,
+    measured_quality,
+    write_split,
+)
+from sae_lens_signaware.hub.model_card import make_card
+from sae_lens_signaware.saes.base import SignedSAEMixin
+
+UPLOADED_FILES = (
+    SAE_CFG_FILENAME,
+    SAE_WEIGHTS_FILENAME,
+    SPARSITY_FILENAME,
+    RUNNER_CFG_FILENAME,
+)
+
+
+def push(
+    path: str | Path,
+    repo_id: str,
+    sae_id: str,
+    base_model: str | None = None,
+    dataset: str | None = None,
+) -> str:
+    """Upload the SAE in ``path`` as ``sae_id``, its plain twin as ``sae_id-plain``, and the card.
+
+    The card is the repository's README.md; SAEs that it already lists stay listed.
+
+    Returns:
+        The URL of the repository.
+
+    Raises:
+        ConfigError: the folder holds no signed SAE that loads.
+        huggingface_hub.errors.HfHubHTTPError: the Hub refused or failed.
+    """
+    source = Path(path)
+    sae = load_sae(source)
+    if not isinstance(sae, SignedSAEMixin):
+        raise ConfigError(
+            f"SAE: {source} is {sae.cfg.architecture()!r}; push takes sa_gsae or bi_jumprelu"
+        )
+    card = make_card(repo_id, sae_id, sae, measured_quality(source), base_model, dataset)
+    try:
+        card.validate()
+    except ValueError as error:  # before anything is public
+        raise ConfigError(f"model card: {' '.join(str(error).split())}") from None
+    with tempfile.TemporaryDirectory() as staging:
+        signed = Path(staging) / "signed"
+        signed.mkdir()
+        for name in UPLOADED_FILES:
+            if (source / name).exists():
+                shutil.copy2(source / name, signed / name)
+        _require_no_token(signed)
+        write_split(sae, source, Path(staging) / "plain")
+        upload_saes_to_huggingface(
+            {sae_id: signed, f"{sae_id}-plain": Path(staging) / "plain"},
+            hf_repo_id=repo_id,
+            add_default_readme=False,
+        )
+    card.push_to_hub(repo_id)
+    return f"{HfApi().endpoint}/{repo_id}"
+
+
+def _require_no_token(folder: Path) -> None:
+    """Raise ConfigError where a config holds a Hub token, as SAELens's model kwargs may: it would be public."""
+    for path in sorted(folder.glob("*.json")):
+        if re.search(rb"\bhf_[A-Za-z0-9]{20,}", path.read_bytes()):
+            raise ConfigError(
+                f"SAE: {path.name} holds what looks like a Hub token (hf_...); take it out, and revoke it"
+            )

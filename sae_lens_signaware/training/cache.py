@@ -1,0 +1,101 @@
+"""Activations of one hook point, taken once from a SAELens store and served for many epochs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from rich.progress import Progress
+from sae_lens import ActivationsStore
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sae_lens_signaware.checks import InvalidInputError
+
+
+def collect_activations(
+    store: ActivationsStore, n_tokens: int, progress: Progress, label: str
+) -> Tensor:
+    """The first ``n_tokens`` activations of a store in text order, special tokens left out.
+
+    Returns:
+        (n_tokens, d_in) on the store's device. One pass: a store that runs out of text raises.
+
+    Raises:
+        ValueError: the text is too short.
+    """
+    task = progress.add_task(label, total=n_tokens)
+    batches: list[Tensor] = []
+    n = 0
+    while n < n_tokens:
+        try:
+            batch = store.get_filtered_llm_batch(raise_on_epoch_end=True)
+        except StopIteration:
+            raise InvalidInputError(
+                f"n_tokens must be at most the {n} that the text has, got {n_tokens}"
+            ) from None
+        batches.append(batch[: n_tokens - n])
+        n += batches[-1].shape[0]
+        progress.update(task, completed=n)
+    return torch.cat(batches)
+
+
+def load_activations(path: Path) -> dict[str, Tensor]:
+    """Tensors of a cache file written by :func:`~sae_lens_signaware.files.write_tensors`."""
+    return load_file(path)
+
+
+def load_named_activations(path: Path, key: str) -> Tensor:
+    """One tensor of a safetensors file.
+
+    Raises:
+        InvalidInputError: the file cannot be read, or has no such tensor.
+    """
+    try:
+        tensors = load_activations(path)
+    except (OSError, SafetensorError) as error:
+        raise InvalidInputError(f"activations: {path} cannot be read: {error}") from None
+    if key not in tensors:
+        raise InvalidInputError(
+            f"activations: {path} has no tensor {key!r}; it has {', '.join(sorted(tensors))}"
+        )
+    return tensors[key]
+
+
+class ShuffledEpochs(Iterator[Tensor]):
+    """Endless batches over cached activations, reshuffled every epoch: a SAELens ``DataProvider``.
+
+    Which rows the n-th batch holds depends on ``seed`` and n alone, so that several trainings see
+    the same tokens in the same order, and :meth:`skip` resumes one exactly.
+    """
+
+    def __init__(self, activations: Tensor, batch_size: int, seed: int) -> None:
+        """
+        Args:
+            activations: (n, d_in), n >= batch_size. The tail of an epoch that fills no batch is dropped.
+        """
+        if activations.shape[0] < batch_size:
+            raise ValueError(
+                f"batch_size must be at most the {activations.shape[0]} cached tokens, got {batch_size}"
+            )
+        self.activations = activations
+        self.batch_size = batch_size
+        self.seed = seed
+        self.n_served = 0
+        self._epoch = -1
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    def skip(self, n_batches: int) -> None:
+        """Continue after the first ``n_batches`` batches."""
+        self.n_served = n_batches
+
+    def __next__(self) -> Tensor:
+        n = self.activations.shape[0]
+        epoch, position = divmod(self.n_served, n // self.batch_size)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            self._order = torch.randperm(n, generator=generator)
+            self._epoch = epoch
+        self.n_served += 1
+        rows = self._order[position * self.batch_size : (position + 1) * self.batch_size]
+        return self.activations[rows.to(self.activations.device)]

@@ -1,0 +1,195 @@
+"""Training on cached activations with SAELens's own trainer; an interrupted one goes on where it was."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from sae_lens import SAETrainer, TrainingSAE, TrainingSAEConfig
+from sae_lens.config import SAETrainerConfig
+from torch import Tensor
+
+from sae_lens_signaware.files import write_json
+from sae_lens_signaware.training.cache import ShuffledEpochs
+
+DONE_FILENAME = "checkpoint_complete.json"
+# Normalisations whose scale SAELens estimates on the first batches.
+_ESTIMATED = ("expected_average_only_in", "covariance_whitening")
+
+
+class InterruptedTraining(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM during training; ``checkpoint`` holds all that a resume needs."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        super().__init__(f"checkpoint: {checkpoint}")
+        self.checkpoint = checkpoint
+
+
+def train_on_cache(
+    sae_cfg: TrainingSAEConfig,
+    trainer_cfg: SAETrainerConfig,
+    activations: Tensor,
+    seed: int,
+    checkpoint: Path,
+) -> tuple[TrainingSAE[Any], int]:
+    """Train one SAE for several epochs of cached activations.
+
+    The decoder bias starts at the mean of the activations as the SAE sees them. The batches depend on
+    ``seed`` and the step alone, so every SAE of a comparison sees the same tokens in the same order.
+
+    Args:
+        sae_cfg: any SAELens architecture.
+        trainer_cfg: SAELens's; its ``checkpoint_path`` is not used.
+        activations: (n, d_in), raw. Where ``sae_cfg.normalize_activations`` is
+            "expected_average_only_in", the trainer scales them and folds the factor in at the end.
+        checkpoint: folder that an interruption writes, and that a whole earlier one of this very
+            training is resumed from; one of another config is left aside.
+
+    Returns:
+        The trained SAE and the number of steps that this call ran.
+
+    Raises:
+        InterruptedTraining: Ctrl-C or SIGTERM, between two steps, after the checkpoint is on disk.
+    """
+    torch.manual_seed(seed)
+    sae: Any = TrainingSAE.from_dict(sae_cfg.to_dict())
+    sae.b_dec.data.copy_(_mean_of_input(sae, activations))
+    data = ShuffledEpochs(activations, trainer_cfg.train_batch_size_samples, seed)
+    signals = SignalCount()
+    trainer: SAETrainer[Any, Any] = SAETrainer(trainer_cfg, sae, until(signals, data))
+    identity = {
+        "sae": sae_cfg.to_dict(),
+        "trainer": dataclasses.asdict(trainer_cfg),
+        "seed": seed,
+        "activations": fingerprint(activations),
+    }
+    _clear_staging(checkpoint)
+    if _is_of(checkpoint / DONE_FILENAME, identity):
+        trainer.load_trainer_state(checkpoint)
+        sae.load_weights_from_checkpoint(checkpoint)
+        start_window(trainer)
+    scaler = trainer.activation_scaler
+    is_estimated = scaler.scaling_factor is not None or scaler.whitening is not None
+    if is_estimated or sae_cfg.normalize_activations not in _ESTIMATED:
+        # A fresh run that estimates its scale takes the first batches for that, and every run trains
+        # on the following ones, so that all SAEs of a comparison see the same.
+        data.skip(trainer.n_training_steps + trainer_cfg.n_batches_for_norm_estimate)
+    first_step = trainer.n_training_steps
+    try:
+        with counted_by(signals):
+            trainer.fit()
+    except KeyboardInterrupt:
+        if signals.count > 1:
+            raise  # in the middle of a step, which no checkpoint can hold
+        _save_whole(trainer, identity, checkpoint)
+        raise InterruptedTraining(checkpoint) from None
+    if signals.count:
+        raise KeyboardInterrupt  # in the last step: the SAE is folded, and no checkpoint any more
+    return sae, trainer.n_training_steps - first_step
+
+
+def start_window(trainer: SAETrainer[Any, Any]) -> None:
+    """Of a resumed training: SAELens would log a window of firings that has just begun as 0 / 0, and stop there."""
+    trainer.n_frac_active_samples = max(1, trainer.n_frac_active_samples)
+
+
+@torch.no_grad()
+def _mean_of_input(sae: Any, activations: Tensor) -> Tensor:
+    """(d_in,) mean of what the SAE will see, and ``b_dec`` be subtracted from."""
+    normalisation = sae.cfg.normalize_activations
+    if normalisation == "covariance_whitening":
+        return torch.zeros(sae.cfg.d_in)  # whitening centres
+    if normalisation == "expected_average_only_in":
+        return activations.mean(0) * sae.cfg.d_in**0.5 / activations.norm(dim=-1).mean()
+    sums = [sae.run_time_activation_norm_fn_in(x).sum(0) for x in activations.split(65_536)]
+    return torch.stack(sums).sum(0) / len(activations)
+
+
+def fingerprint(activations: Tensor) -> str:
+    """Tells activations of another hook, text or length apart: a hash of the shape and of some rows."""
+    some = activations[:: max(1, len(activations) // 1024)].cpu().contiguous()
+    shape = f"{tuple(activations.shape)} {activations.dtype}".encode()
+    return hashlib.sha256(shape + some.view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+class SignalCount:
+    """Signal handler that counts, and raises KeyboardInterrupt from the second signal on."""
+
+    count = 0
+
+    def __call__(self, *_: object) -> None:
+        self.count += 1
+        if self.count > 1:
+            raise KeyboardInterrupt
+
+
+def until(signals: SignalCount, data: Iterator[Tensor]) -> Iterator[Tensor]:
+    """``data``; KeyboardInterrupt in the place of the batch that follows a signal."""
+    while not signals.count:
+        try:
+            yield next(data)
+        except StopIteration:
+            return
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def counted_by(signals: SignalCount) -> Iterator[None]:
+    """Within: Ctrl-C and SIGTERM are counted, and end the training between two steps.
+
+    Raised anywhere, an interruption would fall into the middle of an optimiser step, and a
+    checkpoint of half a step does not resume to where an undisturbed training ends.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python gives signals to the main thread alone
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signals) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _save_whole(trainer: SAETrainer[Any, Any], identity: dict[str, Any], checkpoint: Path) -> None:
+    """Write beside ``checkpoint``, then take its place: a full disk leaves an earlier one as it was."""
+    staging = _staging(checkpoint)
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        trainer.save_checkpoint(staging.name, base_path=staging.parent)
+        write_json(
+            {"n_training_steps": trainer.n_training_steps, "of": identity},
+            staging / DONE_FILENAME,
+        )
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        staging.rename(checkpoint)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _staging(checkpoint: Path) -> Path:
+    return checkpoint.with_name(f".{checkpoint.name}.partial")
+
+
+def _clear_staging(checkpoint: Path) -> None:
+    """After a kill -9 while a checkpoint was written: take it where it is whole and the only one."""
+    staging = _staging(checkpoint)
+    if (staging / DONE_FILENAME).exists() and not (checkpoint / DONE_FILENAME).exists():
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        staging.rename(checkpoint)
+    shutil.rmtree(staging, ignore_errors=True)
+
+
+def _is_of(marker: Path, identity: dict[str, Any]) -> bool:
+    """Whether a whole checkpoint of this very training is there."""
+    if not marker.exists():
+        return False
+    return json.loads(marker.read_text())["of"] == json.loads(json.dumps(identity))

@@ -1,0 +1,213 @@
+"""Strict YAML -> SAELens runner config: every key and type is checked before anything is loaded.
+
+SAELens drops unknown keys silently (``filter_valid_dataclass_fields``); here they are an error that
+names the key and the nearest right one. Overrides are SAELens's own flags, parsed by the library
+that SAELens parses them with.
+"""
+
+import argparse
+import dataclasses
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from sae_lens import LanguageModelSAERunnerConfig, LoggingConfig, TrainingSAEConfig
+from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
+from sae_lens.saes.sae import SAEMetadata
+from simple_parsing import ArgumentParser
+
+from sae_lens_signaware.checks import MORE_VALUES, ConfigError, describe, nearest
+
+SECTIONS = ("sae", "logger")
+
+
+def training_config_class(architecture: object) -> type[TrainingSAEConfig]:
+    """Config class that SAELens's registry holds for ``architecture``.
+
+    Raises:
+        ConfigError: the architecture is not registered.
+    """
+    if not isinstance(architecture, str) or architecture not in SAE_TRAINING_CLASS_REGISTRY:
+        raise ConfigError(
+            f"sae.architecture: unknown value {architecture!r}"
+            + nearest(str(architecture), SAE_TRAINING_CLASS_REGISTRY)
+        )
+    return SAE_TRAINING_CLASS_REGISTRY[architecture][1]
+
+
+def load_runner_config(
+    path: str | Path, overrides: Sequence[str] = ()
+) -> LanguageModelSAERunnerConfig[Any]:
+    """Read a YAML file into a checked SAELens runner config.
+
+    Args:
+        path: YAML with the fields of ``LanguageModelSAERunnerConfig``; ``sae`` has an
+            ``architecture`` and the fields of its training config, ``logger`` those of ``LoggingConfig``.
+        overrides: SAELens's command-line flags, e.g. ``["--lr", "3e-4", "--d_sae", "4096"]``.
+
+    Raises:
+        ConfigError: unreadable file, unknown key, wrong type or value; one line.
+    """
+    return build_runner_config(read_yaml(Path(path)), str(path), overrides)
+
+
+def build_runner_config(
+    values: Mapping[str, Any], source: str, overrides: Sequence[str] = ()
+) -> LanguageModelSAERunnerConfig[Any]:
+    """As :func:`load_runner_config`, from values that are read already; ``source`` names them in errors."""
+    overrides, architecture = _pop_architecture(overrides)
+    sae = dict(_section(values, "sae"))
+    if architecture is not None:
+        sae["architecture"] = architecture
+    sae_class = _pop_sae_class(sae, source)
+    flags = parse_overrides(sae_class, overrides)
+    sae |= flags.pop("sae", {})
+    logger = dict(_section(values, "logger")) | flags.pop("logger", {})
+    runner = {k: v for k, v in values.items() if k not in SECTIONS} | flags
+    return _build(
+        LanguageModelSAERunnerConfig,
+        runner,
+        prefix="",
+        ready={
+            "sae": _build(sae_class, sae, prefix="sae."),
+            "logger": _build(LoggingConfig, logger, prefix="logger."),
+        },
+    )
+
+
+def build_sae_config(values: Mapping[str, Any], source: str) -> TrainingSAEConfig:
+    """An SAE's section alone, ``architecture`` and its fields, checked as :func:`build_runner_config` does.
+
+    Raises:
+        ConfigError: unknown key, wrong type or value; one line that starts with "sae.".
+    """
+    sae = dict(values)
+    return _build(_pop_sae_class(sae, source), sae, prefix="sae.")
+
+
+def _pop_sae_class(sae: dict[str, Any], source: str) -> type[TrainingSAEConfig]:
+    if "architecture" not in sae:
+        raise ConfigError(
+            f"sae.architecture: missing in {source}; one of {', '.join(SAE_TRAINING_CLASS_REGISTRY)}"
+        )
+    return training_config_class(sae.pop("architecture"))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Safe YAML with a mapping at its top.
+
+    Raises:
+        ConfigError: unreadable, not YAML, or no mapping.
+    """
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: must hold a mapping of fields, got {type(values).__name__}")
+    return values
+
+
+def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = values.get(name) or {}
+    if not isinstance(section, dict):
+        raise ConfigError(f"{name}: must be a mapping of fields, got {section!r}")
+    return section
+
+
+def _pop_architecture(flags: Sequence[str]) -> tuple[list[str], str | None]:
+    # The architecture decides which other flags exist, so it is read first.
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--architecture", "--sae.architecture", dest="architecture")
+    known, rest = parser.parse_known_args(list(flags))
+    return rest, known.architecture
+
+
+def override_parser(sae_class: type[TrainingSAEConfig]) -> ArgumentParser:
+    """A parser of every SAELens flag for this architecture; flags not given stay absent."""
+    cli_class = dataclasses.make_dataclass(
+        "RunnerFlags", [("sae", sae_class)], bases=(LanguageModelSAERunnerConfig,)
+    )
+    parser = ArgumentParser(
+        argument_default=argparse.SUPPRESS,
+        exit_on_error=False,
+        allow_abbrev=False,
+        add_help=False,
+        usage="sae-lens-signaware train CONFIG.yaml [--any-saelens-flag value]",
+    )
+    # SUPPRESS as the default is simple_parsing's documented way to leave absent flags out of the
+    # result; its annotation does not know it.
+    suppress: Any = argparse.SUPPRESS
+    parser.add_arguments(cli_class, dest="cfg", default=suppress)
+    return parser
+
+
+def parse_overrides(sae_class: type[TrainingSAEConfig], flags: Sequence[str]) -> dict[str, Any]:
+    """SAELens flags to a nested dict of just the fields that were given.
+
+    Raises:
+        ConfigError: an unknown flag (with the nearest right one) or a value of the wrong type.
+    """
+    if not flags:
+        return {}
+    parser = override_parser(sae_class)
+    try:
+        namespace, unknown = parser.parse_known_args(list(flags))
+    except argparse.ArgumentError as error:
+        raise ConfigError(f"{error}") from None
+    if unknown:
+        known = [
+            f"--{field.name}"
+            for cls in (LanguageModelSAERunnerConfig, LoggingConfig, sae_class)
+            for field in dataclasses.fields(cls)
+        ]
+        name = unknown[0].split("=")[0]
+        raise ConfigError(f"{name}: unknown flag" + nearest(name, known))
+    return dict(getattr(namespace, "cfg", {}))
+
+
+def _build(
+    cls: type[Any],
+    values: Mapping[str, Any],
+    prefix: str,
+    ready: Mapping[str, Any] | None = None,
+) -> Any:
+    """``cls(**values)``, every name and type checked; ``ready`` holds fields that are built already."""
+    ready = ready or {}
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    for name in values:
+        if name not in fields or name in ready:
+            raise ConfigError(
+                f"{prefix}{name}: unknown field" + nearest(str(name), set(fields) - set(ready))
+            )
+    for name, field in fields.items():
+        no_default = (
+            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        )
+        if no_default and name not in values and name not in ready:
+            raise ConfigError(f"{prefix}{name}: missing; it has no default")
+    hints = typing.get_type_hints(cls)
+    checked = {name: _check(prefix + name, hints[name], value) for name, value in values.items()}
+    try:
+        return cls(**checked, **ready)
+    except (ValueError, AssertionError) as error:
+        message = " ".join(str(error).split())
+        raise ConfigError(message if message.startswith(prefix) else prefix + message) from None
+
+
+def _check(name: str, hint: Any, value: Any) -> Any:
+    if isinstance(value, str) and value in MORE_VALUES.get(name.rpartition(".")[2], ()):
+        return value
+    if hint is SAEMetadata:
+        return SAEMetadata(**_check(name, dict[str, Any], value))
+    try:
+        return TypeAdapter(hint, config=ConfigDict(strict=False)).validate_python(value)
+    except ValidationError:
+        raise ConfigError(f"{name}: must be {describe(hint)}, got {value!r}") from None
