@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sae_lens_signaware.saes import sparse
-from sae_lens_signaware.saes.activations import open_mask
+from sae_lens_signaware.saes.activations import active_mask
 
 
 @settings(max_examples=100, deadline=None)
@@ -68,7 +68,7 @@ def test_open_latents_and_their_gradients_are_the_dense_ones(
             x_c.detach(),
             p["W_enc"],
             b_enc,
-            lambda pre, latents: open_mask(pre, p["threshold"][:, latents]),
+            lambda pre, latents: active_mask(pre, p["threshold"][:, latents]),
             1.0,
         )
     assert found is not None
@@ -112,7 +112,7 @@ def test_too_many_open_latents_and_nan_weights_are_left_to_the_dense_path() -> N
             p["x"],
             p["W_enc"],
             None,
-            lambda pre, latents: open_mask(pre, p["threshold"][:, latents]),
+            lambda pre, latents: active_mask(pre, p["threshold"][:, latents]),
             limit,
         )
 
