@@ -22,8 +22,8 @@ from tests.faults import (
     serving,
     train_cached,
 )
-from tests.helpers import make_sae
 from tests.runner_faults import require_loadable, train_runner
+from tests.support.saes import make_sae
 
 # What the libraries raise for ENOSPC: Python, safetensors, torch.save.
 DISK_ERRORS = (OSError, SafetensorError, RuntimeError)

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from sae_lens_signaware.training import cached as cached_training
 from sae_lens_signaware.training.cache import ShuffledEpochs
 from sae_lens_signaware.training.cached import InterruptedTraining, train_on_cache
-from tests.helpers import D_IN, training_config
+from tests.support.saes import D_IN, training_config
 
 N_STEPS, BATCH = 120, 64
 

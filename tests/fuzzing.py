@@ -29,8 +29,8 @@ from typer.testing import CliRunner
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.cli import app
 from sae_lens_signaware.saes import base
-from tests.helpers import D_IN, VARIANTS, make_sae, make_training_sae
 from tests.mutations import CFG, INFERENCE_FIELDS, Case
+from tests.support.saes import D_IN, VARIANTS, make_sae, make_training_sae
 from tests.weight_mutations import WEIGHTS, all_cases
 
 OUTCOMES = ("right", "ours", "saelens", "saelens_long", "bad")

@@ -18,7 +18,8 @@ from sae_lens_signaware.training.runner import (
     find_checkpoint,
 )
 from tests.faults import BATCH, N_STEPS, activations, fork, strike, undisturbed
-from tests.helpers import tiny_model_config, training_config
+from tests.support.models import tiny_model_config
+from tests.support.saes import training_config
 
 
 def runner_config(folder: Path, **kwargs: Any) -> LanguageModelSAERunnerConfig[Any]:

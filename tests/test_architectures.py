@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import sae_lens_signaware as signaware
 from sae_lens_signaware.saes.registration import register
-from tests.helpers import D_IN, D_SAE, each_variant, make_sae, make_training_sae
+from tests.support.saes import D_IN, D_SAE, each_variant, make_sae, make_training_sae
 
 HOOKS = [
     "hook_sae_input",

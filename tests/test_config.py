@@ -14,21 +14,13 @@ from sae_lens.llm_sae_training_runner import _parse_cfg_args
 import sae_lens_signaware as signaware
 from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.training.config import load_runner_config
+from tests.support.runners import BASE
 
 CONFIGS = sorted(
     path
     for path in (Path(__file__).parent.parent / "configs").glob("*.yaml")
     if "sae" in yaml.safe_load(path.read_text())  # those of other commands name several, or none
 )
-BASE: dict[str, Any] = {
-    "model_name": "tiny",
-    "hook_name": "blocks.0.hook_mlp_out",
-    "dataset_path": "some/dataset",
-    "lr": 1e-3,
-    "checkpoint_path": None,
-    "sae": {"architecture": "sa_gsae", "d_in": 16, "d_sae": 32, "target_l0": 4},
-    "logger": {"log_to_wandb": False},
-}
 
 
 def write(tmp_path: Path, changes: dict[str, Any] | None = None, sae: Any = None) -> Path:

@@ -18,13 +18,10 @@ from transformer_lens import HookedTransformer
 from wandb.proto import wandb_internal_pb2
 
 import sae_lens_signaware as signaware
-from tests.helpers import (
-    make_training_sae,
-    tiny_model_config,
-    training_config,
-)
-from tests.test_runners import HOOK, runner_config, tokens
-from tests.test_training import batches, trainer_config
+from tests.support.models import HOOK, tiny_model_config, tokens
+from tests.support.runners import runner_config
+from tests.support.saes import make_training_sae, training_config
+from tests.support.training import batches, trainer_config
 
 WANDB = {"log_to_wandb": True, "wandb_log_frequency": 2, "eval_every_n_wandb_logs": 2}
 KEYS = {"signed/l0", "signed/dead_share", "signed/bipolar_share", "signed/gain_pos_q50"}

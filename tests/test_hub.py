@@ -12,27 +12,13 @@ from sae_lens import SAE, upload_saes_to_huggingface
 
 from sae_lens_signaware import split_polarities
 from sae_lens_signaware.checks import ConfigError
-from sae_lens_signaware.evaluation import write_measurement
-from sae_lens_signaware.evaluation.quality import measure_quality
 from sae_lens_signaware.hub import upload as hub_module
 from sae_lens_signaware.hub.model_card import make_card
-from tests.helpers import D_IN, D_SAE, each_variant, make_sae, make_training_sae
-from tests.hub_server import HubServer
+from tests.support.hub import save_measured, x_batch
+from tests.support.hub_server import HubServer
+from tests.support.saes import D_SAE, each_variant, make_sae, make_training_sae
 
 REPO = "someone/signed-saes"
-
-
-def x_batch() -> torch.Tensor:
-    return torch.randn(256, D_IN, generator=torch.Generator().manual_seed(3))
-
-
-def save_measured(sae: Any, folder: Path) -> None:
-    sae.cfg.metadata.hook_name = "blocks.8.hook_mlp_out"
-    sae.cfg.metadata.model_name = "EleutherAI/pythia-1b"
-    sae.cfg.metadata.dataset_path = "monology/pile-uncopyrighted"
-    sae.save_model(folder)
-    quality, census = measure_quality(sae, [x_batch()], "noise of a test")
-    write_measurement(folder, quality, census)
 
 
 @each_variant

@@ -22,11 +22,11 @@ from sae_lens_signaware.training.cached import InterruptedTraining
 from sae_lens_signaware.training.runner import CHECKPOINT_FILES, find_checkpoint
 from tests import disk_faults, faults, runner_faults
 from tests.fuzzing import cases_of, loaders_for, run_case, write_subjects
-from tests.helpers import make_sae, make_training_sae, training_config
-from tests.hub_server import HubServer
 from tests.mutations import nested
-from tests.test_cli import assert_one_line_error, invoke
-from tests.test_hub import save_measured
+from tests.support.cli import assert_one_line_error, invoke
+from tests.support.hub import save_measured
+from tests.support.hub_server import HubServer
+from tests.support.saes import make_sae, make_training_sae, training_config
 from tests.weight_mutations import Payload
 
 N_SUBJECTS, N_CASES = 12, 25

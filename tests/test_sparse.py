@@ -9,16 +9,8 @@ import torch
 from sae_lens import SAETrainer
 
 from sae_lens_signaware.saes import sparse
-from tests.helpers import (
-    D_IN,
-    D_SAE,
-    each_variant,
-    make_sae,
-    make_training_sae,
-    path,
-    step_input,
-)
-from tests.test_training import batches, trainer_config
+from tests.support.saes import D_IN, D_SAE, each_variant, make_sae, make_training_sae
+from tests.support.training import batches, path, step_input, trainer_config
 
 VALUES = {"rtol": 1e-6, "atol": 1e-6}
 GRADIENTS = {"rtol": 1e-5, "atol": 1e-6}

@@ -8,41 +8,12 @@ from typing import Any
 import pytest
 import torch
 from sae_lens import SAETrainer, TrainingSAE
-from sae_lens.config import LoggingConfig, SAETrainerConfig
+from sae_lens.config import LoggingConfig
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from sae_lens_signaware.saes.l0_control import L0_EMA_DECAY, update_l0_control
-from tests.helpers import (
-    D_IN,
-    D_SAE,
-    computes_with_all_latents,
-    each_variant,
-    make_training_sae,
-    step_input,
-    training_config,
-)
-
-
-def batches(seed: int = 0, batch_size: int = 64) -> Any:
-    g = torch.Generator().manual_seed(seed)
-    basis = torch.randn(40, D_IN, generator=torch.Generator().manual_seed(99))
-    while True:
-        keep = torch.rand(batch_size, 40, generator=g) < 0.1
-        yield (
-            (keep * torch.randn(batch_size, 40, generator=g)) @ basis / 2
-        )  # mean norm near sqrt(d)
-
-
-def trainer_config(n_steps: int, **kwargs: Any) -> SAETrainerConfig:
-    values: dict[str, Any] = {
-        "total_training_samples": n_steps * 64,
-        "train_batch_size_samples": 64,
-        "lr": 3e-3,
-        "lr_end": 3e-3,
-        "dead_feature_window": 5,
-        **kwargs,
-    }
-    return SAETrainerConfig(**values)
+from tests.support.saes import D_IN, D_SAE, each_variant, make_training_sae, training_config
+from tests.support.training import batches, computes_with_all_latents, step_input, trainer_config
 
 
 @each_variant
