@@ -15,6 +15,7 @@ import sae_lens_signaware as signaware
 from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.training.config import load_runner_config
 from tests.support.runners import BASE
+from tests.support.saes import each_architecture
 
 CONFIGS = sorted(
     path
@@ -172,7 +173,7 @@ def test_half_width_against_full_width_in_every_cell() -> None:
                 assert getattr(half, field) == getattr(full, field)
 
 
-@pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
+@each_architecture
 def test_saelens_own_parser(architecture: str, capsys: pytest.CaptureFixture[str]) -> None:
     cfg = _parse_cfg_args(
         f"--architecture {architecture} --d_in 8 --d_sae 12 --polarity_tying none --target_l0 3".split()

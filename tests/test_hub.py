@@ -9,6 +9,7 @@ import torch
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from sae_lens import SAE, upload_saes_to_huggingface
+from sae_lens.registry import get_sae_class
 
 from sae_lens_signaware import split_polarities
 from sae_lens_signaware.checks import ConfigError
@@ -16,7 +17,7 @@ from sae_lens_signaware.hub import upload as hub_module
 from sae_lens_signaware.hub.model_card import make_card
 from tests.support.hub import save_measured, x_batch
 from tests.support.hub_server import HubServer
-from tests.support.saes import D_SAE, each_variant, make_sae, make_training_sae
+from tests.support.saes import D_SAE, each_architecture, each_variant, make_sae, make_training_sae
 
 REPO = "someone/signed-saes"
 
@@ -46,11 +47,11 @@ def test_the_training_object_that_a_runner_returns_goes_up_too(
     upload_saes_to_huggingface({"a": sae}, repo, show_progress=False)
     # SAELens asks for the sparsity file, which save_model does not write; the Hub says 404
     loaded = SAE.from_pretrained(repo, "a")
-    assert type(loaded).__name__ in ("SAGatedSAE", "BiJumpReLUSAE")
+    assert type(loaded) is get_sae_class(architecture)[0]
     torch.testing.assert_close(loaded(x_batch()), sae(x_batch()))
 
 
-@pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
+@each_architecture
 def test_push_writes_the_sae_its_twin_and_a_card(
     architecture: str, hub: HubServer, tmp_path: Path
 ) -> None:

@@ -21,7 +21,15 @@ from sae_lens_signaware.checks import ConfigError, InvalidInputError
 from sae_lens_signaware.training.runner import SignawareTrainingRunner, find_checkpoint
 from tests.support.models import HOOK, tiny_model_config, tiny_tokenizer, tokens
 from tests.support.runners import QUIET, runner_config
-from tests.support.saes import D_IN, D_SAE, VARIANTS, each_variant, make_sae, training_config
+from tests.support.saes import (
+    D_IN,
+    D_SAE,
+    VARIANTS,
+    each_variant,
+    make_sae,
+    training_config,
+    training_field,
+)
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +204,7 @@ def test_compile_sae(
                 dead_threshold_reset=True,
                 threshold_reset_interval=5,
                 auxk_coefficient=1.0,
-                **{"l1_warm_up_steps" if architecture == "sa_gsae" else "l0_warm_up_steps": 4},
+                **{training_field(architecture, "warm_up_steps"): 4},
             ),
             tmp_path / folder,
             compile_sae=compile_sae,

@@ -1,5 +1,6 @@
 """The signed architectures with their tyings, and SAEs with random parameters."""
 
+import dataclasses
 from typing import Any, get_args, get_type_hints
 
 import pytest
@@ -34,15 +35,22 @@ def training_config(architecture: str, tying: str = "full", **kwargs: Any) -> An
     return TRAINING_CONFIGS[architecture](polarity_tying=tying, **kwargs)  # type: ignore[call-arg]
 
 
+def training_field(architecture: str, *parts: str) -> str:
+    """The one field of the training config whose name holds all ``parts``."""
+    names = (f.name for f in dataclasses.fields(TRAINING_CONFIGS[architecture]))
+    (name,) = (name for name in names if all(part in name for part in parts))
+    return name
+
+
 def randomise(sae: Any, threshold_scale: float = 0.3) -> None:
-    """Random parameters of a size at which both sides open and shut; thresholds >= 0."""
+    """Give the parameters random values at which latents of both signs are active; thresholds >= 0."""
     generator = torch.Generator().manual_seed(7)
     for name, param in sae.named_parameters():
         noise = torch.randn(param.shape, generator=generator, dtype=torch.float64)
-        if name == "threshold":
+        if name.startswith("threshold"):
             param.data.copy_((noise.abs() * threshold_scale).to(param.dtype))
         else:
-            scale = 0.3 if name in ("W_enc", "W_dec") else 0.2
+            scale = 0.3 if name.startswith("W_") else 0.2
             param.data.copy_((noise * scale).to(param.dtype))
 
 
@@ -63,8 +71,8 @@ def make_sae(architecture: str, tying: str = "full", **kwargs: Any) -> Any:
 def plain_with_pairs() -> tuple[Any, torch.Tensor]:
     """A plain SAE of orthogonal directions with latents (0, 6), (1, 7) and (2, 8) antipodal.
 
-    Latents 0 and 6 have a threshold that keeps them apart; 2 and 8 are always open together, through
-    their biases; 9 repeats the direction of 8, so (2, 9) is a pair too.
+    Latents 0 and 6 have a threshold that keeps them apart; the biases of 2 and 8 keep both
+    active on every token; 9 repeats the direction of 8, so (2, 9) is a pair too.
     """
     directions = torch.eye(D_IN)[:10].clone()
     directions[6:9] = -directions[:3]

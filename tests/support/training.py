@@ -8,15 +8,23 @@ from sae_lens.config import SAETrainerConfig
 from sae_lens.saes.sae import TrainStepInput
 
 from sae_lens_signaware.saes import base, training
-from tests.support.saes import D_IN, make_training_sae
+from tests.support.saes import ARCHITECTURES, D_IN, make_training_sae
 
 TOLERANCE: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
+
+
+# The names by which SAELens hands each architecture the coefficients of its losses.
+COEFFICIENTS = [
+    name
+    for architecture in ARCHITECTURES
+    for name in make_training_sae(architecture).get_coefficients()
+]
 
 
 def step_input(x: torch.Tensor, **kwargs: Any) -> TrainStepInput:
     values: dict[str, Any] = {
         "sae_in": x,
-        "coefficients": {"l1": 0.7, "l0": 0.7},
+        "coefficients": dict.fromkeys(COEFFICIENTS, 0.7),
         "dead_neuron_mask": None,
         "n_training_steps": 0,
         "is_logging_step": False,
