@@ -11,18 +11,17 @@ from sae_lens import SAETrainer
 
 from sae_lens_signaware.saes.auxk import dead_columns, top_dead
 from tests import reference
-from tests.helpers import (
-    D_IN,
-    D_SAE,
-    VARIANTS,
+from tests.support.saes import D_IN, D_SAE, VARIANTS, each_variant, make_training_sae
+from tests.support.training import (
+    TOLERANCE,
+    batches,
     computes_with_all_latents,
-    each_variant,
-    make_training_sae,
+    float64_sae,
+    leaves,
     path,
     step_input,
+    trainer_config,
 )
-from tests.test_against_reference import TOLERANCE, float64_sae, leaves
-from tests.test_training import batches, trainer_config
 
 
 def test_the_largest_dead_ones_by_hand() -> None:

@@ -11,15 +11,14 @@ import torch
 import yaml
 from sae_lens import SAE
 from safetensors.torch import save_file
-from typer.testing import CliRunner
 
 from sae_lens_signaware import BipolarCensus, PolarityCalibration
 from sae_lens_signaware.checks import ConfigError
-from sae_lens_signaware.cli import app
-from tests.helpers import D_IN, make_sae
-from tests.hub_server import HubServer
-from tests.test_config import BASE
-from tests.test_hub import save_measured
+from tests.support.cli import assert_one_line_error, invoke
+from tests.support.hub import save_measured
+from tests.support.hub_server import HubServer
+from tests.support.runners import BASE
+from tests.support.saes import D_IN, make_sae
 
 COMMANDS = [
     "demo",
@@ -33,18 +32,6 @@ COMMANDS = [
     "audit",
     "merge",
 ]
-
-
-def invoke(*args: str) -> Any:
-    return CliRunner().invoke(app, list(args))
-
-
-def assert_one_line_error(result: Any, code: int, message: str) -> None:
-    text = result.stderr
-    assert result.exit_code == code, text
-    assert message in text
-    assert len(text.strip().splitlines()) == 1, text
-    assert "Traceback" not in text
 
 
 @pytest.mark.parametrize("command", COMMANDS)

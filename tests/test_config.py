@@ -14,21 +14,14 @@ from sae_lens.llm_sae_training_runner import _parse_cfg_args
 import sae_lens_signaware as signaware
 from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.training.config import load_runner_config
+from tests.support.runners import BASE
+from tests.support.saes import each_architecture
 
 CONFIGS = sorted(
     path
     for path in (Path(__file__).parent.parent / "configs").glob("*.yaml")
     if "sae" in yaml.safe_load(path.read_text())  # those of other commands name several, or none
 )
-BASE: dict[str, Any] = {
-    "model_name": "tiny",
-    "hook_name": "blocks.0.hook_mlp_out",
-    "dataset_path": "some/dataset",
-    "lr": 1e-3,
-    "checkpoint_path": None,
-    "sae": {"architecture": "sa_gsae", "d_in": 16, "d_sae": 32, "target_l0": 4},
-    "logger": {"log_to_wandb": False},
-}
 
 
 def write(tmp_path: Path, changes: dict[str, Any] | None = None, sae: Any = None) -> Path:
@@ -180,7 +173,7 @@ def test_half_width_against_full_width_in_every_cell() -> None:
                 assert getattr(half, field) == getattr(full, field)
 
 
-@pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
+@each_architecture
 def test_saelens_own_parser(architecture: str, capsys: pytest.CaptureFixture[str]) -> None:
     cfg = _parse_cfg_args(
         f"--architecture {architecture} --d_in 8 --d_sae 12 --polarity_tying none --target_l0 3".split()

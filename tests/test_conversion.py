@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from sae_lens_signaware import split_polarities
 from sae_lens_signaware.saes.conversion import split_log_sparsity
-from tests.helpers import D_IN, VARIANTS, each_variant, make_sae, make_training_sae, randomise
+from tests.support.saes import D_IN, VARIANTS, each_variant, make_sae, make_training_sae, randomise
 
 
 def assert_split_exact(sae: Any, x: torch.Tensor, atol: float) -> None:

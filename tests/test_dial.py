@@ -11,8 +11,8 @@ from transformer_lens import HookedTransformer
 import sae_lens_signaware as signaware
 from sae_lens_signaware.evaluation.dial import nearest_antipodal_pair
 from sae_lens_signaware.evaluation.results import Provenance
-from tests.helpers import D_IN, make_sae, tiny_model_config
-from tests.test_runners import HOOK
+from tests.support.models import HOOK, tiny_model_config
+from tests.support.saes import D_IN, make_sae
 
 LAST = "blocks.1.hook_resid_post"
 

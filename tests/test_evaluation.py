@@ -21,14 +21,9 @@ from transformer_lens import HookedTransformer
 
 import sae_lens_signaware as signaware
 from sae_lens_signaware.evaluation import measure_quality
-from tests.helpers import (
-    D_IN,
-    each_variant,
-    make_sae,
-    tiny_model_config,
-    training_config,
-)
-from tests.test_runners import HOOK, runner_config, tokens
+from tests.support.models import HOOK, tiny_model_config, tokens
+from tests.support.runners import runner_config
+from tests.support.saes import D_IN, each_variant, make_sae, training_config
 
 N, H = 20_000, 12
 

@@ -12,8 +12,8 @@ from transformer_lens import HookedTransformer
 
 import sae_lens_signaware as signaware
 from sae_lens_signaware.evaluation.examples import Context, _TopWindows
-from tests.helpers import D_IN, each_variant, make_sae, tiny_model_config, tiny_tokenizer
-from tests.test_runners import HOOK, tokens
+from tests.support.models import HOOK, tiny_model_config, tiny_tokenizer, tokens
+from tests.support.saes import D_IN, each_variant, make_sae
 
 EOS = 63
 

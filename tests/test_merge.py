@@ -8,9 +8,8 @@ from sae_lens import SAE, StandardSAE, StandardSAEConfig
 from safetensors.torch import save_file
 
 import sae_lens_signaware as signaware
-from tests.helpers import D_IN, D_SAE, each_variant, make_sae
-from tests.test_audit import plain_with_pairs
-from tests.test_cli import assert_one_line_error, invoke
+from tests.support.cli import assert_one_line_error, invoke
+from tests.support.saes import D_IN, D_SAE, each_variant, make_sae, plain_with_pairs
 
 
 @each_variant

@@ -6,8 +6,8 @@ from typing import Any
 import nbformat
 import pytest
 
-from tests.hub_server import HubServer
 from tests.notebook import NOTEBOOK, execute, to_commit
+from tests.support.hub_server import HubServer
 
 
 def code_cells(notebook: Any) -> list[Any]:

@@ -9,16 +9,15 @@ import torch
 from sae_lens import SAETrainer
 
 from sae_lens_signaware.saes import sparse
-from tests.helpers import (
+from tests.support.saes import (
     D_IN,
     D_SAE,
+    each_architecture,
     each_variant,
     make_sae,
     make_training_sae,
-    path,
-    step_input,
 )
-from tests.test_training import batches, trainer_config
+from tests.support.training import batches, path, step_input, trainer_config
 
 VALUES = {"rtol": 1e-6, "atol": 1e-6}
 GRADIENTS = {"rtol": 1e-5, "atol": 1e-6}
@@ -196,7 +195,7 @@ def test_a_compiled_step_agrees(architecture: str, tying: str, take_sparse: bool
     torch.testing.assert_close(sae.l0_control, twin.l0_control)
 
 
-@pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
+@each_architecture
 def test_a_nan_token_is_nan_in_its_row_and_in_no_other(architecture: str) -> None:
     sae = make_sae(architecture)
     x = torch.randn(5, D_IN, generator=torch.Generator().manual_seed(4))
@@ -227,7 +226,7 @@ def test_a_dense_corner_of_the_dictionary_does_not_cost_the_sparse_path() -> Non
     assert encode(0.15) is None  # more than five times that of a tile: an SAE at its first steps
 
 
-@pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
+@each_architecture
 def test_torchs_own_hooks_are_called(architecture: str) -> None:
     sae, calls = make_sae(architecture), []
     sae.hook_sae_acts_pre.register_forward_hook(lambda *_: calls.append(1))

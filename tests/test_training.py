@@ -8,41 +8,20 @@ from typing import Any
 import pytest
 import torch
 from sae_lens import SAETrainer, TrainingSAE
-from sae_lens.config import LoggingConfig, SAETrainerConfig
+from sae_lens.config import LoggingConfig
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from sae_lens_signaware.saes.l0_control import L0_EMA_DECAY, update_l0_control
-from tests.helpers import (
+from tests.support.saes import (
     D_IN,
     D_SAE,
-    computes_with_all_latents,
+    each_architecture,
     each_variant,
     make_training_sae,
-    step_input,
     training_config,
+    training_field,
 )
-
-
-def batches(seed: int = 0, batch_size: int = 64) -> Any:
-    g = torch.Generator().manual_seed(seed)
-    basis = torch.randn(40, D_IN, generator=torch.Generator().manual_seed(99))
-    while True:
-        keep = torch.rand(batch_size, 40, generator=g) < 0.1
-        yield (
-            (keep * torch.randn(batch_size, 40, generator=g)) @ basis / 2
-        )  # mean norm near sqrt(d)
-
-
-def trainer_config(n_steps: int, **kwargs: Any) -> SAETrainerConfig:
-    values: dict[str, Any] = {
-        "total_training_samples": n_steps * 64,
-        "train_batch_size_samples": 64,
-        "lr": 3e-3,
-        "lr_end": 3e-3,
-        "dead_feature_window": 5,
-        **kwargs,
-    }
-    return SAETrainerConfig(**values)
+from tests.support.training import batches, computes_with_all_latents, step_input, trainer_config
 
 
 @each_variant
@@ -61,7 +40,7 @@ def test_thresholds_are_clamped_in_place_at_the_start_of_a_step(
 def test_dead_latents_are_reset_at_the_interval_and_only_then(
     architecture: str, tying: str
 ) -> None:
-    init = {"sa_gsae": "threshold_init", "bi_jumprelu": "jumprelu_init_threshold"}[architecture]
+    init = training_field(architecture, "threshold", "init")
     sae = make_training_sae(
         architecture,
         tying,
@@ -130,7 +109,7 @@ def test_controller_is_bounded() -> None:
     assert top[0].exp().item() == pytest.approx(100.0)
 
 
-@pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
+@each_architecture
 def test_target_l0_is_reached(architecture: str) -> None:
     sae: Any = TrainingSAE.from_dict(training_config(architecture, target_l0=4.0).to_dict())
     trainer: Any = SAETrainer(trainer_config(1500, lr=1e-2, lr_end=1e-2), sae, batches())
@@ -156,7 +135,7 @@ def test_metrics_on_logging_steps_only(architecture: str, tying: str) -> None:
     assert sae.training_forward_pass(step_input(x)).metrics == {}
     out = sae.training_forward_pass(step_input(x, is_logging_step=True))
     z, metrics = out.feature_acts, out.metrics
-    key = {"sa_gsae": "l1", "bi_jumprelu": "l0"}[architecture]
+    (key,) = sae.get_coefficients()
     assert set(metrics) == {
         "l0_plus",
         "l0_minus",
@@ -308,7 +287,7 @@ def test_wrong_configs_give_one_line(
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
+@each_architecture
 def test_every_config_field_is_documented(architecture: str) -> None:
     cfg = training_config(architecture)
     own = {f.name for f in dataclasses.fields(cfg)} - {

@@ -10,7 +10,7 @@ import pytest
 from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.experiments.sweep.summary import SweepSummary
 from tests.report.pages import Parsed, context, run_result, sae_latents, sweep_summary
-from tests.test_cli import assert_one_line_error, invoke
+from tests.support.cli import assert_one_line_error, invoke
 
 pytest.importorskip("plotly", reason="needs the [report] extra")
 from sae_lens_signaware import report

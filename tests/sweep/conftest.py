@@ -7,9 +7,10 @@ import torch
 from datasets import Dataset
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from tests.helpers import D_IN, tiny_tokenizer
+from tests.support.cli import invoke
+from tests.support.models import tiny_tokenizer
+from tests.support.saes import D_IN
 from tests.sweep.examples import sweep_values, write
-from tests.test_cli import invoke
 
 
 @pytest.fixture(scope="module")

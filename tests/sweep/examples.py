@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from safetensors.torch import load_file
 
-from tests.helpers import D_IN
+from tests.support.saes import D_IN
 
 
 def sweep_values(data: Path) -> dict[str, Any]:

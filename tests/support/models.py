@@ -1,0 +1,23 @@
+"""A small transformer, its tokenizer, and tokens to read."""
+
+from typing import Any
+
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from benchmarks.faults.small import HOOK, tiny_model_config, tokens
+
+__all__ = ["HOOK", "tiny_model_config", "tiny_tokenizer", "tokens"]
+
+
+def tiny_tokenizer() -> Any:
+    """Words w0 to w62, and 63 as the one special token."""
+    words = {f"w{i}": i for i in range(63)} | {"<eos>": 63}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<eos>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<eos>",
+        eos_token="<eos>",
+        pad_token="<eos>",
+    )
