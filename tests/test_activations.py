@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from sae_lens_signaware.saes.activations import (
-    signed_gate,
     bi_jump_relu_ste,
     bi_jump_step,
     bi_step_ste,
@@ -14,6 +13,7 @@ from sae_lens_signaware.saes.activations import (
     nearest_threshold_gap,
     rectangle,
     select_side,
+    signed_gate,
     soft_threshold,
 )
 

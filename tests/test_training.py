@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from sae_lens import SAETrainer, TrainingSAE
+from sae_lens import SAETrainer, TrainingSAE, TrainingSAEConfig
 from sae_lens.config import LoggingConfig
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
@@ -137,15 +137,15 @@ def test_metrics_on_logging_steps_only(architecture: str, tying: str) -> None:
     z, metrics = out.feature_acts, out.metrics
     (key,) = sae.get_coefficients()
     assert set(metrics) == {
-        "l0_plus",
-        "l0_minus",
+        "l0_pos",
+        "l0_neg",
         "bipolar_share_of_batch",
         "mean_threshold",
         "threshold_resets",
         f"{key}_in_force",
     }
-    assert metrics["l0_plus"].item() == pytest.approx((z > 0).sum().item() / 64)
-    assert metrics["l0_minus"].item() == pytest.approx((z < 0).sum().item() / 64)
+    assert metrics["l0_pos"].item() == pytest.approx((z > 0).sum().item() / 64)
+    assert metrics["l0_neg"].item() == pytest.approx((z < 0).sum().item() / 64)
     assert metrics[f"{key}_in_force"].item() == pytest.approx(0.7)
     n_pos, n_neg = (z > 0).sum(0).tolist(), (z < 0).sum(0).tolist()
     bipolar = [p + n > 0 and min(p, n) >= 0.1 * (p + n) for p, n in zip(n_pos, n_neg, strict=True)]
@@ -159,7 +159,7 @@ def test_saelens_logs_the_metrics() -> None:
     trainer: Any = SAETrainer(trainer_config(3, logger=logger), sae, batches())
     output = trainer.step(next(batches()))
     logged = trainer.build_train_step_log_dict(output, 64)
-    assert logged["metrics/l0_plus"] + logged["metrics/l0_minus"] == pytest.approx(
+    assert logged["metrics/l0_pos"] + logged["metrics/l0_neg"] == pytest.approx(
         logged["metrics/l0"]
     )
     assert "metrics/l1_in_force" in logged
@@ -291,7 +291,7 @@ def test_wrong_configs_give_one_line(
 def test_every_config_field_is_documented(architecture: str) -> None:
     cfg = training_config(architecture)
     own = {f.name for f in dataclasses.fields(cfg)} - {
-        f.name for f in dataclasses.fields(type(cfg).__mro__[1])
+        f.name for f in dataclasses.fields(TrainingSAEConfig)
     }
     # Python 3.13 takes a docstring's indentation off, the others do not
     doc = inspect.getdoc(type(cfg)) or ""

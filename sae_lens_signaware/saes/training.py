@@ -16,7 +16,7 @@ from sae_lens_signaware.saes.auxk import auxk_loss, dead_columns
 from sae_lens_signaware.saes.base import SignedSAEMixin, is_hooked
 from sae_lens_signaware.saes.kernels import pre_activation
 from sae_lens_signaware.saes.l0_control import update_l0_control
-from sae_lens_signaware.saes.latents import ActiveLatents, AllLatents, Latents
+from sae_lens_signaware.saes.latents import AllLatents, Latents
 from sae_lens_signaware.saes.state import add_exact_state, drop_training_state
 
 NON_FINITE_MESSAGE = (
@@ -92,6 +92,11 @@ def _active_forward_pass(
         loss=torch.stack(list(losses.values())).sum(),
         losses=losses,
     )
+
+
+def _is_on_host(tensor: Tensor) -> bool:
+    """Whether its values can be read without a wait for a device."""
+    return tensor.device.type == "cpu"
 
 
 class SignedTrainingMixin(SignedSAEMixin, _Host):
@@ -262,14 +267,23 @@ class SignedTrainingMixin(SignedSAEMixin, _Host):
     def _note_loss(self, step_input: TrainStepInput, loss: Tensor) -> None:
         """Stop where a loss is not finite, without a wait for the device in every step."""
         is_finite = torch.isfinite(loss.detach())
-        # A device-side assertion would not wait either, but it breaks every later run of the process.
+        if _is_on_host(loss):
+            # Private in torch, and what raises at once in a compiled graph too.
+            torch._assert_async(  # pyright: ignore[reportPrivateImportUsage]
+                is_finite, NON_FINITE_MESSAGE
+            )
+            return
+        # On CUDA that assertion would break every later run of the process, so look at times.
         self._is_finite = is_finite if self._is_finite is None else self._is_finite & is_finite
         due = (step_input.n_training_steps + 1) % CHECK_INTERVAL == 0
-        if loss.device.type == "cpu" or due or step_input.is_logging_step:
+        if due or step_input.is_logging_step:
             self.require_finite_losses()
 
     def require_finite_losses(self) -> None:
-        """Raise RuntimeError where a loss since the last call was not finite; it waits for the device."""
+        """Raise RuntimeError where a loss since the last call was not finite.
+
+        This waits for the device.
+        """
         is_finite, self._is_finite = self._is_finite, None
         if is_finite is not None and not is_finite.item():
             raise RuntimeError(NON_FINITE_MESSAGE)
