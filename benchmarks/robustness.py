@@ -7,11 +7,15 @@ tying, for inference and for training, from a fixed seed (mutations.py and weigh
 benchmarks/faults).
 Each goes through SAE.load_from_disk or TrainingSAE.load_from_disk, and every third also through
 another way a user loads: `split`, `audit`, load_weights_from_checkpoint, SAE.load_from_disk of a
-training SAE. "Loaded right": the output is bit for bit that of the unmutated SAE, or of one built by
-hand from what the changed files say (a missing field means its default). "One clear line": an error
-of this package that names the field, in the commands exit code 2 and nothing left on disk.
-"SAELens's own": raised by SAELens, safetensors or json before this package is reached, of one line or
-of several. "Bad": anything else.
+training SAE.
+
+loaded right         the output is bit for bit that of the unmutated SAE, or of one built by hand
+                     from what the changed files say (a missing field means its default)
+one clear line       an error of this package that names the field; of a command, exit code 2 and no
+                     file left on disk
+SAELens: one line    raised by SAELens, safetensors or json before this package is reached
+SAELens: several     the same, of several lines
+bad                  anything else
 
 Faults: kill -9 and SIGTERM at random points of processor time, a full disk (a tmpfs; needs root), a
 NaN batch (cached.py, runner.py and disk.py there). About 2 minutes of one core.

@@ -68,7 +68,10 @@ def _wait_until(pid: int, used: float) -> None:
 
 
 def strike(pid: int, after: float, number: int, then_kill: float | None = None) -> int:
-    """Signal the child once it has used ``after`` seconds, and kill it ``then_kill`` later if asked.
+    """Signal the child once it has used ``after`` seconds of processor time.
+
+    Args:
+        then_kill: kill it so many seconds later.
 
     Returns:
         Its exit code, negative where a signal ended it; 0 where it had ended before.

@@ -79,7 +79,7 @@ def _above_0(v: Any) -> bool:
     return _number(v) and v > 0
 
 
-# What each field of a cfg.json may hold, by its documentation; written apart from the package's checks.
+# What each field of a cfg.json may hold, by its documentation. The package's checks are not used.
 ACCEPTS: dict[str, Callable[[Any], bool]] = {
     "d_in": _nothing,
     "d_sae": _nothing,
@@ -198,7 +198,7 @@ def key_cases(cfg: dict[str, Any], rng: random.Random) -> Iterator[Case]:
 
 
 def architecture_cases(strangers: Sequence[str]) -> Iterator[Case]:
-    """The name of an architecture that does not fit these weights; ``strangers`` are signed ones."""
+    """Architectures that do not fit these weights; ``strangers`` are the signed ones."""
     for value in (*OTHER_ARCHITECTURES, *strangers):
         yield Case(
             "cfg.json: other architecture",

@@ -1,4 +1,4 @@
-"""Faults while SAELens's runner trains, as ``train`` uses it: kill -9 and SIGTERM (see cached.py)."""
+"""Faults while SAELens's runner trains as ``train`` uses it: kill -9, SIGTERM (see cached.py)."""
 
 import contextlib
 import random

@@ -40,7 +40,7 @@ def training_config(architecture: str, tying: str = "full", **kwargs: Any) -> An
 
 
 def randomise(sae: Any, threshold_scale: float = 0.3) -> None:
-    """Give the parameters random values at which latents of both signs are active; thresholds >= 0."""
+    """Give random values at which latents of both signs are active; thresholds are >= 0."""
     generator = torch.Generator().manual_seed(7)
     for name, param in sae.named_parameters():
         noise = torch.randn(param.shape, generator=generator, dtype=torch.float64)
