@@ -235,8 +235,26 @@ def test_torchs_own_hooks_are_called(architecture: str) -> None:
     assert calls == [1]
 
 
-def test_an_inference_sae_has_forward_derivatives() -> None:
-    sae = make_sae("bi_jumprelu")  # sa_gsae's activation has none, and says so
+@each_architecture
+@pytest.mark.parametrize(
+    "register", ["register_full_backward_hook", "register_full_backward_pre_hook"]
+)
+@pytest.mark.parametrize(
+    "hook_point", ["hook_sae_input", "hook_sae_acts_pre", "hook_sae_acts_post"]
+)
+def test_torchs_backward_hooks_are_called(
+    architecture: str, register: str, hook_point: str
+) -> None:
+    sae, calls = make_training_sae(architecture), []
+    getattr(getattr(sae, hook_point), register)(lambda *_: calls.append(1))
+    with path(True):
+        sae.training_forward_pass(step_input(torch.randn(3, D_IN))).loss.backward()
+    assert calls == [1]
+
+
+@each_architecture
+def test_an_inference_sae_has_forward_derivatives(architecture: str) -> None:
+    sae = make_sae(architecture)
     g = torch.Generator().manual_seed(4)
     x, v = torch.randn(3, D_IN, generator=g), torch.randn(3, D_IN, generator=g)
     _, tangent = torch.func.jvp(sae.forward, (x,), (v,))
