@@ -145,17 +145,19 @@ def test_a_config_built_by_hand_is_checked_as_a_yaml_is(
         make_runner(tmp_path, model, lr="3e-4", lr_end=1e-5)
 
 
-@pytest.mark.parametrize("field", ["output_path", "checkpoint_path"])
 @pytest.mark.parametrize(
-    ("path", "message"),
-    [("file", "file is a file"), ("file/below/it", "file is a file"), ("/", "a folder of its own")],
+    ("field", "path", "message"),
+    [
+        ("output_path", "file", "file is a file"),
+        ("output_path", "file/below/it", "file is a file"),
+        ("output_path", "/", "a folder of its own"),
+        ("checkpoint_path", "file", "file is a file"),
+    ],
 )
 def test_a_folder_that_cannot_be_written_is_found_before_training(
     field: str, path: str, message: str, model: HookedTransformer, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("mine")
-    if field == "checkpoint_path" and path == "/":
-        return  # SAELens puts a folder of its own below it
     with pytest.raises(InvalidInputError, match=rf"^{field} must be .*{message}") as error:
         make_runner(tmp_path, model, n_checkpoints=1, **{field: str(tmp_path / path)})
     assert "\n" not in str(error.value)
@@ -177,7 +179,7 @@ def test_what_cannot_be_moved_to_the_output_is_kept_beside_it(
     blocked.mkdir(parents=True)
     (blocked / "x").touch()
     with pytest.raises(
-        OSError, match="output_path: .* could not be written: .*; the trained SAE is"
+        OSError, match=r"output_path: .* could not be written: .*; the trained SAE is"
     ) as error:
         run(make_runner(tmp_path, model))
     kept = Path(str(error.value).rpartition(" is in ")[2])
