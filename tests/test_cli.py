@@ -217,9 +217,12 @@ def test_train_lists_flags_without_a_config(flags: list[str], listed: str) -> No
     assert "--training_tokens" in result.stdout
 
 
+WIDTHS = {"d_in": D_IN, "d_sae": 24}
+
+
 def test_train_takes_the_architecture_from_the_command_line(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
-    path.write_text(yaml.safe_dump({**BASE, "sae": {"d_in": 16, "architecture": "sa_gsae"}}))
+    path.write_text(yaml.safe_dump({**BASE, "sae": {"architecture": "sa_gsae", **WIDTHS}}))
     result = invoke("train", str(path), "--list-flags", "--architecture", "gated")
     assert result.exit_code == 0, result.stderr
     assert "polarity_tying" not in result.stdout

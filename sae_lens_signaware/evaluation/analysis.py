@@ -16,7 +16,7 @@ from sae_lens_signaware.evaluation.calibration import (
     require_common_units,
 )
 from sae_lens_signaware.evaluation.census import BipolarCensus, census_of
-from sae_lens_signaware.evaluation.streaming import sum_sides
+from sae_lens_signaware.evaluation.streaming import explained_variance_of, sum_sides
 
 MIN_SHARE = 0.1
 TOP_LATENTS = (10, 100)
@@ -80,4 +80,6 @@ def analyze_sae(sae: SAE[Any], activations: Iterable[Tensor] | Tensor) -> Analys
     require_common_units(sae)
     variance = ExplainedVarianceCalculator()
     sums = sum_sides(sae, activations, with_alignment=True, variance=variance)
-    return Analysis(census_of(sae, sums), calibration_of(sae, sums), variance.compute())
+    return Analysis(
+        census_of(sae, sums), calibration_of(sae, sums), explained_variance_of(variance)
+    )

@@ -1,7 +1,7 @@
 """Antipodal audit: how much of a dictionary is spent on the two ends of one axis (docs/measures.md)."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -10,19 +10,19 @@ from sae_lens import SAE
 from torch import Tensor
 
 from sae_lens_signaware.checks import require
-from sae_lens_signaware.evaluation.results import Provenance, Result
-from sae_lens_signaware.evaluation.streaming import (
+from sae_lens_signaware.evaluation.inputs import (
     batches_of,
-    decoder_directions,
     flat_activations,
     require_autoencoder,
 )
+from sae_lens_signaware.evaluation.results import Provenance, Result
+from sae_lens_signaware.evaluation.streaming import decoder_directions
 
 HOOK_PRE, HOOK_POST = "hook_sae_acts_pre", "hook_sae_acts_post"
 MAX_GATHERED = 10_000_000  # tokens times pairs that a step may gather: 40 MB in float32
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class AntipodalAudit(Result):
     """Pairs of latents whose decoder rows are nearly antipodal, most antipodal first.
 
@@ -56,6 +56,9 @@ class AntipodalAudit(Result):
     def freed_share(self) -> float:
         """``freed_width`` over the width of the dictionary."""
         return self.freed_width / self.provenance.sae_cfg["d_sae"]
+
+    def _summary(self) -> Mapping[str, object]:
+        return {"n_pairs": self.n_pairs, "freed_share": self.freed_share}
 
     def table(self, n_rows: int = 10) -> Table:
         """The first pairs, under a headline, as a table of the terminal."""
@@ -190,9 +193,9 @@ class _PairSums:
             fire_a, fire_b = fires[:, i], fires[:, j]
             counts = [fire_a.sum(0), fire_b.sum(0), (fire_a & fire_b).sum(0)]
             self.fired[:, s : s + step] += torch.stack(counts).cpu()
-            h_a, h_b = pre[:, i].double(), pre[:, j].double()
+            h_a, h_b = pre[:, i].cpu().double(), pre[:, j].cpu().double()  # MPS has no float64
             moments = [h_a, h_b, h_a * h_a, h_b * h_b, h_a * h_b]
-            self.moments[:, s : s + step] += torch.stack([m.sum(0) for m in moments]).cpu()
+            self.moments[:, s : s + step] += torch.stack([m.sum(0) for m in moments])
 
     def result(self) -> dict[str, Tensor]:
         """Rates and correlation; NaN where no token was seen."""

@@ -1,7 +1,7 @@
 """Polarity calibration: is a latent's magnitude right where it fires, on each side (docs/measures.md)."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sae_lens import SAE
@@ -9,10 +9,10 @@ from torch import Tensor
 
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.evaluation.results import Provenance, Result
-from sae_lens_signaware.evaluation.streaming import SideSums, decoder_directions, sum_sides
+from sae_lens_signaware.evaluation.streaming import SideSums, squared_norms, sum_sides
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class PolarityCalibration(Result):
     """Per latent, (d_sae,) float64 each, NaN where a side never fires.
 
@@ -23,6 +23,12 @@ class PolarityCalibration(Result):
 
     gain_pos: Tensor
     gain_neg: Tensor
+
+    def _summary(self) -> Mapping[str, object]:
+        return {
+            f"median {name}": getattr(self, name).nanmedian().item()
+            for name in ("gain_pos", "gain_neg")
+        }
 
 
 def polarity_calibration(
@@ -59,8 +65,7 @@ def require_common_units(sae: SAE[Any]) -> None:
 
 def calibration_of(sae: SAE[Any], sums: SideSums) -> PolarityCalibration:
     """The calibration in sums that a pass with alignment has already made."""
-    squared_norm = decoder_directions(sae).detach().double().square().sum(1).cpu()
-    gain = 1 + sums.sum_alignment / (sums.sum_sq * squared_norm)
+    gain = 1 + sums.sum_alignment / (sums.sum_sq * squared_norms(sae))
     gain[sums.n_fired == 0] = float("nan")
     return PolarityCalibration(
         provenance=Provenance.of(sae, sums.n_tokens), gain_pos=gain[0], gain_neg=gain[1]

@@ -1,7 +1,7 @@
 """Bipolar census: how often, and how strongly, each latent uses each of its two sides (docs/measures.md)."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -9,10 +9,10 @@ from sae_lens import SAE
 from torch import Tensor
 
 from sae_lens_signaware.evaluation.results import Provenance, Result
-from sae_lens_signaware.evaluation.streaming import SideSums, decoder_directions, sum_sides
+from sae_lens_signaware.evaluation.streaming import SideSums, squared_norms, sum_sides
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class BipolarCensus(Result):
     """Per latent, (d_sae,) float64 each.
 
@@ -31,6 +31,9 @@ class BipolarCensus(Result):
     energy_neg: Tensor
     min_share: Tensor
     min_energy_share: Tensor
+
+    def _summary(self) -> Mapping[str, object]:
+        return {"l0": self.l0, "dead_share": self.dead_share, "bipolar_share": self.bipolar_share()}
 
     @property
     def alive(self) -> Tensor:
@@ -56,7 +59,7 @@ class BipolarCensus(Result):
 
     @property
     def l0(self) -> float:
-        """Mean number of open latents per token."""
+        """Mean number of active latents per token."""
         return (self.firing_rate_pos + self.firing_rate_neg).sum().item()
 
     @property
@@ -98,8 +101,7 @@ def bipolar_census(sae: SAE[Any], activations: Iterable[Tensor] | Tensor) -> Bip
 def census_of(sae: SAE[Any], sums: SideSums) -> BipolarCensus:
     """The census in sums that a pass has already made."""
     rate = sums.n_fired.double() / sums.n_tokens
-    squared_norm = decoder_directions(sae).detach().double().square().sum(1).cpu()
-    energy = sums.sum_sq / sums.n_tokens * squared_norm
+    energy = sums.sum_sq / sums.n_tokens * squared_norms(sae)
     return BipolarCensus(
         provenance=Provenance.of(sae, sums.n_tokens),
         firing_rate_pos=rate[0],

@@ -1,7 +1,7 @@
 """Polarity dial: write c * d_i into the stream, c from - to +, and watch a logit difference or the loss (docs/measures.md)."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from sae_lens_signaware.evaluation.results import Provenance, Result
 from sae_lens_signaware.evaluation.streaming import decoder_directions
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class PolarityDial(Result):
     """Effect of a latent's direction at every coefficient, and the verdict with its numbers.
 
@@ -60,6 +60,13 @@ class PolarityDial(Result):
         plus, minus = self._ends()
         odd, even = (plus - minus).abs().sum(), (plus + minus).abs().sum()
         return (odd / (odd + even)).item()
+
+    def _summary(self) -> Mapping[str, object]:
+        return {
+            "monotone": self.monotone,
+            "sign_changing": self.sign_changing,
+            "symmetry": self.symmetry,
+        }
 
     def _ends(self) -> tuple[Tensor, Tensor]:
         n = len(self.coefficients) // 2
@@ -180,6 +187,6 @@ def _measure(
     logits = model.run_with_hooks(tokens, return_type="logits", fwd_hooks=[(hook_name, add)])
     if logit_tokens is not None:
         a, b = logit_tokens
-        return (logits[:, -1, a] - logits[:, -1, b]).double().mean().item()
-    predicted, wanted = logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()
-    return cross_entropy(predicted.float(), wanted.to(predicted.device)).item()
+        return (logits[:, -1, a] - logits[:, -1, b]).cpu().double().mean().item()
+    predicted, actual = logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()
+    return cross_entropy(predicted.float(), actual.to(predicted.device)).item()

@@ -11,8 +11,9 @@ from sae_lens.util import get_special_token_ids
 from sae_lens_signaware.evaluation.calibration import calibration_of, has_common_units
 from sae_lens_signaware.evaluation.census import census_of
 from sae_lens_signaware.evaluation.evaluator import signed_metrics_of
+from sae_lens_signaware.evaluation.inputs import flat_activations
 from sae_lens_signaware.evaluation.prompts import prompts_of_store
-from sae_lens_signaware.evaluation.streaming import flat_activations, sum_sides
+from sae_lens_signaware.evaluation.streaming import sum_sides
 
 
 def bipolar_evals(

@@ -1,5 +1,6 @@
 """Census and calibration in a run's own logs: an evaluator for SAELens's trainers and runners."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -11,13 +12,14 @@ from sae_lens.evals import ExplainedVarianceCalculator
 from sae_lens.training.activation_scaler import ActivationScaler
 from torch import Tensor
 
+from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.evaluation.calibration import (
     PolarityCalibration,
     calibration_of,
     has_common_units,
 )
 from sae_lens_signaware.evaluation.census import BipolarCensus, census_of
-from sae_lens_signaware.evaluation.streaming import sum_sides
+from sae_lens_signaware.evaluation.streaming import explained_variance_of, sum_sides
 
 QUANTILES = (0.05, 0.5, 0.95)
 
@@ -68,7 +70,8 @@ def signed_metrics(
     sums = sum_sides(sae, batches, with_alignment=calibrates, variance=variance)
     calibration = calibration_of(sae, sums) if calibrates else None
     metrics = signed_metrics_of(census_of(sae, sums), calibration, bipolar_min_share)
-    metrics["explained_variance"] = variance.compute()
+    with contextlib.suppress(InvalidInputError):  # not defined where the tokens do not differ
+        metrics["explained_variance"] = explained_variance_of(variance)
     return {f"signed/{name}": value for name, value in metrics.items()}
 
 

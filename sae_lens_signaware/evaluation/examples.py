@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,13 @@ from sae_lens.util import get_special_token_ids
 from torch import Tensor
 
 from sae_lens_signaware.checks import require
+from sae_lens_signaware.evaluation.inputs import MAX_TOKENS, flat_activations, require_in_range
 from sae_lens_signaware.evaluation.prompts import (
     Prompts,
     prompts_of_store,
     prompts_of_tokens,
 )
 from sae_lens_signaware.evaluation.results import Provenance, Result
-from sae_lens_signaware.evaluation.streaming import flat_activations, require_finite
-
-MAX_TOKENS = 4096  # encoded at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Context:
         activations: the latent's value at each, of either sign; 0 where it is shut.
         peak: index in ``tokens`` of the strongest activation of the side.
         prompt: number of the prompt in the pass, from 0.
-        position: of the peak in its prompt.
+        position: of the peak in its whole prompt, also where a store cuts it (``seqpos_slice``).
     """
 
     tokens: tuple[str, ...]
@@ -58,7 +56,7 @@ class LatentExamples:
     neg: tuple[Context, ...]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class TopExamples(Result):
     """The ``k`` strongest contexts of each side of some latents.
 
@@ -96,6 +94,12 @@ class TopExamples(Result):
                     )
                 table.add_row(sign, f"{context.value:+.3f}", text)
         return table
+
+    def _summary(self) -> Mapping[str, object]:
+        return {
+            "latents": len(self.latents),
+            "contexts": sum(len(e.pos) + len(e.neg) for e in self.latents),
+        }
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -184,10 +188,15 @@ def top_examples(
 
 
 def _add_prompts(top: "_TopWindows", sae: SAE[Any], prompts: Prompts, columns: Tensor) -> None:
-    require_finite(prompts.activations)
+    require_in_range(prompts.activations)
     z = sae.encode(prompts.activations.to(sae.device, sae.dtype))
     z = (z.to_dense() if z.is_sparse else z)[..., columns].float()
-    top.add(prompts.tokens.to(sae.device), z, prompts.keep.to(sae.device))
+    top.add(
+        prompts.tokens.to(sae.device),
+        z,
+        prompts.keep.to(sae.device),
+        prompts.positions.to(sae.device),
+    )
 
 
 class _TopWindows:
@@ -203,8 +212,8 @@ class _TopWindows:
         self.ids = torch.full((n, 2, k, self.width), -1, dtype=torch.int64, device=device)
         self.values = torch.zeros(n, 2, k, self.width, device=device)
 
-    def add(self, tokens: Tensor, z: Tensor, keep: Tensor) -> None:
-        """tokens and keep (batch, position), z (batch, position, n)."""
+    def add(self, tokens: Tensor, z: Tensor, keep: Tensor, positions: Tensor) -> None:
+        """Take the next prompts in: z is (batch, position, n), the others are (batch, position)."""
         peaks = z * keep[..., None]
         (high, high_at), (low, low_at) = peaks.max(1), (-peaks).max(1)
         strength = torch.stack([high, low]).permute(2, 1, 0).transpose(1, 2)  # (n, 2, batch)
@@ -227,7 +236,7 @@ class _TopWindows:
         self.ids[latent, side, slot] = tokens[row[:, None], places].masked_fill(~inside, -1)
         self.values[latent, side, slot] = z[row[:, None], places, latent[:, None]] * inside
         self.prompt[latent, side, slot] = row + self.n_prompts
-        self.position[latent, side, slot] = peak
+        self.position[latent, side, slot] = positions[row, peak]
         self.n_prompts += len(tokens)
         self.n_tokens += int(keep.sum())
 

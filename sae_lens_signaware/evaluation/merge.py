@@ -14,8 +14,8 @@ from sae_lens.saes.sae import SAEMetadata
 from torch import Tensor
 
 from sae_lens_signaware.evaluation.audit import antipodal_audit, disjoint_pairs
+from sae_lens_signaware.evaluation.inputs import batches_of
 from sae_lens_signaware.evaluation.quality import measure_quality
-from sae_lens_signaware.evaluation.streaming import batches_of
 from sae_lens_signaware.saes.bi_jumprelu import BiJumpReLUSAE, BiJumpReLUSAEConfig
 from sae_lens_signaware.saes.sa_gsae import SAGatedSAE, SAGatedSAEConfig
 

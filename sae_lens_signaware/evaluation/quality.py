@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.evaluation.census import BipolarCensus, census_of
-from sae_lens_signaware.evaluation.streaming import sum_sides
+from sae_lens_signaware.evaluation.streaming import explained_variance_of, sum_sides
 
 QUALITY_FILENAME = "quality.json"
 
@@ -91,7 +91,7 @@ def measure_quality(
     census = census_of(sae, sum_sides(sae, activations, variance=variance))
     quality = SAEQuality(
         l0=census.l0,
-        explained_variance=variance.compute(),
+        explained_variance=explained_variance_of(variance),
         dead_share=census.dead_share,
         bipolar_share=census.bipolar_share(bipolar_min_share),
         n_tokens=census.n_tokens,
