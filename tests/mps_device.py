@@ -1,8 +1,9 @@
 """A stand-in for a device without float64, as Apple's MPS is, on a machine that has none.
 
 Within ``MPSDevice()`` tensors live in the memory of the CPU, but some are marked as on the device:
-those that ``place`` was given, and what is computed of them or is asked for on ``DEVICE``. As on MPS, a
-marked tensor of float64 is a TypeError, and an operation on tensors of both places a RuntimeError.
+those that ``place`` was given, and what is computed of them or is asked for on ``DEVICE``. As on
+MPS, a marked tensor of float64 is a TypeError, and an operation on tensors of both places is a
+RuntimeError.
 """
 
 from typing import Any

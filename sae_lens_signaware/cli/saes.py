@@ -83,7 +83,7 @@ def analyze(
 
     loaded = hub.load_sae_reference(sae)
     tensor = load_named_activations(activations, key)
-    with console.status(f"Measuring {len(tensor):,} tokens"):
+    with console.status(f"Measuring {tensor.shape[:-1].numel():,} tokens"):
         analysis = analyze_sae(loaded, tensor)
     console.print(analysis.table())
     if out is not None:
