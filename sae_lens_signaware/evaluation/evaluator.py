@@ -1,4 +1,4 @@
-"""Census and calibration in a run's own logs: an evaluator for SAELens's trainers and runners."""
+"""Evaluator for SAELens's trainers and runners: census and calibration in a run's own logs."""
 
 import contextlib
 import dataclasses
@@ -26,19 +26,19 @@ QUANTILES = (0.05, 0.5, 0.95)
 
 @dataclasses.dataclass
 class SignedEvaluator:
-    """Measures both sides on the next batches of the training data, every time that SAELens evaluates.
+    """Evaluator that measures both sides of every latent on the next batches of training data.
 
     - ``SAETrainer(..., evaluator=SignedEvaluator())``
     - ``MultiSAETrainingRunnerConfig(..., evaluator=SignedEvaluator())``
     - ``runner.evaluator = SignedEvaluator(inner=runner.evaluator)`` on a
       ``LanguageModelSAETrainingRunner``: SAELens's own metrics stay in the logs beside these.
 
-    The batches that it reads are not trained on, so a run with it sees other tokens than one without.
+    The batches that it reads are not trained on: a run with it sees other tokens than one without.
 
     Attributes:
-        n_batches: batches of the data provider a measurement takes.
+        n_batches: batches of the data provider that a measurement takes.
         inner: another evaluator whose metrics are logged as well.
-        bipolar_min_share: share of the firings that the rarer side of a bipolar latent has at least.
+        bipolar_min_share: least share of its firings that a bipolar latent has on its rarer side.
     """
 
     n_batches: int = 4
@@ -52,7 +52,7 @@ class SignedEvaluator:
         data_provider: Iterator[Tensor],
         activation_scaler: ActivationScaler,
     ) -> dict[str, Any]:
-        """Flat dict of floats, keys under ``signed/``, ready for Weights & Biases."""
+        """A flat dict of floats, keys under ``signed/``, ready for Weights & Biases."""
         metrics = {} if self.inner is None else self.inner(sae, data_provider, activation_scaler)
         batches = (
             activation_scaler(batch.to(sae.device))
@@ -64,7 +64,7 @@ class SignedEvaluator:
 def signed_metrics(
     sae: TrainingSAE[Any], batches: Iterator[Tensor], bipolar_min_share: float
 ) -> dict[str, float]:
-    """Census, calibration and R2 of ``batches`` as flat metrics, keys under ``signed/``."""
+    """Census, calibration and R² of ``batches`` as flat metrics, keys under ``signed/``."""
     calibrates = has_common_units(sae)
     variance = ExplainedVarianceCalculator()
     sums = sum_sides(sae, batches, with_alignment=calibrates, variance=variance)
@@ -80,7 +80,7 @@ def signed_metrics_of(
     calibration: PolarityCalibration | None,
     bipolar_min_share: float = 0.1,
 ) -> dict[str, float]:
-    """Both results as scalars; NaN-free: what does not apply is left out."""
+    """Both results as scalars, without NaN: what does not apply is left out."""
     metrics = {
         "n_tokens": float(census.n_tokens),
         "l0": census.l0,

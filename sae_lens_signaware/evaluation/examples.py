@@ -1,4 +1,4 @@
-"""Examples: the contexts in which each side of a latent is strongest, apart (docs/measures.md)."""
+"""Examples: the contexts in which each side of a latent is strongest (docs/measures.md)."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ class Context:
 
     Attributes:
         tokens: the token strings, in order.
-        activations: the latent's value at each, of either sign; 0 where it is shut.
+        activations: the latent's value at each, of either sign; 0 where it is inactive.
         peak: index in ``tokens`` of the strongest activation of the side.
         prompt: number of the prompt in the pass, from 0.
         position: of the peak in its whole prompt, also where a store cuts it (``seqpos_slice``).
@@ -49,7 +49,10 @@ class Context:
 
 @dataclasses.dataclass(frozen=True)
 class LatentExamples:
-    """A latent's strongest contexts, strongest first, each from another prompt; empty for a side that never fired."""
+    """The strongest contexts of each side of a latent, strongest first, each of another prompt.
+
+    A side that never fired has none.
+    """
 
     latent: int
     pos: tuple[Context, ...]
@@ -62,7 +65,7 @@ class TopExamples(Result):
 
     Attributes:
         latents: in the order asked for.
-        k: contexts a side has at most.
+        k: contexts of a side at most.
     """
 
     latents: tuple[LatentExamples, ...]
@@ -80,7 +83,7 @@ class TopExamples(Result):
         raise KeyError(latent)
 
     def table(self, latent: int) -> Table:
-        """One latent's two sides as a table of the terminal; the peak is in bold."""
+        """A table for the terminal: the two sides of one latent, peaks in bold."""
         table = Table("side", "value", "context", title=f"latent {latent}", title_justify="left")
         examples = self.of(latent)
         for sign, contexts in (("+", examples.pos), ("-", examples.neg)):
@@ -140,10 +143,11 @@ def top_examples(
     window: tuple[int, int] = (16, 8),
     exclude_special_tokens: bool = True,
 ) -> TopExamples:
-    """One pass over prompts; what is kept is k windows a side of a latent, whatever the corpus.
+    """Find the k strongest contexts of each side of the latents, in one pass over prompts.
 
     A prompt gives at most one context to a side, its strongest token, so that one repetitive text
-    does not fill the list. Of equal peaks the earlier prompt stays.
+    does not fill the list. Of equal peaks the earlier prompt stays. Memory does not grow with the
+    number of prompts.
 
     Args:
         model: SAELens's hooked model; its tokenizer gives the token strings.
@@ -151,14 +155,15 @@ def top_examples(
         source: an ``ActivationsStore``, of which the next ``n_batches`` batches are read, or token
             ids (prompt, position), all of which are.
         latents: None takes all; memory is 2 * k * (window + 1) * 12 bytes a latent.
-        k: contexts a side.
+        k: contexts of a side at most.
         batch_size_prompts: prompts the model runs at once.
         window: tokens before and after the peak, cut at the ends of the prompt.
         exclude_special_tokens: whether special tokens of the tokenizer can be no peak.
 
     Raises:
-        ValueError: a latent out of range; k, ``n_batches``, ``batch_size_prompts`` below 1; a
-            negative window; empty tokens; activations not finite; a model without a tokenizer.
+        ValueError: a latent is out of range; ``k``, ``n_batches`` or ``batch_size_prompts`` is
+            below 1; the window is negative; there are no tokens; activations are not finite; or
+            the model has no tokenizer.
     """
     chosen = list(range(sae.cfg.d_sae)) if latents is None else list(latents)
     for i in chosen:
@@ -200,7 +205,7 @@ def _add_prompts(top: "_TopWindows", sae: SAE[Any], prompts: Prompts, columns: T
 
 
 class _TopWindows:
-    """The k strongest windows of each side of n latents, side 0 being +; a strength of 0 is an empty slot."""
+    """The k strongest windows of each side of n latents; side 0 is +, strength 0 an empty slot."""
 
     def __init__(self, n: int, k: int, window: tuple[int, int], device: torch.device) -> None:
         self.k, self.before, self.width = k, window[0], sum(window) + 1
@@ -241,7 +246,7 @@ class _TopWindows:
         self.n_tokens += int(keep.sum())
 
     def contexts(self, latents: list[int], tokenizer: Any) -> tuple[LatentExamples, ...]:
-        """Everything as token strings."""
+        """All windows as token strings."""
         known = {i: tokenizer.decode([i]) for i in self.ids.unique().tolist() if i >= 0}
         return tuple(
             LatentExamples(latent, *(self._side(i, side, known) for side in (0, 1)))
@@ -249,11 +254,11 @@ class _TopWindows:
         )
 
     def _side(self, i: int, side: int, known: dict[int, str]) -> tuple[Context, ...]:
-        found = []
+        contexts = []
         for slot in range(int((self.strength[i, side] > 0).sum())):
             ids = self.ids[i, side, slot]
             inside = ids >= 0
-            found.append(
+            contexts.append(
                 Context(
                     tokens=tuple(known[token] for token in ids[inside].tolist()),
                     activations=tuple(self.values[i, side, slot][inside].tolist()),
@@ -262,4 +267,4 @@ class _TopWindows:
                     position=int(self.position[i, side, slot]),
                 )
             )
-        return tuple(found)
+        return tuple(contexts)

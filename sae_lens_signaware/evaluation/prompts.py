@@ -1,4 +1,4 @@
-"""Prompts with their activations, from a SAELens store or from token ids."""
+"""Prompts with their activations, from a store of SAELens or from token ids."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple

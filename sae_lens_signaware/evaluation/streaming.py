@@ -1,7 +1,7 @@
-"""One pass over activations: firings, energies and residual alignment of each latent's two sides.
+"""One pass over activations: firings, energies and residual alignment of both sides of a latent.
 
-All that a batch contributes is read from its nonzero latents, so the cost beyond encode and decode
-grows with L0, not with d_sae. Sums are float64; memory does not grow with the number of tokens.
+What a batch adds is read from its active latents, so that the cost beyond encode and decode grows
+with L0, not with d_sae. Sums are in float64; memory does not grow with the number of tokens.
 """
 
 import dataclasses
@@ -55,7 +55,7 @@ def sum_sides(
     with_alignment: bool = False,
     variance: ExplainedVarianceCalculator | None = None,
 ) -> SideSums:
-    """Encode every batch once, decode it once where that is needed, and add up.
+    """Encode every batch once, decode it once where that is needed, and sum over tokens.
 
     Args:
         sae: any SAELens SAE; latents of either sign.
