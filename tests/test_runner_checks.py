@@ -20,7 +20,7 @@ from sae_lens_signaware.hub.model_card import make_card
 from sae_lens_signaware.saes.training import NON_FINITE_MESSAGE
 from sae_lens_signaware.training.heldout import AFTER_TRAINING, TRAINED_ON_TOO
 from sae_lens_signaware.training.runner import SignawareTrainingRunner, run_and_measure
-from tests.hub_server import HubServer
+from tests.support.hub_server import HubServer
 from tests.support.models import tiny_model_config, tiny_tokenizer, tokens
 from tests.support.runners import runner_config
 from tests.support.saes import D_IN, training_config
