@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import sae_lens_signaware as signaware
 from sae_lens_signaware.saes.registration import register
+from sae_lens_signaware.saes.state import EXACT_STATE
 from tests.support.saes import (
     D_IN,
     D_SAE,
@@ -284,6 +285,30 @@ def test_bfloat16_keeps_the_training_threshold_in_float32(architecture: str, tyi
     both = (z32 != 0) & (z16 != 0)
     assert both.float().mean() > 0.3
     torch.testing.assert_close(z16[both].float(), z32[both], rtol=0.05, atol=0.05)
+
+
+@each_variant
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_training_state_survives_a_file(
+    architecture: str, tying: str, dtype: str, tmp_path: Path
+) -> None:
+    sae = make_training_sae(architecture, tying, dtype=dtype)
+    sae.n_threshold_resets += 1001  # bfloat16 has no 1001, nor these
+    sae.l0_control.copy_(torch.tensor([0.123456, 31.23456]))
+    sae.save_model(tmp_path)
+    loaded = TrainingSAE.load_from_disk(tmp_path)
+    resumed = make_training_sae(architecture, tying, dtype=dtype)
+    resumed.load_weights_from_checkpoint(tmp_path)
+    for other in (loaded, resumed):
+        assert other.n_threshold_resets.item() == 1001
+        for name in ("l0_control", "threshold"):
+            assert torch.equal(getattr(other, name), getattr(sae, name)), name
+    inference = SAE.load_from_disk(tmp_path)
+    assert set(inference.state_dict()) == set(make_sae(architecture, tying).state_dict())
+    keys = set(load_file(tmp_path / "sae_weights.safetensors"))
+    assert keys - set(sae.state_dict()) == (
+        set() if dtype == "float32" else {f"{name}_bytes" for name in EXACT_STATE}
+    )
 
 
 @each_variant

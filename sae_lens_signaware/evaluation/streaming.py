@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.saes.base import SignedSAEMixin
-from sae_lens_signaware.saes.sparse import OpenLatents
+from sae_lens_signaware.saes.latents import ActiveLatents
 
 
 @dataclasses.dataclass
@@ -150,11 +150,11 @@ def decoder_directions(sae: SAE[Any]) -> Tensor:
 def _add_batch(
     sums: SideSums, z: Tensor, residual: Tensor | None, directions: Tensor | None
 ) -> None:
-    opened, value = OpenLatents.of(z)
-    value, d_sae = value.float(), opened.d_sae
+    active, value = ActiveLatents.of(z)
+    value, d_sae = value.float(), active.d_sae
     # + side of latent i is bin i, - side is bin i + d_sae
-    side = opened.latent + d_sae * (value < 0)
-    sums.n_tokens += opened.n_tokens
+    side = active.latent + d_sae * (value < 0)
+    sums.n_tokens += active.n_tokens
     counts = side.bincount(minlength=2 * d_sae)
     sums.n_fired += counts.view(2, -1).cpu()
     energy = side.bincount(weights=value.double().square(), minlength=2 * d_sae)
@@ -162,7 +162,7 @@ def _add_batch(
     if residual is None or directions is None:
         return
     # sum over tokens of z_i (x - x^): a bag a side, then <d_i, .>
-    weighted = OpenLatents(opened.token, side, opened.n_tokens, 2 * d_sae).sum_by_latent(
+    weighted = ActiveLatents(active.token, side, active.n_tokens, 2 * d_sae).sum_by_latent(
         value, residual
     )
     # float32 within a batch, as the bags are; float64 from batch to batch

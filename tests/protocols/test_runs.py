@@ -211,7 +211,7 @@ def test_a_file_is_no_folder_for_results(tmp_path: Path) -> None:
             lambda v: v["saes"]["sa_gsae H"].update(d_in=8),
             "saes.sa_gsae H.d_in: is set by the protocol",
         ),
-        ("a", lambda v: v.update(target_l0=2.5), "saes.abstopk H.k: must be an integer, got 2.5"),
+        ("a", lambda v: v.update(target_l0=2.5), "saes.abstopk H.k must be an integer, got 2.5"),
         ("a", lambda v: v.update(target_l0=9), "saes.sa_gsae H.target_l0 must be"),
         ("b", lambda v: v["data"].update(budgets=[9]), "data.budgets: must be from 1 to the narr"),
         ("b", lambda v: v["data"].update(budgets=[0]), "data.budgets: must be from 1 to the narr"),

@@ -15,9 +15,9 @@ from tests.sweep.examples import last_line, sweep_values, write
     ("change", "message"),
     [
         (lambda v: v.update(seed=[0]), "seed: unknown field; did you mean 'seeds'?"),
-        (lambda v: v.pop("n_cached_tokens"), "n_cached_tokens: Field required"),
+        (lambda v: v.pop("n_cached_tokens"), "n_cached_tokens: missing; it has no default"),
         (lambda v: v.update(n_heldout_tokens=0), "n_heldout_tokens: Input should be greater"),
-        (lambda v: v["cells"]["mlp"].update(d=1), "cells.mlp.d: Extra inputs"),
+        (lambda v: v["cells"]["mlp"].update(d=1), "cells.mlp.d: unknown field"),
         (
             lambda v: v.update(compare=[["half", "ful"]]),
             "compare: no SAE 'ful'; did you mean 'full'",

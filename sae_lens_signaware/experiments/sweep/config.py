@@ -7,19 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 from sae_lens import LanguageModelSAERunnerConfig
 from sae_lens.registry import get_sae_training_class
 
 from sae_lens_signaware.checks import ConfigError, nearest
-from sae_lens_signaware.training.config import build_runner_config, read_yaml
+from sae_lens_signaware.training.config import build_runner_config
+from sae_lens_signaware.training.strict import StrictModel, read_yaml, validated
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Cell(_Strict):
+class Cell(StrictModel):
     """A hook point.
 
     Attributes:
@@ -30,7 +27,7 @@ class Cell(_Strict):
 
     hook_name: str
     d_in: int = Field(gt=0)
-    saes: dict[str, dict[str, Any]] = {}
+    saes: dict[str, dict[str, Any]] = Field(default={})
 
 
 _SET_BY_SWEEP = (
@@ -41,7 +38,7 @@ _WITHOUT_EFFECT = (
 )  # fmt: skip
 
 
-class LatentsConfig(_Strict):
+class LatentsConfig(StrictModel):
     """Latents that the report shows one by one, of the first seed.
 
     Attributes:
@@ -60,7 +57,7 @@ class LatentsConfig(_Strict):
     n_prompts: int = Field(default=256, gt=0)
 
 
-class SweepConfig(_Strict):
+class SweepConfig(StrictModel):
     """A sweep file.
 
     Attributes:
@@ -128,20 +125,7 @@ def load_sweep_config(path: Path) -> tuple[SweepConfig, list[Run]]:
     Raises:
         ConfigError: anything wrong, in one line that names the field.
     """
-    values = read_yaml(path)
-    unknown = set(values) - set(SweepConfig.model_fields)
-    if unknown:
-        name = min(unknown, key=str)
-        raise ConfigError(f"{name}: unknown field" + nearest(str(name), SweepConfig.model_fields))
-    try:
-        config = SweepConfig.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise ConfigError(
-            f"{field}: {first['msg']}"
-            + (f", got {first['input']!r}" if first["type"] != "missing" else "")
-        ) from None
+    config = validated(SweepConfig, read_yaml(path))
     named = [(f"cells.{cell}.saes", sae) for cell, c in config.cells.items() for sae in c.saes]
     named += [("compare", name) for pair in config.compare for name in pair]
     if config.latents is not None:
