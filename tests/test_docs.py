@@ -71,7 +71,9 @@ def test_the_guides_python_runs(
     }  # fmt: skip
     text = (DOCS / "guide.md").read_text()
     blocks = list(RUNNABLE.finditer(text))
-    assert len(blocks) >= 8
+    # only a language model's runner is too much for a test
+    others = RUNNABLE.sub("", text).split("```python\n")[1:]
+    assert all(".run()" in block.split("```")[0] for block in others)
     for block in blocks:
         # so that a traceback names the line of the page
         before = "\n" * text[: block.start(1)].count("\n")
