@@ -67,7 +67,7 @@ class ProgressView:
 
 
 def notes_on_content(store: SweepStore, runs: Sequence[Run]) -> list[str]:
-    """Say which results are taken over without a check of model and text, and which are not taken."""
+    """Say which results are taken without a check of model and text, and which are not taken."""
     notes = []
     if n := store.count_of(Match.UNCHECKED, runs):
         notes.append(
