@@ -1,5 +1,6 @@
 """Sweeps on a small transformers model through real files: resume, failures, Ray."""
 
+import errno
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from transformers import AutoTokenizer, GPT2LMHeadModel
 
 from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.evaluation import bipolar_census, saved
+from sae_lens_signaware.experiments import pipeline
 from sae_lens_signaware.experiments.sweep import cache
 from sae_lens_signaware.experiments.sweep import runs as sweep
 from sae_lens_signaware.experiments.sweep.cache import make_caches
@@ -217,6 +219,47 @@ def test_a_failing_run_leaves_the_others_alone_and_is_tried_again(
     assert measured(out) == measured(whole[0])
 
 
+@pytest.mark.parametrize("note_fits", [True, False])
+def test_a_full_disk_fails_a_run_and_no_other(
+    note_fits: bool, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, runs = load_sweep_config(config)
+    store, real = SweepStore(values, tmp_path / "out"), pipeline.save_and_measure
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with Progress(disable=True) as progress:
+        make_caches(store, runs[:1], progress)
+
+    def no_space(*args: Any) -> None:
+        raise full
+
+    def save(sae: Any, folder: Path, *args: Any) -> Any:
+        if folder == store.sae_path(runs[0]):
+            raise full
+        return real(sae, folder, *args)
+
+    monkeypatch.setattr(pipeline, "save_and_measure", save)
+    if not note_fits:
+        monkeypatch.setattr("sae_lens_signaware.experiments.sweep.store.write_text", no_space)
+    sweep.run_group(store, runs[:2])
+    assert store.finished(runs[0]) is None
+    assert store.finished(runs[1]) is not None
+    assert store.failure_of(runs[0]) == "OSError: [Errno 28] No space left on device"
+    assert store.failure_path(runs[0]).exists() == note_fits
+    assert not store.is_in_progress(runs[0])
+
+
+def test_a_cache_that_cannot_be_read_fails_the_runs_of_its_cell(
+    config: Path, tmp_path: Path
+) -> None:
+    values, runs = load_sweep_config(config)
+    store = SweepStore(values, tmp_path / "out")
+    with Progress(disable=True) as progress:
+        make_caches(store, runs[:1], progress)
+    store.cache_path(runs[0].cell).write_bytes(b"cut")
+    sweep.run_group(store, runs[:2])
+    assert all("SafetensorError" in (store.failure_of(run) or "") for run in runs[:2])
+
+
 def test_an_sae_that_never_fires_is_no_point_and_pages_of_earlier_configs_go(
     data: Path, tmp_path: Path
 ) -> None:
@@ -336,3 +379,45 @@ def test_ray_with_a_killed_worker_gives_the_results_of_the_local_executor(
     assert result.exit_code == 0, result.stderr
     assert len(killed) == 1
     assert measured(out) == measured(whole[0])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ray_notes_a_run_whose_worker_dies_every_time_and_the_others_go_on(
+    whole: tuple[Path, str], config: Path, tmp_path: Path
+) -> None:
+    ray = pytest.importorskip("ray", reason="needs the [ray] extra")
+    out, deaths = tmp_path / "out", tmp_path / "deaths"
+    deadly, n_deaths = "mlp/seed-0/half/l1_coefficient-1", str(deaths)
+
+    def dies_in_one_run() -> None:  # in every worker, before its first task
+        from sae_lens_signaware.experiments.sweep import runs
+
+        real = runs.run_one
+
+        def run_one(store: Any, run: Any, *args: Any) -> Any:
+            if run.name == deadly:
+                with open(n_deaths, "a") as file:
+                    file.write("x")
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(store, run, *args)
+
+        runs.run_one = run_one
+
+    try:
+        hook = {"worker_process_setup_hook": dies_in_one_run}
+        ray.init(num_cpus=1, log_to_driver=False, runtime_env=hook)
+        result = invoke("sweep", str(config), "--out", str(out), "--executor", "ray")
+    finally:
+        ray.shutdown()
+    assert result.exit_code == 1, result.stderr
+    assert deaths.read_text() == "xxxx"
+    summary = json.loads((out / "sweep.json").read_text())
+    assert list(summary["failures"]) == [deadly]
+    assert summary["failures"][deadly].startswith("WorkerCrashedError: ")
+    assert f"failed: {deadly}: WorkerCrashedError" in result.stderr
+    assert "15 of 16 runs" in result.stdout
+    # those that come after it in its group as well
+    results = {k: v for k, v in measured(whole[0]).items() if deadly not in k}
+    assert {k: v for k, v in measured(out).items() if deadly not in k} == results
+    assert not list((out / "running").rglob("l1*"))
