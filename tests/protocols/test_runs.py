@@ -19,8 +19,8 @@ from tests.test_cli import assert_one_line_error, invoke
 
 def test_the_run_nearest_in_log_l0_counts() -> None:
     runs = [training.Trained("x", str(i), None) for i in range(3)]  # type: ignore[arg-type]
-    assert training.nearest_in_l0(runs, [2.0, 7.0, 5.5], 4.0).knob == "2"
-    assert training.nearest_in_l0(runs, [2.0, 8.0, 0.0], 4.0).knob == "0"
+    assert training.nearest_in_l0(runs, [2.0, 7.0, 5.5], 4.0).sparsity == "2"
+    assert training.nearest_in_l0(runs, [2.0, 8.0, 0.0], 4.0).sparsity == "0"
 
 
 def test_means_and_deviations_leave_out_what_was_not_measured() -> None:

@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, GPT2LMHeadModel
 from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.evaluation import bipolar_census, saved
 from sae_lens_signaware.experiments import pipeline
-from sae_lens_signaware.experiments.sweep import cache
+from sae_lens_signaware.experiments.sweep import cache, executors
 from sae_lens_signaware.experiments.sweep import runs as sweep
 from sae_lens_signaware.experiments.sweep.cache import make_caches
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
@@ -56,18 +56,18 @@ def test_the_latents_for_the_report(whole: tuple[Path, str], data: Path) -> None
     out, _ = whole
     files = sorted((out / "latents").glob("*.json"))
     assert [file.name for file in files] == ["mlp-half-0.1.json", "resid-half-0.1.json"]
-    found = SAELatents.read(files[0])
-    sae = SAE.load_from_disk(out / "saes" / found.run, device="cpu")
+    latents = SAELatents.read(files[0])
+    sae = SAE.load_from_disk(out / "saes" / latents.run, device="cpu")
     heldout = load_file(out / "cache" / "mlp.safetensors")["heldout"]
     census = bipolar_census(sae, heldout)
     energy = census.energy_pos + census.energy_neg
-    assert [page.latent for page in found.pages] == energy.topk(4).indices.tolist()
-    assert found.l0 == pytest.approx(census.l0)
-    assert found.bipolar_share_by_energy_rank[-1] == pytest.approx(found.bipolar_share)
-    assert found.plain_run is not None
-    assert found.plain_run.startswith("mlp/seed-0/full/")
-    assert set(found.audit) == {"-0.9", "-0.7", "-0.5"}
-    page = found.pages[0]
+    assert [page.latent for page in latents.pages] == energy.topk(4).indices.tolist()
+    assert latents.l0 == pytest.approx(census.l0)
+    assert latents.bipolar_share_by_energy_rank[-1] == pytest.approx(latents.bipolar_share)
+    assert latents.plain_run is not None
+    assert latents.plain_run.startswith("mlp/seed-0/full/")
+    assert set(latents.audit) == {"-0.9", "-0.7", "-0.5"}
+    page = latents.pages[0]
     assert page.firing_rate_pos == pytest.approx(census.firing_rate_pos[page.latent].item())
     for sign, contexts in ((1, page.examples_pos), (-1, page.examples_neg)):
         assert len(contexts) <= 2
@@ -79,7 +79,7 @@ def test_the_latents_for_the_report(whole: tuple[Path, str], data: Path) -> None
     assert page.dial.direction_cosine == pytest.approx(-1)
     assert page.dial.effect[4] == 0.0 == page.dial.coefficients[4]
     # the pair is that of the plain SAE of most and of least cosine to the axis
-    plain = SAE.load_from_disk(out / "saes" / found.plain_run, device="cpu")
+    plain = SAE.load_from_disk(out / "saes" / latents.plain_run, device="cpu")
     axis = torch.nn.functional.normalize(sae.W_dec[page.latent], dim=0)
     unit = torch.nn.functional.normalize(plain.W_dec, dim=1)
     pair = (int((unit @ axis).argmax()), int((unit @ axis).argmin()))
@@ -89,11 +89,11 @@ def test_the_latents_for_the_report(whole: tuple[Path, str], data: Path) -> None
     tokenizer = AutoTokenizer.from_pretrained(data / "model")
     for dial, direction in ((page.dial, axis), (page.pair_dial, unit[pair[0]] - unit[pair[1]])):
         votes = model.lm_head.weight @ direction
-        wanted = [tokenizer.decode([int(i)]) for i in (votes.argmax(), votes.argmin())]
-        assert list(dial.logit_tokens) == wanted
+        most = [tokenizer.decode([int(i)]) for i in (votes.argmax(), votes.argmin())]
+        assert list(dial.logit_tokens) == most
     # what is written is what is read
     again = data / "again.json"
-    found.write(again)
+    latents.write(again)
     assert again.read_text() == files[0].read_text()
 
 
@@ -327,6 +327,22 @@ def test_two_sweeps_at_once_write_one_cache_once(
         list(pool.map(one, ("a", "b")))
     assert len(loaded) == 1
     assert set(SweepStore(config, tmp_path / "b").load_cache(runs[0])) == {"train", "heldout"}
+
+
+def test_a_worker_that_dies_before_its_first_run_fails_that_run(
+    config: Path, tmp_path: Path
+) -> None:
+    exceptions = pytest.importorskip("ray.exceptions", reason="needs the [ray] extra")
+    values, runs = load_sweep_config(config)
+    store, group = SweepStore(values, tmp_path), runs[:3]
+    left = executors._note_crash(store, group, exceptions.WorkerCrashedError())
+    assert left == group[1:]
+    with store.in_progress(group[2]):
+        assert executors._note_crash(store, left, exceptions.NodeDiedError("gone")) == [group[1]]
+        assert not store.is_in_progress(group[2])
+    assert [store.failure_of(run) is None for run in group] == [False, True, False]
+    with pytest.raises(ConfigError, match="wrong"):
+        executors._note_crash(store, group, ConfigError("wrong"))
 
 
 @pytest.mark.slow

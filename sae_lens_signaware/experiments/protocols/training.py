@@ -1,4 +1,4 @@
-"""Training the SAEs of a protocol: the same batches in the same order, one rule of sparsity."""
+"""Training of a protocol's SAEs: the same batches in the same order, one rule of sparsity."""
 
 import dataclasses
 import math
@@ -26,13 +26,13 @@ class Trained:
     """An SAE of a protocol.
 
     Attributes:
-        name, knob: which, and the sparsity that counted.
+        name, sparsity: which, and what set the sparsity that counted.
         sae: the inference SAE, as SAELens saves and loads it: what it gives for one sample does
             not depend on the others, as BatchTopK's training SAE would.
     """
 
     name: str
-    knob: str
+    sparsity: str
     sae: SAE[Any]
 
     def quality(self, heldout: Tensor) -> SAEQuality:
@@ -71,7 +71,7 @@ def train_all(
         l0s: list[float] = []
         for choice in choices:
             one = train(choice, training, activations, sample, seed)
-            runs.append(Trained(name, choice.knob, one.sae))
+            runs.append(Trained(name, choice.sparsity, one.sae))
             l0s.append(one.quality.l0)
             advance(name)
         yield nearest_in_l0(runs, l0s, target_l0)
