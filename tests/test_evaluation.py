@@ -21,6 +21,7 @@ from transformer_lens import HookedTransformer
 
 import sae_lens_signaware as signaware
 from sae_lens_signaware.evaluation import measure_quality
+from sae_lens_signaware.evaluation.quality import missed_target_l0
 from tests.helpers import (
     D_IN,
     each_variant,
@@ -303,3 +304,18 @@ def test_what_reconstructs_another_activation_is_refused() -> None:
     for measure in (signaware.bipolar_census, signaware.antipodal_audit):
         with pytest.raises(ValueError, match="token by token, got 'transcoder'"):
             measure(sae, torch.randn(4, D_IN))
+
+
+@pytest.mark.parametrize(
+    ("target", "l0", "text"),
+    [
+        (None, 58.2, None),
+        (16.0, 17.5, None),
+        (16.0, 14.5, None),
+        (16.0, 18.0, "asked for L0 16, measured 18.0"),
+        (16, 58.24, "asked for L0 16, measured 58.2"),
+        (0.5, 0.1, "asked for L0 0.5, measured 0.1"),
+    ],
+)
+def test_a_missed_target_l0_is_said(target: float | None, l0: float, text: str | None) -> None:
+    assert missed_target_l0(target, l0) == text
