@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sae_lens_signaware.experiments.sweep.runs import RunResult
-from sae_lens_signaware.experiments.sweep.summary import SweepSummary
+from sae_lens_signaware.experiments.sweep.summary import SweepSummary, missed_l0
 from sae_lens_signaware.report.load import Latents
 
 Figure = dict[str, Any]
@@ -19,7 +19,7 @@ SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross")
 DASHES = ("solid", "dot", "dash")
 PLUS, MINUS = "#0072B2", "#D55E00"
 
-L0_TITLE = "L0: open latents per token (log scale)"
+L0_TITLE = "L0: active latents per token (log scale)"
 N_BINS = 48
 MAX_CURVE_POINTS = 300
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif'
@@ -52,8 +52,12 @@ def escape(value: object) -> str:
 
 
 def frontier(summary: SweepSummary, cell: str, looks: dict[str, Style]) -> Figure:
-    """R2 against L0: a line per SAE and seed, and the overlaps of the comparisons."""
-    overlaps = [c.overlap for c in summary.comparisons if c.cell == cell]
+    """Draw R2 against L0: a line for each SAE and seed, and the overlaps of the verdicts.
+
+    A run that misses the L0 asked for is hollow.
+    """
+    compared = [c for c in summary.comparisons if c.cell == cell and c.summary.n_seeds]
+    overlaps = [c.overlap for c in compared if c.overlap is not None]
     shapes = [
         {
             "type": "rect",
@@ -69,7 +73,6 @@ def frontier(summary: SweepSummary, cell: str, looks: dict[str, Style]) -> Figur
             "layer": "below",
         }
         for overlap in overlaps
-        if overlap is not None and overlap[0] <= overlap[1]
     ]
     return _against_l0(
         [r for r in summary.results if r.cell == cell],
@@ -77,6 +80,7 @@ def frontier(summary: SweepSummary, cell: str, looks: dict[str, Style]) -> Figur
         y=lambda r: r.quality.explained_variance,
         yaxis={"title": {"text": "R²"}},
         shapes=shapes,
+        hollow=lambda r: missed_l0(r) is not None,
     )
 
 
@@ -147,9 +151,10 @@ def _against_l0(
 
 def _hover(r: RunResult) -> str:
     q = r.quality
+    missed = missed_l0(r)
     return (
         f"<b>{escape(r.sae)}</b>, seed {r.seed}<br>{escape(r.field)} {r.value:g}<br>"
-        f"L0 {q.l0:.2f}<br>R² {q.explained_variance:.4f}<br>"
+        f"L0 {q.l0:.2f}{f', {missed}' if missed else ''}<br>R² {q.explained_variance:.4f}<br>"
         f"dead {q.dead_share:.3%} of {q.d_sae:,}"
     )
 

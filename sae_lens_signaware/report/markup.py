@@ -2,10 +2,13 @@
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 MINUS = "−"
+Section = tuple[str, str, str]
+"""Name, title and HTML of a section of the page."""
+
 Cell = str | int | float | None
 
 
@@ -64,7 +67,7 @@ def _all_numbers(rows: Sequence[Sequence[Cell]], column: int) -> bool:
         or isinstance(value, int | float)
         or value[:1].isdigit()
         or value[:1] in (MINUS, "-", "+", "–")
-        or value == "none"
+        or value.startswith("none")
         for value in values
     )
 
@@ -82,6 +85,17 @@ def chart(name: str, title: str, figure: dict[str, Any], height: int = 400) -> s
         f'<div class="chart-area" data-figure="{text(name)}" style="height:{height}px"></div>'
         f"{data(name, figure)}</figure>"
     )
+
+
+def charts(figures: Iterable[tuple[str, str, dict[str, Any]]], height: int = 400) -> str:
+    """Charts side by side, each a name, a title and a figure."""
+    drawn = "".join(chart(name, title, figure, height) for name, title, figure in figures)
+    return f'<div class="charts">{drawn}</div>'
+
+
+def command(words: str) -> str:
+    """The command that made a result; nothing for an empty one."""
+    return f'<p class="command"><code>{text(words)}</code></p>' if words else ""
 
 
 def section(name: str, title: str, *parts: str) -> str:

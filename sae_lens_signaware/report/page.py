@@ -6,7 +6,7 @@ from importlib import resources
 import sae_lens_signaware
 from sae_lens_signaware.report import markup
 from sae_lens_signaware.report.load import Results
-from sae_lens_signaware.report.sections import Section
+from sae_lens_signaware.report.markup import Section
 
 # Nothing may be loaded from anywhere; the page holds all it needs.
 POLICY = (

@@ -31,15 +31,15 @@ VERDICT_COLUMNS = (
 
 VERDICT_NOTE = (
     f"A is ahead where its R² is above that of B by more than {MARGIN:g} at every point of the "
-    f"overlap, behind where it is below by more than {MARGIN:g} at every point, level where the two "
+    f"overlap, behind where it is below by more than {MARGIN:g} at every point, level where they "
     f"differ by at most {MARGIN:g} at every point, and mixed otherwise. There is no verdict where "
     f"the overlap is narrower than a factor of {MIN_OVERLAP:g} in L0."
 )
 
 DEAD_NOTE = (
     "dead A / B is the ratio of the dead shares, the geometric mean over the sweep; below 1 is in "
-    "favour of A. Where an SAE has no dead latent, the mean numbers of dead latents of an SAE stand "
-    "there instead."
+    "favour of A. Where an SAE has no dead latent, it is the mean number of dead latents of an SAE "
+    "of A and of B."
 )
 
 

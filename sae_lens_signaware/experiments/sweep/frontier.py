@@ -87,8 +87,8 @@ class Verdict:
             return None
         if self.overlap is None:
             return "the L0 ranges do not overlap"
-        low, high = self.overlap
-        return f"the overlap, L0 {low:.1f} to {high:.1f}, is narrower than a factor of {MIN_OVERLAP:g}"
+        low, high = (f"{l0:.1f}" for l0 in self.overlap)
+        return f"the overlap, L0 {low} to {high}, is narrower than a factor of {MIN_OVERLAP:g}"
 
 
 @dataclass(frozen=True)
