@@ -105,7 +105,7 @@ class SweepSummary:
         notes = [VERDICT_NOTE, DEAD_NOTE, *self.verdict_notes()]
         table = _table("Frontiers: A against B", notes)
         for column in VERDICT_COLUMNS:
-            table.add_column(column)
+            table.add_column(column, overflow="fold")  # never a name cut short
         for c in self.comparisons:
             table.add_row(*c.row())
         return table
@@ -214,12 +214,12 @@ def plot_cell(summary: SweepSummary, cell: str, path: Path) -> None:
     from matplotlib import pyplot as plt
     from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-    fig, ax = plt.subplots(figsize=(6.8, 4.4), dpi=150, layout="constrained")
+    fig, ax = plt.subplots(figsize=(8.4, 4.4), dpi=150, layout="constrained")
     _draw_frontiers(ax, [r for r in summary.results if r.cell == cell])
-    for c in summary.comparisons:
-        for verdict in c.verdicts.values() if c.cell == cell else ():
-            if verdict.overlap is not None and verdict.outcome is not None:
-                ax.axvspan(*verdict.overlap, color="grey", alpha=0.06, linewidth=0)
+    verdicts = [v for c in summary.comparisons if c.cell == cell for v in c.verdicts.values()]
+    overlaps = [v.overlap for v in verdicts if v.outcome is not None and v.overlap is not None]
+    for overlap in overlaps:  # the more there are, the fainter, so that lines stay visible
+        ax.axvspan(*overlap, color="grey", alpha=min(0.06, 0.3 / len(overlaps)), linewidth=0)
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.xaxis.set_minor_formatter(NullFormatter())
@@ -227,7 +227,7 @@ def plot_cell(summary: SweepSummary, cell: str, path: Path) -> None:
     ax.set_ylabel("R² on held-out tokens")
     ax.set_title(f"{cell}; shaded: where frontiers are compared", loc="left", fontsize=10)
     ax.grid(alpha=0.3)
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path)
     plt.close(fig)
@@ -240,7 +240,9 @@ def _draw_frontiers(ax: "Axes", results: Sequence[RunResult]) -> None:
         for j, seed in enumerate(seeds):
             runs = [r for r in results if (r.sae, r.seed) == (name, seed)]
             label = name if j == 0 else None
-            ax.plot(*_l0_and_r2(runs), color=f"C{i}", marker="o", markersize=3, label=label)
+            # matplotlib has ten colours
+            style = ("-", "--", ":", "-.")[i // 10 % 4]
+            ax.plot(*_l0_and_r2(runs), style, color=f"C{i}", marker="o", ms=3, label=label)
     missed = [r for r in results if missed_l0(r) is not None]
     for i, name in enumerate(names):
         of_name = [r for r in missed if r.sae == name]
