@@ -5,43 +5,43 @@ from collections.abc import Sequence
 from sae_lens_signaware.experiments.protocols.result import SD, ProtocolResult
 from sae_lens_signaware.report import figures, markup
 from sae_lens_signaware.report.browser import browser
-from sae_lens_signaware.report.load import Latents, Results
+from sae_lens_signaware.report.load import LabelledLatents, Results
 from sae_lens_signaware.report.markup import Section
 from sae_lens_signaware.report.sweep_section import sweep_section
 
 
 def sections(results: Results) -> list[Section]:
-    """All sections that the results have something for."""
+    """All sections for which there are results."""
     looks = figures.styles(results.sae_names)
-    found: list[Section] = []
+    parts: list[Section] = []
     for i, sweep in enumerate(results.sweeps):
-        found.append(sweep_section(f"sweep-{i}", sweep, looks))
+        parts.append(sweep_section(f"sweep-{i}", sweep, looks))
     if results.latents:
-        found.append(("census", "Census of the two sides", _census(results.latents, looks)))
-        found.append(("calibration", "Calibration", _calibration(results.latents)))
+        parts.append(("census", "Census of the two sides", _census(results.latents, looks)))
+        parts.append(("calibration", "Calibration", _calibration(results.latents)))
     audited = [one for one in results.latents if one.latents.audit]
     if audited:
-        found.append(("audit", "Audit of the plain SAE", _audit(audited)))
+        parts.append(("audit", "Audit of the plain SAE", _audit(audited)))
     for i, protocol in enumerate(results.protocols):
-        found.append((f"protocol-{i}", protocol.title, _protocol(protocol)))
+        parts.append((f"protocol-{i}", protocol.title, _protocol(protocol)))
     if any(one.latents.pages for one in results.latents):
-        found.append(("latents", "Browser of latents", browser(results.latents)))
-    return found
+        parts.append(("latents", "Browser of latents", browser(results.latents)))
+    return parts
 
 
 def _protocol(protocol: ProtocolResult) -> str:
-    # a deviation stands behind its mean, not in a column of its own
+    # A deviation stands behind its mean, not in a column of its own
     shown = [i for i, name in enumerate(protocol.columns) if not name.endswith(SD)]
     rows = []
     for row in protocol.rows:
-        cells = [row[i] for i in shown]
+        values = [row[i] for i in shown]
         for place, i in enumerate(shown):
             deviation = (
                 row[i + 1] if protocol.columns[i + 1 :][:1] == [protocol.columns[i] + SD] else None
             )
             if deviation is not None:
-                cells[place] = f"{markup.cell(row[i])} ± {float(deviation):.2g}"
-        rows.append(cells)
+                values[place] = f"{markup.in_words(row[i])} ± {float(deviation):.2g}"
+        rows.append(values)
     made_by = ", ".join(f"{name} {version}" for name, version in protocol.versions.items())
     return (
         markup.note(protocol.question)
@@ -52,9 +52,9 @@ def _protocol(protocol: ProtocolResult) -> str:
     )
 
 
-def _census(found: Sequence[Latents], looks: dict[str, figures.Style]) -> str:
+def _census(all_latents: Sequence[LabelledLatents], looks: dict[str, figures.Style]) -> str:
     rows = []
-    for one in found:
+    for one in all_latents:
         x = one.latents
         rows.append(
             (
@@ -75,29 +75,29 @@ def _census(found: Sequence[Latents], looks: dict[str, figures.Style]) -> str:
         "bipolar",
         "tokens",
     )
-    cells = list(dict.fromkeys(one.latents.cell for one in found))
+    cells = list(dict.fromkeys(one.latents.cell for one in all_latents))
     charts = markup.charts(
         (
             f"census-{i}",
             cell,
-            figures.census([one for one in found if one.latents.cell == cell], looks),
+            figures.census([one for one in all_latents if one.latents.cell == cell], looks),
         )
         for i, cell in enumerate(cells)
     )
     return (
         markup.note(
-            "A latent is bipolar where it fires and its rarer side makes up at least a tenth of its "
-            "firings; shares are of the latents that fire at all. L0+ and L0− are the open latents "
-            "per token on the + and on the − side. The curves show how many of the k latents of "
-            "most energy (mean square of what they write) are bipolar."
+            "A latent is bipolar where it fires and its rarer side makes up at least a tenth of "
+            "its firings; shares are of the latents that fire at all. L0+ and L0− are the active "
+            "latents per token on the + and on the − side. The curves show how many of the k "
+            "latents of most energy (mean square of what they write) are bipolar."
         )
         + markup.table(columns, rows, n_names=2)
         + charts
     )
 
 
-def _calibration(found: Sequence[Latents]) -> str:
-    low, high = figures.gain_range(found)
+def _calibration(all_latents: Sequence[LabelledLatents]) -> str:
+    low, high = figures.gain_range(all_latents)
     return markup.note(
         "The gain of a side is the factor by which its magnitude, where it fires, would have to "
         "grow to fit best: 1 is calibrated, above 1 the latent is shrunk. The + side is drawn "
@@ -106,19 +106,19 @@ def _calibration(found: Sequence[Latents]) -> str:
     ) + markup.charts(
         (
             (f"calibration-{i}", one.label, figures.calibration(one, low, high))
-            for i, one in enumerate(found)
+            for i, one in enumerate(all_latents)
         ),
         height=330,
     )
 
 
-def _audit(found: Sequence[Latents]) -> str:
+def _audit(all_latents: Sequence[LabelledLatents]) -> str:
     rows: dict[tuple[str, str | None, str], tuple[str | int, ...]] = {}
-    for one in found:
+    for one in all_latents:
         x = one.latents
         for cosine, counts in x.audit.items():
             n = (counts["n_pairs"], counts["freed_width"], counts["n_pairs_that_fire_together"])
-            # several signed SAEs have one plain SAE to compare with
+            # Several signed SAEs have one plain SAE to compare with
             rows[x.cell, x.plain_run, cosine] = (
                 *(x.cell, x.plain_run or "", cosine.replace("-", markup.MINUS)),
                 *n,
@@ -126,6 +126,6 @@ def _audit(found: Sequence[Latents]) -> str:
     columns = ("cell", "plain SAE", "highest cosine", "pairs", "width freed", "ever fire together")
     return markup.note(
         "Pairs of latents of the plain SAE whose decoder directions have at most this cosine, that "
-        "is, point in nearly opposite ways; the width that merging each pair into one signed latent "
-        "would free; and how many of the pairs ever fire on the same token."
+        "is, point in nearly opposite ways; the width that merging each pair into one signed "
+        "latent would free; and how many of the pairs ever fire on the same token."
     ) + markup.table(columns, list(rows.values()), n_names=2)

@@ -1,4 +1,4 @@
-"""Strict YAML -> a protocol; every SAE of it is checked before the first sample is drawn."""
+"""A protocol from strict YAML; every SAE is checked before the first sample is drawn."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ class _Strict(BaseModel):
 
 
 class TrainingConfig(_Strict):
-    """The same for every SAE.
+    """Training, the same for every SAE.
 
     Attributes:
         n_steps, batch_size, lr: of Adam; the learning rate is constant.
@@ -38,7 +38,7 @@ class WorldConfig(_Strict):
     Attributes:
         d_in: width of the activations.
         n_background: background axes.
-        signed_share: share of these that occur on both sides, equally often; the rest are one-sided.
+        signed_share: share of these that occur on both sides, equally often.
         firing_probability: of each background axis.
         magnitude_sd: magnitudes are relu(1 + magnitude_sd * normal).
         noise: standard deviation of the noise in each coordinate.
@@ -60,8 +60,8 @@ class WorldConfig(_Strict):
         """Axes and ends in words, with ``n_extra`` more signed axes."""
         n_axes = self.n_background + n_extra
         return (
-            f"{n_axes} axes with {n_axes + self.n_signed + n_extra} ends. A signed latent can carry an "
-            "axis, a plain one an end."
+            f"{n_axes} axes with {n_axes + self.n_signed + n_extra} ends. "
+            "A signed latent can carry an axis, a plain one an end."
         )
 
 
@@ -85,10 +85,12 @@ class DialData(WorldConfig):
 
 
 class AnomalyData(WorldConfig):
-    """Protocol B: axes that are rare in training; an anomaly is a shift along one of them, either way.
+    """Protocol B: axes that are rare in training, and anomalies along them.
+
+    An anomaly is a shift along one of these axes, to either side.
 
     Attributes:
-        n_planted: these axes.
+        n_planted: number of these axes.
         planted_rate: of each of them in training, both signs together.
         delta: mean size of a shift, in training as well.
         n_labelled: samples of each labelled split, half of them anomalies.
@@ -112,8 +114,9 @@ class ConsolidationData(_Strict):
         pair_shares: shares of the features that are paired, one world each.
         firing_probability: of each feature, paired or not.
         magnitude_sd, noise: as in the other protocols.
-        min_cosine: of a decoder row that carries a feature.
-        min_firing_share: of the feature's firings in which the latent's right side has to be open.
+        min_cosine: least cosine of a decoder row that carries a feature.
+        min_firing_share: share of the feature's firings above which a latent that is active on the
+            right side carries it.
     """
 
     d_in: int = Field(gt=0)
@@ -127,14 +130,14 @@ class ConsolidationData(_Strict):
 
 
 class ProtocolConfig(_Strict):
-    """What the three have in common.
+    """Fields that the three protocols have in common.
 
     Attributes:
         protocol: which.
         seeds: of the world, its samples, the initial weights and the order of the batches.
-        target_l0: mean number of open latents at which the SAEs are compared.
-        saes: name -> ``architecture`` and its fields. Where an architecture can be asked for an L0 it is
-            asked for ``target_l0``; where it cannot, exactly one field holds a list, all of its
+        target_l0: mean number of active latents at which the SAEs are compared.
+        saes: name -> ``architecture`` and its fields. An architecture that can be asked for an L0
+            is asked for ``target_l0``. Of any other, exactly one field holds a list, all of its
             values are trained, and the one whose L0 is nearest counts.
         training: the same for all.
         threads: of torch; null leaves torch's own.
@@ -170,7 +173,7 @@ class ConsolidationConfig(ProtocolConfig):
     """Protocol C.
 
     Attributes:
-        reference: a name of ``saes``; the others' R2 is given less its own as well.
+        reference: a name of ``saes``, whose R2 is taken off that of the others.
     """
 
     data: ConsolidationData
@@ -232,7 +235,7 @@ def _check(config: ProtocolConfig) -> None:
 
 
 def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first error: field, what is wrong, value; for an unknown field the nearest right one."""
+    """Name the first wrong field, what is wrong and the value, or the nearest known field."""
     first = error.errors()[0]
     field = ".".join(map(str, first["loc"]))
     if first["type"] == "missing":

@@ -1,4 +1,4 @@
-"""Training the SAEs of a protocol: the same batches in the same order, one learning rate, one rule of sparsity."""
+"""Training of a protocol's SAEs: the same batches in the same order, one rule of sparsity."""
 
 import contextlib
 import dataclasses
@@ -28,13 +28,13 @@ class Trained:
     """An SAE of a protocol.
 
     Attributes:
-        name, knob: which, and the sparsity that counted.
+        name, sparsity: which, and what set the sparsity that counted.
         sae: the inference SAE, as SAELens saves and loads it: what it gives for one sample does
             not depend on the others, as BatchTopK's training SAE would.
     """
 
     name: str
-    knob: str
+    sparsity: str
     sae: SAE[Any]
 
     def quality(self, heldout: Tensor) -> SAEQuality:
@@ -71,7 +71,7 @@ def train_all(
     for name, choices in candidates.items():
         runs: list[Trained] = []
         for choice in choices:
-            runs.append(Trained(name, choice.knob, train(choice, training, activations, seed)))
+            runs.append(Trained(name, choice.sparsity, train(choice, training, activations, seed)))
             advance(name)
         yield nearest_in_l0(runs, [mean_l0(run.sae, sample) for run in runs], target_l0)
 
@@ -104,5 +104,5 @@ def nearest_in_l0(runs: Sequence[Trained], l0s: Sequence[float], target_l0: floa
 
 @torch.no_grad()
 def mean_l0(sae: SAE[Any], activations: Tensor) -> float:
-    """Mean number of open latents."""
+    """Mean number of active latents."""
     return (sae.encode(activations) != 0).sum().item() / len(activations)
