@@ -1,4 +1,4 @@
-"""Rows of ``benchmarks/reproduction.py``: of the config's settings, of others, and of none known."""
+"""Rows of ``benchmarks/reproduction.py``: of the config's settings, of others, of unknown ones."""
 
 import importlib
 import shutil
