@@ -3,10 +3,10 @@
     python benchmarks/evaluation.py --json results/evaluation_benchmark.json
 
 Streaming: an SA-GSAE of d_in 576, d_sae 4,608 on synthetic activations of L0 near 64. Each way
-takes 10 million tokens, in alternating blocks of one process, so that noise of the machine meets all of
-them. "analyze" is census, calibration and R2; "encode_sparse_decode" is encode and decode without a
-dense matrix of latents. Peak memory is that of the process after encode and decode alone, and again
-at the end.
+takes 10 million tokens, in alternating blocks of one process, so that noise of the machine meets
+all of them. "analyze" is census, calibration and R2; "encode_sparse_decode" is encode and decode
+without a dense matrix of latents. Peak memory is that of the process after encode and decode alone,
+and again at the end.
 
 Audit: random dictionaries with planted antipodal pairs, each in a process of its own.
 

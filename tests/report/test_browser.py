@@ -228,7 +228,8 @@ def test_a_box_toggles_an_sae_in_all_charts_of_its_sweep(chromium: Any) -> None:
             tuple(pair)
             for pair in chromium.execute_script(
                 "return [...document.querySelectorAll('.sweep [data-figure]')]"
-                ".flatMap(div => div._fullData.filter(t => t.visible === true).map(t => [div.dataset.figure, t.meta]))"
+                ".flatMap(div => div._fullData.filter(t => t.visible === true)"
+                ".map(t => [div.dataset.figure, t.meta]))"
             )
         }
 
