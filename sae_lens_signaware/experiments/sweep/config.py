@@ -12,6 +12,7 @@ from sae_lens import LanguageModelSAERunnerConfig
 from sae_lens.registry import get_sae_training_class
 
 from sae_lens_signaware.checks import ConfigError, nearest
+from sae_lens_signaware.experiments.sweep.result import target_l0_of
 from sae_lens_signaware.training.config import build_runner_config, read_yaml
 
 
@@ -117,6 +118,11 @@ class Run:
     def name(self) -> str:
         """Unique in the sweep, and a relative path."""
         return f"{self.cell}/seed-{self.seed}/{self.sae}/{self.field}-{self.value:g}"
+
+    @property
+    def target_l0(self) -> float | None:
+        """The L0 that the run asks for; None where a coefficient sets its sparsity."""
+        return target_l0_of(self.cfg.sae.to_dict())
 
 
 def load_sweep_config(path: Path) -> tuple[SweepConfig, list[Run]]:

@@ -19,47 +19,15 @@ import torch
 from sae_lens import SAE
 from torch import Tensor
 
-from sae_lens_signaware.evaluation.quality import SAEQuality, measure_quality
+from sae_lens_signaware.evaluation.quality import measure_quality
 from sae_lens_signaware.evaluation.saved import write_measurement
 from sae_lens_signaware.experiments.sweep.cache import identity_of_cache, load_cache
 from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
+from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.files import write_json
 from sae_lens_signaware.training.cached import train_on_cache
 
 CHUNK = 2048  # tokens measured at once
-
-
-@dataclasses.dataclass(frozen=True)
-class RunResult:
-    """One finished run, as its result file holds it.
-
-    Attributes:
-        cell, seed, sae, field, value: which run.
-        quality: measured on the held-out activations.
-        l0_pos, l0_neg: mean number of open latents of each side.
-        seconds_per_step: of training; None where it was resumed.
-        identity: all that the result depends on; another identity is another run.
-    """
-
-    cell: str
-    seed: int
-    sae: str
-    field: str
-    value: float
-    quality: SAEQuality
-    l0_pos: float
-    l0_neg: float
-    seconds_per_step: float | None
-    identity: dict[str, Any]
-
-    @classmethod
-    def read(cls, path: Path) -> "RunResult":
-        """Raises ValueError where ``path`` is no such file."""
-        try:
-            values = json.loads(path.read_text())
-            return cls(**{**values, "quality": SAEQuality(**values["quality"])})
-        except (TypeError, KeyError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path}: not a result of a run: {error}") from None
 
 
 def groups_of(runs: Sequence[Run]) -> list[list[Run]]:
