@@ -26,7 +26,7 @@ def test_audit_finds_all_planted_pairs_and_no_other() -> None:
     assert audit.rate_b[k].item() == pytest.approx((x[:, 0] < -0.5).double().mean().item())
     assert audit.correlation[k].item() == pytest.approx(-1.0, abs=1e-9)
     assert audit.co_firing_rate[pairs.index((2, 8))] == 1
-    # (0, 6) and (1, 7) never fire together; of latent 2's pairs, (2, 9) does as 2 is always open
+    # (0, 6) and (1, 7) never fire together; of latent 2's pairs, (2, 9) does as 2 is always active
     assert audit.freed_width == 2
     assert audit.freed_share == pytest.approx(0.2)
     assert audit.n_tokens == 4000
@@ -57,8 +57,10 @@ def test_blocks_agree_with_brute_force(
     a, b, cosine = find_antipodal_pairs(directions, max_cosine, block_size)
     unit = torch.nn.functional.normalize(directions, dim=1)
     full = unit @ unit.T
-    wanted = {(i, j) for i in range(d_sae) for j in range(i + 1, d_sae) if full[i, j] <= max_cosine}
-    assert set(zip(a.tolist(), b.tolist(), strict=True)) == wanted
+    expected = {
+        (i, j) for i in range(d_sae) for j in range(i + 1, d_sae) if full[i, j] <= max_cosine
+    }
+    assert set(zip(a.tolist(), b.tolist(), strict=True)) == expected
     assert (cosine.diff() >= 0).all()
 
 

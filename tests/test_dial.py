@@ -37,8 +37,8 @@ def test_dial_of_a_linear_read_out_is_the_dot_product() -> None:
     direction = sae.W_dec[5] / sae.W_dec[5].norm()
     slope = (direction @ (model.W_U[:, 7] - model.W_U[:, 11])).item()
     assert dial.coefficients.tolist() == [-2.0, -1.0, 0.0, 1.0, 2.0]
-    wanted = slope * dial.coefficients
-    torch.testing.assert_close(dial.effect, wanted, rtol=1e-4, atol=1e-5)
+    expected = slope * dial.coefficients
+    torch.testing.assert_close(dial.effect, expected, rtol=1e-4, atol=1e-5)
     logits = model(tokens)[:, -1]
     assert dial.baseline == pytest.approx((logits[:, 7] - logits[:, 11]).mean().item(), rel=1e-5)
     assert dial.monotone

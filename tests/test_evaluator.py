@@ -1,4 +1,4 @@
-"""SignedEvaluator in SAELens's trainer and runners: what it says, read back from W&B's offline logs."""
+"""SignedEvaluator in SAELens's trainer and runners: its metrics in the offline logs of W&B."""
 
 import struct
 from collections.abc import Iterator
@@ -30,8 +30,8 @@ KEYS = {"signed/l0", "signed/dead_share", "signed/bipolar_share", "signed/gain_p
 def logged_keys(folder: Path) -> set[str]:
     """Keys in the history of the one offline run below ``folder``, read from its own log.
 
-    A .wandb file is a 7-byte header, then LevelDB log records in blocks of 32 KiB: checksum (4 bytes),
-    length (2), type (1: whole, 2 to 4: first, middle and last part), protobuf payload.
+    A .wandb file is a 7-byte header, then LevelDB log records in blocks of 32 KiB: checksum
+    (4 bytes), length (2), type (1: whole, 2 to 4: first, middle and last part), protobuf payload.
     """
     wandb.teardown()  # waits for its service to exit: a finished run may not be on disk before
     (file,) = folder.rglob("*.wandb")

@@ -22,8 +22,8 @@ def test_merge_of_a_split_sae_is_the_signed_sae(architecture: str, tying: str) -
     torch.testing.assert_close(merged.encode(x), sae.encode(x), rtol=0, atol=0)
     torch.testing.assert_close(merged(x), sae(x), rtol=0, atol=0)
     for name, value in sae.state_dict().items():
-        wanted = value if value.ndim < 2 or name.startswith("W") else value.expand(2, D_SAE)
-        assert torch.equal(merged.state_dict()[name], wanted), name
+        expected = value if value.ndim < 2 or name.startswith("W") else value.expand(2, D_SAE)
+        assert torch.equal(merged.state_dict()[name], expected), name
     report = merged.cfg.metadata.merged_from
     assert report["n_pairs"] == D_SAE
     assert report["l0_before"] == pytest.approx(report["l0_after"], rel=1e-12)

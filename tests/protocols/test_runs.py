@@ -10,7 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from sae_lens_signaware.experiments import protocols
+from sae_lens_signaware.experiments import pipeline, protocols
 from sae_lens_signaware.experiments.protocols import ProtocolResult, training
 from sae_lens_signaware.experiments.protocols.result import mean_of, sd_of
 from tests.protocols.examples import CONFIGS, SAES, values_of
@@ -20,8 +20,8 @@ from tests.support.configs import write
 
 def test_the_run_nearest_in_log_l0_counts() -> None:
     runs = [training.Trained("x", str(i), None) for i in range(3)]  # type: ignore[arg-type]
-    assert training.nearest_in_l0(runs, [2.0, 7.0, 5.5], 4.0).knob == "2"
-    assert training.nearest_in_l0(runs, [2.0, 8.0, 0.0], 4.0).knob == "0"
+    assert training.nearest_in_l0(runs, [2.0, 7.0, 5.5], 4.0).sparsity == "2"
+    assert training.nearest_in_l0(runs, [2.0, 8.0, 0.0], 4.0).sparsity == "0"
 
 
 def test_means_and_deviations_leave_out_what_was_not_measured() -> None:
@@ -131,7 +131,7 @@ def test_batchtopk_is_measured_as_the_sae_that_users_load() -> None:
     config = write_config("a")
     (candidate,) = candidates_of({"x": SAES["batchtopk 2H"]}, 2, 8)["x"]
     x = torch.randn(128, 8)
-    sae = training.train(candidate, config.training, x, seed=0)
+    sae = training.train(candidate, config.training, x, x, seed=0).sae
     assert sae.cfg.architecture() == "jumprelu"
     # a sample's latents do not depend on the others, as in BatchTopK's training SAE
     with torch.no_grad():
@@ -148,7 +148,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     def stops(*args: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "train_on_cache", stops)
+    monkeypatch.setattr(pipeline, "train_on_cache", stops)
     config, out = write(values_of("a"), tmp_path / "p.yaml"), tmp_path / "out"
     result = invoke("protocol", str(config), "--out", str(out))
     assert_one_line_error(result, 130, "Interrupted. Nothing was written.")

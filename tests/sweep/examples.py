@@ -70,11 +70,11 @@ def written_at(out: Path) -> dict[Path, int]:
 
 def measured(out: Path) -> dict[str, Any]:
     """Everything in the result files but the time it took, and the weights."""
-    found: dict[str, Any] = {}
+    by_file: dict[str, Any] = {}
     for file in sorted((out / "runs").rglob("*.json")):
         values = json.loads(file.read_text())
         del values["seconds_per_step"]
-        found[str(file.relative_to(out))] = values
+        by_file[str(file.relative_to(out))] = values
     for file in sorted((out / "saes").rglob("sae_weights.safetensors")):
-        found[str(file.relative_to(out))] = {k: v.tolist() for k, v in load_file(file).items()}
-    return found
+        by_file[str(file.relative_to(out))] = {k: v.tolist() for k, v in load_file(file).items()}
+    return by_file

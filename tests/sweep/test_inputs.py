@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from sae_lens_signaware.experiments.sweep.cache import identity_of_cache
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
+from sae_lens_signaware.experiments.sweep.store import SweepStore
 from tests.support.cli import invoke
 from tests.support.configs import write
 from tests.sweep.examples import last_line, sweep_values
@@ -103,5 +103,5 @@ def test_what_the_activations_depend_on_makes_another_cache(
     for runner in (values["runner"], values["runner"] | {field: other}):
         path = write(values | {"runner": runner}, tmp_path / "s.yaml")
         config, runs = load_sweep_config(path)
-        identities.append(identity_of_cache(config, runs[0].cfg))
+        identities.append(SweepStore(config, tmp_path).identity_of_cache(runs[0]))
     assert identities[0] != identities[1]

@@ -17,34 +17,37 @@ class Candidate:
     """One training of an SAE.
 
     Attributes:
-        knob: its sparsity in words, e.g. "l1_coefficient 2".
-        cfg: checked.
+        sparsity: what sets its sparsity, in words such as "l1_coefficient 2".
+        cfg: its config, checked.
     """
 
-    knob: str
+    sparsity: str
     cfg: TrainingSAEConfig
 
 
 def candidates_of(
     saes: Mapping[str, Mapping[str, Any]], target_l0: float, d_in: int, source: str = "the config"
 ) -> dict[str, list[Candidate]]:
-    """Every training of every SAE; of one SAE's the run whose L0 is nearest to the target counts.
+    """Every training of every SAE. The run of an SAE whose L0 is nearest to the target counts.
 
     Raises:
         ConfigError: an SAE's fields are wrong; one line that starts with "saes.NAME".
     """
-    found: dict[str, list[Candidate]] = {}
+    candidates: dict[str, list[Candidate]] = {}
     for name, fields in saes.items():
         try:
-            found[name] = _candidates(fields, target_l0, d_in, source)
+            candidates[name] = _candidates(fields, target_l0, d_in, source)
         except ConfigError as error:
             raise ConfigError(f"saes.{name}" + str(error).removeprefix("sae")) from None
-    return found
+    return candidates
 
 
 def l0_field(cls: type[TrainingSAEConfig]) -> str | None:
-    """The field by which an architecture is asked for an L0: ``k`` of the TopK family, ``target_l0``
-    where training steers to it. SAELens's jumprelu has a ``target_l0`` that only one mode reads."""
+    """The field by which an architecture is asked for an L0; None where it cannot be asked.
+
+    That is ``k`` of the TopK family, and ``target_l0`` where training steers to it. SAELens's
+    jumprelu has a ``target_l0`` that only one of its modes reads.
+    """
     names = {field.name for field in dataclasses.fields(cls)}
     if "k" in names:
         return "k"
@@ -54,17 +57,17 @@ def l0_field(cls: type[TrainingSAEConfig]) -> str | None:
 def _candidates(
     fields: Mapping[str, Any], target_l0: float, d_in: int, source: str
 ) -> list[Candidate]:
-    for field in SET_BY_THE_PROTOCOL:
-        if field in fields:
-            raise ConfigError(f"sae.{field}: is set by the protocol, leave it out")
+    for name in SET_BY_THE_PROTOCOL:
+        if name in fields:
+            raise ConfigError(f"sae.{name}: is set by the protocol, leave it out")
     if "architecture" not in fields:
         raise ConfigError(f"sae.architecture: missing in {source}")
-    knob, values = _sparsity(fields, target_l0)
+    field, values = _sparsity(fields, target_l0)
     shared = {"d_in": d_in, "normalize_activations": "expected_average_only_in"}
     return [
         Candidate(
-            f"{knob} {value:g}" if isinstance(value, float) else f"{knob} {value}",
-            build_sae_config({**fields, **shared, knob: value}, source),
+            f"{field} {value:g}" if isinstance(value, float) else f"{field} {value}",
+            build_sae_config({**fields, **shared, field: value}, source),
         )
         for value in values
     ]

@@ -27,7 +27,7 @@ class Collected(Generic[T]):
     def add(self, trained: Trained, measure: T) -> None:
         """One run of an SAE."""
         self.measures.setdefault(trained.name, []).append(measure)
-        self.knobs.setdefault(trained.name, []).append(trained.knob)
+        self.knobs.setdefault(trained.name, []).append(trained.sparsity)
 
 
 def make_result(

@@ -1,0 +1,70 @@
+"""The result of one run of a sweep, as its file holds it."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sae_lens_signaware.evaluation.quality import SAEQuality
+
+TARGET_FIELDS = ("target_l0", "k")
+"""The fields of a SAE's config that ask for an L0."""
+
+
+def target_l0_of(sae: Mapping[str, Any]) -> float | None:
+    """The L0 that a SAE's config asks for; None where a coefficient sets its sparsity.
+
+    Args:
+        sae: the config as a mapping, as ``to_dict`` gives it.
+    """
+    if sae.get("k") is not None:
+        return float(sae["k"])
+    # SAELens's jumprelu has a target_l0 that only its quadratic loss reads
+    is_read = "target_l0_rate" in sae or sae.get("jumprelu_sparsity_loss_mode") == "quadratic"
+    target = sae.get("target_l0") if is_read else None
+    return None if target is None else float(target)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """One finished run, as its result file holds it.
+
+    Attributes:
+        cell, seed, sae, field, value: which run.
+        quality: measured on the held-out activations.
+        l0_pos, l0_neg: mean number of active latents of each side.
+        seconds_per_step: of training; None where it was resumed.
+        identity: all that the result depends on; another identity is another run.
+    """
+
+    cell: str
+    seed: int
+    sae: str
+    field: str
+    value: float
+    quality: SAEQuality
+    l0_pos: float
+    l0_neg: float
+    seconds_per_step: float | None
+    identity: dict[str, Any]
+
+    @property
+    def target_l0(self) -> float | None:
+        """The L0 that the run was asked for; None where a coefficient sets its sparsity.
+
+        A result that was read from ``sweep.json`` has no identity. It knows its target where the
+        target is what was swept.
+        """
+        if self.field in TARGET_FIELDS:
+            return float(self.value)
+        return target_l0_of(self.identity.get("sae", {}))
+
+    @classmethod
+    def read(cls, path: Path) -> "RunResult":
+        """Raises ValueError where ``path`` is no such file."""
+        try:
+            values = json.loads(path.read_text())
+            return cls(**{**values, "quality": SAEQuality(**values["quality"])})
+        except (TypeError, KeyError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path}: not a result of a run: {error}") from None
