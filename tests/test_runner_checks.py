@@ -11,7 +11,6 @@ from rich.console import Console
 from sae_lens import SAE, BatchTopKTrainingSAEConfig, LanguageModelSAETrainingRunner, TrainingSAE
 from sae_lens.load_model import HookedProxyLM
 from transformer_lens import HookedTransformer
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.evaluation.quality import SAEQuality
@@ -21,7 +20,7 @@ from sae_lens_signaware.saes.training import NON_FINITE_MESSAGE
 from sae_lens_signaware.training.heldout import AFTER_TRAINING, TRAINED_ON_TOO
 from sae_lens_signaware.training.runner import SignawareTrainingRunner, run_and_measure
 from tests.support.hub_server import HubServer
-from tests.support.models import tiny_model_config, tiny_tokenizer, tokens
+from tests.support.models import tiny_gpt2, tiny_model_config, tiny_tokenizer, tokens
 from tests.support.runners import runner_config
 from tests.support.saes import D_IN, training_config
 
@@ -36,9 +35,7 @@ def model() -> HookedTransformer:
 def proxy_model() -> HookedProxyLM:
     """A transformers model as SAELens hooks it, with dropout on: it draws random numbers."""
     torch.manual_seed(0)
-    config = GPT2Config(n_layer=2, n_embd=D_IN, n_head=2, vocab_size=64, n_positions=32)
-    gpt2 = GPT2LMHeadModel(config).train()
-    return HookedProxyLM(gpt2, tiny_tokenizer(), ["transformer.h.0.mlp"])
+    return HookedProxyLM(tiny_gpt2().train(), tiny_tokenizer(), ["transformer.h.0.mlp"])
 
 
 def make_runner(

@@ -19,7 +19,7 @@ from transformer_lens import HookedTransformer
 
 from sae_lens_signaware.checks import ConfigError, InvalidInputError
 from sae_lens_signaware.training.runner import SignawareTrainingRunner, find_checkpoint
-from tests.support.models import HOOK, tiny_model_config, tiny_tokenizer, tokens
+from tests.support.models import HOOK, tiny_gpt2, tiny_model_config, tiny_tokenizer, tokens
 from tests.support.runners import QUIET, runner_config
 from tests.support.saes import (
     D_IN,
@@ -171,10 +171,8 @@ def test_hooked_sae_transformer(architecture: str, tying: str, model: HookedTran
 def test_sae_transformer_bridge(architecture: str, tying: str, tmp_path: Path) -> None:
     pytest.importorskip("transformer_lens.model_bridge", reason="needs transformer-lens 3")
     from sae_lens import SAETransformerBridge  # type: ignore[attr-defined]
-    from transformers import GPT2Config, GPT2LMHeadModel
 
-    config = GPT2Config(n_layer=2, n_embd=D_IN, n_head=2, vocab_size=64, n_positions=32)
-    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    tiny_gpt2().save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
     bridge = SAETransformerBridge.boot_transformers(str(tmp_path))
     sae = make_sae(architecture, tying)

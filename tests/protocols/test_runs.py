@@ -13,8 +13,9 @@ from rich.console import Console
 from sae_lens_signaware.experiments import pipeline, protocols
 from sae_lens_signaware.experiments.protocols import ProtocolResult, training
 from sae_lens_signaware.experiments.protocols.result import mean_of, sd_of
-from tests.protocols.examples import CONFIGS, SAES, values_of, write
+from tests.protocols.examples import CONFIGS, SAES, values_of
 from tests.support.cli import assert_one_line_error, invoke
+from tests.support.configs import write
 
 
 def test_the_run_nearest_in_log_l0_counts() -> None:

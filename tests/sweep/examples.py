@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
 from safetensors.torch import load_file
 
 from tests.support.saes import D_IN
@@ -56,11 +55,6 @@ def sweep_values(data: Path) -> dict[str, Any]:
             "n_prompts": 8,
         },
     }
-
-
-def write(values: dict[str, Any], path: Path) -> Path:
-    path.write_text(yaml.safe_dump(values, sort_keys=False))
-    return path
 
 
 def last_line(result: Any) -> str:

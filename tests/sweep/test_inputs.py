@@ -8,7 +8,8 @@ import pytest
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 from sae_lens_signaware.experiments.sweep.store import SweepStore
 from tests.support.cli import invoke
-from tests.sweep.examples import last_line, sweep_values, write
+from tests.support.configs import write
+from tests.sweep.examples import last_line, sweep_values
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,8 @@ from sae_lens_signaware.experiments.sweep.latent_results import SAELatents
 from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.experiments.sweep.store import SweepStore
 from tests.support.cli import invoke
-from tests.sweep.examples import last_line, measured, sweep_values, write, written_at
+from tests.support.configs import write
+from tests.sweep.examples import last_line, measured, sweep_values, written_at
 
 
 def test_a_sweep_writes_results_saes_verdicts_and_plots(whole: tuple[Path, str]) -> None:
