@@ -38,7 +38,8 @@ def make_card(
         body = (
             f"# {repo_id.split('/')[-1]}\n\n"
             "Sign-aware sparse autoencoders: one latent carries both signs of a direction. "
-            "Trained with [SAELens](https://github.com/decoderesearch/SAELens) and `sae_lens_signaware`.\n"
+            "Trained with [SAELens](https://github.com/decoderesearch/SAELens) and "
+            "`sae_lens_signaware`.\n"
         )
     if begin in body and end in body:
         before, rest = body.split(begin, 1)
