@@ -212,6 +212,17 @@ def test_a_file_is_no_folder_for_results(tmp_path: Path) -> None:
             lambda v: v["saes"]["sa_gsae H"].update(d_in=8),
             "saes.sa_gsae H.d_in: is set by the protocol",
         ),
+        (
+            "a",
+            lambda v: v.update(target_l0="2"),
+            "target_l0: Input should be a valid number, got '2'",
+        ),
+        ("a", lambda v: v.update(seeds=[True]), "seeds.0: Input should be a valid integer, got Tr"),
+        (
+            "a",
+            lambda v: v["saes"]["gated H"].update(d_sae="8"),
+            "saes.gated H.d_sae must be an int",
+        ),
         ("a", lambda v: v.update(target_l0=2.5), "saes.abstopk H.k must be an integer, got 2.5"),
         ("a", lambda v: v.update(target_l0=9), "saes.sa_gsae H.target_l0 must be"),
         ("b", lambda v: v["data"].update(budgets=[9]), "data.budgets: must be from 1 to the narr"),
