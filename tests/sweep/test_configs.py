@@ -1,4 +1,4 @@
-"""The sweeps in configs/: how many runs they are, and that their figures can be set side by side."""
+"""The sweeps in configs/: how many runs they are, and that their figures can be compared."""
 
 from pathlib import Path
 
@@ -16,9 +16,11 @@ CONFIGS = Path(__file__).parents[2] / "configs"
         ("sweep-smollm2-135m", 3 * (3 * 4 + 7) * 5, 23, "main"),
         ("ablations-smollm2-135m", 3 * 10 * 2, 9, "ablations"),
         ("double-smollm2-135m", 3 * 2, 2, "double"),
-        # three seeds of four SAEs, one of four, and two of three points; in one cell two more seeds, and three points
+        # three seeds of four SAEs, one of four, and two of three points; in one cell two more seeds,
+        # and three points
         ("quadruple-smollm2-135m", 3 * ((3 * 4 + 4) * 5 + 2 * 3) + 2 * 5 + 3, 20, "quadruple"),
-        # three seeds of one SAE and one more point in each cell; in one, three of another, and one of three points
+        # three seeds of one SAE and one more point in each cell; in one cell three of another, and
+        # one of three points
         ("quadruple-auxk-smollm2-135m", 3 * (3 * 5 + 1) + 3 * 5 + 3, 2, "quadruple_auxk"),
         ("eightfold-smollm2-135m", 2 * 2, 1, "eightfold"),
         ("wide-smollm2-135m", 2 * 4 * 3, 3, "wide"),
@@ -53,7 +55,7 @@ def test_the_sweeps_of_the_repository_are_sound(
 def test_all_sweeps_train_on_the_same_activations_by_the_same_schedule(
     name: str, times: int, window: int
 ) -> None:
-    """``times`` the main sweep's lengths, and ``window`` times that after which a latent counts as dead."""
+    """Lengths are ``times`` those of the main sweep, the window of dead latents ``window`` times."""
     a, b = (load_sweep_config(CONFIGS / f"{x}-smollm2-135m.yaml")[0] for x in ("sweep", name))
     lengths = {"training_tokens": times, "lr_decay_steps": times, "dead_feature_window": window}
     assert a.runner | {k: n * a.runner[k] for k, n in lengths.items()} == b.runner
