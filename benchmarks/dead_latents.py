@@ -2,9 +2,11 @@
 
     python benchmarks/dead_latents.py sweep_out/main --json results/dead_latents.json
 
-"dead": never open on the held-out tokens. "rare": of these, open at least once on the cached training tokens.
-"gain": the R2 that the dead could add, were each opened on the 0.1% of the held-out tokens where its |pi|
-is largest, with the best common scale of its magnitudes; each by itself, and added up.
+dead    never active on the held-out tokens
+rare    of these, active at least once on the cached training tokens
+gain    the R2 that the dead latents could add if each were active on the 0.1% of the held-out
+        tokens where its |pi| is largest, with the best common scale of its magnitudes; each by
+        itself, and added up
 """
 
 import argparse
@@ -24,24 +26,23 @@ from sae_lens_signaware import SAGatedSAE, bipolar_census
 from sae_lens_signaware.experiments.sweep.runs import RunResult
 from sae_lens_signaware.files import write_json
 
-CHUNK, OPEN_SHARE = 4096, 1e-3
+CHUNK, ACTIVE_SHARE = 4096, 1e-3
 
 
 @torch.no_grad()
-def possible_gain(sae: Any, x: Tensor, dead: Tensor) -> float:
-    """Share of the variance that the dead could explain, as the module's docstring has it."""
+def possible_gain(sae: SAGatedSAE, x: Tensor, dead: Tensor) -> float:
+    """Share of the variance that the dead latents could explain; see the module's docstring."""
     if not dead.any():
         return 0.0
     error = torch.cat([part - sae(part) for part in x.split(CHUNK)])
     pi = torch.cat([sae.process_sae_in(part) @ sae.W_enc[:, dead] for part in x.split(CHUNK)])
-    n_open = max(1, int(OPEN_SHARE * len(x)))
+    n_active = max(1, int(ACTIVE_SHARE * len(x)))
     gain = 0.0
     for values, direction in zip(pi.T, sae.W_dec[dead], strict=True):
-        rows = values.abs().topk(n_open).indices
+        rows = values.abs().topk(n_active).indices
         z = values[rows]
-        along = (
-            (z * (error[rows] @ direction)).sum().clamp(min=0)
-        )  # a negative scale is not allowed
+        # a negative scale is not allowed
+        along = (z * (error[rows] @ direction)).sum().clamp(min=0)
         gain += (along**2 / (z.square().sum() * direction.square().sum())).item()
     return gain / (x - x.mean(0)).square().sum().item()
 

@@ -1,12 +1,16 @@
-"""What measuring costs: census and calibration beside encode and decode alone, and the antipodal search.
+"""Cost of the measures: of census and calibration beside encode and decode alone, and of the audit.
 
     python benchmarks/evaluation.py --json results/evaluation_benchmark.json
 
-Streaming: an SA-GSAE of d_in 576, d_sae 4,608 on synthetic activations of L0 near 64, 10 million tokens
-each way in alternating blocks of one process, so that noise of the machine meets all; analyze is census,
-calibration and R2; encode_sparse_decode the same without a dense matrix of latents. Peak memory of
-the process after encode and decode alone, and again at the end. Audit: random dictionaries with planted
-antipodal pairs, each in a process of its own. About 40 minutes on two cores.
+Streaming: an SA-GSAE of d_in 576, d_sae 4,608 on synthetic activations of L0 near 64. Each way
+takes 10 million tokens, in alternating blocks of one process, so that noise of the machine meets
+all of them. "analyze" is census, calibration and R2; "encode_sparse_decode" is encode and decode
+without a dense matrix of latents. Peak memory is that of the process after encode and decode alone,
+and again at the end.
+
+Audit: random dictionaries with planted antipodal pairs, each in a process of its own.
+
+About 40 minutes on two cores.
 """
 
 import argparse
@@ -45,7 +49,7 @@ def peak_mib() -> float:
 
 
 def synthetic_sae() -> SAGatedSAE:
-    """Random unit directions, tied encoder; thresholds at which random data has L0 near 64."""
+    """Random unit directions, tied encoder, and thresholds that give random data an L0 near 64."""
     torch.manual_seed(0)
     sae = SAGatedSAE(SAGatedSAEConfig(d_in=D_IN, d_sae=D_SAE, apply_b_dec_to_input=False))
     with torch.no_grad():
@@ -61,11 +65,13 @@ def synthetic_sae() -> SAGatedSAE:
 def encode_decode(
     sae: SAE[Any], batches: Iterator[Tensor], encode: Callable[[Tensor], Tensor] | None = None
 ) -> None:
+    """Encode and decode all batches, with another encoder than the SAE's own if one is given."""
     for batch in batches:
         sae.decode((encode or sae.encode)(batch))
 
 
 def streaming(n_tokens: int, block: int) -> dict[str, Any]:
+    """Time and memory of the three ways, in this process."""
     sae = synthetic_sae()
     pool = torch.randn(POOL, D_IN, generator=torch.Generator().manual_seed(1))
 
@@ -119,10 +125,10 @@ def audit(d_sae: int) -> dict[str, Any]:
         sae.W_dec[-n_planted:] = -2 * sae.W_dec[:n_planted]
     before = peak_mib()
     start = time.perf_counter()
-    found = antipodal_audit(sae)
+    pairs = antipodal_audit(sae)
     seconds = time.perf_counter() - start
     exact = torch.equal(
-        found.latent_b - found.latent_a, torch.full((n_planted,), d_sae - n_planted)
+        pairs.latent_b - pairs.latent_a, torch.full((n_planted,), d_sae - n_planted)
     )
     return {
         "d_in": D_IN,
@@ -136,7 +142,7 @@ def audit(d_sae: int) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """What a number here depends on."""
+    """The machine and the versions that the figures depend on."""
     cpu = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")]
     return {
         "cpu": cpu[0].split(": ")[1] if cpu else platform.processor(),

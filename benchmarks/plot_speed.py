@@ -1,6 +1,7 @@
-"""Cost of a training step against width and against L0, on log-log axes, from the JSON of speed.py.
+"""Cost of a training step against width and against L0, on log-log axes, from speed.py's JSON.
 
-python benchmarks/plot_speed.py results/speed.json results/speed_scaling.json --out results/speed.png
+    python benchmarks/plot_speed.py results/speed.json results/speed_scaling.json \\
+        --out results/speed.png
 """
 
 import argparse
@@ -27,6 +28,7 @@ LINES = {
 
 
 def draw(ax: Axes, points: list[tuple[int, dict[str, float]]], xlabel: str, title: str) -> None:
+    """Draw the cost of each kind of step at every point."""
     points = sorted(points, key=lambda p: p[0])
     for name, (colour, marker, style) in LINES.items():
         xy = [(at, steps[name]) for at, steps in points if name in steps]

@@ -2,40 +2,43 @@
 
     python benchmarks/reproduction.py sweep_out --json results/sweep.json --tables results/sweep.md
 
-Reads sweep.json of the folders of sweep_out that are named in SWEEPS; a run that is not below sweep_out keeps the figures
-that the JSON has of it, so that a sweep can be added or lengthened on another machine. Computes nothing but differences.
+Reads the outputs of the sweeps in the folders of sweep_out that are named in SWEEPS. A run that is
+not below sweep_out keeps the figures that the JSON has of it, so that a sweep can be added or
+lengthened on another machine; a run of other settings than the config's is dropped. Computes
+nothing but differences.
 """
 
 import argparse
 import dataclasses
 import json
-import math
 import shlex
-import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sae_lens_signaware.evaluation.quality import SAEQuality
-from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig, load_sweep_config
-from sae_lens_signaware.experiments.sweep.frontier import Point, interpolate
-from sae_lens_signaware.experiments.sweep.runs import RunResult
-from sae_lens_signaware.experiments.sweep.summary import (
-    VERDICT_COLUMNS,
-    Comparison,
-    SweepSummary,
-    compare_on,
-    comparisons_of,
-    frontiers_of,
-    point_of,
+from reproduction_rows import COLUMNS, Rows, identities_of, read_rows, result_of, row_of
+from reproduction_tables import (
+    ablation_table,
+    frontier_tables,
+    means_table,
+    verdict_table,
 )
+
+from sae_lens_signaware.experiments.sweep.comparison import (
+    DEAD_NOTE,
+    VERDICT_NOTE,
+    Comparison,
+    Frontiers,
+    compare_on,
+)
+from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig, load_sweep_config
+from sae_lens_signaware.experiments.sweep.runs import RunResult
+from sae_lens_signaware.experiments.sweep.summary import comparisons_of, frontiers_of
 from sae_lens_signaware.files import write_json
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-N_BEFORE = VERDICT_COLUMNS.index("smallest gap in R²") + 1
-REFERENCE = "sa_gsae-half"  # what the ablations are compared with
 # folder -> config
 SWEEPS = {
     "main": "sweep",
@@ -71,7 +74,6 @@ AUXK_AGAINST = [
     ("bi_jumprelu-half-auxk", "paper-gated-full"),
     ("paper-gated-full-auxk", "paper-gated-full"),
 ]
-COLUMNS = ["cell", "sae", "seed", "swept", "value", "l0", "r2", "dead_share", "bipolar_share"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,61 +82,52 @@ class Sweep:
 
     Attributes:
         config, runs: of ``configs/``.
-        results: of ``runs``, in their order, rounded.
+        rows: of ``runs``.
         command: that makes them all.
     """
 
     config: SweepConfig
     runs: Sequence[Run]
-    results: Sequence[RunResult]
+    rows: Rows
     command: str
 
+    @cached_property
+    def results(self) -> Sequence[RunResult]:
+        """Results of ``runs``, in their order, rounded."""
+        n_tokens = self.config.n_heldout_tokens
+        return [result_of(self.rows.by_run[run.name], run, n_tokens) for run in self.runs]
+
     @property
-    def frontiers(self) -> Mapping[tuple[str, int, str], Sequence[Point]]:
+    def frontiers(self) -> Frontiers:
+        """The frontiers of all cells, seeds and SAEs."""
         return frontiers_of(self.runs, self.results)
 
     @cached_property
     def comparisons(self) -> Sequence[Comparison]:
+        """The comparisons that the config asks for."""
         return comparisons_of(self.config, self.runs, self.results)
 
     def small(self) -> dict[str, Any]:
-        """What the tables are made of."""
-        return {
+        """The block of the small JSON: what the tables are made of."""
+        digests, _ = identities_of(self.config, self.runs, self.rows)
+        block = {
             "command": self.command,
             "n_heldout_tokens": self.config.n_heldout_tokens,
             "columns": COLUMNS,
             "runs": [row_of(r) for r in self.results],
             "comparisons": small_comparisons(self.comparisons),
         }
+        return block | ({"identities": digests} if digests else {})
 
 
-def row_of(result: RunResult) -> list[Any]:
-    q = result.quality
-    figures = (
-        round(q.l0, 3),
-        round(q.explained_variance, 5),
-        round(q.dead_share, 5),
-        round(q.bipolar_share, 4),
-    )
-    return [result.cell, result.sae, result.seed, result.field, result.value, *figures]
+def read_sweep(
+    name: str, sweeps: Path, kept: Mapping[str, Any], fields: Mapping[str, Sequence[str]]
+) -> Sweep:
+    """Read the runs of a config from ``sweeps``, else from the small JSON.
 
-
-def result_of(row: Sequence[Any], run: Run, n_tokens: int) -> RunResult:
-    """What a row of the small JSON tells of a run."""
-    *_, l0, r2, dead_share, bipolar_share = row
-    sae = run.cfg.sae
-    quality = SAEQuality(
-        l0, r2, dead_share, bipolar_share, n_tokens, sae.architecture(), sae.d_sae, ""
-    )
-    # nothing here asks for what a row leaves out
-    nan = math.nan
-    return RunResult(
-        run.cell, run.seed, run.sae, run.field, run.value, quality, nan, nan, None, identity={}
-    )
-
-
-def read_sweep(name: str, sweeps: Path, kept: Mapping[str, Any]) -> Sweep:
-    """The runs of a config: from ``sweeps``, else from the block ``kept`` of the small JSON.
+    Args:
+        kept: block of the sweep in the small JSON.
+        fields: see :func:`read_rows`.
 
     Raises:
         SystemExit: a run of it is in neither.
@@ -142,22 +135,16 @@ def read_sweep(name: str, sweeps: Path, kept: Mapping[str, Any]) -> Sweep:
     source = CONFIGS / f"{SWEEPS[name]}-smollm2-135m.yaml"
     config, runs = load_sweep_config(source)
     command = source.read_text().partition("\n")[0].removeprefix("# ")
-    rows = {tuple(row[:5]): row for row in kept.get("runs", [])}
-    path, n_new = sweeps / name / "sweep.json", 0
-    if path.exists():
-        results = SweepSummary.read(path).results
-        n_new = len(results)
-        rows |= {tuple(row[:5]): row for row in map(row_of, results)}
-    by_run = [(run, (run.cell, run.sae, run.seed, run.field, run.value)) for run in runs]
-    missing = [run.name for run, key in by_run if key not in rows]
+    rows, line = read_rows(config, runs, sweeps / name, kept, fields)
+    print(f"{name}: {line}")
+    missing = [run.name for run in runs if run.name not in rows.by_run]
     if missing:
         sys.exit(f"{name}: {len(missing)} runs are nowhere, the first is {missing[0]}")
-    print(f"{name}: {n_new} of {len(runs)} runs from {path}, the others as they were")
-    results = [result_of(rows[key], run, config.n_heldout_tokens) for run, key in by_run]
-    return Sweep(config, runs, results, command)
+    return Sweep(config, runs, rows, command)
 
 
 def small_comparisons(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """The comparisons as the small JSON holds them."""
     return [
         {
             "cell": c.cell,
@@ -168,6 +155,7 @@ def small_comparisons(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]
             "smallest_gap_l0_by_seed": {s: v.smallest_gap_l0 for s, v in c.verdicts.items()},
             "largest_gap_by_seed": {s: v.largest_gap for s, v in c.verdicts.items()},
             "mean_gap_by_seed": {s: v.mean_gap for s, v in c.verdicts.items()},
+            "outcome_by_seed": {s: v.outcome for s, v in c.verdicts.items()},
             "n_dominating": c.summary.n_dominating,
             "dead_share_ratio": c.summary.dead_share_ratio,
         }
@@ -175,112 +163,16 @@ def small_comparisons(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]
     ]
 
 
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], n_left: int) -> str:
-    rule = ["---"] * n_left + ["---:"] * (len(columns) - n_left)
-    return "\n".join("| " + " | ".join(row) + " |" for row in (columns, rule, *rows)) + "\n"
-
-
-def frontier_table(results: Sequence[RunResult], cell: str) -> str:
-    """R2 at L0 (dead share where any) of the points of every SAE, the first seed."""
-    rows = []
-    mine = [r for r in results if r.cell == cell and r.seed == 0]
-    for sae in dict.fromkeys(r.sae for r in mine):
-        points = sorted((point_of(r) for r in mine if r.sae == sae), key=lambda p: p.l0)
-        cells = [
-            f"{p.explained_variance:.4f} at {p.l0:.1f}"
-            + (f" ({p.dead_share:.2%} dead)" if p.dead_share else "")
-            for p in points
-        ]
-        rows.append([sae, *cells])
-    n = max(len(row) for row in rows)
-    return markdown(
-        ["SAE", *("R² at L0" for _ in range(n - 1))], [r + [""] * (n - len(r)) for r in rows], 1
-    )
-
-
-def means_table(results: Sequence[RunResult]) -> str:
-    """Of the SAEs with several seeds, means over them at every swept value: R2 ± its deviation at L0 (dead share)."""
-    rows = []
-    for cell, sae in dict.fromkeys((r.cell, r.sae) for r in results):
-        mine = [r for r in results if (r.cell, r.sae) == (cell, sae)]
-        n_seeds = len({r.seed for r in mine})
-        if n_seeds == 1:
-            continue
-        by_value = [[r.quality for r in mine if r.value == v] for v in {r.value for r in mine}]
-        means = sorted(map(mean_of, by_value))
-        cells = [
-            f"{r2:.4f} ± {deviation:.4f} at {l0:.1f}" + (f" ({dead:.2%} dead)" if dead else "")
-            for l0, r2, deviation, dead in means
-        ]
-        rows.append([cell, sae, str(n_seeds), *cells])
-    n = max(map(len, rows))
-    columns = ["cell", "SAE", "seeds", *("R² at L0" for _ in range(n - 3))]
-    return markdown(columns, [r + [""] * (n - len(r)) for r in rows], 2)
-
-
-def mean_of(seeds: Sequence[SAEQuality]) -> tuple[float, float, float, float]:
-    """L0, R2, deviation of R2 (the sample's) and dead share over the seeds of a run."""
-    r2 = [q.explained_variance for q in seeds]
-    l0 = statistics.fmean(q.l0 for q in seeds)
-    dead = statistics.fmean(q.dead_share for q in seeds)
-    return l0, statistics.fmean(r2), statistics.stdev(r2), dead
-
-
-def verdict_row(c: Comparison) -> list[str]:
-    verdicts = list(c.verdicts.values())
-    at = ", ".join(f"{v.smallest_gap_l0:.0f}" for v in verdicts if v.smallest_gap_l0 is not None)
-    mean = [v.mean_gap for v in verdicts if v.mean_gap is not None]
-    row = list(c.row())
-    return [*row[:N_BEFORE], at, f"{sum(mean) / len(mean):+.4f}" if mean else "", *row[N_BEFORE:]]
-
-
-def verdict_table(comparisons: Sequence[Comparison]) -> str:
-    columns = [*VERDICT_COLUMNS[:N_BEFORE], "at L0", "mean gap", *VERDICT_COLUMNS[N_BEFORE:]]
-    return markdown(columns, [verdict_row(c) for c in comparisons], 3)
-
-
-def frontier_tables(results: Sequence[RunResult], what: str) -> list[str]:
-    parts = []
-    for cell in dict.fromkeys(r.cell for r in results):
-        parts += [f"## {cell}, {what}\n", frontier_table(results, cell)]
-    return parts
-
-
 def across(a: Sweep, b: Sweep, pairs: Sequence[tuple[str, str]]) -> list[Comparison]:
-    """Frontiers of two sweeps on the same activations, by the cells and seeds that both have whole."""
+    """Compare frontiers of two sweeps on the same activations, where both have them whole."""
     seeds = sorted({*a.config.seeds, *b.config.seeds})
     of_a, of_b = a.frontiers, b.frontiers
-    found = [
+    comparisons = [
         compare_on(cell, sae_a, sae_b, seeds, of_a, of_b)
         for sae_a, sae_b in pairs
         for cell in a.config.cells
     ]
-    return [c for c in found if c is not None]
-
-
-def ablation_table(results: Sequence[RunResult], main: Sequence[RunResult]) -> str:
-    """Of every ablation against SA-GSAE as it is, at the L0 it came out at; the frontier is the main sweep's."""
-    values = sorted({r.value for r in results})
-    frontier = {
-        cell: [point_of(r) for r in main if (r.sae, r.seed, r.cell) == (REFERENCE, 0, cell)]
-        for cell in dict.fromkeys(r.cell for r in results)
-    }
-    rows = []
-    for sae in dict.fromkeys(r.sae for r in results):
-        for cell in frontier:
-            row = [sae, cell]
-            for value in values:
-                q = next(
-                    r.quality for r in results if (r.sae, r.cell, r.value) == (sae, cell, value)
-                )
-                try:
-                    gap = f"{q.explained_variance - interpolate(frontier[cell], q.l0):+.4f}"
-                except ValueError:  # outside of the frontier's L0
-                    gap = ""
-                row += [f"{q.l0:.1f}", f"{q.explained_variance:.4f}", gap, f"{q.dead_share:.2%}"]
-            rows.append(row)
-    columns = [x for v in values for x in (f"L0 (target {v:g})", "R²", "ΔR²", "dead")]
-    return markdown(["ablation", "cell", *columns], rows, 2)
+    return [c for c in comparisons if c is not None]
 
 
 def main() -> None:
@@ -290,11 +182,22 @@ def main() -> None:
     parser.add_argument("--tables", type=Path, default=Path("results/sweep.md"))
     args = parser.parse_args()
     kept = json.loads(args.json.read_text()) if args.json.exists() else {}
-    sweeps = {name: read_sweep(name, args.sweeps, kept.get(name, {})) for name in SWEEPS}
+    kept_fields = kept.get("identity_fields", {})
+    sweeps = {
+        name: read_sweep(name, args.sweeps, kept.get(name, {}), kept_fields) for name in SWEEPS
+    }
     command = "python " + shlex.join(sys.argv)
     values = {"command": command} | {name: sweep.small() for name, sweep in sweeps.items()}
+    fields = {
+        architecture: names
+        for sweep in sweeps.values()
+        for architecture, names in identities_of(sweep.config, sweep.runs, sweep.rows)[1].items()
+    }
+    if fields:
+        values["identity_fields"] = fields
     main_sweep, ablations = sweeps["main"], sweeps["ablations"]
     parts = [f"Made by `{command}`; raw: [sweep.json]({args.json.name}).\n"]
+    parts += [f"{VERDICT_NOTE}\n", f"{DEAD_NOTE}\n"]
     parts += frontier_tables(main_sweep.results, "seed 0")
     parts += ["## Means over seeds\n", means_table(main_sweep.results)]
     parts += ["## Verdicts\n", verdict_table(main_sweep.comparisons)]

@@ -1,9 +1,9 @@
-"""Census by energy rank, calibration, audit and dial of a sweep's signed latents, without their texts.
+"""Census by energy rank, calibration, audit and dial of a sweep's signed latents, without texts.
 
     python benchmarks/signed_latents.py sweep_out/main --json results/signed_latents.json
 
-Reads what `sae-lens-signaware sweep` has written to the folder `latents` of its output; computes only
-shares and quantiles. Prints the table that docs/reproduction.md quotes.
+Reads what `sae-lens-signaware sweep` has written to the folder `latents` of its output. Computes
+only shares and quantiles. Prints the table that docs/reproduction.md quotes.
 """
 
 import argparse
@@ -25,7 +25,7 @@ BIPOLAR_MIN_SHARE = 0.1
 
 
 def quantiles(gains: list[float | None]) -> list[float] | None:
-    """5%, 50% and 95%."""
+    """Quantiles 5%, 50% and 95%."""
     known = [gain for gain in gains if gain is not None]
     if len(known) < 2:
         return None
@@ -34,6 +34,7 @@ def quantiles(gains: list[float | None]) -> list[float] | None:
 
 
 def dial_counts(dials: list[Dial]) -> dict[str, Any]:
+    """Numbers of dials that pass, and the median symmetry."""
     return {
         "n": len(dials),
         "monotone": sum(d.monotone for d in dials),
@@ -43,19 +44,20 @@ def dial_counts(dials: list[Dial]) -> dict[str, Any]:
     }
 
 
-def summary(found: SAELatents) -> dict[str, Any]:
-    curve = found.bipolar_share_by_energy_rank
-    pages: list[LatentPage] = [p for p in found.pages if p.min_share >= BIPOLAR_MIN_SHARE]
+def summary(latents: SAELatents) -> dict[str, Any]:
+    """The figures of one SAE, as the JSON holds them."""
+    curve = latents.bipolar_share_by_energy_rank
+    pages: list[LatentPage] = [p for p in latents.pages if p.min_share >= BIPOLAR_MIN_SHARE]
     kept = {
-        field.name: getattr(found, field.name)
-        for field in dataclasses.fields(found)
+        field.name: getattr(latents, field.name)
+        for field in dataclasses.fields(latents)
         if field.name
         not in ("pages", "bipolar_share_by_energy_rank", "gain_pos", "gain_neg", "identity")
     }
     return kept | {
         "bipolar_share_of_top": {k: curve[min(k, len(curve)) - 1] for k in RANKS},
-        "gain_pos_q05_q50_q95": quantiles(found.gain_pos),
-        "gain_neg_q05_q50_q95": quantiles(found.gain_neg),
+        "gain_pos_q05_q50_q95": quantiles(latents.gain_pos),
+        "gain_neg_q05_q50_q95": quantiles(latents.gain_neg),
         "n_bipolar_of_shown": len(pages),
         "dials": dial_counts([p.dial for p in pages if p.dial is not None]),
         "dials_of_nearest_plain_pairs": dial_counts(
@@ -65,6 +67,7 @@ def summary(found: SAELatents) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
+    """One row for each SAE."""
     out = Table(title="Signed latents", title_justify="left")
     for name in ("cell", "SAE", "L0 + / -", "bipolar", *(f"top {k}" for k in RANKS)):
         out.add_column(name)

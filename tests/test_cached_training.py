@@ -1,4 +1,4 @@
-"""Training on cached activations: which batches are served, and that an interrupted run ends where another does."""
+"""Training on cached activations: which batches are served, and where an interrupted run ends."""
 
 from pathlib import Path
 from typing import Any

@@ -109,13 +109,6 @@ def test_a_process_of_its_own_knows_the_architectures(program: list[str], tmp_pa
     assert "bi_jumprelu of width 24 -> jumprelu of width 48" in done.stdout
 
 
-def test_importing_the_package_is_as_light_as_saelens() -> None:
-    heavy = "ray", "typer", "matplotlib", "sae_lens_signaware.evaluation"
-    code = f"import sys; print([name for name in {heavy} if name in sys.modules])"
-    ours = run_python("-c", f"import sae_lens_signaware; {code}").stdout
-    assert ours == run_python("-c", f"import sae_lens; {code}").stdout
-
-
 def test_split_of_a_folder(tmp_path: Path) -> None:
     sae = make_sae("sa_gsae")
     save_measured(sae, tmp_path / "signed")
@@ -258,7 +251,8 @@ def test_analyze_prints_a_table_and_writes_json(tmp_path: Path) -> None:
     assert_one_line_error(invoke(*args), 2, "cannot be read")
     save_file({"heldout": torch.randn(5, D_IN + 1)}, file)
     args[-1] = str(file)
-    assert_one_line_error(invoke(*args), 2, "activations must be (n, 16) for this SAE, got (5, 17)")
+    message = "activations must be (n, 16) or (batch, position, 16) for this SAE, got (5, 17)"
+    assert_one_line_error(invoke(*args), 2, message)
 
 
 @pytest.mark.parametrize("name", ["res[red]", "res[/a]", "a:b:c"])

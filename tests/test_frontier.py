@@ -12,12 +12,22 @@ from sae_lens_signaware.experiments import (
     dead_share_ratio,
     summarise_seeds,
 )
-from sae_lens_signaware.experiments.sweep.frontier import interpolate
-from sae_lens_signaware.experiments.sweep.summary import Comparison
+from sae_lens_signaware.experiments.sweep.comparison import Comparison
+from sae_lens_signaware.experiments.sweep.frontier import (
+    MARGIN,
+    MIN_OVERLAP,
+    Outcome,
+    Verdict,
+    interpolate,
+)
 
 
 def frontier(*l0_r2: tuple[float, float], dead: float = 0.0, d_sae: int = 100) -> list[Point]:
     return [Point(l0, r2, dead, d_sae) for l0, r2 in l0_r2]
+
+
+def comparison_of(*verdicts: Verdict) -> Comparison:
+    return Comparison("cell", "a", "b", dict(enumerate(verdicts)), summarise_seeds(list(verdicts)))
 
 
 def test_interpolation_is_linear_in_log_l0() -> None:
@@ -39,33 +49,127 @@ def test_a_crossing_is_no_domination() -> None:
     assert verdict.smallest_gap == pytest.approx(-0.1)
     assert verdict.smallest_gap_l0 == 8
     assert verdict.largest_gap == pytest.approx(0.05)
-    assert verdict.dominates is False
+    assert (verdict.outcome, verdict.dominates) == ("mixed", False)
     # mean over log L0: -0.1 to -0.06 over two octaves, -0.06 to 0.05 over one
     assert verdict.mean_gap == pytest.approx((2 * -0.08 + -0.005) / 3, abs=2e-3)
-    level = frontier((8, 0.5), (128, 0.98))
-    assert compare_frontiers(level, b).dominates is False  # equal at 8, ahead from there on
+    touching = compare_frontiers(frontier((8, 0.5), (128, 0.98)), b)
+    # equal at 8, ahead from there on
+    assert (touching.outcome, touching.dominates) == ("mixed", False)
     above = compare_frontiers(frontier((8, 0.51), (128, 0.99)), b)
-    assert above.dominates is True
+    assert (above.outcome, above.dominates) == ("ahead", True)
     assert above.smallest_gap == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    ("gap_at_8", "gap_at_64", "outcome"),
+    [
+        (0.0021, 0.0021, "ahead"),
+        (0.0021, 0.05, "ahead"),
+        (0.0000188, 0.0000188, "level"),  # 0.0000188 counted as dominating once
+        (0.0019, -0.0019, "level"),
+        (-0.0021, -0.3, "behind"),
+        (0.0019, 0.0021, "mixed"),  # ahead at one end only
+        (-0.0019, -0.0021, "mixed"),
+        (0.01, -0.01, "mixed"),
+    ],
+)
+def test_a_verdict_has_a_margin(gap_at_8: float, gap_at_64: float, outcome: Outcome) -> None:
+    assert MARGIN == 0.002
+    a = frontier((8, 0.5 + gap_at_8), (64, 0.8 + gap_at_64))
+    verdict = compare_frontiers(a, frontier((8, 0.5), (64, 0.8)))
+    assert verdict.outcome == outcome
+    assert verdict.dominates is (outcome == "ahead")
+    assert verdict.why_none is None
 
 
 def test_without_an_overlap_nothing_is_said_of_r2() -> None:
     verdict = compare_frontiers(frontier((4, 0.3), (8, 0.4)), frontier((16, 0.1), (32, 0.2)))
     assert verdict.overlap is None
+    assert verdict.outcome is None
     assert verdict.dominates is None
     assert verdict.smallest_gap is None
+    assert verdict.why_none == "the L0 ranges do not overlap"
+
+
+def test_a_narrow_overlap_has_no_verdict_and_says_why() -> None:
+    a = frontier((8, 0.5), (30.2, 0.9))
+    verdict = compare_frontiers(a, frontier((30.1, 0.5), (64, 0.8)))
+    assert verdict.overlap == (30.1, 30.2)
+    assert verdict.smallest_gap is not None
+    assert verdict.smallest_gap > 0.3
+    assert (verdict.outcome, verdict.dominates) == (None, None)
+    reason = "the overlap, L0 30.1 to 30.2, is narrower than a factor of 1.5"
+    assert verdict.why_none == reason
+    comparison = comparison_of(verdict)
+    assert comparison.summary.n_seeds == comparison.summary.n_dominating == 0
+    assert comparison.summary.smallest_gap_mean is None
+    assert comparison.row()[3:6] == ("30.1 to 30.2", "–", "no verdict 1 of 1")
+    assert list(comparison.notes()) == [f"cell, a against b, seed 0: no verdict: {reason}"]
+
+
+@pytest.mark.parametrize(("high", "outcome"), [(14.9, None), (15.0, "ahead"), (40.0, "ahead")])
+def test_the_least_overlap_is_a_factor(high: float, outcome: Outcome | None) -> None:
+    assert MIN_OVERLAP == 1.5
+    b = frontier((10, 0.4), (high, 0.5))
+    assert compare_frontiers(frontier((5, 0.5), (60, 0.9)), b).outcome == outcome
+
+
+def test_two_points_of_equal_l0_are_no_verdict() -> None:
+    verdict = compare_frontiers(frontier((30, 0.9)), frontier((30, 0.5)))
+    assert verdict.overlap == (30, 30)
+    assert verdict.smallest_gap == pytest.approx(0.4)
+    assert verdict.outcome is None
+    assert verdict.why_none == "the overlap, L0 30.0 to 30.0, is narrower than a factor of 1.5"
+    assert compare_frontiers(frontier((16, 0.9)), frontier((58, 0.5))).overlap is None
 
 
 def test_the_overlap_of_all_seeds_is_none_where_no_l0_is_in_each() -> None:
     b = frontier((4, 0.3), (64, 0.6))
 
-    def comparison(*ranges: tuple[float, float]) -> Comparison:
-        verdicts = [compare_frontiers(frontier((low, 0.4), (high, 0.5)), b) for low, high in ranges]
-        return Comparison("cell", "a", "b", dict(enumerate(verdicts)), summarise_seeds(verdicts))
+    def overlap(*ranges: tuple[float, float]) -> tuple[float, float] | None:
+        a = [frontier((low, 0.4), (high, 0.5)) for low, high in ranges]
+        return comparison_of(*(compare_frontiers(points, b) for points in a)).overlap
 
-    assert comparison((8, 32), (16, 48)).overlap == (16, 32)
-    assert comparison((8, 16), (32, 48)).overlap is None
-    assert comparison((80, 90)).overlap is None
+    assert overlap((8, 32), (16, 48)) == (16, 32)
+    assert overlap((8, 16), (32, 48)) is None
+    assert overlap((80, 90)) is None
+    # a seed without a verdict takes nothing away from those with one
+    assert overlap((8, 32), (30, 31)) == (8, 32)
+    assert overlap((8, 9), (8, 10)) == (8, 9)
+
+
+def test_a_row_counts_the_verdicts_of_the_seeds() -> None:
+    b = frontier((8, 0.5), (64, 0.8))
+    gaps = [(0.01, 0.01), (0.001, 0.001), (0.03, 0.03), (-0.01, 0.01)]
+    verdicts = [
+        compare_frontiers(frontier((8, 0.5 + low), (64, 0.8 + high)), b) for low, high in gaps
+    ]
+    verdicts.append(compare_frontiers(frontier((80, 0.9), (90, 0.9)), b))
+    words = "ahead 2 of 5, level 1 of 5, mixed 1 of 5, no verdict 1 of 5"
+    assert comparison_of(*verdicts).row()[5] == words
+    assert comparison_of(verdicts[0]).row()[3:6] == ("8.0 to 64.0", "+0.0100", "ahead 1 of 1")
+
+
+@pytest.mark.parametrize(
+    ("dead_a", "dead_b", "words"),
+    [
+        ((0, 0), (0, 0), "none / none"),  # was "2.00", the ratio of the widths
+        ((6, 0), (0, 0), "3 / 0 latents"),
+        ((0, 0), (20, 21), "0 / 20.5 latents"),
+        ((1, 4), (0, 9), "2.5 / 4.5 latents"),
+        # sqrt(2 * 8) / 100 over sqrt(4 * 16) / 200
+        ((2, 8), (4, 16), "1.00"),
+        ((1, 4), (9, 36), "0.22"),
+    ],
+)
+def test_a_ratio_of_dead_shares_is_never_made_of_zeros(
+    dead_a: tuple[int, int], dead_b: tuple[int, int], words: str
+) -> None:
+    a = [Point(l0, 0.5, n / 100, 100) for l0, n in zip((8, 64), dead_a, strict=True)]
+    b = [Point(l0, 0.5, n / 200, 200) for l0, n in zip((8, 64), dead_b, strict=True)]
+    verdict = compare_frontiers(a, b)
+    assert (verdict.n_dead_a, verdict.n_dead_b) == (dead_a, dead_b)
+    assert comparison_of(verdict).row()[-1] == words
 
 
 def test_dead_share_ratio_counts_none_as_half_a_latent() -> None:
@@ -112,7 +216,8 @@ def test_the_other_way_round_is_the_opposite(
     if ab.overlap is not None:
         assert ab.smallest_gap == pytest.approx(-ba.largest_gap, abs=1e-9)  # type: ignore[operator]
         assert ab.mean_gap == pytest.approx(-ba.mean_gap, abs=1e-9)  # type: ignore[operator]
-        assert not (ab.dominates and ba.dominates)
+        opposite = {"ahead": "behind", "behind": "ahead"}
+        assert ba.outcome == opposite.get(str(ab.outcome), ab.outcome)
 
 
 def test_wrong_input() -> None:

@@ -128,7 +128,9 @@ def test_push_refuses_what_is_not_a_signed_sae(hub: HubServer, tmp_path: Path) -
     with pytest.raises(ConfigError, match=r"has no cfg\.json"):
         hub_module.push(tmp_path, REPO, "a")
     StandardSAE(StandardSAEConfig(d_in=4, d_sae=4)).save_model(tmp_path)
-    with pytest.raises(ConfigError, match="push takes sa_gsae or bi_jumprelu"):
+    with pytest.raises(
+        ConfigError, match=r"push takes a signed SAE, one of .*bi_jumprelu.*sa_gsae"
+    ):
         hub_module.push(tmp_path, REPO, "a")
     (tmp_path / "cfg.json").write_text("{not json")
     with pytest.raises(ConfigError, match="cannot be loaded") as error:

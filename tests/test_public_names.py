@@ -53,13 +53,26 @@ def test_no_name_has_two_homes_and_all_are_listed() -> None:
         _ = signaware.no_such_name  # type: ignore[attr-defined]
 
 
-def test_importing_the_package_registers_the_architectures_with_saelens() -> None:
-    code = """
-import json, sae_lens_signaware
+BEFORE_AND_AFTER = """
+import json, sys
 from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
-print(json.dumps([sorted(SAE_CLASS_REGISTRY), sorted(SAE_TRAINING_CLASS_REGISTRY)]))
+heavy = ("ray", "typer", "matplotlib", "plotly", "sae_lens_signaware.evaluation")
+before = {name for name in heavy if name in sys.modules}
+registered = set(SAE_CLASS_REGISTRY), set(SAE_TRAINING_CLASS_REGISTRY)
+import sae_lens_signaware
+print(json.dumps({
+    "loaded": sorted({name for name in heavy if name in sys.modules} - before),
+    "saes": sorted(set(SAE_CLASS_REGISTRY) - registered[0]),
+    "training_saes": sorted(set(SAE_TRAINING_CLASS_REGISTRY) - registered[1]),
+}))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_the_import_registers_the_architectures_and_loads_nothing_heavy() -> None:
+    done = subprocess.run([sys.executable, "-c", BEFORE_AND_AFTER], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for registry in json.loads(done.stdout):
-        assert {"sa_gsae", "bi_jumprelu"} <= set(registry)
+    assert json.loads(done.stdout) == {
+        "loaded": [],
+        "saes": ["bi_jumprelu", "sa_gsae"],
+        "training_saes": ["bi_jumprelu", "sa_gsae"],
+    }

@@ -258,6 +258,16 @@ def test_the_second_pass_over_the_text_is_known_after_a_resume(
     assert run(resumed)[1].tokens_from == TRAINED_ON_TOO
 
 
+def test_the_second_pass_is_known_where_batches_are_made_in_advance(
+    model: HookedTransformer, tmp_path: Path
+) -> None:
+    short, long = (
+        run(make_runner(tmp_path / str(n), model, tokens(n), prefetch_llm_batches=True))[1]
+        for n in (40, 400)
+    )
+    assert (short.tokens_from, long.tokens_from) == (TRAINED_ON_TOO, AFTER_TRAINING)
+
+
 def test_what_is_measured_is_the_sae_that_a_user_loads(
     model: HookedTransformer, tmp_path: Path
 ) -> None:

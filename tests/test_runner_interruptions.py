@@ -1,4 +1,4 @@
-"""SAELens's language-model runner killed or interrupted: a whole checkpoint is left, and resumed from."""
+"""SAELens's language-model runner, killed or interrupted, leaves a checkpoint to resume from."""
 
 import os
 import signal

@@ -145,7 +145,8 @@ def test_a_hook_that_the_model_lacks(tmp_path: Path, model: HookedTransformer) -
     cfg = runner_config(training_config("sa_gsae"), tmp_path, hook_name="blocks.0.hook_mlp_ou")
     with pytest.raises(
         ConfigError,
-        match=r"hook_name: the model has no hook 'blocks.0.hook_mlp_ou'; did you mean 'blocks.0.hook_mlp_out'\?",
+        match="hook_name: the model has no hook 'blocks.0.hook_mlp_ou'; "
+        r"did you mean 'blocks.0.hook_mlp_out'\?",
     ):
         SignawareTrainingRunner(cfg, override_model=model, override_dataset=tokens())
 

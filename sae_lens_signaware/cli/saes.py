@@ -151,7 +151,7 @@ def merge(
     console.print(
         f"{report['n_pairs']} pairs merged: width {report['d_sae']} -> {merged.cfg.d_sae}, "
         f"L0 {report['l0_before']:.2f} -> {report['l0_after']:.2f}, "
-        f"R2 {report['explained_variance_before']:.4f} -> {report['explained_variance_after']:.4f} "
+        f"R² {report['explained_variance_before']:.4f} -> {report['explained_variance_after']:.4f} "
         f"on {report['n_tokens']:,} tokens; in {out}",
         soft_wrap=True,
     )

@@ -42,7 +42,7 @@ class Analysis:
         title = f"{cfg['architecture']} {cfg['d_sae']:,}, {census.n_tokens:,} tokens"
         table = Table("measure", "value", title=title, title_justify="left")
         table.add_row("L0", f"{census.l0:.2f}")
-        table.add_row("R2", f"{self.explained_variance:.4f}")
+        table.add_row("R²", f"{self.explained_variance:.4f}")
         table.add_row("dead share", f"{census.dead_share:.2%}")
         if census.one_sided:
             table.add_row("- side", "none: no latent is ever negative")

@@ -44,7 +44,7 @@ class SAEQuality:
 
     Attributes:
         l0: mean number of nonzero latents per token, either side.
-        explained_variance: R2 by SAELens's ExplainedVarianceCalculator; 1 is perfect.
+        explained_variance: R² by SAELens's ExplainedVarianceCalculator; 1 is perfect.
         dead_share: share of latents that never fired on either side over ``n_tokens``; it shrinks
             as ``n_tokens`` grows, so cite both.
         bipolar_share: share of the alive latents whose rarer side makes up >= 0.1 of their firings.

@@ -61,7 +61,7 @@ def sum_sides(
         sae: any SAELens SAE; latents of either sign.
         activations: see :func:`batches_of`.
         with_alignment: whether to fill ``sum_alignment``.
-        variance: SAELens's R2 calculator, fed in the same pass; see :func:`explained_variance_of`.
+        variance: SAELens's R² calculator, fed in the same pass; see :func:`explained_variance_of`.
 
     Raises:
         InvalidInputError: what :func:`batches_of` and :func:`require_autoencoder` refuse.
@@ -106,7 +106,7 @@ def squared_norms(sae: SAE[Any]) -> Tensor:
 
 
 def explained_variance_of(variance: ExplainedVarianceCalculator) -> float:
-    """R2 of all batches that were added to SAELens's calculator.
+    """R² of all batches that were added to SAELens's calculator.
 
     Raises:
         InvalidInputError: the tokens hardly differ, so that there is no variance to explain; or the

@@ -1,16 +1,15 @@
 """Load a SAE by what a user calls it: a folder, or ``REPO:ID`` on the Hub."""
 
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
-from sae_lens import SAE
+from sae_lens import SAE, SAEConfig
 
 from sae_lens_signaware.evaluation.saved import cannot_be_loaded, load_sae
 
 
-def load_sae_reference(reference: str) -> SAE[Any]:
-    """A SAE from a folder, or from ``REPO:ID`` on the Hub.
+def load_sae_reference(reference: str) -> SAE[SAEConfig]:
+    """Load a SAE from a folder, or from ``REPO:ID`` on the Hub.
 
     Raises:
         ConfigError: as :func:`load_sae`.

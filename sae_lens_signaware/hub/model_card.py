@@ -10,7 +10,7 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
-from sae_lens import SAE
+from sae_lens import SAE, SAEConfig
 
 from sae_lens_signaware.evaluation.quality import SAEQuality
 
@@ -18,12 +18,12 @@ from sae_lens_signaware.evaluation.quality import SAEQuality
 def make_card(
     repo_id: str,
     sae_id: str,
-    sae: SAE[Any],
+    sae: SAE[SAEConfig],
     quality: SAEQuality | None,
     base_model: str | None = None,
     dataset: str | None = None,
 ) -> ModelCard:
-    """The repository's card with this SAE's section added, or replaced where it was there."""
+    """Make the repository's card with this SAE's section added, or replaced where it was there."""
     metadata, card = sae.cfg.metadata, _existing_card(repo_id)
     data: Any = ModelCardData() if card is None else card.data
     data.library_name = "saelens"
@@ -36,9 +36,10 @@ def make_card(
         body = card.text
     else:
         body = (
-            f"# {repo_id.split('/')[-1]}\n\nSign-aware sparse autoencoders: one latent carries both "
-            "signs of a direction. Trained with [SAELens](https://github.com/decoderesearch/SAELens) "
-            "and `sae_lens_signaware`.\n"
+            f"# {repo_id.split('/')[-1]}\n\n"
+            "Sign-aware sparse autoencoders: one latent carries both signs of a direction. "
+            "Trained with [SAELens](https://github.com/decoderesearch/SAELens) and "
+            "`sae_lens_signaware`.\n"
         )
     if begin in body and end in body:
         before, rest = body.split(begin, 1)
@@ -49,7 +50,7 @@ def make_card(
 
 
 def _with(held: str | list[str] | None, *names: str | None) -> list[str] | None:
-    """What a field of the card holds, and these names."""
+    """Names that a field of the card holds, and these."""
     old = [held] if isinstance(held, str) else held or []
     return list(dict.fromkeys([*old, *(name for name in names if name)])) or None
 
@@ -67,7 +68,10 @@ def _hub_name(name: object) -> str | None:
 
 
 def _existing_card(repo_id: str) -> ModelCard | None:
-    """The card on the Hub now, never one of the cache: other SAEs' sections in it must not be lost."""
+    """The card on the Hub, or None where there is none.
+
+    Never one of the cache: other SAEs' sections in it must not be lost.
+    """
     with tempfile.TemporaryDirectory() as no_cache:
         try:
             return ModelCard.load(hf_hub_download(repo_id, "README.md", cache_dir=no_cache))
@@ -77,7 +81,7 @@ def _existing_card(repo_id: str) -> ModelCard | None:
             return None
 
 
-def _section(repo_id: str, sae_id: str, sae: SAE[Any], quality: SAEQuality | None) -> str:
+def _section(repo_id: str, sae_id: str, sae: SAE[SAEConfig], quality: SAEQuality | None) -> str:
     cfg = sae.cfg
     hook = cfg.metadata.hook_name or "not recorded"
     rows = [("architecture", cfg.architecture()), ("hook", f"`{hook}`")]
@@ -109,6 +113,8 @@ def _section(repo_id: str, sae_id: str, sae: SAE[Any], quality: SAEQuality | Non
         if getattr(cfg, "two_sided", True)
         else "the same output and the same latents"
     )
+    name = repr(cfg.architecture())
+    registers = f"registers {name}; without it SAELens raises KeyError: {name}"
     return f"""## `{sae_id}`
 
 | | |
@@ -118,7 +124,7 @@ def _section(repo_id: str, sae_id: str, sae: SAE[Any], quality: SAEQuality | Non
 With the plugin (`pip install sae-lens-signaware`), signed latents:
 
 ```python
-import sae_lens_signaware  # registers {cfg.architecture()!r}; without it SAELens raises KeyError: {cfg.architecture()!r}
+import sae_lens_signaware  # {registers}
 from sae_lens import SAE
 
 sae = SAE.from_pretrained("{repo_id}", "{sae_id}")
@@ -134,5 +140,5 @@ sae = SAE.from_pretrained("{repo_id}", "{sae_id}-plain")
 
 
 def _cell(value: str) -> str:
-    """In one cell of a Markdown table."""
+    """Escape and join ``value`` so that it fits one cell of a Markdown table."""
     return " ".join(value.replace("|", "\\|").replace("-->", "").split())

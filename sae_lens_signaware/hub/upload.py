@@ -13,6 +13,7 @@ from sae_lens.constants import (
     SAE_WEIGHTS_FILENAME,
     SPARSITY_FILENAME,
 )
+from sae_lens.registry import SAE_CLASS_REGISTRY
 
 from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.evaluation.saved import (
@@ -53,7 +54,8 @@ def push(
     sae = load_sae(source)
     if not isinstance(sae, SignedSAEMixin):
         raise ConfigError(
-            f"SAE: {source} is {sae.cfg.architecture()!r}; push takes sa_gsae or bi_jumprelu"
+            f"SAE: {source} is {sae.cfg.architecture()!r}; push takes a signed SAE, one of "
+            + ", ".join(sorted(signed_architectures()))
         )
     card = make_card(repo_id, sae_id, sae, measured_quality(source), base_model, dataset)
     try:
@@ -77,10 +79,20 @@ def push(
     return f"{HfApi().endpoint}/{repo_id}"
 
 
+def signed_architectures() -> list[str]:
+    """Names under which SAELens knows signed SAEs."""
+    classes = {name: sae_class for name, (sae_class, _) in SAE_CLASS_REGISTRY.items()}
+    return [name for name, sae_class in classes.items() if issubclass(sae_class, SignedSAEMixin)]
+
+
 def _require_no_token(folder: Path) -> None:
-    """Raise ConfigError where a config holds a Hub token, as SAELens's model kwargs may: it would be public."""
+    """Raise ConfigError where a config holds a Hub token, which would be public.
+
+    SAELens's ``model_from_pretrained_kwargs`` may hold one.
+    """
     for path in sorted(folder.glob("*.json")):
         if re.search(rb"\bhf_[A-Za-z0-9]{20,}", path.read_bytes()):
             raise ConfigError(
-                f"SAE: {path.name} holds what looks like a Hub token (hf_...); take it out, and revoke it"
+                f"SAE: {path.name} holds what looks like a Hub token (hf_...); "
+                "take it out, and revoke it"
             )

@@ -1,6 +1,5 @@
-"""One self-contained HTML page from the result files of sweeps; reads results, computes nothing."""
+"""One self-contained HTML page from the result files of sweeps; computes nothing."""
 
-import os
 from pathlib import Path
 
 from sae_lens_signaware.checks import ConfigError
@@ -16,29 +15,22 @@ def write_report(results: Path, out: Path) -> Path:
         out: HTML file to write; a reader sees the whole file or none.
 
     Raises:
-        ConfigError: no folder, no result in it, a file that is none, or plotly is missing; one line.
+        ConfigError: there is no folder, no result in it, or no plotly, or a file is not a result.
     """
+    from sae_lens_signaware.files import write_text
     from sae_lens_signaware.report.load import read_results
     from sae_lens_signaware.report.page import page
     from sae_lens_signaware.report.sections import sections
 
     if out.is_dir():
         raise ConfigError(f"out: must be a file to write, got the folder {out}")
-    found = read_results(results)
-    text = page(found, sections(found), plotly_js())
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        # "replace": a token may hold half a surrogate pair, which no file can
-        temporary.write_text(text, encoding="utf-8", errors="replace")
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = read_results(results)
+    write_text(page(content, sections(content), plotly_js()), out)
     return out
 
 
 def plotly_js() -> str:
-    """plotly.js as the installed plotly brings it.
+    """Source of plotly.js, from the installed plotly.
 
     Raises:
         ConfigError: plotly is not installed.

@@ -1,11 +1,11 @@
-"""The browser of latents: controls and places to fill; the page's script fills them from a block of data."""
+"""The browser of latents: controls, and places that the page's script fills from its data."""
 
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from sae_lens_signaware.report import markup
-from sae_lens_signaware.report.load import Latents
+from sae_lens_signaware.report.load import LabelledLatents
 
 LATENTS_DATA = "latents-data"
 
@@ -17,32 +17,36 @@ _SIDE = """
 </div>"""
 
 _BROWSER = """
-<div id="browser" tabindex="0" role="group" aria-label="Browser of latents; left and right arrow keys change the latent">
+<div id="browser" tabindex="0" role="group"
+ aria-label="Browser of latents; left and right arrow keys change the latent">
 <div class="controls">
 <label for="choose-sae">SAE</label><select id="choose-sae">{options}</select>
 <label for="choose-latent">Latent</label><select id="choose-latent"></select>
 <label for="choose-order">Order</label><select id="choose-order">
-<option value="energy">by energy</option><option value="min_share">most two-sided first</option></select>
+<option value="energy">by energy</option>
+<option value="min_share">most two-sided first</option></select>
 <button type="button" id="previous">← Previous</button>
 <button type="button" id="next">Next →</button>
 <label class="box"><input type="checkbox" id="show-values"> values under tokens</label>
 </div>
 <p id="which" role="status"></p>
-<p class="key" aria-hidden="true"><span class="ramp"></span> token colour: <b class="minus">− side</b>
+<p class="key" aria-hidden="true"><span class="ramp"></span>
+token colour: <b class="minus">− side</b>
 to <b class="plus">+ side</b>, stronger colour for a larger activation; the peak is underlined;
 ⏎ is a line break</p>
 <div class="sides">{sides}</div>
 <div class="dial" id="dial">
 <h3>Dial</h3>
 <p class="note" id="dial-what"></p>
-<div class="dial-row"><div class="dial-chart" id="dial-plot"></div><ul id="dial-verdicts"></ul></div>
+<div class="dial-row">
+<div class="dial-chart" id="dial-plot"></div><ul id="dial-verdicts"></ul></div>
 </div>
 </div>"""
 
 
-def browser(found: Sequence[Latents]) -> str:
-    """Controls, both sides of one latent, its numbers and its dial."""
-    shown = [one for one in found if one.latents.pages]
+def browser(all_latents: Sequence[LabelledLatents]) -> str:
+    """HTML of the controls, both sides of one latent, its numbers and its dial."""
+    shown = [one for one in all_latents if one.latents.pages]
     options = "".join(
         f'<option value="{i}">{markup.text(one.label)}</option>' for i, one in enumerate(shown)
     )
@@ -60,7 +64,7 @@ def browser(found: Sequence[Latents]) -> str:
     )
 
 
-def _entry(one: Latents) -> dict[str, Any]:
+def _entry(one: LabelledLatents) -> dict[str, Any]:
     latents = one.latents
     return {
         "label": one.label,
@@ -71,7 +75,7 @@ def _entry(one: Latents) -> dict[str, Any]:
 
 
 def _rounded(value: Any) -> Any:
-    """Floats to five digits: what is shown has fewer, and the page stays small."""
+    """Round floats to five digits: the page shows fewer, and stays small."""
     if isinstance(value, float):
         return float(f"{value:.5g}")
     if isinstance(value, dict):

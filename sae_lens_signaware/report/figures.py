@@ -2,13 +2,13 @@
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sae_lens_signaware.experiments.sweep.runs import RunResult
-from sae_lens_signaware.experiments.sweep.summary import SweepSummary
-from sae_lens_signaware.report.load import Latents
+from sae_lens_signaware.experiments.sweep.summary import SweepSummary, missed_l0
+from sae_lens_signaware.report.load import LabelledLatents
 
 Figure = dict[str, Any]
 
@@ -19,7 +19,7 @@ SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross")
 DASHES = ("solid", "dot", "dash")
 PLUS, MINUS = "#0072B2", "#D55E00"
 
-L0_TITLE = "L0: open latents per token (log scale)"
+L0_TITLE = "L0: active latents per token (log scale)"
 N_BINS = 48
 MAX_CURVE_POINTS = 300
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif'
@@ -27,7 +27,7 @@ FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-se
 
 @dataclass(frozen=True)
 class Style:
-    """How one SAE is drawn in every chart."""
+    """Style of one SAE in every chart."""
 
     colour: str
     symbol: str
@@ -35,7 +35,7 @@ class Style:
 
 
 def styles(names: Sequence[str]) -> dict[str, Style]:
-    """A style for each name; no two are alike before all colours, symbols and dashes are used up."""
+    """A style for each name, all different until colours, symbols and dashes are used up."""
     return {
         name: Style(
             COLOURS[i % len(COLOURS)],
@@ -47,13 +47,17 @@ def styles(names: Sequence[str]) -> dict[str, Style]:
 
 
 def escape(value: object) -> str:
-    """Text for plotly, which reads some HTML; it knows no entities for quotation marks."""
+    """Escape text for plotly, which reads some HTML, but no entity of a quotation mark."""
     return html.escape(str(value), quote=False)
 
 
 def frontier(summary: SweepSummary, cell: str, looks: dict[str, Style]) -> Figure:
-    """R2 against L0: a line per SAE and seed, and the overlaps of the comparisons."""
-    overlaps = [c.overlap for c in summary.comparisons if c.cell == cell]
+    """Draw R2 against L0: a line for each SAE and seed, and the overlaps of the verdicts.
+
+    A run that misses the L0 asked for is hollow.
+    """
+    compared = [c for c in summary.comparisons if c.cell == cell and c.summary.n_seeds]
+    overlaps = [c.overlap for c in compared if c.overlap is not None]
     shapes = [
         {
             "type": "rect",
@@ -69,7 +73,6 @@ def frontier(summary: SweepSummary, cell: str, looks: dict[str, Style]) -> Figur
             "layer": "below",
         }
         for overlap in overlaps
-        if overlap is not None and overlap[0] <= overlap[1]
     ]
     return _against_l0(
         [r for r in summary.results if r.cell == cell],
@@ -77,11 +80,12 @@ def frontier(summary: SweepSummary, cell: str, looks: dict[str, Style]) -> Figur
         y=lambda r: r.quality.explained_variance,
         yaxis={"title": {"text": "R²"}},
         shapes=shapes,
+        hollow=lambda r: missed_l0(r) is not None,
     )
 
 
 def dead_shares(summary: SweepSummary, cell: str, looks: dict[str, Style]) -> Figure:
-    """Dead share against L0; none dead is drawn as half a latent, hollow."""
+    """Draw the dead share against L0; none dead is drawn as half a latent, hollow."""
     results = [r for r in summary.results if r.cell == cell]
     values = [_dead(r) for r in results]
     ticks = _percent_ticks(min(values), max(values))
@@ -107,10 +111,10 @@ def _dead(result: RunResult) -> float:
 def _against_l0(
     results: list[RunResult],
     looks: dict[str, Style],
-    y: Any,
+    y: Callable[[RunResult], float],
     yaxis: dict[str, Any],
     shapes: Sequence[dict[str, Any]] = (),
-    hollow: Any = lambda r: False,
+    hollow: Callable[[RunResult], bool] = lambda r: False,
 ) -> Figure:
     traces = []
     for name in dict.fromkeys(r.sae for r in results):
@@ -147,17 +151,18 @@ def _against_l0(
 
 def _hover(r: RunResult) -> str:
     q = r.quality
+    missed = missed_l0(r)
     return (
         f"<b>{escape(r.sae)}</b>, seed {r.seed}<br>{escape(r.field)} {r.value:g}<br>"
-        f"L0 {q.l0:.2f}<br>R² {q.explained_variance:.4f}<br>"
+        f"L0 {q.l0:.2f}{f', {missed}' if missed else ''}<br>R² {q.explained_variance:.4f}<br>"
         f"dead {q.dead_share:.3%} of {q.d_sae:,}"
     )
 
 
-def census(found: Sequence[Latents], looks: dict[str, Style]) -> Figure:
-    """Share of bipolar latents among the k of most energy, a line for each SAE of one cell."""
+def census(all_latents: Sequence[LabelledLatents], looks: dict[str, Style]) -> Figure:
+    """Draw the share of bipolar latents among the k of most energy, a line for each SAE."""
     traces = []
-    for one in found:
+    for one in all_latents:
         curve = one.latents.bipolar_share_by_energy_rank
         ranks = _thinned(len(curve))
         look = looks[one.sae]
@@ -179,16 +184,16 @@ def census(found: Sequence[Latents], looks: dict[str, Style]) -> Figure:
 
 
 def _thinned(n: int) -> list[int]:
-    """Ranks 1 to n, about evenly in their logarithm where there are many."""
+    """Ranks from 1 to n, about evenly spaced in their logarithm where there are many."""
     if n <= MAX_CURVE_POINTS:
         return list(range(1, n + 1))
     step = math.log(n) / (MAX_CURVE_POINTS - 1)
     return sorted({round(math.exp(i * step)) for i in range(MAX_CURVE_POINTS)})
 
 
-def gain_range(found: Sequence[Latents]) -> tuple[float, float]:
-    """Gains that the histograms show: all but a hundredth at either end, and 1."""
-    gains = sorted(g for one in found for side in _gains(one) for g in side)
+def gain_range(all_latents: Sequence[LabelledLatents]) -> tuple[float, float]:
+    """Range of gains that the histograms show: all but a hundredth at either end, and 1."""
+    gains = sorted(g for one in all_latents for side in _gains(one) for g in side)
     if not gains:
         return 0.5, 1.5
     low, high = gains[len(gains) // 100], gains[-1 - len(gains) // 100]
@@ -196,7 +201,7 @@ def gain_range(found: Sequence[Latents]) -> tuple[float, float]:
     return min(low, 1.0) - margin, max(high, 1.0) + margin
 
 
-def _gains(one: Latents) -> tuple[list[float], list[float]]:
+def _gains(one: LabelledLatents) -> tuple[list[float], list[float]]:
     latents = one.latents
     return (
         [g for g in latents.gain_pos if g is not None],
@@ -204,8 +209,11 @@ def _gains(one: Latents) -> tuple[list[float], list[float]]:
     )
 
 
-def calibration(one: Latents, low: float, high: float) -> Figure:
-    """Gains of the + side upwards and of the - side downwards; what is beyond the range is in the last bars."""
+def calibration(one: LabelledLatents, low: float, high: float) -> Figure:
+    """Draw the gains of the + side upwards and of the - side downwards.
+
+    The outermost bars hold what is beyond the range.
+    """
     width = (high - low) / N_BINS
     centres = [low + (i + 0.5) * width for i in range(N_BINS)]
     traces = []
@@ -224,7 +232,8 @@ def calibration(one: Latents, low: float, high: float) -> Figure:
                 "width": width,
                 "marker": {"color": colour},
                 "customdata": counts,
-                "hovertemplate": f"{name}<br>gain about %{{x:.3f}}: %{{customdata}} latents<extra></extra>",
+                "hovertemplate": f"{name}<br>gain about %{{x:.3f}}: %{{customdata}} latents"
+                "<extra></extra>",
             }
         )
     one_line = {

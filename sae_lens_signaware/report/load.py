@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep and the name it has on the page.
+    """A sweep, and its name on the page.
 
     Attributes:
         name: of its folder; the path below RESULTS where two folders share a name.
@@ -30,8 +30,8 @@ class Sweep:
 
 
 @dataclass(frozen=True)
-class Latents:
-    """The latents of one SAE, and how the page tells it from the others.
+class LabelledLatents:
+    """The latents of one SAE, and its names on the page.
 
     Attributes:
         sae: name of the SAE in its sweep.
@@ -47,22 +47,24 @@ class Latents:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that was found; ablations come after the other sweeps."""
+    """All results below a folder; ablations come after the other sweeps."""
 
     folder: Path
     sweeps: list[Sweep]
-    latents: list[Latents]
+    latents: list[LabelledLatents]
     protocols: list[ProtocolResult]
 
     @property
     def sae_names(self) -> list[str]:
         """Every SAE once, in the order of the page: an SAE has one colour all over it."""
         names = [r.sae for sweep in self.sweeps for r in sweep.summary.results]
-        return list(dict.fromkeys([*names, *(found.sae for found in self.latents)]))
+        return list(dict.fromkeys([*names, *(one.sae for one in self.latents)]))
 
 
 def read_results(folder: Path) -> Results:
-    """Every ``sweep.json``, ``latents/*.json`` and ``protocol-*.json`` at or below a folder.
+    """Read every ``sweep.json``, ``latents/*.json`` and ``protocol-*.json`` below a folder.
+
+    Files in the folder itself count as well.
 
     Raises:
         ConfigError: no folder, none of these in it, or one that cannot be read; one line.
@@ -91,15 +93,15 @@ def read_results(folder: Path) -> Results:
 
 
 def _read_all(read: Callable[[Path], T], paths: list[Path]) -> dict[Path, T]:
-    found = {}
+    contents = {}
     for path in paths:
         try:
-            found[path] = read(path)
+            contents[path] = read(path)
         except (ValueError, TypeError, KeyError, OSError) as error:
             message = " ".join(str(error).split())
             message = message if message.startswith(str(path)) else f"{path}: {message}"
             raise ConfigError(f"RESULTS: {message}; it must be a file that a run wrote") from None
-    return found
+    return contents
 
 
 def _names(folders: list[Path], root: Path) -> list[str]:
@@ -110,15 +112,17 @@ def _names(folders: list[Path], root: Path) -> list[str]:
     ]
 
 
-def _labelled(pages: dict[Path, SAELatents], root: Path) -> list[Latents]:
+def _labelled(pages: dict[Path, SAELatents], root: Path) -> list[LabelledLatents]:
     folders = list(dict.fromkeys(path.parent.parent for path in pages))  # of the sweeps
     names = dict(zip(folders, _names(folders, root), strict=True))
-    found = []
+    labelled = []
     for path, latents in pages.items():
         # a run is called cell/seed/sae/field-value, and the names may hold slashes of their own
         _, _, rest = latents.run.removeprefix(f"{latents.cell}/").partition("/")
         sae, _, value = rest.rpartition("/")
         parts = [names[path.parent.parent] if len(names) > 1 else "", sae or latents.run, value]
         name = " · ".join(filter(None, parts))
-        found.append(Latents(sae or latents.run, name, f"{latents.cell} · {name}", latents))
-    return found
+        labelled.append(
+            LabelledLatents(sae or latents.run, name, f"{latents.cell} · {name}", latents)
+        )
+    return labelled

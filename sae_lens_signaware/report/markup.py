@@ -2,11 +2,14 @@
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from sae_lens_signaware.experiments.protocols.result import TableValue
+
 MINUS = "−"
-Cell = str | int | float | None
+Section = tuple[str, str, str]
+"""Name, title and HTML of a section of the page."""
 
 
 def text(value: object) -> str:
@@ -19,8 +22,8 @@ def number(value: float | None, form: str = ".4g") -> str:
     return "–" if value is None else format(value, form).replace("-", MINUS)
 
 
-def cell(value: Cell) -> str:
-    """A value of a table, in words."""
+def in_words(value: TableValue) -> str:
+    """A value of a table as text."""
     if value is None or isinstance(value, bool):
         return "–" if value is None else ("yes" if value else "no")
     if isinstance(value, int):
@@ -28,49 +31,48 @@ def cell(value: Cell) -> str:
     return number(value) if isinstance(value, float) else value
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], n_names: int = 1) -> str:
-    """A table; numbers stand at the right.
+def table(columns: Sequence[str], rows: Sequence[Sequence[TableValue]], n_names: int = 1) -> str:
+    """A table, with numbers at the right.
 
     Args:
-        n_names: of the first columns that are names, and stand at the left; elsewhere a text that
-            is no number does.
+        n_names: number of first columns that are names. They stand at the left, and so does a
+            column with a text that is no number.
     """
     numeric = [i >= n_names and _all_numbers(rows, i) for i in range(len(columns))]
     head = "".join(
         f'<th scope="col"{" class=n" if numeric[i] else ""}>{text(column)}</th>'
         for i, column in enumerate(columns)
     )
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f"<td{' class=n' if i < len(numeric) and numeric[i] else ''}>{text(cell(value))}</td>"
-            for i, value in enumerate(row)
-        )
-        + "</tr>"
-        for row in rows
-    )
-    # wider than a narrow screen, it scrolls; a region that scrolls must take the focus
+    body = "".join(f"<tr>{_values(row, numeric)}</tr>" for row in rows)
+    # A table that is wider than the screen scrolls, and a region that scrolls must take the focus.
     return (
         '<div class="table" tabindex="0" role="region" aria-label="Table">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
-def _all_numbers(rows: Sequence[Sequence[Cell]], column: int) -> bool:
-    # a text is a number where this module or a caller has formatted one
+def _values(row: Sequence[TableValue], numeric: Sequence[bool]) -> str:
+    return "".join(
+        f"<td{' class=n' if is_number else ''}>{text(in_words(value))}</td>"
+        for value, is_number in zip(row, numeric, strict=True)
+    )
+
+
+def _all_numbers(rows: Sequence[Sequence[TableValue]], column: int) -> bool:
+    # A text is a number where this module or a caller has formatted one
     values = [row[column] for row in rows if column < len(row)]
     return all(
         value is None
         or isinstance(value, int | float)
         or value[:1].isdigit()
         or value[:1] in (MINUS, "-", "+", "–")
-        or value == "none"
+        or value.startswith("none")
         for value in values
     )
 
 
 def data(name: str, value: Any) -> str:
-    """A block of JSON that a script reads; nothing in it can end the block."""
+    """A block of JSON that a script of the page reads; nothing in it can end the block."""
     dumped = json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return f'<script type="application/json" id="{text(name)}">{dumped}</script>'
 
@@ -82,6 +84,17 @@ def chart(name: str, title: str, figure: dict[str, Any], height: int = 400) -> s
         f'<div class="chart-area" data-figure="{text(name)}" style="height:{height}px"></div>'
         f"{data(name, figure)}</figure>"
     )
+
+
+def charts(figures: Iterable[tuple[str, str, dict[str, Any]]], height: int = 400) -> str:
+    """Charts side by side, each a name, a title and a figure."""
+    drawn = "".join(chart(name, title, figure, height) for name, title, figure in figures)
+    return f'<div class="charts">{drawn}</div>'
+
+
+def command(words: str) -> str:
+    """The command that made a result; nothing for an empty one."""
+    return f'<p class="command"><code>{text(words)}</code></p>' if words else ""
 
 
 def section(name: str, title: str, *parts: str) -> str:

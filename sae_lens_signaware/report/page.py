@@ -1,4 +1,4 @@
-"""The skeleton of the page: head, summary, table of contents; style and script come from files beside it."""
+"""The skeleton of the page: head, summary, contents; style and script are in files beside it."""
 
 from collections.abc import Sequence
 from importlib import resources
@@ -6,7 +6,7 @@ from importlib import resources
 import sae_lens_signaware
 from sae_lens_signaware.report import markup
 from sae_lens_signaware.report.load import Results
-from sae_lens_signaware.report.sections import Section
+from sae_lens_signaware.report.markup import Section
 
 # Nothing may be loaded from anywhere; the page holds all it needs.
 POLICY = (
@@ -37,7 +37,7 @@ _PAGE = """<!DOCTYPE html>
 
 
 def page(results: Results, sections: Sequence[Section], plotly_js: str) -> str:
-    """The whole page as text."""
+    """HTML of the whole page."""
     contents = "".join(
         f'<li><a href="#{markup.text(name)}">{markup.text(title)}</a></li>'
         for name, title, _ in sections

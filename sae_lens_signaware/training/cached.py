@@ -16,6 +16,7 @@ from sae_lens_signaware.files import write_json
 from sae_lens_signaware.training.cache import ShuffledEpochs
 from sae_lens_signaware.training.interruption import (
     SignalCount,
+    Trainer,
     counting_signals,
     restart_firing_window,
     stop_on_signal,
@@ -40,7 +41,7 @@ def train_on_cache(
     activations: Tensor,
     seed: int,
     checkpoint: Path,
-) -> tuple[TrainingSAE[Any], int]:
+) -> tuple[TrainingSAE[TrainingSAEConfig], int]:
     """Train one SAE for several epochs of cached activations.
 
     The decoder bias starts at the mean of the activations as the SAE sees them. The batches depend
@@ -61,11 +62,11 @@ def train_on_cache(
         InterruptedTraining: Ctrl-C or SIGTERM, between two steps, after the checkpoint is on disk.
     """
     torch.manual_seed(seed)
-    sae: Any = TrainingSAE.from_dict(sae_cfg.to_dict())
+    sae = TrainingSAE.from_dict(sae_cfg.to_dict())
     sae.b_dec.data.copy_(_mean_of_input(sae, activations))
     data = ShuffledEpochs(activations, trainer_cfg.train_batch_size_samples, seed)
     signals = SignalCount()
-    trainer: SAETrainer[Any, Any] = SAETrainer(trainer_cfg, sae, stop_on_signal(signals, data))
+    trainer: Trainer = SAETrainer(trainer_cfg, sae, stop_on_signal(signals, data))
     identity = {
         "sae": sae_cfg.to_dict(),
         "trainer": dataclasses.asdict(trainer_cfg),
@@ -98,7 +99,7 @@ def train_on_cache(
 
 
 @torch.no_grad()
-def _mean_of_input(sae: Any, activations: Tensor) -> Tensor:
+def _mean_of_input(sae: TrainingSAE[TrainingSAEConfig], activations: Tensor) -> Tensor:
     """(d_in,) mean of what the SAE will see, and ``b_dec`` be subtracted from."""
     normalisation = sae.cfg.normalize_activations
     if normalisation == "covariance_whitening":
@@ -116,7 +117,7 @@ def fingerprint(activations: Tensor) -> str:
     return hashlib.sha256(shape + some.view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
-def _save_whole(trainer: SAETrainer[Any, Any], identity: dict[str, Any], checkpoint: Path) -> None:
+def _save_whole(trainer: Trainer, identity: dict[str, Any], checkpoint: Path) -> None:
     """Write beside ``checkpoint``, then take its place: a full disk leaves the earlier one."""
     staging = _staging(checkpoint)
     shutil.rmtree(staging, ignore_errors=True)

@@ -9,7 +9,7 @@ import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sae_lens import LanguageModelSAERunnerConfig, LoggingConfig, TrainingSAEConfig
 from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
@@ -18,6 +18,10 @@ from simple_parsing import ArgumentParser
 from sae_lens_signaware.checks import ConfigError, checked, field_types, nearest, short
 from sae_lens_signaware.training.strict import read_yaml
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
 SECTIONS = ("sae", "logger")
 
 
@@ -37,7 +41,7 @@ def training_config_class(architecture: object) -> type[TrainingSAEConfig]:
 
 def load_runner_config(
     path: str | Path, overrides: Sequence[str] = ()
-) -> LanguageModelSAERunnerConfig[Any]:
+) -> LanguageModelSAERunnerConfig[TrainingSAEConfig]:
     """Read a YAML file into a checked SAELens runner config.
 
     Args:
@@ -53,8 +57,8 @@ def load_runner_config(
 
 
 def build_runner_config(
-    values: Mapping[str, Any], source: str, overrides: Sequence[str] = ()
-) -> LanguageModelSAERunnerConfig[Any]:
+    values: Mapping[str, object], source: str, overrides: Sequence[str] = ()
+) -> LanguageModelSAERunnerConfig[TrainingSAEConfig]:
     """Build what :func:`load_runner_config` does, from values that are read already.
 
     Args:
@@ -80,7 +84,7 @@ def build_runner_config(
     )
 
 
-def build_sae_config(values: Mapping[str, Any], source: str) -> TrainingSAEConfig:
+def build_sae_config(values: Mapping[str, object], source: str) -> TrainingSAEConfig:
     """Build an SAE's section alone, checked as in :func:`build_runner_config`.
 
     Args:
@@ -94,15 +98,16 @@ def build_sae_config(values: Mapping[str, Any], source: str) -> TrainingSAEConfi
     return _build(_pop_sae_class(sae, source), sae, prefix="sae.")
 
 
-def _pop_sae_class(sae: dict[str, Any], source: str) -> type[TrainingSAEConfig]:
+def _pop_sae_class(sae: dict[str, object], source: str) -> type[TrainingSAEConfig]:
     if "architecture" not in sae:
         raise ConfigError(
-            f"sae.architecture: missing in {source}; one of {', '.join(SAE_TRAINING_CLASS_REGISTRY)}"
+            f"sae.architecture: missing in {source}; "
+            f"one of {', '.join(SAE_TRAINING_CLASS_REGISTRY)}"
         )
     return training_config_class(sae.pop("architecture"))
 
 
-def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def _section(values: Mapping[str, object], name: str) -> Mapping[str, object]:
     section = values.get(name)
     if section is None:
         return {}
@@ -163,11 +168,11 @@ def parse_overrides(sae_class: type[TrainingSAEConfig], flags: Sequence[str]) ->
 
 
 def _build(
-    cls: type[Any],
-    values: Mapping[str, Any],
+    cls: type[Config],
+    values: Mapping[str, object],
     prefix: str,
-    ready: Mapping[str, Any] | None = None,
-) -> Any:
+    ready: Mapping[str, object] | None = None,
+) -> Config:
     """``cls(**values)``, every name and type checked.
 
     Args:

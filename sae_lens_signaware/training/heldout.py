@@ -16,7 +16,7 @@ AFTER_TRAINING = "the training dataset, after the tokens trained on"
 TRAINED_ON_TOO = (
     "the training dataset, tokens that were trained on too: the text is shorter than the training"
 )
-FROM_CACHE = "the cached activations, which may have been trained on, as may the tokens of the loss recovered"
+FROM_CACHE = "the cached activations and the start of the text; both may have been trained on"
 
 
 class TextPosition:

@@ -1,9 +1,9 @@
 """The hook point of a runner config: whether the model has it, and how wide its activations are."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from sae_lens import LanguageModelSAERunnerConfig
+from sae_lens import LanguageModelSAERunnerConfig, TrainingSAEConfig
 from sae_lens.util import extract_stop_at_layer_from_tlens_hook_name
 from torch import Tensor
 
@@ -22,7 +22,9 @@ def require_hook(model: "HookedRootModule", hook_name: str) -> None:
         )
 
 
-def require_width(model: "HookedRootModule", cfg: LanguageModelSAERunnerConfig[Any]) -> None:
+def require_width(
+    model: "HookedRootModule", cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig]
+) -> None:
     """Raise InvalidInputError where ``sae.d_in`` is not the width of the hook's activations."""
     shape = activations_of_one_context(model, cfg).shape
     hook, head = cfg.hook_name, cfg.hook_head_index
@@ -39,7 +41,7 @@ def require_width(model: "HookedRootModule", cfg: LanguageModelSAERunnerConfig[A
 
 @torch.no_grad()
 def activations_of_one_context(
-    model: "HookedRootModule", cfg: LanguageModelSAERunnerConfig[Any]
+    model: "HookedRootModule", cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig]
 ) -> Tensor:
     """What the hook holds for one context of token 0, before SAELens selects or joins heads.
 

@@ -4,10 +4,11 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
-from typing import Any
 
-from sae_lens import SAETrainer
+from sae_lens import SAETrainer, TrainingSAE, TrainingSAEConfig
 from torch import Tensor
+
+Trainer = SAETrainer[TrainingSAE[TrainingSAEConfig], TrainingSAEConfig]
 
 
 class SignalCount:
@@ -50,7 +51,7 @@ def counting_signals(signals: SignalCount) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def restart_firing_window(trainer: SAETrainer[Any, Any]) -> None:
+def restart_firing_window(trainer: Trainer) -> None:
     """Let a resumed training log its window of firings before the first step.
 
     SAELens would divide 0 by 0 in a window that has just begun, and stop there.

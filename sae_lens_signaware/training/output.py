@@ -5,9 +5,8 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from sae_lens import TrainingSAE
+from sae_lens import TrainingSAE, TrainingSAEConfig
 
 from sae_lens_signaware.checks import ConfigError, InvalidInputError
 from sae_lens_signaware.evaluation.saved import load_sae
@@ -56,7 +55,7 @@ def move_into(staging: Path, folder: Path) -> None:
 
 
 def keep_trained(
-    sae: TrainingSAE[Any], staging: Path, folder: Path, places: Iterable[Path]
+    sae: TrainingSAE[TrainingSAEConfig], staging: Path, folder: Path, places: Iterable[Path]
 ) -> Path | None:
     """Put a trained SAE that could not be written to ``folder`` somewhere else.
 

@@ -10,7 +10,6 @@ from rich.console import Console
 from sae_lens import (
     LanguageModelSAERunnerConfig,
     LanguageModelSAETrainingRunner,
-    SAETrainer,
     TrainingSAE,
     TrainingSAEConfig,
     logger,
@@ -35,6 +34,7 @@ from sae_lens_signaware.training.heldout import (
 from sae_lens_signaware.training.hooks import require_hook, require_width
 from sae_lens_signaware.training.interruption import (
     SignalCount,
+    Trainer,
     counting_signals,
     restart_firing_window,
     stop_on_signal,
@@ -45,8 +45,6 @@ from sae_lens_signaware.training.output import (
     require_writable,
     staging_folder,
 )
-
-Trainer = SAETrainer[TrainingSAE[TrainingSAEConfig], TrainingSAEConfig]
 
 
 class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
@@ -69,7 +67,9 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
     _trainer: Trainer | None = None
 
     @override
-    def __init__(self, cfg: LanguageModelSAERunnerConfig[Any], *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig], *args: Any, **kwargs: Any
+    ) -> None:
         """
         Args:
             cfg, args, kwargs: as SAELens's runner has them.
@@ -99,7 +99,9 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
         self.text_position = TextPosition(self.activations_store)
 
     @override
-    def run_trainer_with_interruption_handling(self, trainer: Trainer) -> TrainingSAE[Any]:
+    def run_trainer_with_interruption_handling(
+        self, trainer: Trainer
+    ) -> TrainingSAE[TrainingSAEConfig]:
         self._trainer = trainer
         if trainer.n_training_steps:
             restart_firing_window(trainer)
@@ -117,7 +119,7 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
             logger.warning(f"Training has ended, but not well: {type(error).__name__}: {error}")
             return trainer.sae
 
-    def _fit_between_signals(self, trainer: Trainer) -> TrainingSAE[Any]:
+    def _fit_between_signals(self, trainer: Trainer) -> TrainingSAE[TrainingSAEConfig]:
         signals = SignalCount()
         trainer.data_provider = stop_on_signal(signals, trainer.data_provider)
         try:
@@ -146,7 +148,7 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
     @override
     def save_final_sae(
         self,
-        sae: TrainingSAE[Any],
+        sae: TrainingSAE[TrainingSAEConfig],
         output_path: str,
         log_feature_sparsity: Tensor | None = None,
     ) -> None:
@@ -177,7 +179,7 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
         return [Path(self.cfg.checkpoint_path) / "trained_sae", temporary]
 
 
-def _check_config(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
+def _check_config(cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig]) -> None:
     check_types(cfg)
     check_types(cfg.logger)
     if cfg.output_path is not None:
@@ -211,7 +213,9 @@ def announce_interruption(runner: SignawareTrainingRunner, console: Console) -> 
     )
 
 
-def train_and_measure(cfg: LanguageModelSAERunnerConfig[Any], console: Console) -> TrainingSAE[Any]:
+def train_and_measure(
+    cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig], console: Console
+) -> TrainingSAE[TrainingSAEConfig]:
     """Run ``cfg`` through SAELens's runner, then measure on the text that follows the training's.
 
     Writes ``quality.json`` beside the SAE, which ``push`` puts on the model card.
@@ -224,7 +228,9 @@ def train_and_measure(cfg: LanguageModelSAERunnerConfig[Any], console: Console) 
     return run_and_measure(SignawareTrainingRunner(cfg), console)
 
 
-def run_and_measure(runner: SignawareTrainingRunner, console: Console) -> TrainingSAE[Any]:
+def run_and_measure(
+    runner: SignawareTrainingRunner, console: Console
+) -> TrainingSAE[TrainingSAEConfig]:
     """Do what :func:`train_and_measure` does, with a runner that is there already."""
     cfg = runner.cfg
     try:

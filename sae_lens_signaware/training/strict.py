@@ -68,7 +68,7 @@ class StrictModel(BaseModel):
         return converted(value, cls.model_fields[info.field_name].annotation)
 
 
-def validated(model: type[Model], values: Mapping[str, Any]) -> Model:
+def validated(model: type[Model], values: Mapping[str, object]) -> Model:
     """``values`` as a ``model``.
 
     Raises:

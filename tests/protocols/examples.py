@@ -78,7 +78,7 @@ def values_of(which: str) -> dict[str, Any]:
 
 
 def signed_sae(W_enc: Tensor, W_dec: Tensor, sides: tuple[float, float] = (1.0, 1.0)) -> SAE[Any]:
-    """sa_gsae without thresholds whose two sides scale by ``sides``; a side of 0 stays shut."""
+    """sa_gsae without thresholds whose two sides scale by ``sides``; a side of 0 stays inactive."""
     cfg = SAGatedSAEConfig(d_in=W_enc.shape[0], d_sae=W_enc.shape[1], polarity_tying="none")
     sae = SAGatedSAE(cfg)
     sae.W_enc.data, sae.W_dec.data = W_enc, W_dec

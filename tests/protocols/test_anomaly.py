@@ -57,9 +57,9 @@ def test_latents_are_chosen_on_the_labelled_split_alone() -> None:
     d = directions(10)
     informative, silent = d[:, None].float(), torch.zeros(40, 1)
     train, test = torch.cat([informative, silent], 1), torch.cat([silent, informative], 1)
-    (found,) = anomaly.measure_detection(train, d, test, d, (1,), 0.05)
-    assert found.auroc == 0.5
-    assert found.direction_accuracy == 0.0
+    (detection,) = anomaly.measure_detection(train, d, test, d, (1,), 0.05)
+    assert detection.auroc == 0.5
+    assert detection.direction_accuracy == 0.0
 
 
 def test_labelled_samples_are_half_anomalies_each_on_one_planted_axis() -> None:

@@ -78,15 +78,15 @@ def test_what_does_not_carry() -> None:
     axes, encoder = axes_of_toy()
     # writes the other end
     assert measured(signed_sae(encoder, -axes)) == consolidation.Consolidation(0.0, 0.0, 0.0)
-    # the - side stays shut: one end of each pair, and the unpaired features
+    # the - side stays inactive: one end of each pair, and the unpaired features
     half = measured(signed_sae(encoder, axes, sides=(1.0, 0.0)))
     assert half == consolidation.Consolidation(0.0, 0.0, 6 / 8)
     # decoder rows between two axes have a cosine of 0.71
     mixed = measured(signed_sae(encoder, axes + axes.roll(1, 0)))
     assert mixed == consolidation.Consolidation(0.0, 0.0, 0.0)
-    # open in none of an end's firings, however well it points
-    shut = plain_sae(torch.cat([encoder, -encoder], 1), torch.cat([axes, -axes]), threshold=9.0)
-    assert measured(shut) == consolidation.Consolidation(0.0, 0.0, 0.0)
+    # active in none of an end's firings, however well it points
+    inactive = plain_sae(torch.cat([encoder, -encoder], 1), torch.cat([axes, -axes]), threshold=9.0)
+    assert measured(inactive) == consolidation.Consolidation(0.0, 0.0, 0.0)
 
 
 def test_without_pairs_there_is_no_share_of_them() -> None:

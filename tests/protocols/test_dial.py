@@ -15,41 +15,41 @@ AXIS = torch.tensor([1.0, 0.0])
 
 def test_the_gain_of_each_side_is_that_of_a_hand_built_sae() -> None:
     sae = signed_sae(torch.tensor([[1.0], [0.0]]), torch.tensor([[1.0, 0.0]]), sides=(1.0, 0.4))
-    found = dial.measure_dial(sae, BASE, AXIS, Y)
-    assert found.gain_pos == pytest.approx(1.0)
-    assert found.gain_neg == pytest.approx(0.4)
-    assert found.asymmetry == pytest.approx(0.6)
-    assert found.worst == pytest.approx(0.6 * 0.6)
-    assert found.n_latents == 1
-    assert found.crosstalk == pytest.approx(0.0, abs=1e-6)
-    assert found.monotone
+    measure = dial.measure_dial(sae, BASE, AXIS, Y)
+    assert measure.gain_pos == pytest.approx(1.0)
+    assert measure.gain_neg == pytest.approx(0.4)
+    assert measure.asymmetry == pytest.approx(0.6)
+    assert measure.worst == pytest.approx(0.6 * 0.6)
+    assert measure.n_latents == 1
+    assert measure.crosstalk == pytest.approx(0.0, abs=1e-6)
+    assert measure.monotone
 
 
 def test_a_pair_of_plain_latents_needs_two_and_what_they_write_off_the_axis_is_crosstalk() -> None:
     W_enc = torch.tensor([[1.0, -1.0], [0.0, 0.0]])
     sae = plain_sae(W_enc, torch.tensor([[1.0, 0.5], [-1.0, 0.5]]))
-    found = dial.measure_dial(sae, BASE, AXIS, Y)
-    assert (found.gain_pos, found.gain_neg) == pytest.approx((1.0, 1.0))
-    assert found.n_latents == 2
+    measure = dial.measure_dial(sae, BASE, AXIS, Y)
+    assert (measure.gain_pos, measure.gain_neg) == pytest.approx((1.0, 1.0))
+    assert measure.n_latents == 2
     # |off the axis| is half the movement at every point
-    assert found.crosstalk == pytest.approx(0.5)
+    assert measure.crosstalk == pytest.approx(0.5)
 
 
 def test_a_dead_zone_counts_against_the_gain() -> None:
     sae = plain_sae(torch.tensor([[1.0], [0.0]]), torch.tensor([[1.0, 0.0]]), threshold=1.5)
-    found = dial.measure_dial(sae, BASE, AXIS, Y)
+    measure = dial.measure_dial(sae, BASE, AXIS, Y)
     # r = (0, 2) at y = (1, 2): 4 / 5
-    assert found.gain_pos == pytest.approx(0.8)
-    assert found.gain_neg == 0.0
-    assert found.n_latents is None  # one side is not answered at all
-    assert found.worst == pytest.approx(1.0)
+    assert measure.gain_pos == pytest.approx(0.8)
+    assert measure.gain_neg == 0.0
+    assert measure.n_latents is None  # one side is not answered at all
+    assert measure.worst == pytest.approx(1.0)
 
 
 def test_a_falling_response_is_not_monotone() -> None:
     sae = signed_sae(torch.tensor([[1.0], [0.0]]), torch.tensor([[-1.0, 0.0]]))
-    found = dial.measure_dial(sae, BASE, AXIS, Y)
-    assert found.gain_pos == pytest.approx(-1.0)
-    assert not found.monotone
+    measure = dial.measure_dial(sae, BASE, AXIS, Y)
+    assert measure.gain_pos == pytest.approx(-1.0)
+    assert not measure.monotone
 
 
 def test_latents_that_carry_a_side() -> None:

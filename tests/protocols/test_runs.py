@@ -98,21 +98,21 @@ def test_a_protocol_through_the_command_line(which: str, tmp_path: Path) -> None
     assert result.exit_code == 0, result.stderr
     assert f"protocol-{which}.json" in "".join(result.stdout.split())
     assert [f.name for f in out.iterdir()] == [f"protocol-{which}.json"]
-    found = ProtocolResult.read(out / f"protocol-{which}.json")
+    table = ProtocolResult.read(out / f"protocol-{which}.json")
     repeats = {"a": 1, "b": 2, "c": 2}[which]  # budgets, pair shares
-    assert len(found.rows) == repeats * len(SAES)
-    assert {row[0] for row in found.rows} == set(SAES)
-    assert found.command == f"sae-lens-signaware protocol {config} --out {out}"
-    assert set(found.versions) == {"sae-lens-signaware", "sae-lens", "torch"}
-    assert any("gated H: l1_coefficient" in note for note in found.notes)
-    column = found.columns.index
-    for row in found.rows:
+    assert len(table.rows) == repeats * len(SAES)
+    assert {row[0] for row in table.rows} == set(SAES)
+    assert table.command == f"sae-lens-signaware protocol {config} --out {out}"
+    assert set(table.versions) == {"sae-lens-signaware", "sae-lens", "torch"}
+    assert any("gated H: l1_coefficient" in note for note in table.notes)
+    column = table.columns.index
+    for row in table.rows:
         l0 = row[column("L0")]
         if row[0] == "abstopk H":
             assert l0 == pytest.approx(2.0)
         assert isinstance(l0, float)
     if which == "c":
-        reference = [row for row in found.rows if row[0] == "gated 2H"]
+        reference = [row for row in table.rows if row[0] == "gated 2H"]
         assert [row[column("R2 less reference")] for row in reference] == [0.0, 0.0]
         assert [row[column("by one latent")] for row in reference] == [None, 0.0]
 
@@ -211,6 +211,17 @@ def test_a_file_is_no_folder_for_results(tmp_path: Path) -> None:
             "a",
             lambda v: v["saes"]["sa_gsae H"].update(d_in=8),
             "saes.sa_gsae H.d_in: is set by the protocol",
+        ),
+        (
+            "a",
+            lambda v: v.update(target_l0="2"),
+            "target_l0: Input should be a valid number, got '2'",
+        ),
+        ("a", lambda v: v.update(seeds=[True]), "seeds.0: Input should be a valid integer, got Tr"),
+        (
+            "a",
+            lambda v: v["saes"]["gated H"].update(d_sae="8"),
+            "saes.gated H.d_sae must be an int",
         ),
         ("a", lambda v: v.update(target_l0=2.5), "saes.abstopk H.k must be an integer, got 2.5"),
         ("a", lambda v: v.update(target_l0=9), "saes.sa_gsae H.target_l0 must be"),

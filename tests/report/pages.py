@@ -15,7 +15,8 @@ from sae_lens_signaware.experiments.sweep.summary import Comparison, SweepSummar
 CELLS = ("mlp_out", "attn_out", "resid <&>")
 SAES = ("sa_gsae-half", "gated-full", 'odd <b>"name"</b>')
 TOKENS = [
-    " the", "\n", "<script>alert(1)</script>", "</script>", "&amp;", '"', "'", "<img src=x onerror=alert(2)>",
+    " the", "\n", "<script>alert(1)</script>", "</script>", "&amp;", '"', "'",
+    "<img src=x onerror=alert(2)>",
     " of", "\t", " parliament", "", " tax", "es", "<!--",
 ]  # fmt: skip
 
@@ -154,7 +155,7 @@ PROTOCOL = ProtocolResult(
 
 
 class Parsed(HTMLParser):
-    """Tags with their attributes, the text outside of scripts and styles, and the blocks of data."""
+    """Tags with attributes, the text outside of scripts and styles, and the blocks of data."""
 
     def __init__(self, source: str) -> None:
         super().__init__()

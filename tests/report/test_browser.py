@@ -61,7 +61,7 @@ def driver() -> Iterator[Any]:
 
 @pytest.fixture
 def chromium(driver: Any, page: Path) -> Iterator[Any]:
-    """A browser at the page; whatever a test does there, nothing leaves the page and nothing complains."""
+    """A browser at the page; after each test nothing has left the page and nothing complained."""
     yield opened(driver, page)
     assert complaints(driver) == []
 
@@ -227,8 +227,9 @@ def test_a_box_toggles_an_sae_in_all_charts_of_its_sweep(chromium: Any) -> None:
         return {
             tuple(pair)
             for pair in chromium.execute_script(
-                "return [...document.querySelectorAll('.sweep [data-figure]')].flatMap(div => div._fullData"
-                ".filter(t => t.visible === true).map(t => [div.dataset.figure, t.meta]))"
+                "return [...document.querySelectorAll('.sweep [data-figure]')]"
+                ".flatMap(div => div._fullData.filter(t => t.visible === true)"
+                ".map(t => [div.dataset.figure, t.meta]))"
             )
         }
 
@@ -250,7 +251,8 @@ def test_print_has_no_controls_and_cuts_no_chart(chromium: Any) -> None:
     chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     assert not chromium.find_element("id", "next").is_displayed()
     widths = chromium.execute_script(
-        "return [...document.querySelectorAll('.main-svg')].map(e => e.getBoundingClientRect().width)"
+        "return [...document.querySelectorAll('.main-svg')]"
+        ".map(e => e.getBoundingClientRect().width)"
     )
     assert 0 < max(widths) <= 620  # of 688 on A4 with these margins
     chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})

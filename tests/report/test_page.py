@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from sae_lens_signaware.checks import ConfigError
-from sae_lens_signaware.experiments.sweep.summary import SweepSummary
-from tests.report.pages import Parsed, context, run_result, sae_latents, sweep_summary
+from sae_lens_signaware.experiments.sweep.comparison import compare_on
+from sae_lens_signaware.experiments.sweep.summary import SweepSummary, point_of
+from tests.report.pages import CELLS, Parsed, context, run_result, sae_latents, sweep_summary
 from tests.support.cli import assert_one_line_error, invoke
 
 pytest.importorskip("plotly", reason="needs the [report] extra")
@@ -32,7 +33,8 @@ def test_a_summary_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_the_page_has_every_section_in_order(parsed: Parsed) -> None:
     sections = [attrs["id"] for tag, attrs in parsed.tags if tag == "section"]
-    assert sections == ["sweep-0", "sweep-1", "census", "calibration", "audit", "protocol-0", "latents"]  # fmt: skip
+    expected = "sweep-0 sweep-1 census calibration audit protocol-0 latents"
+    assert sections == expected.split()
     links = [attrs["href"] for tag, attrs in parsed.tags if tag == "a"]
     assert links == ["#content", *(f"#{name}" for name in sections)]
     for title in ("Sweep main_sweep", "Ablations", "Protocol C: <dials>", "Browser of latents"):
@@ -56,10 +58,46 @@ def test_verdicts_and_ablations_are_those_of_the_results(parsed: Parsed) -> None
     gap = first.summary.smallest_gap_mean
     assert gap is not None
     assert gap > 0
-    assert f"{gap:+.4f} ± {first.summary.smallest_gap_std:.4f}3 of 3" in parsed.text
+    assert f"{gap:+.4f} ± {first.summary.smallest_gap_std:.4f}ahead 3 of 3" in parsed.text
     full, other = run_result(0, 0, 0, 16).quality, run_result(0, 0, 1, 16).quality
     change = f"{other.explained_variance - full.explained_variance:+.4f}".replace("-", "−")
     assert f"no-auxtarget_l0 160{other.explained_variance:.4f}{change}" in parsed.text
+
+
+def test_a_page_says_why_there_is_no_verdict_and_which_l0_was_missed(tmp_path: Path) -> None:
+    a, b = ([run_result(0, 0, sae, value) for value in (8, 64)] for sae in (0, 1))
+    b[0] = dataclasses.replace(b[0], quality=dataclasses.replace(b[0].quality, l0=58.24))
+    frontiers = {(CELLS[0], 0, runs[0].sae): [point_of(r) for r in runs] for runs in (a, b)}
+    comparison = compare_on(CELLS[0], a[0].sae, b[0].sae, [0], frontiers, frontiers)
+    assert comparison is not None
+    SweepSummary(4, a + b, {}, [comparison]).write(tmp_path, "x")
+    page = report.write_report(tmp_path, tmp_path / "r.html").read_text(encoding="utf-8")
+    parsed = Parsed(page)
+    for words in (
+        "58.2 to 64.0–no verdict 1 of 1",
+        "seed 0: no verdict: the overlap, L0 58.2 to 64.0, is narrower than a factor of 1.5",
+        "Hollow: the run misses the L0 it was asked for",
+        "58.24 !",
+        "! mlp_out, gated-full, seed 0, target_l0 8: asked for L0 8, measured 58.2",
+        "by more than 0.002 at every point",
+    ):
+        assert words in parsed.text
+    assert "Grey" not in parsed.text  # no verdict, no L0 range of one
+    frontier = parsed.data["sweep-0-frontier-0"]
+    assert frontier["layout"]["shapes"] == []
+    symbols = [trace["marker"]["symbol"] for trace in frontier["data"]]
+    assert symbols == [["circle", "circle"], ["square-open", "square"]]
+    assert "L0 58.24, asked for L0 8, measured 58.2<br>" in frontier["data"][1]["text"][0]
+
+
+def test_a_page_without_a_missed_l0_does_not_speak_of_one(tmp_path: Path) -> None:
+    SweepSummary(1, [run_result(0, 0, 0, 8)], {}, []).write(tmp_path, "x")
+    page = report.write_report(tmp_path, tmp_path / "r.html").read_text(encoding="utf-8")
+    parsed = Parsed(page)
+    assert "Hollow: the run" not in parsed.text
+    assert "8.00" in parsed.text
+    assert "8.00 !" not in parsed.text
+    assert "asked for" not in parsed.text
 
 
 def test_hostile_texts_are_text_everywhere(page: Path, parsed: Parsed) -> None:

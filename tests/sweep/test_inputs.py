@@ -20,6 +20,17 @@ from tests.sweep.examples import last_line, sweep_values
         (lambda v: v.update(n_heldout_tokens=0), "n_heldout_tokens: Input should be greater"),
         (lambda v: v["cells"]["mlp"].update(d=1), "cells.mlp.d: unknown field"),
         (
+            lambda v: v.update(n_heldout_tokens="64"),
+            "n_heldout_tokens: Input should be a valid integer, got '64': it is a text; write the",
+        ),
+        (lambda v: v.update(seeds=[0, "1"]), "seeds.1: Input should be a valid integer, got '1'"),
+        (lambda v: v.update(num_cpus=float("inf")), "num_cpus: Input should be a finite number"),
+        (
+            lambda v: v["saes"]["half"].update(d_sae="24"),
+            "saes.half.d_sae must be an integer, got '24': it is a text",
+        ),
+        (lambda v: v["runner"].update(lr="0.1"), "runner.lr must be a number, got '0.1': it is"),
+        (
             lambda v: v.update(compare=[["half", "ful"]]),
             "compare: no SAE 'ful'; did you mean 'full'",
         ),

@@ -1,12 +1,7 @@
-"""Sweeps on a small transformers model through real files: resume, failures, Ray."""
+"""Sweeps on a small transformers model through real files: resume, failures."""
 
 import errno
 import json
-import os
-import signal
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +12,8 @@ from sae_lens import SAE
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
-from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.evaluation import bipolar_census, saved
 from sae_lens_signaware.experiments import pipeline
-from sae_lens_signaware.experiments.sweep import cache, executors
 from sae_lens_signaware.experiments.sweep import runs as sweep
 from sae_lens_signaware.experiments.sweep.cache import make_caches
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
@@ -249,18 +242,6 @@ def test_a_full_disk_fails_a_run_and_no_other(
     assert not store.is_in_progress(runs[0])
 
 
-def test_a_cache_that_cannot_be_read_fails_the_runs_of_its_cell(
-    config: Path, tmp_path: Path
-) -> None:
-    values, runs = load_sweep_config(config)
-    store = SweepStore(values, tmp_path / "out")
-    with Progress(disable=True) as progress:
-        make_caches(store, runs[:1], progress)
-    store.cache_path(runs[0].cell).write_bytes(b"cut")
-    sweep.run_group(store, runs[:2])
-    assert all("SafetensorError" in (store.failure_of(run) or "") for run in runs[:2])
-
-
 def test_an_sae_that_never_fires_is_no_point_and_pages_of_earlier_configs_go(
     data: Path, tmp_path: Path
 ) -> None:
@@ -287,154 +268,3 @@ def test_an_sae_that_never_fires_is_no_point_and_pages_of_earlier_configs_go(
     assert len(summary["comparisons"]) == 1
     assert {f.name for f in stale.parent.iterdir()} == {"mlp-half-1.json"}
     assert not list((out / "checkpoints").rglob("*.safetensors"))
-
-
-def test_a_cache_that_another_sweep_has_written_over_is_not_trained_on(
-    data: Path, tmp_path: Path
-) -> None:
-    values, out = sweep_values(data), tmp_path / "out"
-    config, runs = load_sweep_config(write(values, tmp_path / "s.yaml"))
-    values["cells"]["mlp"]["hook_name"] = "transformer.h.1.mlp"
-    values["cache_folder"] = str(out / "cache")
-    other, other_runs = load_sweep_config(write(values, tmp_path / "other.yaml"))
-    store = SweepStore(config, out)
-    with Progress(disable=True) as progress:
-        make_caches(store, runs, progress)
-        assert set(store.load_cache(runs[0])) == {"train", "heldout"}
-        make_caches(SweepStore(other, tmp_path / "elsewhere"), other_runs, progress)
-    with pytest.raises(ConfigError, match="does not hold the activations of this sweep any more"):
-        sweep.run_group(store, runs[:1])
-
-
-def test_two_sweeps_at_once_write_one_cache_once(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    values = sweep_values(data) | {"cache_folder": str(tmp_path / "cache")}
-    config, runs = load_sweep_config(write(values, tmp_path / "s.yaml"))
-    loaded: list[str] = []
-    load_model = cache.load_hooked_model
-
-    def counted(*args: Any) -> Any:
-        loaded.append(threading.current_thread().name)
-        time.sleep(0.5)  # the other one is at the lock by now
-        return load_model(*args)
-
-    def one(name: str) -> None:
-        with Progress(disable=True) as progress:
-            make_caches(SweepStore(config, tmp_path / name), runs, progress)
-
-    monkeypatch.setattr(cache, "load_hooked_model", counted)
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(one, ("a", "b")))
-    assert len(loaded) == 1
-    assert set(SweepStore(config, tmp_path / "b").load_cache(runs[0])) == {"train", "heldout"}
-
-
-def test_a_worker_that_dies_before_its_first_run_fails_that_run(
-    config: Path, tmp_path: Path
-) -> None:
-    exceptions = pytest.importorskip("ray.exceptions", reason="needs the [ray] extra")
-    values, runs = load_sweep_config(config)
-    store, group = SweepStore(values, tmp_path), runs[:3]
-    left = executors._note_crash(store, group, exceptions.WorkerCrashedError())
-    assert left == group[1:]
-    with store.in_progress(group[2]):
-        assert executors._note_crash(store, left, exceptions.NodeDiedError("gone")) == [group[1]]
-        assert not store.is_in_progress(group[2])
-    assert [store.failure_of(run) is None for run in group] == [False, True, False]
-    with pytest.raises(ConfigError, match="wrong"):
-        executors._note_crash(store, group, ConfigError("wrong"))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_ray_says_in_one_line_what_a_task_found(data: Path, tmp_path: Path) -> None:
-    ray = pytest.importorskip("ray", reason="needs the [ray] extra")
-    values = sweep_values(data)
-    values["n_cached_tokens"] = 10**6
-    path = str(write(values, tmp_path / "s.yaml"))
-    try:
-        result = invoke("sweep", path, "--out", str(tmp_path / "out"), "--executor", "ray")
-    finally:
-        ray.shutdown()
-    assert result.exit_code == 2
-    assert last_line(result).startswith("Error: n_cached_tokens, n_heldout_tokens: ")
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_ray_with_a_killed_worker_gives_the_results_of_the_local_executor(
-    whole: tuple[Path, str], config: Path, tmp_path: Path
-) -> None:
-    ray = pytest.importorskip("ray", reason="needs the [ray] extra")
-    out = tmp_path / "out"
-    killed: list[int] = []
-
-    def kill_a_worker() -> None:
-        deadline = time.monotonic() + 300
-        while not killed and time.monotonic() < deadline:
-            time.sleep(0.05)
-            if len(list((out / "runs").rglob("*.json"))) < 3:
-                continue
-            for status in Path("/proc").glob("[0-9]*/cmdline"):
-                try:
-                    title = status.read_bytes()
-                except OSError:
-                    continue
-                if title.startswith(b"ray::_group_task"):
-                    os.kill(int(status.parent.name), signal.SIGKILL)
-                    killed.append(int(status.parent.name))
-                    return
-
-    killer = threading.Thread(target=kill_a_worker)
-    killer.start()
-    try:
-        result = invoke("sweep", str(config), "--out", str(out), "--executor", "ray")
-    finally:
-        killer.join()
-        ray.shutdown()
-    assert result.exit_code == 0, result.stderr
-    assert len(killed) == 1
-    assert measured(out) == measured(whole[0])
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_ray_notes_a_run_whose_worker_dies_every_time_and_the_others_go_on(
-    whole: tuple[Path, str], config: Path, tmp_path: Path
-) -> None:
-    ray = pytest.importorskip("ray", reason="needs the [ray] extra")
-    out, deaths = tmp_path / "out", tmp_path / "deaths"
-    deadly, n_deaths = "mlp/seed-0/half/l1_coefficient-1", str(deaths)
-
-    def dies_in_one_run() -> None:  # in every worker, before its first task
-        from sae_lens_signaware.experiments.sweep import runs
-
-        real = runs.run_one
-
-        def run_one(store: Any, run: Any, *args: Any) -> Any:
-            if run.name == deadly:
-                with open(n_deaths, "a") as file:
-                    file.write("x")
-                os.kill(os.getpid(), signal.SIGKILL)
-            return real(store, run, *args)
-
-        runs.run_one = run_one
-
-    try:
-        hook = {"worker_process_setup_hook": dies_in_one_run}
-        ray.init(num_cpus=1, log_to_driver=False, runtime_env=hook)
-        result = invoke("sweep", str(config), "--out", str(out), "--executor", "ray")
-    finally:
-        ray.shutdown()
-    assert result.exit_code == 1, result.stderr
-    assert deaths.read_text() == "xxxx"
-    summary = json.loads((out / "sweep.json").read_text())
-    assert list(summary["failures"]) == [deadly]
-    assert summary["failures"][deadly].startswith("WorkerCrashedError: ")
-    assert f"failed: {deadly}: WorkerCrashedError" in result.stderr
-    assert "15 of 16 runs" in result.stdout
-    # those that come after it in its group as well
-    results = {k: v for k, v in measured(whole[0]).items() if deadly not in k}
-    assert {k: v for k, v in measured(out).items() if deadly not in k} == results
-    assert not list((out / "running").rglob("l1*"))

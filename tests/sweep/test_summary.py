@@ -1,20 +1,109 @@
-"""The picture of a cell, of made-up results."""
+"""The summary of a sweep, of made-up results and of one written by an earlier version."""
 
+import dataclasses
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.table import Table
 
-from sae_lens_signaware.experiments.sweep.summary import SweepSummary, plot_cell
+from sae_lens_signaware.experiments.sweep.comparison import Comparison
+from sae_lens_signaware.experiments.sweep.frontier import Point, compare_frontiers, summarise_seeds
+from sae_lens_signaware.experiments.sweep.runs import RunResult
+from sae_lens_signaware.experiments.sweep.summary import (
+    MISSED_NOTE,
+    SweepSummary,
+    missed_l0,
+    plot_cell,
+)
 from tests.report.pages import CELLS, SAES, run_result
 
-matplotlib = pytest.importorskip("matplotlib", reason="needs the [demo] extra")
+OLD = Path(__file__).parents[1] / "fixtures/swept_by_0_1_0/out/sweep.json"
+
+
+def printed(table: Table) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(table)
+    return " ".join(console.export_text().split())
+
+
+def missing(value: float, l0: float) -> RunResult:
+    """A run that asked for an L0 of ``value``."""
+    result = run_result(0, 0, 0, value)
+    return dataclasses.replace(result, quality=dataclasses.replace(result.quality, l0=l0))
+
+
+def test_an_old_file_is_read_and_its_verdicts_follow_the_rule_of_today() -> None:
+    summary = SweepSummary.read(OLD)
+    assert len(summary.results) == 4
+    (comparison,) = summary.comparisons
+    # the file has 2.00 for the dead latents: the ratio of two widths without a dead latent
+    expected = ("none", "–", "no verdict 1 of 1", "none / none")
+    assert comparison.row() == ("mlp", "half", "full", *expected)
+    assert comparison.verdicts[0].dominates is None
+    text = printed(summary.verdict_table())
+    assert "mlp, half against full, seed 0: no verdict: the L0 ranges do not overlap" in text
+    assert "by more than 0.002" in text
+
+
+def test_an_old_file_that_calls_a_tiny_gap_dominating_is_read_as_level(tmp_path: Path) -> None:
+    b = [Point(8, 0.5, 0.1, 1000), Point(64, 0.8, 0.1, 1000)]
+    a = [dataclasses.replace(p, explained_variance=p.explained_variance + 2e-5) for p in b]
+    results = [
+        dataclasses.replace(
+            run_result(0, 0, sae, point.l0),
+            quality=dataclasses.replace(
+                run_result(0, 0, sae, point.l0).quality, **dataclasses.asdict(point)
+            ),
+        )
+        for sae, points in enumerate((a, b))
+        for point in points
+    ]
+    old = dataclasses.replace(compare_frontiers(a, b), outcome="ahead", dominates=True)
+    comparison = Comparison(CELLS[0], *SAES[:2], {0: old}, summarise_seeds([old]))
+    SweepSummary(4, results, {}, [comparison]).write(tmp_path, "x")
+    (read,) = SweepSummary.read(tmp_path / "sweep.json").comparisons
+    assert (read.verdicts[0].outcome, read.verdicts[0].dominates) == ("level", False)
+    assert read.summary.n_dominating == 0
+
+
+def test_a_missed_l0_is_marked_in_the_table_and_said_below() -> None:
+    near, far = missing(16, 16.9), missing(16, 58.24)
+    summary = SweepSummary(2, [near, far], {}, [])
+    text = printed(summary.point_table())
+    assert "58.24 !" in text
+    assert "16.90 !" not in text
+    assert f"! {CELLS[0]}, {SAES[0]}, seed 0, target_l0 16: asked for L0 16, measured 58.2" in text
+    assert "!" not in printed(SweepSummary(1, [near], {}, []).point_table())
+
+
+@pytest.mark.parametrize(
+    ("field", "missed"), [("target_l0", True), ("k", True), ("l1_coefficient", False)]
+)
+def test_only_what_asks_for_an_l0_can_miss_it(field: str, missed: bool) -> None:
+    assert (missed_l0(dataclasses.replace(missing(16, 58), field=field)) is not None) is missed
+
+
+def drawn(results: list[RunResult], path: Path) -> str:
+    matplotlib = pytest.importorskip("matplotlib", reason="needs the [demo] extra")
+    with matplotlib.rc_context({"svg.fonttype": "none"}):  # letters, not their outlines
+        plot_cell(SweepSummary(len(results), results, {}, []), CELLS[0], path)
+    return path.read_text(encoding="utf-8")
 
 
 def test_the_legend_names_every_sae_once(tmp_path: Path) -> None:
     runs = [(0, 0), (1, 0), (1, 1)]  # seed, SAE: the second SAE lacks the first seed
     results = [run_result(0, seed, sae, value) for seed, sae in runs for value in (8, 64)]
-    path = tmp_path / "cell.svg"
-    with matplotlib.rc_context({"svg.fonttype": "none"}):  # letters, not their outlines
-        plot_cell(SweepSummary(len(results), results, {}, []), CELLS[0], path)
-    svg = path.read_text(encoding="utf-8")
+    svg = drawn(results, tmp_path / "cell.svg")
     assert [svg.count(f">{name}</text>") for name in SAES[:2]] == [1, 1]
+    assert MISSED_NOTE not in svg
+
+
+def test_a_missed_l0_is_hollow_in_the_picture(tmp_path: Path) -> None:
+    white = "fill: #ffffff; stroke: #"
+    missed = drawn([missing(8, 8.1), missing(16, 58.24)], tmp_path / "missed.svg")
+    assert missed.count(f">{MISSED_NOTE}</text>") == 1
+    assert missed.count(white) == 2  # the marker at the point, and the legend's
+    reached = drawn([missing(8, 8.1), missing(58, 58.24)], tmp_path / "reached.svg")
+    assert reached.count(white) == 0

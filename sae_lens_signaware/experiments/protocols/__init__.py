@@ -1,4 +1,4 @@
-"""Protocols A to C: polarity dial, anomalies under a latent budget, consolidation of antipodal pairs.
+"""Protocols A to C: polarity dial, anomalies under a latent budget, antipodal pairs.
 
 Their names are those of arXiv 2605.28149's appendix; the details are ours.
 """
@@ -28,24 +28,24 @@ __all__ = [
 
 
 def n_trainings(config: ProtocolConfig) -> int:
-    """How many SAEs :func:`run_protocol` trains."""
+    """Number of SAEs that :func:`run_protocol` trains."""
     candidates = candidates_of(config.saes, config.target_l0, config.d_in)
     worlds = len(config.data.pair_shares) if isinstance(config, ConsolidationConfig) else 1
     return worlds * len(config.seeds) * sum(map(len, candidates.values()))
 
 
 def result_filename(config: ProtocolConfig) -> str:
-    """``protocol-a.json`` and so on."""
+    """Name of the file of the result, such as ``protocol-a.json``."""
     return f"protocol-{config.protocol}.json"
 
 
 def run_protocol(
     config: ProtocolConfig, command: str, advance: Advance = lambda name: None
 ) -> ProtocolResult:
-    """Draw the worlds, train the SAEs, measure.
+    """Draw the worlds, train the SAEs and measure them.
 
     Args:
-        command: goes into the result.
+        command: written into the result.
         advance: called with an SAE's name after each training.
     """
     if config.threads is not None:

@@ -1,9 +1,9 @@
 """Protocol B, directional anomaly detection under a strict latent budget (ours).
 
-An anomaly is a shift of +-delta along one of a few axes that were rare in training. Of an SAE only n
-latents may be read:
+An anomaly is a shift of +-delta along one of a few axes that were rare in training. Of an SAE only
+n latents may be read. On a labelled split:
 
-    s_i = (z_i - mean of z_i on normal samples) / standard deviation of z_i       on a labelled split
+    s_i = (z_i - mean of z_i on normal samples) / standard deviation of z_i
     the n latents of the highest correlation of |s_i| with "is an anomaly"
     detection: logistic regression on |s_i| of these        AUROC on another split
     direction: logistic regression on s_i of these, fitted on the anomalies
@@ -19,14 +19,19 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from sae_lens_signaware.evaluation.quality import SAEQuality
 from sae_lens_signaware.experiments.protocols.config import AnomalyConfig, AnomalyData
-from sae_lens_signaware.experiments.protocols.result import Cell, ProtocolResult, mean_of, sd_of
+from sae_lens_signaware.experiments.protocols.result import (
+    ProtocolResult,
+    TableValue,
+    mean_of,
+    sd_of,
+)
 from sae_lens_signaware.experiments.protocols.saes import candidates_of
 from sae_lens_signaware.experiments.protocols.summary import Collected, make_result
 from sae_lens_signaware.experiments.protocols.training import Advance, train_all
 from sae_lens_signaware.experiments.protocols.world import World, make_world, seeded
 
 RIDGE = 1e-3
-"""Weight of sum w^2 / 2 in the logistic regressions, so that separable data have a solution."""
+"""Weight of sum w^2 / 2 in the logistic regressions; separable data have a solution with it."""
 
 COLUMNS = [
     *("SAE", "d_sae", "L0", "R2", "latents", "AUROC", "AUROC sd"),
@@ -36,7 +41,7 @@ COLUMNS = [
 
 @dataclasses.dataclass(frozen=True)
 class Labelled:
-    """Samples and what they are.
+    """Samples and their labels.
 
     Attributes:
         x: (n, d_in).
@@ -49,7 +54,7 @@ class Labelled:
 
 @dataclasses.dataclass(frozen=True)
 class Detection:
-    """What a budget of latents achieves on held-out samples.
+    """Detection with a budget of latents, on held-out samples.
 
     Attributes:
         n_latents: the budget.
@@ -63,7 +68,7 @@ class Detection:
 
 
 def auroc(scores: Tensor, positive: Tensor) -> float:
-    """P(score of a positive > score of a negative) + P(equal) / 2, over all pairs.
+    """Area under the ROC curve: P(score of a positive > that of a negative) + P(equal) / 2.
 
     Args:
         scores: (n,).
@@ -89,11 +94,14 @@ def correlation_with(values: Tensor, label: Tensor) -> Tensor:
 
 
 def logistic_regression(x: Tensor, label: Tensor) -> Tensor:
-    """(k + 1,) float64 weights, the bias last: mean cross-entropy and the ridge at their least, by LBFGS.
+    """Minimise the mean cross-entropy and the ridge by LBFGS.
 
     Args:
         x: (n, k).
         label: (n,) bool.
+
+    Returns:
+        (k + 1,) float64 weights, the bias last.
     """
     features, target = _with_bias(x), label.double()
     weights = torch.zeros(features.shape[1], dtype=torch.float64, requires_grad=True)
@@ -112,7 +120,7 @@ def logistic_regression(x: Tensor, label: Tensor) -> Tensor:
 
 
 def logits_of(x: Tensor, weights: Tensor) -> Tensor:
-    """(n,) float64, of :func:`logistic_regression`'s weights."""
+    """(n,) float64 logits of the weights of :func:`logistic_regression`."""
     return _with_bias(x) @ weights
 
 
@@ -128,11 +136,11 @@ def measure_detection(
     budgets: tuple[int, ...],
     false_alarms: float,
 ) -> list[Detection]:
-    """All budgets, everything chosen and fitted on the first split and measured on the second.
+    """Measure all budgets: choose and fit on the first split, measure on the second.
 
     The direction counts only where the anomaly is flagged: its score is above the 1 - false_alarms
     quantile of the normal training samples. Without that a latent of one side would be right on the
-    other side as well, by staying shut.
+    other side as well, by staying inactive.
 
     Args:
         z_train, z_test: (n, d_sae) latents.
@@ -167,14 +175,14 @@ def _at_budget(
 
 
 def sample_training(world: World, data: AnomalyData, n: int) -> Tensor:
-    """(n, d_in): background, and each planted axis at its rate."""
+    """Draw (n, d_in): background, and each planted axis at its rate."""
     amplitudes = world.amplitudes(n)
     amplitudes[:, world.n_background :] *= data.delta
     return world.activations(amplitudes)
 
 
 def sample_labelled(world: World, data: AnomalyData, n: int) -> Labelled:
-    """n // 2 normal samples without any planted axis, then as many anomalies, each with one of them."""
+    """Draw n // 2 normal samples without a planted axis, then as many anomalies with one each."""
     amplitudes = world.amplitudes(n)
     planted = torch.zeros(n, data.n_planted)
     rows = torch.arange(n // 2, n)
@@ -188,7 +196,7 @@ def sample_labelled(world: World, data: AnomalyData, n: int) -> Labelled:
 
 
 def detect(sae: SAE[Any], train: Labelled, test: Labelled, data: AnomalyData) -> list[Detection]:
-    """One SAE at all budgets."""
+    """Measure one SAE at all budgets."""
     with torch.no_grad():
         z_train, z_test = sae.encode(train.x), sae.encode(test.x)
     return measure_detection(
@@ -200,7 +208,7 @@ def run(config: AnomalyConfig, command: str, advance: Advance) -> ProtocolResult
     """Train every SAE on every seed, and read it at every budget."""
     data, training = config.data, config.training
     candidates = candidates_of(config.saes, config.target_l0, config.d_in)
-    found: Collected[tuple[SAEQuality, list[Detection]]] = Collected()
+    collected: Collected[tuple[SAEQuality, list[Detection]]] = Collected()
     for seed in config.seeds:
         world = make_world(data, data.n_planted, data.planted_rate, seed)
         with seeded(seed, 1):
@@ -209,44 +217,45 @@ def run(config: AnomalyConfig, command: str, advance: Advance) -> ProtocolResult
             labelled, test = (sample_labelled(world, data, data.n_labelled) for _ in range(2))
         for trained in train_all(candidates, training, config.target_l0, train, seed, advance):
             detections = detect(trained.sae, labelled, test, data)
-            found.add(trained, (trained.quality(heldout), detections))
+            collected.add(trained, (trained.quality(heldout), detections))
     return make_result(
         config,
         title="Protocol B, anomalies under a latent budget",
-        question=f"{data.n_planted} rare axes, anomalies along either side of them: how well do n latents "
-        "detect them and tell the side?",
+        question=f"{data.n_planted} rare axes, anomalies along either side of them: how well do n "
+        "latents detect them and tell the side?",
         columns=COLUMNS,
-        rows=[row for name, runs in found.measures.items() for row in _rows(name, runs)],
+        rows=[row for name, runs in collected.measures.items() for row in _rows(name, runs)],
         notes=_notes(data),
-        knobs=found.knobs,
+        sparsities=collected.sparsities,
         command=command,
     )
 
 
 def _notes(data: AnomalyData) -> list[str]:
     return [
-        "latents: how many may be read, those whose standardised size correlates most with the label on a "
-        "labelled split. AUROC: of a logistic regression on their sizes, on another split; half normal "
-        "samples, half anomalies.",
+        "latents: how many may be read, those whose standardised size correlates most with the "
+        "label on a labelled split. AUROC: of a logistic regression on their sizes, on another "
+        "split; half normal samples, half anomalies.",
         "direction: share of the anomalies that are flagged and given the right side by a logistic "
         "regression on the same latents with their signs; flagged is above what "
-        f"{data.false_alarms:.0%} of the normal training samples reach. An anomaly that is not flagged "
-        "counts as wrong.",
+        f"{data.false_alarms:.0%} of the normal training samples reach. An anomaly that is not "
+        "flagged counts as wrong.",
         f"World: {data.n_background} background axes in {data.d_in} dimensions, "
         f"{data.signed_share:.0%} of them signed, and {data.n_planted} planted ones at a rate of "
-        f"{data.planted_rate:g} each in training; shifts of {data.delta:g}. {data.size(data.n_planted)}",
+        f"{data.planted_rate:g} each in training; shifts of {data.delta:g}. "
+        f"{data.size(data.n_planted)}",
     ]
 
 
-def _rows(name: str, runs: list[tuple[SAEQuality, list[Detection]]]) -> list[list[Cell]]:
+def _rows(name: str, runs: list[tuple[SAEQuality, list[Detection]]]) -> list[list[TableValue]]:
     qualities = [quality for quality, _ in runs]
-    head: list[Cell] = [
+    head: list[TableValue] = [
         name,
         qualities[0].d_sae,
         mean_of([q.l0 for q in qualities]),
         mean_of([q.explained_variance for q in qualities]),
     ]
-    rows: list[list[Cell]] = []
+    rows: list[list[TableValue]] = []
     for same_budget in zip(*(detections for _, detections in runs), strict=True):
         areas = [d.auroc for d in same_budget]
         directions = [d.direction_accuracy for d in same_budget]

@@ -1,4 +1,4 @@
-"""Strict YAML -> a protocol; every SAE of it is checked before the first sample is drawn."""
+"""A protocol from strict YAML; every SAE is checked before the first sample is drawn."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from sae_lens_signaware.training.strict import StrictModel, read_yaml, validated
 
 
 class TrainingConfig(StrictModel):
-    """The same for every SAE.
+    """Training, the same for every SAE.
 
     Attributes:
         n_steps, batch_size, lr: of Adam; the learning rate is constant.
@@ -34,7 +34,7 @@ class WorldConfig(StrictModel):
     Attributes:
         d_in: width of the activations.
         n_background: background axes.
-        signed_share: share of these that occur on both sides, equally often; the rest are one-sided.
+        signed_share: share of these that occur on both sides, equally often.
         firing_probability: of each background axis.
         magnitude_sd: magnitudes are relu(1 + magnitude_sd * normal).
         noise: standard deviation of the noise in each coordinate.
@@ -56,8 +56,8 @@ class WorldConfig(StrictModel):
         """Axes and ends in words, with ``n_extra`` more signed axes."""
         n_axes = self.n_background + n_extra
         return (
-            f"{n_axes} axes with {n_axes + self.n_signed + n_extra} ends. A signed latent can carry an "
-            "axis, a plain one an end."
+            f"{n_axes} axes with {n_axes + self.n_signed + n_extra} ends. "
+            "A signed latent can carry an axis, a plain one an end."
         )
 
 
@@ -81,10 +81,12 @@ class DialData(WorldConfig):
 
 
 class AnomalyData(WorldConfig):
-    """Protocol B: axes that are rare in training; an anomaly is a shift along one of them, either way.
+    """Protocol B: axes that are rare in training, and anomalies along them.
+
+    An anomaly is a shift along one of these axes, to either side.
 
     Attributes:
-        n_planted: these axes.
+        n_planted: number of these axes.
         planted_rate: of each of them in training, both signs together.
         delta: mean size of a shift, in training as well.
         n_labelled: samples of each labelled split, half of them anomalies.
@@ -108,8 +110,9 @@ class ConsolidationData(StrictModel):
         pair_shares: shares of the features that are paired, one world each.
         firing_probability: of each feature, paired or not.
         magnitude_sd, noise: as in the other protocols.
-        min_cosine: of a decoder row that carries a feature.
-        min_firing_share: of the feature's firings in which the latent's right side has to be open.
+        min_cosine: least cosine of a decoder row that carries a feature.
+        min_firing_share: share of the feature's firings above which a latent that is active on the
+            right side carries it.
     """
 
     d_in: int = Field(gt=0)
@@ -123,14 +126,14 @@ class ConsolidationData(StrictModel):
 
 
 class ProtocolConfig(StrictModel):
-    """What the three have in common.
+    """Fields that the three protocols have in common.
 
     Attributes:
         protocol: which.
         seeds: of the world, its samples, the initial weights and the order of the batches.
-        target_l0: mean number of open latents at which the SAEs are compared.
-        saes: name -> ``architecture`` and its fields. Where an architecture can be asked for an L0 it is
-            asked for ``target_l0``; where it cannot, exactly one field holds a list, all of its
+        target_l0: mean number of active latents at which the SAEs are compared.
+        saes: name -> ``architecture`` and its fields. An architecture that can be asked for an L0
+            is asked for ``target_l0``. Of any other, exactly one field holds a list, all of its
             values are trained, and the one whose L0 is nearest counts.
         training: the same for all.
         threads: of torch; null leaves torch's own.
@@ -166,7 +169,7 @@ class ConsolidationConfig(ProtocolConfig):
     """Protocol C.
 
     Attributes:
-        reference: a name of ``saes``; the others' R2 is given less its own as well.
+        reference: a name of ``saes``, whose R2 is taken off that of the others.
     """
 
     data: ConsolidationData

@@ -1,4 +1,4 @@
-"""Protocol C, consolidation of anticorrelated pairs in toy geometry: does one latent carry both ends? (ours)
+"""Protocol C, consolidation of antipodal pairs: does one latent carry both ends? (ours)
 
 Features 2k and 2k + 1 of the paired ones are antipodal and never fire together. Latent i carries
 feature f on side s where
@@ -27,7 +27,12 @@ from sae_lens_signaware.experiments.protocols.config import (
     ConsolidationConfig,
     ConsolidationData,
 )
-from sae_lens_signaware.experiments.protocols.result import Cell, ProtocolResult, mean_of, sd_of
+from sae_lens_signaware.experiments.protocols.result import (
+    ProtocolResult,
+    TableValue,
+    mean_of,
+    sd_of,
+)
 from sae_lens_signaware.experiments.protocols.saes import candidates_of
 from sae_lens_signaware.experiments.protocols.summary import Collected, make_result
 from sae_lens_signaware.experiments.protocols.training import Advance, train_all
@@ -56,7 +61,10 @@ class ToyModel:
 
     @torch.no_grad()
     def sample(self, n: int) -> tuple[Tensor, Tensor]:
-        """Feature activations (n, n_features) and activations (n, d_in); from torch's global generator."""
+        """Draw feature activations (n, n_features) and activations (n, d_in).
+
+        Both come from torch's global generator.
+        """
         features = self.generator.sample(n)
         x = self.dictionary(features)
         return features, x + self.noise * torch.randn_like(x)
@@ -64,11 +72,11 @@ class ToyModel:
 
 @dataclasses.dataclass(frozen=True)
 class Consolidation:
-    """How pairs and features are carried.
+    """Shares of the pairs and features that latents carry.
 
     Attributes:
         by_one: share of the pairs of which one latent carries both ends; None without pairs.
-        by_two: share of which no one latent does, but one latent each end.
+        by_two: share of the pairs of which no latent carries both ends, but two carry one each.
         features: share of all features that some latent carries.
     """
 
@@ -78,7 +86,7 @@ class Consolidation:
 
 
 def antipodal_initializer(n_pairs: int) -> FeatureDictionaryInitializer:
-    """SAELens's orthogonalisation over the axes; feature 2k + 1 is exactly the opposite of 2k."""
+    """Apply SAELens's orthogonalisation to the axes; feature 2k + 1 is minus feature 2k."""
 
     def initialise(dictionary: FeatureDictionary) -> None:
         n_axes = dictionary.num_features - n_pairs
@@ -90,7 +98,10 @@ def antipodal_initializer(n_pairs: int) -> FeatureDictionaryInitializer:
 
 
 def exclusive_pairs(n_pairs: int) -> Callable[[Tensor], Tensor]:
-    """A SAELens activations modifier: where both ends of a pair fire, one of them, by a fair coin, does not."""
+    """An activations modifier of SAELens: of the ends of a pair that both fire, one is silenced.
+
+    A fair coin says which.
+    """
 
     def modify(activations: Tensor) -> Tensor:
         modified = activations.clone()
@@ -104,12 +115,18 @@ def exclusive_pairs(n_pairs: int) -> Callable[[Tensor], Tensor]:
 
 
 def probability_before_exclusion(p: float) -> float:
-    """q with q - q^2 / 2 = p: each end fires at q, and half of the times that both do it is silenced."""
+    """The rate q of each end for which p is left: q - q^2 / 2 = p.
+
+    Both ends fire at a rate of q^2, and each is silenced in half of these cases.
+    """
     return 1 - (1 - 2 * p) ** 0.5
 
 
 def make_toy_model(data: ConsolidationData, pair_share: float, seed: int) -> ToyModel:
-    """Every feature fires at the same rate, paired or not, so that worlds differ in the pairing alone."""
+    """Draw a toy model.
+
+    Every feature fires at the same rate, paired or not, so that worlds differ in the pairing alone.
+    """
     n_pairs = round(pair_share * data.n_features / 2)
     probability = torch.full((data.n_features,), data.firing_probability)
     probability[: 2 * n_pairs] = probability_before_exclusion(data.firing_probability)
@@ -145,14 +162,17 @@ def carried(
     cosine = normalize(directions, dim=1) @ normalize(vectors, dim=1).T
     fires = (features > 0).to(z.dtype)
     n_fired = fires.sum(0).clamp(min=1)
-    on_plus, on_minus = ((side.to(z.dtype).T @ fires) / n_fired for side in (z > 0, z < 0))
-    plus = (cosine >= min_cosine) & (on_plus > min_firing_share)
-    minus = (-cosine >= min_cosine) & (on_minus > min_firing_share)
-    return plus | minus
+    on_pos, on_neg = ((side.to(z.dtype).T @ fires) / n_fired for side in (z > 0, z < 0))
+    pos = (cosine >= min_cosine) & (on_pos > min_firing_share)
+    neg = (-cosine >= min_cosine) & (on_neg > min_firing_share)
+    return pos | neg
 
 
 def consolidation_of(carries: Tensor, n_pairs: int) -> Consolidation:
-    """Shares out of what :func:`carried` gives; a pair's ends are antipodal, so one latent has one on each side."""
+    """Shares of pairs and features, from what :func:`carried` gives.
+
+    The ends of a pair are antipodal, so a latent that carries both has one on each side.
+    """
     features = carries.any(0).double().mean().item()
     if n_pairs == 0:
         return Consolidation(None, None, features)
@@ -166,7 +186,7 @@ def consolidation_of(carries: Tensor, n_pairs: int) -> Consolidation:
 def measure_consolidation(
     sae: SAE[Any], model: ToyModel, features: Tensor, x: Tensor, data: ConsolidationData
 ) -> Consolidation:
-    """One SAE on samples of the toy model."""
+    """Measure one SAE on samples of the toy model."""
     vectors = model.dictionary.feature_vectors.detach()
     carries = carried(
         decoder_directions(sae),
@@ -183,10 +203,10 @@ def run(config: ConsolidationConfig, command: str, advance: Advance) -> Protocol
     """Train and measure every SAE on every seed at every share of pairs."""
     data, training = config.data, config.training
     candidates = candidates_of(config.saes, config.target_l0, config.d_in)
-    rows: list[list[Cell]] = []
-    knobs: dict[str, list[str]] = {}
+    rows: list[list[TableValue]] = []
+    sparsities: dict[str, list[str]] = {}
     for share in data.pair_shares:
-        found: Collected[tuple[SAEQuality, Consolidation]] = Collected()
+        collected: Collected[tuple[SAEQuality, Consolidation]] = Collected()
         for seed in config.seeds:
             model = make_toy_model(data, share, seed)
             with seeded(seed, 1):
@@ -194,20 +214,20 @@ def run(config: ConsolidationConfig, command: str, advance: Advance) -> Protocol
                 features, heldout = model.sample(training.n_heldout)
             for trained in train_all(candidates, training, config.target_l0, train, seed, advance):
                 measured = measure_consolidation(trained.sae, model, features, heldout, data)
-                found.add(trained, (trained.quality(heldout), measured))
-        reference = [quality for quality, _ in found.measures[config.reference]]
-        rows += [_row(name, share, runs, reference) for name, runs in found.measures.items()]
-        for name, used in found.knobs.items():
-            knobs.setdefault(name, []).extend(used)
+                collected.add(trained, (trained.quality(heldout), measured))
+        reference = [quality for quality, _ in collected.measures[config.reference]]
+        rows += [_row(name, share, runs, reference) for name, runs in collected.measures.items()]
+        for name, used in collected.sparsities.items():
+            sparsities.setdefault(name, []).extend(used)
     return make_result(
         config,
         title="Protocol C, consolidation of antipodal pairs",
-        question="of planted antipodal pairs, how many does one latent carry, and what does it cost where "
-        "such pairs are rare?",
+        question="of planted antipodal pairs, how many does one latent carry, and what does it "
+        "cost where such pairs are rare?",
         columns=COLUMNS,
         rows=rows,
         notes=_notes(config),
-        knobs=knobs,
+        sparsities=sparsities,
         command=command,
     )
 
@@ -215,14 +235,15 @@ def run(config: ConsolidationConfig, command: str, advance: Advance) -> Protocol
 def _notes(config: ConsolidationConfig) -> list[str]:
     data = config.data
     return [
-        f"by one latent: share of the pairs of which one latent carries both ends (decoder cosine of "
-        f"{data.min_cosine:g} or more, open on the right side in more than {data.min_firing_share:.0%} of "
-        "the end's firings); by two: of which two latents carry an end each. features: share of all "
-        "features, paired or not, that a latent carries.",
-        f"R2 less reference: less that of {config.reference} on the same seeds; at a pair share of 0 it is "
-        "the cost of a narrow signed dictionary where there is nothing to consolidate.",
-        f"World: {data.n_features} features in {data.d_in} dimensions, the axes nearly orthogonal, every "
-        f"feature at a rate of {data.firing_probability:g}; pair share 1 leaves "
+        "by one latent: share of the pairs of which one latent carries both ends; by two: of which "
+        "two latents carry an end each. A latent carries an end where its decoder cosine is "
+        f"{data.min_cosine:g} or more and it is active on the right side in more than "
+        f"{data.min_firing_share:.0%} of the end's firings. features: share of all features, "
+        "paired or not, that a latent carries.",
+        f"R2 less reference: less that of {config.reference} on the same seeds; at a pair share of "
+        "0 it is the cost of a narrow signed dictionary where there is nothing to consolidate.",
+        f"World: {data.n_features} features in {data.d_in} dimensions, the axes nearly "
+        f"orthogonal, every feature at a rate of {data.firing_probability:g}; pair share 1 leaves "
         f"{data.n_features - data.n_features // 2} axes.",
     ]
 
@@ -232,9 +253,9 @@ def _row(
     share: float,
     runs: list[tuple[SAEQuality, Consolidation]],
     reference: list[SAEQuality],
-) -> list[Cell]:
-    qualities, found = [q for q, _ in runs], [c for _, c in runs]
-    one, r2 = [c.by_one for c in found], [q.explained_variance for q in qualities]
+) -> list[TableValue]:
+    qualities, shares = [q for q, _ in runs], [c for _, c in runs]
+    one, r2 = [c.by_one for c in shares], [q.explained_variance for q in qualities]
     gaps = [a - b.explained_variance for a, b in zip(r2, reference, strict=True)]
     return [
         name,
@@ -242,8 +263,8 @@ def _row(
         share,
         mean_of(one),
         sd_of(one),
-        mean_of([c.by_two for c in found]),
-        mean_of([c.features for c in found]),
+        mean_of([c.by_two for c in shares]),
+        mean_of([c.features for c in shares]),
         mean_of(r2),
         sd_of(r2),
         mean_of(gaps),

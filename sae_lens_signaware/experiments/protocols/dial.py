@@ -1,7 +1,7 @@
-"""Protocol A, Polarity Dial: one signed axis with another gain on each side; is the response right on both? (ours)
+"""Protocol A, Polarity Dial: is the response to a signed axis calibrated on both sides? (ours)
 
-The dial t moves the world by y(t) along its axis u, y = gain_+ t above 0 and gain_- t below. Asked is
-whether the SAE's reconstruction follows:
+The axis has another gain on each side. The dial t moves the world by y(t) along its axis u, with
+y = gain_+ t above 0 and gain_- t below. The protocol asks whether the SAE's reconstruction follows:
 
     r(t) = mean over samples of <x^(x + y(t) u) - x^(x), u>          x without the axis
     gain of a side = sum r y / sum y^2 over its points               1 is calibrated
@@ -17,47 +17,53 @@ from torch import Tensor
 from sae_lens_signaware.evaluation.quality import SAEQuality
 from sae_lens_signaware.evaluation.streaming import decoder_directions
 from sae_lens_signaware.experiments.protocols.config import DialConfig, DialData
-from sae_lens_signaware.experiments.protocols.result import Cell, ProtocolResult, mean_of, sd_of
+from sae_lens_signaware.experiments.protocols.result import (
+    ProtocolResult,
+    TableValue,
+    mean_of,
+    sd_of,
+)
 from sae_lens_signaware.experiments.protocols.saes import candidates_of
 from sae_lens_signaware.experiments.protocols.summary import Collected, make_result
 from sae_lens_signaware.experiments.protocols.training import Advance, train_all
 from sae_lens_signaware.experiments.protocols.world import World, make_world, seeded
 
 RESPONSE_SHARE = 0.9
-"""Of a side's response, that the latents counted for it make up."""
+"""Share of a side's response that the latents counted for it make up."""
 
 MONOTONE_TOLERANCE = 0.01
-"""Of the largest movement, by which a response may fall and still be called monotone."""
+"""Share of the largest movement by which a monotone response may fall."""
 
 MIN_GAIN = 0.1
-"""Of a side that counts as answered."""
+"""Least gain of a side that counts as answered."""
 
 COLUMNS = [
     *("SAE", "d_sae", "L0", "R2", "gain +", "gain + sd", "gain -", "gain - sd"),
     *("asymmetry", "worst", "latents", "crosstalk", "monotone"),
 ]
 NOTES = [
-    "gain: slope of the reconstruction along the axis against the movement of the input, side by side; "
-    "1 is calibrated, below 1 is shrunk. The whole dial counts, so also what a threshold cuts off near 0. "
-    "asymmetry: |gain + less gain -|.",
+    "gain: slope of the reconstruction along the axis against the movement of the input, for "
+    "each side; 1 is calibrated, below 1 is shrunk. The whole dial counts, so also what a "
+    "threshold cuts off near 0. asymmetry: |gain + less gain -|.",
     "worst: largest distance of the mean response from the movement, in units of the input. "
     "crosstalk: root mean square of the response off the axis over that of the movement.",
     f"latents: how many make up {RESPONSE_SHARE:.0%} of the response of one side or of the other; "
-    "one signed latent can carry both sides, plain ones need one each. Over the seeds in which both sides "
-    f"answer at all (a gain of {MIN_GAIN:g} or more).",
-    f"monotone: seeds in which the response never falls by more than {MONOTONE_TOLERANCE:.0%} of the "
-    "largest movement.",
+    "one signed latent can carry both sides, plain ones need one each. Over the seeds in which "
+    f"both sides answer at all, that is, with a gain of {MIN_GAIN:g} or more.",
+    f"monotone: seeds in which the response never falls by more than {MONOTONE_TOLERANCE:.0%} of "
+    "the largest movement.",
 ]
 
 
 @dataclasses.dataclass(frozen=True)
 class DialMeasure:
-    """How one SAE answers.
+    """Response of one SAE to the dial.
 
     Attributes:
         gain_pos, gain_neg: of the two sides.
         worst: largest |r - y|, in units of the input.
-        n_latents: that make up the response of one side or of the other; None where a side has none.
+        n_latents: number of latents that make up the response of one side or of the other; None
+            where a side has no response.
         crosstalk: sqrt(mean |response off the axis|^2 / mean y^2).
         monotone: whether r rises with y all along.
     """
@@ -71,24 +77,24 @@ class DialMeasure:
 
     @property
     def asymmetry(self) -> float:
-        """|gain_+ - gain_-|"""
+        """Distance of the two gains, |gain_+ - gain_-|."""
         return abs(self.gain_pos - self.gain_neg)
 
 
 def world_response(t: Tensor, gain_pos: float, gain_neg: float) -> Tensor:
-    """y(t) = gain_+ t for t > 0, gain_- t for t < 0."""
+    """The movement y(t) = gain_+ t for t > 0, gain_- t for t < 0."""
     return torch.where(t > 0, gain_pos * t, gain_neg * t)
 
 
 def movements(data: DialData) -> Tensor:
-    """(2 n_points + 1,) y at equally spaced dial positions, ascending, 0 in the middle."""
+    """(2 n_points + 1,) movements at equally spaced dial positions, ascending, 0 in the middle."""
     t = torch.linspace(-data.dial_max, data.dial_max, 2 * data.n_points + 1)
     t[data.n_points] = 0.0  # exactly, whatever linspace rounds to
     return world_response(t, data.gain_pos, data.gain_neg)
 
 
 def side_gain(response: Tensor, y: Tensor) -> float:
-    """Least squares through 0: sum r y / sum y^2."""
+    """Slope of least squares through 0: sum r y / sum y^2."""
     return ((response * y).sum() / y.square().sum()).item()
 
 
@@ -118,7 +124,8 @@ def measure_dial(sae: SAE[Any], base: Tensor, axis: Tensor, y: Tensor) -> DialMe
     """Move samples along the axis and read the SAE.
 
     Args:
-        sae: inference SAE; what its latents write adds up (no per-sample normalisation).
+        sae: inference SAE whose latents' contributions add up: it has no per-sample
+            normalisation.
         base: (n, d_in) samples without the axis.
         axis: (d_in,) of unit norm.
         y: (n_points,) movements, ascending, both signs.
@@ -149,7 +156,7 @@ def measure_dial(sae: SAE[Any], base: Tensor, axis: Tensor, y: Tensor) -> DialMe
 
 
 def sample(world: World, data: DialData, n: int, with_axis: bool) -> Tensor:
-    """(n, d_in): background and noise, and the signed axis at its rate or not at all."""
+    """Draw (n, d_in): background and noise, and the signed axis at its rate or not at all."""
     amplitudes = world.amplitudes(n)
     t = amplitudes[:, world.n_background]
     amplitudes[:, world.n_background] = (
@@ -163,7 +170,7 @@ def run(config: DialConfig, command: str, advance: Advance) -> ProtocolResult:
     data, training = config.data, config.training
     candidates = candidates_of(config.saes, config.target_l0, config.d_in)
     y = movements(data)
-    found: Collected[tuple[SAEQuality, DialMeasure]] = Collected()
+    collected: Collected[tuple[SAEQuality, DialMeasure]] = Collected()
     for seed in config.seeds:
         world = make_world(data, 1, data.axis_probability, seed)
         with seeded(seed, 1):
@@ -173,8 +180,8 @@ def run(config: DialConfig, command: str, advance: Advance) -> ProtocolResult:
         axis = world.directions[-1]
         for trained in train_all(candidates, training, config.target_l0, train, seed, advance):
             measured = measure_dial(trained.sae, base, axis, y)
-            found.add(trained, (trained.quality(heldout), measured))
-    rows = [_row(name, runs) for name, runs in found.measures.items()]
+            collected.add(trained, (trained.quality(heldout), measured))
+    rows = [_row(name, runs) for name, runs in collected.measures.items()]
     return make_result(
         config,
         title="Protocol A, Polarity Dial",
@@ -187,12 +194,12 @@ def run(config: DialConfig, command: str, advance: Advance) -> ProtocolResult:
             f"World: {data.n_background} background axes in {data.d_in} dimensions, "
             f"{data.signed_share:.0%} of them signed, and the dialled one: {data.size(1)}",
         ],
-        knobs=found.knobs,
+        sparsities=collected.sparsities,
         command=command,
     )
 
 
-def _row(name: str, runs: list[tuple[SAEQuality, DialMeasure]]) -> list[Cell]:
+def _row(name: str, runs: list[tuple[SAEQuality, DialMeasure]]) -> list[TableValue]:
     qualities, dials = zip(*runs, strict=True)
     pos, neg = [d.gain_pos for d in dials], [d.gain_neg for d in dials]
     return [

@@ -1,4 +1,4 @@
-"""What a protocol found: one table, with all that made it. Written as JSON and read back by the same class."""
+"""The result of a protocol: one table and all that made it, as JSON and for a terminal."""
 
 import dataclasses
 import json
@@ -14,26 +14,26 @@ from rich.table import Table
 
 from sae_lens_signaware.files import write_json
 
-Cell = str | float | int | None
-"""None means "does not apply" or "not measured"."""
+TableValue = str | float | int | None
+"""A value of a table; None means "does not apply" or "not measured"."""
 
 SD = " sd"
-"""A column of this ending holds the deviation of the column before it."""
+"""Ending of the name of a column that holds the deviation of the column before it."""
 
 MIN_WIDTH = 5
-"""Of a column in a narrow terminal, for its heading."""
+"""Least width of a column in a narrow terminal, for its heading."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ProtocolResult:
-    """A protocol's table.
+    """The table of a protocol.
 
     Attributes:
-        title, question: what it is called and what it asks.
+        title, question: name of the protocol, and what it asks.
         columns: headings; "X sd" is the sample's standard deviation over seeds of "X" before it.
-        rows: one cell a column.
-        notes: how to read the table, one sentence or two each.
-        command: what the user ran.
+        rows: one value for each column.
+        notes: how to read the table, one or two sentences each.
+        command: the command that the user ran.
         versions: package -> version.
         config: the protocol's config, whole.
     """
@@ -41,20 +41,20 @@ class ProtocolResult:
     title: str
     question: str
     columns: list[str]
-    rows: list[list[Cell]]
+    rows: list[list[TableValue]]
     notes: list[str]
     command: str
     versions: dict[str, str]
     config: dict[str, Any]
 
     def table(self, width: int = 120) -> Table:
-        """For a terminal of ``width``: deviations behind their means, and no number ever cut.
+        """Table for a terminal of ``width``: deviations behind their means, and no number cut.
 
-        Where it is too narrow, cells are wrapped between words and headings within them.
+        Where the terminal is too narrow, values wrap between words, and headings within words.
         """
         shown = [i for i, name in enumerate(self.columns) if not name.endswith(SD)]
         headings = [self.columns[i] for i in shown]
-        by_column = [[self._cell(row, i) for row in self.rows] for i in shown]
+        by_column = [[self._text_of(row, i) for row in self.rows] for i in shown]
         widths = [
             max(map(len, [heading, *cells]))
             for heading, cells in zip(headings, by_column, strict=True)
@@ -78,20 +78,24 @@ class ProtocolResult:
             table.add_row(*row)
         return table
 
-    def _cell(self, row: list[Cell], i: int) -> str:
+    def _text_of(self, row: list[TableValue], i: int) -> str:
         text = _text(row[i])
         has_sd = i + 1 < len(row) and self.columns[i + 1] == self.columns[i] + SD
         return f"{text} ±{_text(row[i + 1])}" if has_sd and row[i + 1] is not None else text
 
     def write(self, path: Path) -> None:
-        """As JSON, whole or not at all; NaN and inf become null."""
+        """Write as JSON, whole or not at all; NaN and inf become null."""
         values = dataclasses.asdict(self)
-        values["rows"] = [[_finite(cell) for cell in row] for row in self.rows]
+        values["rows"] = [[_finite(value) for value in row] for row in self.rows]
         write_json(values, path)
 
     @classmethod
     def read(cls, path: Path) -> "ProtocolResult":
-        """Raises ValueError where ``path`` is no such file."""
+        """Read what :meth:`write` wrote.
+
+        Raises:
+            ValueError: ``path`` is no such file.
+        """
         try:
             result = cls(**json.loads(path.read_text(encoding="utf-8")))
             if any(len(row) != len(result.columns) for row in result.rows):
@@ -102,28 +106,28 @@ class ProtocolResult:
 
 
 def versions() -> dict[str, str]:
-    """Of what a result depends on."""
+    """Versions of the packages that a result depends on."""
     return {name: version(name) for name in ("sae-lens-signaware", "sae-lens", "torch")}
 
 
 def mean_of(values: Sequence[float | None]) -> float | None:
-    """Over the seeds in which it was measured; None where in none."""
-    there = [v for v in values if v is not None and math.isfinite(v)]
-    return statistics.fmean(there) if there else None
+    """Mean over the seeds in which a value was measured; None where in none."""
+    measured = [v for v in values if v is not None and math.isfinite(v)]
+    return statistics.fmean(measured) if measured else None
 
 
 def sd_of(values: Sequence[float | None]) -> float | None:
-    """The sample's standard deviation over the same; None for fewer than two."""
-    there = [v for v in values if v is not None and math.isfinite(v)]
-    return statistics.stdev(there) if len(there) > 1 else None
+    """Standard deviation of the sample over the same seeds; None for fewer than two."""
+    measured = [v for v in values if v is not None and math.isfinite(v)]
+    return statistics.stdev(measured) if len(measured) > 1 else None
 
 
-def _finite(cell: Cell) -> Cell:
-    return None if isinstance(cell, float) and not math.isfinite(cell) else cell
+def _finite(value: TableValue) -> TableValue:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _text(cell: Cell) -> str:
-    cell = _finite(cell)
-    if cell is None:
+def _text(value: TableValue) -> str:
+    value = _finite(value)
+    if value is None:
         return "-"
-    return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

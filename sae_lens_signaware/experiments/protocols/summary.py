@@ -1,4 +1,4 @@
-"""From measures of every seed to a protocol's result."""
+"""The result of a protocol, from the measures of every seed."""
 
 import dataclasses
 from collections import Counter
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Generic, TypeVar
 
 from sae_lens_signaware.experiments.protocols.config import ProtocolConfig
-from sae_lens_signaware.experiments.protocols.result import Cell, ProtocolResult, versions
+from sae_lens_signaware.experiments.protocols.result import ProtocolResult, TableValue, versions
 from sae_lens_signaware.experiments.protocols.training import Trained
 
 T = TypeVar("T")
@@ -14,20 +14,20 @@ T = TypeVar("T")
 
 @dataclasses.dataclass
 class Collected(Generic[T]):
-    """What was measured, by SAE, a measure a run.
+    """Measures by SAE, one for each run.
 
     Attributes:
         measures: name -> measures in the order of the runs.
-        knobs: name -> the sparsities that counted.
+        sparsities: name -> what set the sparsity of the runs that counted.
     """
 
     measures: dict[str, list[T]] = dataclasses.field(default_factory=dict)
-    knobs: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    sparsities: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
     def add(self, trained: Trained, measure: T) -> None:
-        """One run of an SAE."""
+        """Add one run of an SAE."""
         self.measures.setdefault(trained.name, []).append(measure)
-        self.knobs.setdefault(trained.name, []).append(trained.sparsity)
+        self.sparsities.setdefault(trained.name, []).append(trained.sparsity)
 
 
 def make_result(
@@ -36,23 +36,24 @@ def make_result(
     title: str,
     question: str,
     columns: list[str],
-    rows: list[list[Cell]],
+    rows: list[list[TableValue]],
     notes: list[str],
-    knobs: Mapping[str, list[str]],
+    sparsities: Mapping[str, list[str]],
     command: str,
 ) -> ProtocolResult:
-    """The table with the notes that hold for all protocols."""
+    """Make the table, with the notes that hold for all protocols."""
     training = config.training
-    counted = "; ".join(f"{name}: {_times(used)}" for name, used in knobs.items())
+    counted = "; ".join(f"{name}: {_times(used)}" for name, used in sparsities.items())
     shared = [
-        f"Means over {len(config.seeds)} seeds; ± is the sample's standard deviation. Every seed has "
-        "its own world and initial weights.",
+        f"Means over {len(config.seeds)} seeds; ± is the sample's standard deviation. Every seed "
+        "has its own world and initial weights.",
         f"All SAEs of a seed see the same batches in the same order: {training.n_steps} steps of "
         f"{training.batch_size}, learning rate {training.lr:g}, inputs scaled to a mean norm of "
         f"sqrt(d_in). Measured on {training.n_heldout} held-out samples.",
-        f"Sparsity by one rule: L0 {config.target_l0:g} is asked for. Who can be asked is (target_l0, "
-        "k); of the others every coefficient of the config is trained, and the run whose L0 on "
-        f"training samples is nearest (in log) counts. Runs by what counted: {counted}.",
+        f"Sparsity by one rule: L0 {config.target_l0:g} is asked for, by target_l0 or k where the "
+        "architecture has it. Of the others every coefficient of the config is trained, and the "
+        "run whose L0 on training samples is nearest in log counts. Runs by what set their "
+        f"sparsity: {counted}.",
         "The protocol's name is that of arXiv 2605.28149; its details are ours.",
     ]
     return ProtocolResult(
@@ -68,4 +69,4 @@ def make_result(
 
 
 def _times(used: list[str]) -> str:
-    return ", ".join(f"{knob} ({n})" for knob, n in Counter(used).items())
+    return ", ".join(f"{sparsity} ({n})" for sparsity, n in Counter(used).items())

@@ -1,4 +1,4 @@
-"""Worlds of sparse signed axes, out of SAELens's synthetic models (ours).
+"""Worlds of sparse signed axes, made with SAELens's synthetic models (ours).
 
 x = sum_k a_k f_k + noise        a_k in {0, +m, -m}, m = relu(1 + magnitude_sd * normal)
 """
@@ -16,7 +16,7 @@ from sae_lens_signaware.experiments.protocols.config import WorldConfig
 
 @contextlib.contextmanager
 def seeded(seed: int, stream: int) -> Iterator[None]:
-    """Within: torch's generator at a state of its own for every seed and stream, and afterwards as before.
+    """Set torch's generator to a state of every seed and stream; afterwards it is as before.
 
     SAELens's synthetic models draw from torch's global generator.
     """
@@ -31,10 +31,10 @@ class World:
 
     Attributes:
         directions: (n_axes, d_in) of unit norm; the background first, then ``n_extra`` more axes.
-        generator: of the magnitudes; an axis of ``directions`` each.
+        generator: of the magnitudes, one for each axis of ``directions``.
         signed: (n_axes,) bool, whether an axis occurs on both sides.
         noise: standard deviation in each coordinate.
-        n_background: axes of the background.
+        n_background: number of axes of the background.
     """
 
     directions: Tensor
@@ -44,13 +44,13 @@ class World:
     n_background: int
 
     def amplitudes(self, n: int) -> Tensor:
-        """(n, n_axes), signed; from torch's global generator."""
+        """Draw (n, n_axes) signed amplitudes from torch's global generator."""
         magnitudes = self.generator.sample(n)
         negative = (torch.rand_like(magnitudes) < 0.5) & self.signed
         return torch.where(negative, -magnitudes, magnitudes)
 
     def activations(self, amplitudes: Tensor) -> Tensor:
-        """(n, d_in), with noise."""
+        """(n, d_in) activations of these amplitudes, with noise."""
         x = amplitudes @ self.directions
         return x + self.noise * torch.randn_like(x)
 

@@ -61,9 +61,9 @@ class LatentsStage:
         """Write what is not there."""
         asked = [r for r in self.runs if r.sae in self.shown.saes and r.value == self.shown.value]
         asked = [r for r in asked if (res := self.store.finished(r)) and res.quality.l0 > 0]
-        self._remove_others(asked)
         pairs = [(run, self._plain_run(run)) for run in asked]
         pairs = [(run, plain) for run, plain in pairs if not self._is_on_disk(run, plain)]
+        self._remove_others(asked, [run for run, _ in pairs])
         if not pairs:
             return
         with Progress(console=console) as progress:
@@ -82,10 +82,10 @@ class LatentsStage:
                 self._latents_of(run, plain, model, view).write(self.store.latents_path(run))
                 self.store.partial_latents_path(run).unlink(missing_ok=True)
 
-    def _remove_others(self, asked: Sequence[Run]) -> None:
+    def _remove_others(self, asked: Sequence[Run], missing: Sequence[Run]) -> None:
         # of an earlier config: the report would show them as of this one
         mine = {self.store.latents_path(run) for run in asked}
-        mine |= {self.store.partial_latents_path(run) for run in asked}
+        mine |= {self.store.partial_latents_path(run) for run in missing}
         folder = self.store.latents_folder
         for path in {*folder.glob("*.json"), *folder.glob("*.partial")} - mine:
             path.unlink()
@@ -106,6 +106,8 @@ class LatentsStage:
         try:
             held = SAELatents.read(self.store.latents_path(run)).identity
         except (OSError, ValueError):
+            return False
+        if not isinstance(held, dict):
             return False
         of_plain = held.get("plain")
         same_plain = of_plain is None if plain is None else self.store.matches(of_plain, plain)

@@ -1,75 +1,39 @@
-"""What a sweep found: points, verdicts and tables, from its result files."""
+"""Results of a sweep on disk: points, comparisons, tables, and one picture for each cell."""
 
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import sae_lens
 import torch
 from rich.table import Table
+from rich.text import Text
 
-from sae_lens_signaware.evaluation.quality import SAEQuality
-from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
-from sae_lens_signaware.experiments.sweep.frontier import (
-    Point,
-    SeedSummary,
-    Verdict,
-    compare_frontiers,
-    summarise_seeds,
+from sae_lens_signaware.evaluation.quality import SAEQuality, missed_target_l0
+from sae_lens_signaware.experiments.sweep.comparison import (
+    DEAD_NOTE,
+    VERDICT_COLUMNS,
+    VERDICT_NOTE,
+    Comparison,
+    Frontiers,
+    compare_on,
 )
+from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
+from sae_lens_signaware.experiments.sweep.frontier import Point
 from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.experiments.sweep.store import SweepStore
 from sae_lens_signaware.files import write_json
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 SUMMARY_FILENAME = "sweep.json"
-VERDICT_COLUMNS = (
-    "cell",
-    "A",
-    "B",
-    "L0 overlap",
-    "smallest gap in R²",
-    "A dominates (seeds)",
-    "dead A / B",
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """One pair of SAEs on one cell: a verdict a seed, and all seeds in one.
-
-    Attributes:
-        cell, a, b: what was compared.
-        verdicts: seed -> verdict.
-        summary: over the seeds.
-    """
-
-    cell: str
-    a: str
-    b: str
-    verdicts: dict[int, Verdict]
-    summary: SeedSummary
-
-    @property
-    def overlap(self) -> tuple[float, float] | None:
-        """L0 range over which every seed that has an overlap is compared; None where there is none."""
-        found = [v.overlap for v in self.verdicts.values() if v.overlap is not None]
-        if not found:
-            return None
-        low, high = max(low for low, _ in found), min(high for _, high in found)
-        return (low, high) if low < high else None
-
-    def row(self) -> tuple[str, ...]:
-        """What every table says of it: the texts of :data:`VERDICT_COLUMNS`."""
-        s = self.summary
-        overlap = "none" if self.overlap is None else " to ".join(f"{x:.1f}" for x in self.overlap)
-        gap = "–" if s.smallest_gap_mean is None else f"{s.smallest_gap_mean:+.4f}"
-        if s.smallest_gap_mean is not None and s.n_seeds > 1:
-            gap += f" ± {s.smallest_gap_std:.4f}"
-        dominates = f"{s.n_dominating} of {s.n_seeds}"
-        return self.cell, self.a, self.b, overlap, gap, dominates, f"{s.dead_share_ratio:.2f}"
+MISSED = "!"
+"""Stands behind an L0 that misses the one asked for."""
+MISSED_NOTE = "hollow: misses the L0 asked for"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,57 +68,96 @@ class SweepSummary:
 
     @classmethod
     def read(cls, path: Path) -> "SweepSummary":
-        """What :meth:`write` wrote, but that every ``identity`` is empty: it is in the run's own file.
+        """Read what :meth:`write` wrote, by this version of the package or an earlier one.
+
+        Verdicts are those of the points in the file, by the rule of today. Every ``identity`` is
+        empty: it is in the run's own file.
 
         Raises:
             ValueError: ``path`` is no such file.
         """
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
+            results = [
+                RunResult(**{**r, "quality": SAEQuality(**r["quality"]), "identity": {}})
+                for r in values["results"]
+            ]
+            frontiers = _by_frontier(results)
+            compared = [
+                (c["cell"], c["a"], c["b"], [int(seed) for seed in c["verdicts"]])
+                for c in values["comparisons"]
+            ]
+            comparisons = [
+                compare_on(cell, a, b, seeds, frontiers, frontiers)
+                for cell, a, b, seeds in compared
+            ]
             return cls(
                 n_runs=values["n_runs"],
-                results=[
-                    RunResult(**{**r, "quality": SAEQuality(**r["quality"]), "identity": {}})
-                    for r in values["results"]
-                ],
+                results=results,
                 failures=dict(values["failures"]),
-                comparisons=[_comparison(c) for c in values["comparisons"]],
+                comparisons=[c for c in comparisons if c is not None],
                 command=values["command"],
             )
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise ValueError(f"{path}: not the summary of a sweep: {error!r}") from None
 
     def verdict_table(self) -> Table:
-        """One row a comparison."""
-        table = Table(*VERDICT_COLUMNS, title="Frontiers: A against B", title_justify="left")
+        """One row for each comparison; below it the rule, and why a verdict is missing."""
+        notes = [VERDICT_NOTE, DEAD_NOTE, *self.verdict_notes()]
+        table = _table("Frontiers: A against B", notes)
+        for column in VERDICT_COLUMNS:
+            table.add_column(column, overflow="fold")  # never a name cut short
         for c in self.comparisons:
             table.add_row(*c.row())
         return table
 
+    def verdict_notes(self) -> list[str]:
+        """Why there is no verdict, a sentence for each comparison and seed without one."""
+        return [note for c in self.comparisons for note in c.notes()]
+
     def point_table(self) -> Table:
-        """One row a run."""
-        table = Table(title="Runs", title_justify="left")
+        """One row for each run; below it the runs that miss the L0 asked for."""
+        table = _table("Runs", missed_notes(self.results))
         for column in ("cell", "SAE", "seed", "swept", "L0", "R2", "dead", "ms / step"):
             table.add_column(column, justify="left" if column in ("cell", "SAE") else "right")
         for r in self.results:
             q = r.quality
             ms = "-" if r.seconds_per_step is None else f"{1000 * r.seconds_per_step:.1f}"
-            measured = (f"{q.l0:.2f}", f"{q.explained_variance:.4f}", f"{q.dead_share:.2%}", ms)
+            measured = (marked_l0(r), f"{q.explained_variance:.4f}", f"{q.dead_share:.2%}", ms)
             table.add_row(r.cell, r.sae, str(r.seed), f"{r.field} {r.value:g}", *measured)
         return table
 
 
-def _comparison(values: dict[str, Any]) -> Comparison:
-    verdicts = {
-        int(seed): Verdict(**{**v, "overlap": v["overlap"] and tuple(v["overlap"])})
-        for seed, v in values["verdicts"].items()
-    }
-    return Comparison(
-        **{**values, "verdicts": verdicts, "summary": SeedSummary(**values["summary"])}
-    )
+def _table(title: str, notes: Sequence[str]) -> Table:
+    # as Text, so that rich reads no markup in the names of the config
+    caption = Text("\n".join(notes)) if notes else None
+    return Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+
+
+def missed_l0(result: RunResult) -> str | None:
+    """How a run misses the L0 asked for, in words; None where it does not or none was asked."""
+    target = getattr(result, "target_l0", None)  # RunResult has it from 0.2.0 on
+    if target is None and result.field in ("target_l0", "k"):
+        target = result.value
+    return missed_target_l0(target, result.quality.l0)
+
+
+def marked_l0(result: RunResult) -> str:
+    """The L0 of a run for a table, with :data:`MISSED` behind it where it misses its target."""
+    return f"{result.quality.l0:.2f}" + (f" {MISSED}" if missed_l0(result) else "")
+
+
+def missed_notes(results: Sequence[RunResult]) -> list[str]:
+    """One sentence for each run that misses the L0 asked for."""
+    return [
+        f"{MISSED} {r.cell}, {r.sae}, seed {r.seed}, {r.field} {r.value:g}: {missed}"
+        for r in results
+        if (missed := missed_l0(r)) is not None
+    ]
 
 
 def point_of(result: RunResult) -> Point:
+    """The point of a frontier that a run is."""
     q = result.quality
     return Point(q.l0, q.explained_variance, q.dead_share, q.d_sae)
 
@@ -172,24 +175,21 @@ def summarise(config: SweepConfig, runs: Sequence[Run], out: Path) -> SweepSumma
     return SweepSummary(len(runs), results, failures, comparisons_of(config, runs, results))
 
 
-def frontiers_of(
-    runs: Sequence[Run], results: Sequence[RunResult]
-) -> dict[tuple[str, int, str], list[Point]]:
-    """(cell, seed, SAE) -> its frontier.
+def frontiers_of(runs: Sequence[Run], results: Sequence[RunResult]) -> Frontiers:
+    """The frontiers of which every one of ``runs`` has a result."""
+    n_runs = Counter((run.cell, run.seed, run.sae) for run in runs)
+    n_results = Counter((r.cell, r.seed, r.sae) for r in results)
+    frontiers = _by_frontier(results)
+    return {key: points for key, points in frontiers.items() if n_results[key] == n_runs[key]}
 
-    One counts where all of its ``runs`` have a result. An SAE of which no latent fires is a result, and
-    no point of a frontier: it has no place in log L0.
-    """
-    n_points = Counter((run.cell, run.seed, run.sae) for run in runs)
-    found: dict[tuple[str, int, str], list[RunResult]] = {}
+
+def _by_frontier(results: Sequence[RunResult]) -> Frontiers:
+    # an SAE of which no latent fires is a result, and no point: it has no place in log L0
+    points: dict[tuple[str, int, str], list[Point]] = {}
     for r in results:
-        found.setdefault((r.cell, r.seed, r.sae), []).append(r)
-    points = {
-        key: [point_of(r) for r in mine if r.quality.l0 > 0]
-        for key, mine in found.items()
-        if len(mine) == n_points[key]
-    }
-    return {key: frontier for key, frontier in points.items() if frontier}
+        if r.quality.l0 > 0:
+            points.setdefault((r.cell, r.seed, r.sae), []).append(point_of(r))
+    return points
 
 
 def comparisons_of(
@@ -197,65 +197,69 @@ def comparisons_of(
 ) -> list[Comparison]:
     """Those of ``config.compare``, by every cell of which at least one seed has both frontiers."""
     frontiers = frontiers_of(runs, results)
-    pairs = [(cell, a, b) for cell in config.cells for a, b in config.compare]
-    found = [compare_on(cell, a, b, config.seeds, frontiers, frontiers) for cell, a, b in pairs]
-    return [c for c in found if c is not None]
-
-
-def compare_on(
-    cell: str,
-    a: str,
-    b: str,
-    seeds: Sequence[int],
-    of_a: Mapping[tuple[str, int, str], Sequence[Point]],
-    of_b: Mapping[tuple[str, int, str], Sequence[Point]],
-) -> Comparison | None:
-    """A against B on one cell, by the seeds of which both frontiers are there; None where there is none."""
-    verdicts = {
-        seed: compare_frontiers(of_a[cell, seed, a], of_b[cell, seed, b])
-        for seed in seeds
-        if (cell, seed, a) in of_a and (cell, seed, b) in of_b
-    }
-    if not verdicts:
-        return None
-    return Comparison(cell, a, b, verdicts, summarise_seeds(list(verdicts.values())))
+    comparisons = [
+        compare_on(cell, a, b, config.seeds, frontiers, frontiers)
+        for cell in config.cells
+        for a, b in config.compare
+    ]
+    return [c for c in comparisons if c is not None]
 
 
 def plot_cell(summary: SweepSummary, cell: str, path: Path) -> None:
-    """R2 against L0 of every SAE of a cell, seeds in one colour, the overlap of each comparison shaded."""
+    """Draw R2 against L0 of every SAE of a cell, the seeds of an SAE in one colour.
+
+    The overlap of each verdict is shaded. A run that misses the L0 asked for is hollow.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
     from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-    fig, ax = plt.subplots(figsize=(6.8, 4.4), dpi=150, layout="constrained")
-    results = [r for r in summary.results if r.cell == cell]
-    names = list(dict.fromkeys(r.sae for r in results))
-    for i, name in enumerate(names):
-        label: str | None = name  # of the first seed it has
-        for seed in dict.fromkeys(r.seed for r in results):
-            mine: list[Any] = sorted(
-                (r.quality.l0, r.quality.explained_variance)
-                for r in results
-                if r.sae == name and r.seed == seed
-            )
-            if mine:
-                x, y = zip(*mine, strict=True)
-                ax.plot(x, y, color=f"C{i}", marker="o", markersize=3, label=label)
-                label = None
-    for c in summary.comparisons:
-        for verdict in c.verdicts.values() if c.cell == cell else ():
-            if verdict.overlap is not None:
-                ax.axvspan(*verdict.overlap, color="grey", alpha=0.06, linewidth=0)
+    fig, ax = plt.subplots(figsize=(8.4, 4.4), dpi=150, layout="constrained")
+    _draw_frontiers(ax, [r for r in summary.results if r.cell == cell])
+    verdicts = [v for c in summary.comparisons if c.cell == cell for v in c.verdicts.values()]
+    overlaps = [v.overlap for v in verdicts if v.outcome is not None and v.overlap is not None]
+    for overlap in overlaps:  # the more there are, the fainter, so that lines stay visible
+        ax.axvspan(*overlap, color="grey", alpha=min(0.06, 0.3 / len(overlaps)), linewidth=0)
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_xlabel("L0 (open latents per token)")
+    ax.set_xlabel("L0 (active latents per token)")
     ax.set_ylabel("R² on held-out tokens")
     ax.set_title(f"{cell}; shaded: where frontiers are compared", loc="left", fontsize=10)
     ax.grid(alpha=0.3)
-    ax.legend(frameon=False)
+    if ax.get_legend_handles_labels()[0]:  # no run of the cell is finished: nothing to name
+        ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path)
     plt.close(fig)
+
+
+def _draw_frontiers(ax: "Axes", results: Sequence[RunResult]) -> None:
+    names = list(dict.fromkeys(r.sae for r in results))
+    for i, name in enumerate(names):
+        seeds = dict.fromkeys(r.seed for r in results if r.sae == name)
+        for j, seed in enumerate(seeds):
+            runs = [r for r in results if (r.sae, r.seed) == (name, seed)]
+            label = name if j == 0 else None
+            # matplotlib has ten colours
+            style = ("-", "--", ":", "-.")[i // 10 % 4]
+            ax.plot(*_l0_and_r2(runs), style, color=f"C{i}", marker="o", ms=3, label=label)
+    missed = [r for r in results if missed_l0(r) is not None]
+    for i, name in enumerate(names):
+        of_name = [r for r in missed if r.sae == name]
+        _draw_hollow(ax, *_l0_and_r2(of_name), color=f"C{i}")
+    if missed:
+        _draw_hollow(ax, [], [], color="grey", label=MISSED_NOTE)
+
+
+def _l0_and_r2(runs: Sequence[RunResult]) -> tuple[list[float], list[float]]:
+    by_l0 = sorted((r.quality for r in runs), key=lambda q: q.l0)
+    return [q.l0 for q in by_l0], [q.explained_variance for q in by_l0]
+
+
+def _draw_hollow(
+    ax: "Axes", l0: list[float], r2: list[float], color: str, label: str | None = None
+) -> None:
+    ax.plot(l0, r2, "o", color=color, markerfacecolor="white", markersize=6, label=label)

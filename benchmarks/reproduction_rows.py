@@ -1,0 +1,207 @@
+"""Rows of the reproduction's small JSON, and the settings that each was made with.
+
+A row carries a digest of its run's settings: the SAE, the trainer, the seed and the activations, as
+the config of the sweep has them. A row of other settings is not taken for a run of the config.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sae_lens_signaware.evaluation.quality import SAEQuality
+from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
+from sae_lens_signaware.experiments.sweep.runs import RunResult
+from sae_lens_signaware.experiments.sweep.summary import SweepSummary
+
+COLUMNS = ["cell", "sae", "seed", "swept", "value", "l0", "r2", "dead_share", "bipolar_share"]
+N_KEY = 5  # columns that name a run
+
+# of the activations; what else they depend on is the same for all sweeps of the reproduction
+_OF_ACTIVATIONS = ("model_name", "hook_name", "dataset_path", "context_size")
+_OF_CACHE = ("n_cached_tokens", "n_heldout_tokens", "heldout_dataset_path")
+# SAELens's own copy of other fields, names made of them, and what the machine has
+_LEFT_OUT = ("metadata", "logger", "device")
+
+Row = list[Any]
+Settings = dict[str, Any]
+"""Settings of a run by name, such as "trainer.lr"."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Rows of a sweep's runs.
+
+    Attributes:
+        by_run: name of the run -> its row.
+        checked: names of the runs whose row carries settings, and those of the config.
+    """
+
+    by_run: dict[str, Row]
+    checked: frozenset[str]
+
+
+def row_of(result: RunResult) -> Row:
+    """The row of a result, rounded."""
+    q = result.quality
+    figures = (
+        round(q.l0, 3),
+        round(q.explained_variance, 5),
+        round(q.dead_share, 5),
+        round(q.bipolar_share, 4),
+    )
+    return [result.cell, result.sae, result.seed, result.field, result.value, *figures]
+
+
+def result_of(row: Sequence[Any], run: Run, n_tokens: int) -> RunResult:
+    """The result that a row tells of; what a row leaves out is NaN or empty."""
+    *_, l0, r2, dead_share, bipolar_share = row
+    sae = run.cfg.sae
+    quality = SAEQuality(
+        l0, r2, dead_share, bipolar_share, n_tokens, sae.architecture(), sae.d_sae, ""
+    )
+    nan = math.nan
+    return RunResult(
+        run.cell, run.seed, run.sae, run.field, run.value, quality, nan, nan, None, identity={}
+    )
+
+
+def settings_of(identity: object) -> Settings | None:
+    """The settings in the identity of a result file; None where it has none."""
+    match identity:
+        case {"sae": {**sae}, "trainer": {**trainer}, "seed": seed, "cache": {**cache}}:
+            names = (*_OF_ACTIVATIONS, *_OF_CACHE)
+            return _flat(sae, trainer, {"seed": seed}, {n: cache.get(n) for n in names})
+    return None
+
+
+def asked_settings(config: SweepConfig, run: Run) -> Settings:
+    """The settings that the config asks for."""
+    activations = {name: getattr(run.cfg, name) for name in _OF_ACTIVATIONS}
+    cache = {name: getattr(config, name) for name in _OF_CACHE}
+    trainer = dataclasses.asdict(run.cfg.to_sae_trainer_config())
+    return _flat(run.cfg.sae.to_dict(), trainer, {"seed": run.seed}, activations | cache)
+
+
+def _flat(sae: Any, trainer: Any, run: Any, cache: Any) -> Settings:
+    parts = {"sae": sae, "trainer": trainer, "run": run, "cache": cache}
+    flat = {
+        f"{part}.{name}": value
+        for part, values in parts.items()
+        for name, value in values.items()
+        if name not in _LEFT_OUT
+    }
+    return json.loads(json.dumps(flat))
+
+
+def digest_of(settings: Settings, fields: Collection[str]) -> str:
+    """Digest of the settings named ``fields``; one that is not there counts as null."""
+    chosen = {name: settings.get(name) for name in sorted(fields)}
+    return hashlib.sha256(json.dumps(chosen).encode()).hexdigest()[:16]
+
+
+def is_asked_for(digest: str, fields: Collection[str], config: SweepConfig, run: Run) -> bool:
+    """Whether a digest over ``fields`` is that of the config.
+
+    A field that came with a later version of the package stood at its default before there was one.
+    """
+    asked, defaults = asked_settings(config, run), _defaults(run)
+    later = {name: value for name, value in asked.items() if name not in fields}
+    return digest_of(asked, fields) == digest and all(
+        name in defaults and value == defaults[name] for name, value in later.items()
+    )
+
+
+def _defaults(run: Run) -> Settings:
+    def of(cfg: Any) -> Settings:
+        fields = dataclasses.fields(cfg)
+        return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+
+    return {
+        f"{part}.{name}": value
+        for part, cfg in (("sae", run.cfg.sae), ("trainer", run.cfg.to_sae_trainer_config()))
+        for name, value in of(cfg).items()
+    }
+
+
+def identities_of(
+    config: SweepConfig, runs: Sequence[Run], rows: Rows
+) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """What the JSON holds of the rows' settings.
+
+    Returns:
+        Name of the run -> digest, and architecture -> the fields that the digest is over.
+    """
+    digests: dict[str, str] = {}
+    fields: dict[str, list[str]] = {}
+    for run in runs:
+        if run.name in rows.checked:
+            settings = asked_settings(config, run)
+            digests[run.name] = digest_of(settings, settings)
+            fields[run.cfg.sae.architecture()] = sorted(settings)
+    return digests, fields
+
+
+def read_rows(
+    config: SweepConfig,
+    runs: Sequence[Run],
+    folder: Path,
+    kept: Mapping[str, Any],
+    fields: Mapping[str, Sequence[str]],
+) -> tuple[Rows, str]:
+    """The rows of ``runs``: from a sweep's output, else as the small JSON has them.
+
+    A row of other settings than the config's is left out, a row without settings is taken.
+
+    Args:
+        folder: of the output; need not exist.
+        kept: block of the sweep in the small JSON.
+        fields: architecture -> the fields that the digests in ``kept`` are over.
+
+    Returns:
+        The rows, and a line that says where they are from and what was left out.
+    """
+    names = {(r.cell, r.sae, r.seed, r.field, r.value): r.name for r in runs}
+    new = _by_name(map(row_of, _results_in(folder)), names)
+    old = _by_name(kept.get("runs", []), names)
+    by_run: dict[str, Row] = {}
+    checked, dropped = set(), []
+    for run in runs:
+        digest = kept.get("identities", {}).get(run.name)
+        of_old = None if digest is None else (digest, fields[run.cfg.sae.architecture()])
+        settings = _settings_on_disk(folder, run)
+        of_new = None if settings is None else (digest_of(settings, settings), settings)
+        for row, made_with in ((new.get(run.name), of_new), (old.get(run.name), of_old)):
+            if row is None or run.name in by_run:
+                continue
+            if made_with is not None and not is_asked_for(*made_with, config, run):
+                dropped.append(run.name)
+                continue
+            by_run[run.name] = row
+            if made_with is not None:
+                checked.add(run.name)
+    n_new = sum(by_run.get(name) is row for name, row in new.items())
+    line = (
+        f"{n_new} of {len(runs)} runs from {folder}, {len(by_run) - n_new} as they were; "
+        f"{len(by_run) - len(checked)} rows carry no settings to check and are kept"
+    )
+    if dropped:
+        line += f"; dropped {len(dropped)} rows of other settings, the first is {dropped[0]}"
+    return Rows(by_run, frozenset(checked)), line
+
+
+def _results_in(folder: Path) -> Sequence[RunResult]:
+    path = folder / "sweep.json"
+    return SweepSummary.read(path).results if path.exists() else []
+
+
+def _by_name(rows: Any, names: Mapping[tuple[Any, ...], str]) -> dict[str, Row]:
+    return {names[key]: row for row in rows if (key := tuple(row[:N_KEY])) in names}
+
+
+def _settings_on_disk(folder: Path, run: Run) -> Settings | None:
+    path = folder / "runs" / f"{run.name}.json"
+    return settings_of(json.loads(path.read_text()).get("identity")) if path.exists() else None

@@ -1,0 +1,71 @@
+"""The activations of a sweep's cells, that several sweeps may share."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.progress import Progress
+
+from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.experiments.sweep import cache
+from sae_lens_signaware.experiments.sweep import runs as sweep
+from sae_lens_signaware.experiments.sweep.cache import make_caches
+from sae_lens_signaware.experiments.sweep.config import load_sweep_config
+from sae_lens_signaware.experiments.sweep.store import SweepStore
+from tests.sweep.examples import sweep_values, write
+
+
+def test_a_cache_that_cannot_be_read_fails_the_runs_of_its_cell(
+    config: Path, tmp_path: Path
+) -> None:
+    values, runs = load_sweep_config(config)
+    store = SweepStore(values, tmp_path / "out")
+    with Progress(disable=True) as progress:
+        make_caches(store, runs[:1], progress)
+    store.cache_path(runs[0].cell).write_bytes(b"cut")
+    sweep.run_group(store, runs[:2])
+    assert all("SafetensorError" in (store.failure_of(run) or "") for run in runs[:2])
+
+
+def test_a_cache_that_another_sweep_has_written_over_is_not_trained_on(
+    data: Path, tmp_path: Path
+) -> None:
+    values, out = sweep_values(data), tmp_path / "out"
+    config, runs = load_sweep_config(write(values, tmp_path / "s.yaml"))
+    values["cells"]["mlp"]["hook_name"] = "transformer.h.1.mlp"
+    values["cache_folder"] = str(out / "cache")
+    other, other_runs = load_sweep_config(write(values, tmp_path / "other.yaml"))
+    store = SweepStore(config, out)
+    with Progress(disable=True) as progress:
+        make_caches(store, runs, progress)
+        assert set(store.load_cache(runs[0])) == {"train", "heldout"}
+        make_caches(SweepStore(other, tmp_path / "elsewhere"), other_runs, progress)
+    with pytest.raises(ConfigError, match="does not hold the activations of this sweep any more"):
+        sweep.run_group(store, runs[:1])
+
+
+def test_two_sweeps_at_once_write_one_cache_once(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = sweep_values(data) | {"cache_folder": str(tmp_path / "cache")}
+    config, runs = load_sweep_config(write(values, tmp_path / "s.yaml"))
+    loaded: list[str] = []
+    load_model = cache.load_hooked_model
+
+    def counted(*args: Any) -> Any:
+        loaded.append(threading.current_thread().name)
+        time.sleep(0.5)  # the other one is at the lock by now
+        return load_model(*args)
+
+    def one(name: str) -> None:
+        with Progress(disable=True) as progress:
+            make_caches(SweepStore(config, tmp_path / name), runs, progress)
+
+    monkeypatch.setattr(cache, "load_hooked_model", counted)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(one, ("a", "b")))
+    assert len(loaded) == 1
+    assert set(SweepStore(config, tmp_path / "b").load_cache(runs[0])) == {"train", "heldout"}
