@@ -1,5 +1,8 @@
-"""The formulas of the design, written slowly: loops over tokens and latents, scalars of Python or
-0-d tensors, nothing from the package. Autograd differentiates them, so gradients are checked too."""
+"""The formulas of the design, written slowly, with nothing from the package.
+
+They loop over tokens and latents, and compute with scalars of Python or 0-d tensors. Autograd
+differentiates them, so that gradients are checked too.
+"""
 
 import torch
 from torch import Tensor
@@ -95,7 +98,10 @@ def sa_gsae_losses(
 def auxk_loss(
     x: Tensor, x_hat: Tensor, p: dict[str, Tensor], dead: Tensor, two_sided: bool
 ) -> Tensor:
-    """min(n_dead / k, 1) * mean ||x - x^ - z~ W_dec||^2, z~ the k largest ungated latents among the dead."""
+    """min(n_dead / k, 1) * mean ||x - x^ - z~ W_dec||^2.
+
+    z~ holds the k largest ungated latents among the dead.
+    """
     batch, d_in = x.shape
     k = max(1, d_in // 2)
     total = torch.zeros((), dtype=x.dtype)

@@ -1,4 +1,4 @@
-"""The docs: snippets run, configs load, links lead somewhere, every command and public name is there."""
+"""The docs: snippets run, configs load, links work, every command and public name is there."""
 
 import importlib.util
 import re
