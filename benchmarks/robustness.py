@@ -3,18 +3,22 @@
     python benchmarks/robustness.py --json results/robustness.json
 
 Fuzz: at least 2,000 mutated cfg.json and sae_weights.safetensors of every architecture with every
-tying, for inference and for training, from a fixed seed (tests/mutations.py, tests/weight_mutations.py).
+tying, for inference and for training, from a fixed seed (mutations.py and weight_mutations.py in
+benchmarks/faults).
 Each goes through SAE.load_from_disk or TrainingSAE.load_from_disk, and every third also through
 another way a user loads: `split`, `audit`, load_weights_from_checkpoint, SAE.load_from_disk of a
-training SAE. "Loaded right": the output is bit for bit that of the unmutated SAE, or of one built by
-hand from what the changed files say (a missing field means its default). "One clear line": an error
-of this package that names the field, in the commands exit code 2 and nothing left on disk.
-"SAELens's own": raised by SAELens, safetensors or json before this package is reached, of one line or
-of several. "Bad": anything else.
+training SAE.
 
-Faults: kill -9 and SIGTERM at random points of processor time, a full disk (a tmpfs; needs root), a NaN
-batch (tests/faults.py, tests/disk_faults.py). Needs the tests' dependencies ([dev]); about 2 minutes
-of one core.
+loaded right         the output is bit for bit that of the unmutated SAE, or of one built by hand
+                     from what the changed files say (a missing field means its default)
+one clear line       an error of this package that names the field; of a command, exit code 2 and no
+                     file left on disk
+SAELens: one line    raised by SAELens, safetensors or json before this package is reached
+SAELens: several     the same, of several lines
+bad                  anything else
+
+Faults: kill -9 and SIGTERM at random points of processor time, a full disk (a tmpfs; needs root), a
+NaN batch (cached.py, runner.py and disk.py there). About 2 minutes of one core.
 """
 
 import argparse
@@ -22,40 +26,39 @@ import collections
 import logging
 import os
 import platform
-import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))  # the mutators are the tests' own; imports below need it: E402
-os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, below
 
-import sae_lens  # noqa: E402
-import torch  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.progress import track  # noqa: E402
-from rich.table import Table  # noqa: E402
-
-from sae_lens_signaware.files import write_json  # noqa: E402
-from tests import disk_faults, faults, runner_faults  # noqa: E402
-from tests.fuzzing import (  # noqa: E402
+import sae_lens
+import torch
+from faults import cached, disk, runner
+from faults.fuzzing import (
     OUTCOMES,
     cases_of,
     loaders_for,
     run_case,
     write_subjects,
 )
+from faults.small import VARIANTS
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from sae_lens_signaware.files import write_json
 
 COLUMNS = ("loaded right", "one clear line", "SAELens: one line", "SAELens: several", "bad")
 Counts = dict[str, dict[str, int]]
 
 
 def fuzz(root: Path, seed: int, n_random: int, n_values: int) -> dict[str, Any]:
-    """Run every case; counts by kind of mutation and by way of loading, and each bad one in words."""
+    """Run every case; count by kind of mutation and by way of loading, and list the bad ones."""
     by_kind: Counts = collections.defaultdict(lambda: dict.fromkeys(OUTCOMES, 0))
     by_loader: Counts = collections.defaultdict(lambda: dict.fromkeys(OUTCOMES, 0))
     bad: list[str] = []
@@ -88,21 +91,24 @@ def fuzz(root: Path, seed: int, n_random: int, n_values: int) -> dict[str, Any]:
 
 
 def fault_runs(root: Path, n_kills: int) -> dict[str, Callable[[], Mapping[str, float] | None]]:
+    untied = dict(VARIANTS)  # each architecture with its last tying, which shares the least
     return {
-        "cached training, sa_gsae: kill -9 and SIGTERM, resumed bit for bit": lambda: (
-            faults.kill_cached("sa_gsae", "none", root / "a", n_kills, seed=0)
-        ),
-        "cached training, bi_jumprelu: the same": lambda: faults.kill_cached(
-            "bi_jumprelu", "none", root / "b", n_kills // 2, seed=1
-        ),
+        **{
+            f"cached training, {architecture}: kill -9 and SIGTERM, resumed bit for bit": partial(
+                cached.kill_cached, architecture, tying, root / architecture, n_kills, seed
+            )
+            for seed, (architecture, tying) in enumerate(untied.items())
+        },
         "SAELens's runner: kill -9, resumed from the newest whole checkpoint": lambda: (
-            runner_faults.kill_runner(root / "c", n_kills, seed=2)
+            runner.kill_runner(root / "kill_runner", n_kills, seed=2)
         ),
-        "SAELens's runner: SIGTERM": lambda: runner_faults.terminate_runner(root / "d", 10, seed=3),
-        "a NaN batch in the middle": lambda: faults.nan_batch(root / "e"),
-        "a full disk while saving": lambda: disk_faults.full_disk(root / "f"),
-        "SAELens's runner: resumed against undisturbed": lambda: runner_faults.resume_gap(
-            root / "g"
+        "SAELens's runner: SIGTERM": lambda: runner.terminate_runner(
+            root / "terminate_runner", 10, seed=3
+        ),
+        "a NaN batch in the middle": lambda: cached.nan_batch(root / "nan_batch"),
+        "a full disk while saving": lambda: disk.full_disk(root / "full_disk"),
+        "SAELens's runner: resumed against undisturbed": lambda: runner.resume_gap(
+            root / "resume_gap"
         ),
     }
 

@@ -1,4 +1,4 @@
-"""Sign-aware sparse autoencoders for SAELens. Importing this package registers its architectures."""
+"""Sign-aware sparse autoencoders for SAELens. Importing the package registers its architectures."""
 
 import importlib
 import sys
@@ -54,8 +54,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Where each public name lives. They load when they are used (PEP 562), so that `import` stays light and
-# a module that moves breaks nobody. The block above says the same to type checkers.
+# Where each public name lives. A name loads when it is used (PEP 562): `import` stays light, and a
+# module that moves breaks nobody. The block above says the same to type checkers.
 _HOMES = {
     "checks": ("ConfigError", "InvalidInputError"),
     "evaluation": (
@@ -126,11 +126,13 @@ def __dir__() -> list[str]:
 
 def _is_own_command_line() -> bool:
     """Whether this process is ``sae-lens-signaware`` or ``python -m sae_lens_signaware``."""
-    program = PurePath(sys.argv[0]).stem if sys.argv else ""
-    return program == "sae-lens-signaware" or sys.orig_argv[1:3] == ["-m", __name__]
+    program = sys.argv[0] if sys.argv else ""
+    if program == "-m":  # what Python puts there while it looks for the module to run
+        return __name__ in sys.orig_argv
+    return PurePath(program).stem == "sae-lens-signaware"
 
 
-# Registration needs torch and sae_lens, which take seconds. Our own commands import them when they know
-# that they need them, so that --help does not wait.
+# Registration needs torch and sae_lens, which take seconds. Each of our own commands registers when
+# it runs, so that --help and --version do not wait.
 if not _is_own_command_line():
     importlib.import_module(f"{__name__}.saes")

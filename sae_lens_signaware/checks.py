@@ -1,4 +1,4 @@
-"""What is asked of values from outside: types, ranges, and errors of one line."""
+"""Checks of values from outside: types, ranges, and errors of one line."""
 
 import dataclasses
 import difflib
@@ -10,14 +10,18 @@ import sys
 import types
 import typing
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, Union
 
-from sae_lens.saes.sae import SAEMetadata
-
-# SAELens reads these itself, in more forms than their annotation says (a torch.device, a torch.dtype).
-_READ_BY_SAELENS = ("dtype", "device")
-# Understood by SAELens, though its annotation leaves it out.
+# SAELens accepts more for these fields than its annotations say.
 MORE_VALUES = {"normalize_activations": ("constant_norm_rescale",)}
+_TORCH_TYPES = {
+    "dtype": "dtype",
+    "device": "device",
+    "llm_device": "device",
+    "act_store_device": "device",
+}
+
+NUMBER_AS_TEXT = "it is a text; write the number without quotes"
 
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 300
@@ -53,65 +57,172 @@ def short(value: object) -> str:
 
 
 def check_types(cfg: Any) -> None:
-    """Every field of a SAE config holds what its annotation says, and every number is finite.
+    """Check that each field of a config holds what its annotation says, and only finite numbers.
 
-    A dataclass checks nothing, and a cfg.json may hold anything: a "false" would count as true. NumPy's
-    numbers become Python's.
+    A dataclass checks nothing, and a cfg.json may hold anything: a "false" would count as true.
+    The values are converted as :func:`converted` says.
 
     Raises:
         InvalidInputError: the first field that does not.
     """
-    for name, hint in _hints(type(cfg)).items():
+    for name, hint in field_types(type(cfg)).items():
         value = getattr(cfg, name)
-        fits = _fits(value, hint) or _is_one_of(value, MORE_VALUES.get(name, ()))
-        require(fits, name, value, describe(hint))
-        if isinstance(value, numbers.Number) and type(value).__module__ == "numpy":
-            setattr(cfg, name, typing.cast(Any, value).item())  # cfg.json holds Python's numbers
+        new = checked(name, value, hint)
+        if new is not value:
+            setattr(cfg, name, new)
+
+
+def checked(field: str, value: Any, hint: Any) -> Any:
+    """``value``, converted to ``hint``.
+
+    Raises:
+        InvalidInputError: the value does not fit.
+    """
+    require(fits(value, hint), field, value, describe(hint), _advice(value, hint))
+    return converted(value, hint)
 
 
 @functools.cache
-def _hints(config_class: type) -> dict[str, Any]:
+def field_types(config_class: type) -> dict[str, Any]:
+    """Types of a dataclass by field name, with what SAELens accepts beyond its annotations."""
     hints = typing.get_type_hints(config_class)
-    names = (field.name for field in dataclasses.fields(config_class))
-    return {name: hints[name] for name in names if name not in _READ_BY_SAELENS}
+    return {f.name: _widened(f.name, hints[f.name]) for f in dataclasses.fields(config_class)}
 
 
-def _is_one_of(value: object, options: tuple[object, ...]) -> bool:
-    return any(type(value) is type(option) and value == option for option in options)
+def _widened(name: str, hint: Any) -> Any:
+    if name in MORE_VALUES and typing.get_origin(hint) is Literal:
+        options = (*typing.get_args(hint), *MORE_VALUES[name])
+        return typing.cast(Any, Literal)[options]
+    if name in _TORCH_TYPES:
+        import torch
+
+        return hint | getattr(torch, _TORCH_TYPES[name])
+    return hint
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    origin = typing.get_origin(hint)
+def fits(value: Any, hint: Any) -> bool:
+    """Whether ``value`` is of the type ``hint``, at every depth.
+
+    A list fits a tuple, as YAML and JSON have no tuples. An integer fits a float. A bool is no
+    number. NumPy's numbers count as Python's. A number that is not finite fits nothing.
+    """
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any or isinstance(hint, TypeVar):
+        return True
     if origin is Literal:
-        return _is_one_of(value, typing.get_args(hint))
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, option) for option in typing.get_args(hint))
-    if hint is SAEMetadata:
-        # SAELens's from_dict hands the mapping over first; each key becomes an attribute
-        keys = value if isinstance(value, dict) else getattr(value, "__dict__", None)
-        return keys is not None and not set(keys) & set(dir(SAEMetadata))
+        return any(type(value) is type(option) and value == option for option in args)
+    if is_union(hint):
+        return any(fits(value, option) for option in args)
     if hint in (int, float):
         return not isinstance(value, bool) and _is_number(value, whole=hint is int)
-    return isinstance(value, hint)
+    if origin is list:
+        return isinstance(value, list) and all(fits(item, args[0]) for item in value)
+    if origin is tuple:
+        return isinstance(value, list | tuple) and _items_fit(value, args)
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            fits(key, args[0]) and fits(item, args[1]) for key, item in value.items()
+        )
+    if _is_metadata(hint):
+        if not isinstance(value, (dict, hint)):
+            return False
+        # each key becomes an attribute, by a call with keyword arguments
+        taken = {*dir(hint), "self"}
+        return all(isinstance(key, str) and key not in taken for key in value.keys())  # noqa: SIM118
+    plain = origin or hint
+    return not isinstance(plain, type) or isinstance(value, plain)
+
+
+def converted(value: Any, hint: Any) -> Any:
+    """``value`` as ``hint`` has it: lists become tuples, integers floats, mappings metadata.
+
+    What does not fit stays as it is.
+    """
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if is_union(hint):
+        option = next((option for option in args if fits(value, option)), Any)
+        return converted(value, option)
+    if hint in (int, float) and fits(value, hint):
+        return hint(value)
+    if origin is tuple and isinstance(value, list | tuple):
+        hints = (args[0],) * len(value) if _is_homogeneous(args) else args
+        if len(hints) == len(value):
+            return tuple(converted(item, of) for item, of in zip(value, hints, strict=True))
+    if origin is list and isinstance(value, list):
+        return [converted(item, args[0]) for item in value]
+    if origin is dict and isinstance(value, dict):
+        return {key: converted(item, args[1]) for key, item in value.items()}
+    if _is_metadata(hint) and isinstance(value, dict) and fits(value, hint):
+        return hint(**value)
+    return value
+
+
+def is_union(hint: Any) -> bool:
+    """Whether a type is ``X | Y``, in either spelling."""
+    return typing.get_origin(hint) in (Union, types.UnionType)
+
+
+def _is_metadata(hint: Any) -> bool:
+    # not imported: this module must load in milliseconds
+    return getattr(hint, "__qualname__", None) == "SAEMetadata"
+
+
+def _is_homogeneous(args: tuple[Any, ...]) -> bool:
+    return len(args) == 2 and args[1] is Ellipsis
+
+
+def _items_fit(items: list[Any] | tuple[Any, ...], args: tuple[Any, ...]) -> bool:
+    if _is_homogeneous(args):
+        return all(fits(item, args[0]) for item in items)
+    return len(items) == len(args) and all(map(fits, items, args))
 
 
 def _is_number(value: Any, whole: bool) -> bool:
-    # numpy's count as well; an integer that no float holds does not
+    # an integer that no float holds does not count
     if isinstance(value, numbers.Integral):
         return abs(int(value)) <= sys.float_info.max
     return not whole and isinstance(value, numbers.Real) and math.isfinite(value)
 
 
+def _advice(value: object, hint: Any) -> str:
+    """How to write what was probably meant, or nothing."""
+    if is_number_as_text(value) and (fits(0, hint) or fits(0.5, hint)):
+        return NUMBER_AS_TEXT
+    if isinstance(value, float) and value.is_integer() and fits(0, hint):
+        return f"write {int(value)}"
+    return ""
+
+
+def is_number_as_text(value: object) -> bool:
+    """Whether ``value`` is a text that reads as a number, such as ``"16"``."""
+    try:
+        return isinstance(value, str) and math.isfinite(float(value))
+    except ValueError:
+        return False
+
+
 def describe(hint: Any) -> str:
     """A type in words that a user of the YAML knows."""
-    origin = typing.get_origin(hint)
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
-        return "one of " + ", ".join(str(a) for a in typing.get_args(hint))
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(describe(a) for a in typing.get_args(hint))
-    if hint is type(None):
-        return "null"
-    if hint is SAEMetadata:
+        return "one of " + ", ".join(str(arg) for arg in args)
+    if is_union(hint):
+        return " or ".join(describe(arg) for arg in args)
+    if origin is list or (origin is tuple and _is_homogeneous(args)):
+        return f"a list, each item {describe(args[0])}"
+    if origin is tuple:
+        return f"a list of {len(args)}: {', '.join(map(describe, args))}"
+    if origin is dict or hint is dict:
+        return "a mapping with texts as keys" if args[:1] == (str,) else "a mapping"
+    if _is_metadata(hint):
         return "a mapping, without the names of its own methods"
-    names = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
-    return names.get(hint, str(hint).removeprefix("typing."))
+    names = {
+        int: "an integer",
+        float: "a number",
+        bool: "true or false",
+        str: "a text",
+        type(None): "null",
+    }
+    if hint in names:
+        return names[hint]
+    return f"a {hint.__module__}.{hint.__qualname__}" if isinstance(hint, type) else str(hint)

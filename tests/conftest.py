@@ -5,7 +5,7 @@ import tempfile
 
 import pytest
 
-from tests.hub_server import HubServer
+from tests.support.hub_server import HubServer
 
 # Read by huggingface_hub at import, so it cannot wait for a fixture.
 HUB = HubServer()

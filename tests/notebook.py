@@ -2,8 +2,8 @@
 
     python -m tests.notebook
 
-writes its outputs anew: what a library prints to stderr, and cells tagged "excerpts" (they quote the text
-that the SAE reads, which has no place in this repository), stay empty.
+writes its outputs anew. It leaves out what a library prints to stderr, and the outputs of cells
+tagged "excerpts": they quote the text that the SAE reads, which is not in this repository.
 """
 
 import copy
@@ -15,7 +15,7 @@ NOTEBOOK = Path(__file__).parent.parent / "docs" / "notebook.ipynb"
 
 
 def execute(folder: Path) -> Any:
-    """The notebook, run in ``folder``; the environment names the Hub. A cell that raises, raises."""
+    """Run the notebook in ``folder``. The environment names the Hub; a cell that raises, raises."""
     import nbformat
     from nbclient import NotebookClient
 
@@ -25,7 +25,7 @@ def execute(folder: Path) -> Any:
 
 
 def to_commit(notebook: Any) -> Any:
-    """As it stands in the repository: without stderr, excerpts, and what changes from run to run."""
+    """Take away stderr, excerpts, and what changes from run to run."""
     notebook = copy.deepcopy(notebook)
     notebook.metadata["language_info"] = {"name": "python"}  # without the version of Python
     for cell in notebook.cells:

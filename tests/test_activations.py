@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from sae_lens_signaware.saes.activations import (
-    bi_jump_relu,
     bi_jump_relu_ste,
     bi_jump_step,
     bi_step_ste,
@@ -14,6 +13,7 @@ from sae_lens_signaware.saes.activations import (
     nearest_threshold_gap,
     rectangle,
     select_side,
+    signed_gate,
     soft_threshold,
 )
 
@@ -30,29 +30,29 @@ def column(*values: float) -> torch.Tensor:
 def test_bi_jump_relu_untied_by_hand() -> None:
     r_mag = torch.tensor([[LN2], [0.0]])  # gains 2 and 1
     b_mag = torch.tensor([[0.25], [-1.05]])
-    z = bi_jump_relu(PI, THRESHOLD, r_mag, b_mag)
+    z = signed_gate(PI, THRESHOLD, r_mag, b_mag)
     # 2*2+.25; 2*.6+.25; at the threshold: shut; 0; at the threshold: shut; -(1.1-1.05); -(3-1.05)
     torch.testing.assert_close(z, column(4.25, 1.45, 0.0, 0.0, 0.0, -0.05, -1.95))
 
 
 def test_bi_jump_relu_magnitude_below_zero_is_cut_while_the_gate_is_open() -> None:
-    z = bi_jump_relu(PI, THRESHOLD, torch.zeros(1, 1), torch.full((1, 1), -2.5))
+    z = signed_gate(PI, THRESHOLD, torch.zeros(1, 1), torch.full((1, 1), -2.5))
     torch.testing.assert_close(z, column(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -0.5))
 
 
 def test_bi_jump_relu_tied_by_hand() -> None:
-    z = bi_jump_relu(PI, THRESHOLD[:1], torch.full((1, 1), LN2), torch.full((1, 1), 0.5))
+    z = signed_gate(PI, THRESHOLD[:1], torch.full((1, 1), LN2), torch.full((1, 1), 0.5))
     torch.testing.assert_close(z, column(4.5, 1.7, 0.0, 0.0, -2.5, -2.7, -6.5))
 
 
 def test_bi_jump_relu_one_sided_never_opens_the_minus_side() -> None:
-    z = bi_jump_relu(PI, torch.zeros(1, 1), torch.zeros(1, 1), torch.ones(1, 1), two_sided=False)
+    z = signed_gate(PI, torch.zeros(1, 1), torch.zeros(1, 1), torch.ones(1, 1), two_sided=False)
     torch.testing.assert_close(z, column(3.0, 1.6, 1.5, 0.0, 0.0, 0.0, 0.0))
 
 
 def test_a_zero_pre_activation_is_shut_even_at_threshold_zero() -> None:
     zero = torch.zeros(1, 1)
-    assert bi_jump_relu(zero, zero, zero, torch.ones(1, 1)).item() == 0.0
+    assert signed_gate(zero, zero, zero, torch.ones(1, 1)).item() == 0.0
     assert bi_jump_step(zero, zero).item() == 0.0
 
 
@@ -72,7 +72,7 @@ def test_gradients_of_the_gated_paths_by_hand() -> None:
     r_mag = torch.tensor([[LN2], [0.0]], requires_grad=True)
     b_mag = torch.zeros(2, 1, requires_grad=True)
     weight = column(1.0, 10.0, 100.0)
-    (bi_jump_relu(pi, threshold, r_mag, b_mag) * weight).sum().backward()
+    (signed_gate(pi, threshold, r_mag, b_mag) * weight).sum().backward()
     assert pi.grad is not None
     # dz/dpi = gain of the open side: 2, 1, shut
     torch.testing.assert_close(pi.grad, column(2.0, 10.0, 0.0))
@@ -109,7 +109,7 @@ def test_gated_paths_pass_gradcheck(n_rows: int) -> None:
         return [t.clone().requires_grad_() for t in (pi, *rows)]
 
     assert torch.autograd.gradcheck(
-        lambda pi, t, r, b: bi_jump_relu(pi, t.detach(), r, b), tuple(args())
+        lambda pi, t, r, b: signed_gate(pi, t.detach(), r, b), tuple(args())
     )
     norm = torch.tensor([0.7, 1.9], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(soft_threshold, (*args()[:2], norm))

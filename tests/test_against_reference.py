@@ -11,26 +11,15 @@ from sae_lens import JumpReLUTrainingSAEConfig, TrainingSAE
 from sae_lens_signaware import BiJumpReLUTrainingSAEConfig
 from sae_lens_signaware.saes.activations import bi_jump_relu_ste, bi_step_ste
 from tests import reference
-from tests.helpers import make_training_sae, path, randomise, step_input
+from tests.support.saes import randomise
+from tests.support.training import TOLERANCE, float64_sae, leaves, path, step_input
 
-TOLERANCE: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
 slow_reference = settings(max_examples=50, deadline=None)
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 6))
 
 
 def dense(t: torch.Tensor) -> torch.Tensor:
     return t.to_dense() if t.is_sparse else t
-
-
-def leaves(sae: Any) -> dict[str, torch.Tensor]:
-    return {n: p.detach().clone().requires_grad_() for n, p in sae.named_parameters()}
-
-
-def float64_sae(architecture: str, tying: str, **kwargs: Any) -> Any:
-    sae = make_training_sae(architecture, tying, dtype="float64", **kwargs)
-    # thresholds are float32 by design; compare on values that both precisions hold
-    sae.threshold.data = sae.threshold.data.double()
-    return sae
 
 
 @slow_reference

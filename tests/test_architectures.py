@@ -17,7 +17,15 @@ from safetensors.torch import load_file, save_file
 
 import sae_lens_signaware as signaware
 from sae_lens_signaware.saes.registration import register
-from tests.helpers import D_IN, D_SAE, each_variant, make_sae, make_training_sae
+from sae_lens_signaware.saes.state import EXACT_STATE
+from tests.support.saes import (
+    D_IN,
+    D_SAE,
+    each_architecture,
+    each_variant,
+    make_sae,
+    make_training_sae,
+)
 
 HOOKS = [
     "hook_sae_input",
@@ -33,7 +41,7 @@ def x_batch(n: int = 32, d_in: int = D_IN, dtype: torch.dtype = torch.float32) -
     return torch.randn(n, d_in, generator=torch.Generator().manual_seed(1), dtype=dtype)
 
 
-@pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
+@each_architecture
 def test_registration_survives_a_second_import_and_a_reload(architecture: str) -> None:
     importlib.import_module("sae_lens_signaware")
     importlib.reload(signaware)
@@ -57,18 +65,20 @@ def test_another_holder_of_the_name_is_not_replaced(monkeypatch: pytest.MonkeyPa
     assert SAE_CLASS_REGISTRY["sa_gsae"] is theirs
 
 
-@each_variant
+ROWS = {
+    ("sa_gsae", "full"): {"threshold": 1, "r_mag": 1, "b_mag": 1},
+    ("sa_gsae", "radii"): {"threshold": 2, "r_mag": 1, "b_mag": 2},
+    ("sa_gsae", "none"): {"threshold": 2, "r_mag": 2, "b_mag": 2},
+    ("bi_jumprelu", "full"): {"threshold": 1},
+    ("bi_jumprelu", "none"): {"threshold": 2},
+}
+
+
+@pytest.mark.parametrize(("architecture", "tying"), ROWS, ids=map("-".join, ROWS))
 def test_fresh_sae_has_the_state_of_the_design(architecture: str, tying: str) -> None:
     state = make_sae(architecture, tying).state_dict()
-    rows = {
-        ("sa_gsae", "full"): {"threshold": 1, "r_mag": 1, "b_mag": 1},
-        ("sa_gsae", "radii"): {"threshold": 2, "r_mag": 1, "b_mag": 2},
-        ("sa_gsae", "none"): {"threshold": 2, "r_mag": 2, "b_mag": 2},
-        ("bi_jumprelu", "full"): {"threshold": 1},
-        ("bi_jumprelu", "none"): {"threshold": 2},
-    }[architecture, tying]
     wanted = {"W_enc": (D_IN, D_SAE), "W_dec": (D_SAE, D_IN), "b_dec": (D_IN,)}
-    wanted |= {name: (n, D_SAE) for name, n in rows.items()}
+    wanted |= {name: (n, D_SAE) for name, n in ROWS[architecture, tying].items()}
     if architecture == "bi_jumprelu":
         wanted["b_enc"] = (D_SAE,)
     assert {k: tuple(v.shape) for k, v in state.items()} == wanted
@@ -87,11 +97,11 @@ def test_latents_have_both_signs_and_training_agrees_with_inference(
     torch.testing.assert_close(training(x_batch()), sae(x_batch()))
 
 
-@pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
+@each_architecture
 def test_odd_symmetry_of_the_fully_tied_variant(architecture: str) -> None:
-    # encode(2 b_dec - x) = -encode(x); bi_jumprelu only where there is no b_enc
+    # encode(2 b_dec - x) = -encode(x), where there is no b_enc
     sae = make_sae(architecture, "full", dtype="float64")
-    if architecture == "bi_jumprelu":
+    if hasattr(sae, "b_enc"):
         sae.b_enc.data.zero_()
     x = x_batch(dtype=torch.float64)
     torch.testing.assert_close(sae.encode(2 * sae.b_dec - x), -sae.encode(x), rtol=0, atol=1e-12)
@@ -189,7 +199,9 @@ def test_fold_activation_norm_scaling_factor(architecture: str, tying: str) -> N
 def test_fold_activation_whitening(
     architecture: str, tying: str, apply_b_dec_to_input: bool
 ) -> None:
-    if architecture == "sa_gsae" and not apply_b_dec_to_input:
+    # without an encoder bias, the input's centring alone can absorb the shift
+    has_b_enc = hasattr(make_training_sae(architecture, tying), "b_enc")
+    if not (has_b_enc or apply_b_dec_to_input):
         with pytest.raises(ValueError, match=r"apply_b_dec_to_input must be true"):
             make_training_sae(
                 architecture,
@@ -198,7 +210,6 @@ def test_fold_activation_whitening(
                 apply_b_dec_to_input=False,
             )
         return
-    # bi_jumprelu absorbs the shift in b_enc
     sae = make_training_sae(
         architecture,
         tying,
@@ -277,6 +288,30 @@ def test_bfloat16_keeps_the_training_threshold_in_float32(architecture: str, tyi
 
 
 @each_variant
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_training_state_survives_a_file(
+    architecture: str, tying: str, dtype: str, tmp_path: Path
+) -> None:
+    sae = make_training_sae(architecture, tying, dtype=dtype)
+    sae.n_threshold_resets += 1001  # bfloat16 has no 1001, nor these
+    sae.l0_control.copy_(torch.tensor([0.123456, 31.23456]))
+    sae.save_model(tmp_path)
+    loaded = TrainingSAE.load_from_disk(tmp_path)
+    resumed = make_training_sae(architecture, tying, dtype=dtype)
+    resumed.load_weights_from_checkpoint(tmp_path)
+    for other in (loaded, resumed):
+        assert other.n_threshold_resets.item() == 1001
+        for name in ("l0_control", "threshold"):
+            assert torch.equal(getattr(other, name), getattr(sae, name)), name
+    inference = SAE.load_from_disk(tmp_path)
+    assert set(inference.state_dict()) == set(make_sae(architecture, tying).state_dict())
+    keys = set(load_file(tmp_path / "sae_weights.safetensors"))
+    assert keys - set(sae.state_dict()) == (
+        set() if dtype == "float32" else {f"{name}_bytes" for name in EXACT_STATE}
+    )
+
+
+@each_variant
 def test_bfloat16_round_trip(architecture: str, tying: str, tmp_path: Path) -> None:
     training = make_training_sae(architecture, tying, dtype="bfloat16")
     training.save_inference_model(tmp_path)
@@ -314,7 +349,7 @@ def test_wrong_weights_give_one_line(architecture: str, tying: str, tmp_path: Pa
         SAE.load_from_disk(tmp_path)
 
 
-@pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
+@each_architecture
 def test_a_later_format_gives_one_line(architecture: str, tmp_path: Path) -> None:
     make_sae(architecture).save_model(tmp_path)
     cfg = tmp_path / "cfg.json"

@@ -1,38 +1,17 @@
 """The antipodal audit on planted pairs, against a brute-force search, and its command."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sae_lens import JumpReLUSAE, JumpReLUSAEConfig
 from safetensors.torch import save_file
 
 import sae_lens_signaware as signaware
 from sae_lens_signaware.evaluation.audit import find_antipodal_pairs
-from tests.helpers import D_IN, make_sae
-from tests.test_cli import assert_one_line_error, invoke
-
-
-def plain_with_pairs() -> tuple[Any, torch.Tensor]:
-    """A plain SAE of orthogonal directions with latents (0, 6), (1, 7) and (2, 8) antipodal.
-
-    Latents 0 and 6 have a threshold that keeps them apart; 2 and 8 are always open together, through
-    their biases; 9 repeats the direction of 8, so (2, 9) is a pair too.
-    """
-    directions = torch.eye(D_IN)[:10].clone()
-    directions[6:9] = -directions[:3]
-    directions[9] = directions[8]
-    sae = JumpReLUSAE(JumpReLUSAEConfig(d_in=D_IN, d_sae=10))
-    with torch.no_grad():
-        sae.W_dec.copy_(directions * torch.arange(1.0, 11.0)[:, None])  # norms do not matter
-        sae.W_enc.copy_(directions.T)
-        sae.b_enc.zero_()
-        sae.threshold.fill_(0.5)
-        sae.b_enc[[2, 8]] = 100.0
-    return sae, torch.randn(4000, D_IN, generator=torch.Generator().manual_seed(2))
+from tests.support.cli import assert_one_line_error, invoke
+from tests.support.saes import D_IN, make_sae, plain_with_pairs
 
 
 def test_audit_finds_all_planted_pairs_and_no_other() -> None:
@@ -47,7 +26,7 @@ def test_audit_finds_all_planted_pairs_and_no_other() -> None:
     assert audit.rate_b[k].item() == pytest.approx((x[:, 0] < -0.5).double().mean().item())
     assert audit.correlation[k].item() == pytest.approx(-1.0, abs=1e-9)
     assert audit.co_firing_rate[pairs.index((2, 8))] == 1
-    # (0, 6) and (1, 7) never fire together; of latent 2's pairs, (2, 9) does as 2 is always open
+    # (0, 6) and (1, 7) never fire together; of latent 2's pairs, (2, 9) does as 2 is always active
     assert audit.freed_width == 2
     assert audit.freed_share == pytest.approx(0.2)
     assert audit.n_tokens == 4000
@@ -78,8 +57,10 @@ def test_blocks_agree_with_brute_force(
     a, b, cosine = find_antipodal_pairs(directions, max_cosine, block_size)
     unit = torch.nn.functional.normalize(directions, dim=1)
     full = unit @ unit.T
-    wanted = {(i, j) for i in range(d_sae) for j in range(i + 1, d_sae) if full[i, j] <= max_cosine}
-    assert set(zip(a.tolist(), b.tolist(), strict=True)) == wanted
+    expected = {
+        (i, j) for i in range(d_sae) for j in range(i + 1, d_sae) if full[i, j] <= max_cosine
+    }
+    assert set(zip(a.tolist(), b.tolist(), strict=True)) == expected
     assert (cosine.diff() >= 0).all()
 
 

@@ -7,22 +7,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sae_lens import SAETrainer
 
 from sae_lens_signaware.saes.auxk import dead_columns, top_dead
 from tests import reference
-from tests.helpers import (
-    D_IN,
-    D_SAE,
-    VARIANTS,
+from tests.support.saes import D_IN, D_SAE, VARIANTS, each_variant, make_training_sae
+from tests.support.training import (
+    TOLERANCE,
+    batches,
     computes_with_all_latents,
-    each_variant,
-    make_training_sae,
+    float64_sae,
+    leaves,
     path,
     step_input,
 )
-from tests.test_against_reference import TOLERANCE, float64_sae, leaves
-from tests.test_training import batches, trainer_config
 
 
 def test_the_largest_dead_ones_by_hand() -> None:
@@ -124,22 +121,3 @@ def test_without_a_dead_latent_it_is_0_and_off_it_is_not_there(
     sae = make_training_sae(architecture, tying)
     out = sae.training_forward_pass(step_input(x, dead_neuron_mask=~none))
     assert "auxk_loss" not in out.losses
-
-
-@each_variant
-def test_dead_latents_come_back(architecture: str, tying: str) -> None:
-    def n_dead(auxk_coefficient: float) -> int:
-        torch.manual_seed(0)
-        sae = make_training_sae(
-            architecture, tying, auxk_coefficient=auxk_coefficient, dead_threshold_reset=False
-        )
-        sae.threshold.data[:, :6] = 0.5  # above any pre-activation
-        sae.W_enc.data[:, :6] *= 0.01
-        trainer: Any = SAETrainer(trainer_config(400, lr=3e-2, lr_end=3e-2), sae, batches())
-        trainer.fit()
-        source = batches(seed=1)
-        fired = torch.stack([(sae.encode(next(source)) != 0).any(0) for _ in range(50)]).any(0)
-        return int((~fired[:6]).sum())
-
-    assert n_dead(0.0) == 6
-    assert n_dead(1.0) <= 3

@@ -11,8 +11,8 @@ from sae_lens_signaware.files import write_json, write_tensors
 from sae_lens_signaware.training import cached as cached_training
 from sae_lens_signaware.training.cache import ShuffledEpochs
 from sae_lens_signaware.training.cached import InterruptedTraining, train_on_cache
-from tests.helpers import D_IN, each_variant, make_training_sae, training_config
-from tests.test_training import trainer_config
+from tests.support.saes import D_IN, each_variant, make_training_sae, training_config
+from tests.support.training import trainer_config
 
 
 def test_every_epoch_serves_every_row_once_in_another_order() -> None:

@@ -1,8 +1,11 @@
 """The command line as a user meets it: a process, its exit code, its one line."""
 
+import json
 import re
 import subprocess
 import sys
+import sysconfig
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +14,14 @@ import torch
 import yaml
 from sae_lens import SAE
 from safetensors.torch import save_file
-from typer.testing import CliRunner
 
 from sae_lens_signaware import BipolarCensus, PolarityCalibration
 from sae_lens_signaware.checks import ConfigError
-from sae_lens_signaware.cli import app
-from tests.helpers import D_IN, make_sae
-from tests.hub_server import HubServer
-from tests.test_config import BASE
-from tests.test_hub import save_measured
+from tests.support.cli import assert_one_line_error, invoke
+from tests.support.hub import save_measured
+from tests.support.hub_server import HubServer
+from tests.support.runners import BASE
+from tests.support.saes import D_IN, make_sae
 
 COMMANDS = [
     "demo",
@@ -35,39 +37,76 @@ COMMANDS = [
 ]
 
 
-def invoke(*args: str) -> Any:
-    return CliRunner().invoke(app, list(args))
-
-
-def assert_one_line_error(result: Any, code: int, message: str) -> None:
-    text = result.stderr
-    assert result.exit_code == code, text
-    assert message in text
-    assert len(text.strip().splitlines()) == 1, text
-    assert "Traceback" not in text
-
-
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_with_an_example(command: str) -> None:
-    result = invoke(command, "--help")
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_every_command_has_help_with_an_example(command: str, flag: str) -> None:
+    result = invoke(command, flag)
     assert result.exit_code == 0
     assert re.search(rf"Example:\s+sae-lens-signaware\s+{command}", result.stdout)
 
 
-def test_python_m_works_and_importing_the_package_is_light() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "sae_lens_signaware", "--help"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+def test_the_help_of_the_program_names_every_command() -> None:
+    result = invoke("-h")
+    assert result.exit_code == 0
+    assert result.stdout == invoke("--help").stdout
     for command in COMMANDS:
-        assert command in done.stdout
-    code = "import sys, sae_lens_signaware as s; print([m for m in ('ray', 'typer', 'matplotlib', 's.evaluation') if m in sys.modules]); print('sae_lens_signaware.evaluation' in sys.modules)"
-    base = "import sys, sae_lens; print([m for m in ('ray', 'typer', 'matplotlib', 's.evaluation') if m in sys.modules]); print(False)"
-    light, plain = (
-        subprocess.run([sys.executable, "-c", c], capture_output=True, text=True).stdout
-        for c in (code, base)
-    )
-    assert light == plain
+        assert re.search(rf"^  {command} ", result.stdout, re.MULTILINE), command
+
+
+def test_version_names_this_package_and_saelens() -> None:
+    result = invoke("--version")
+    assert result.exit_code == 0
+    names = ("sae-lens-signaware", "sae-lens")
+    assert result.stdout.splitlines() == [f"{name} {version(name)}" for name in names]
+
+
+# What a process has loaded that stands for our command line, after each of some calls.
+LOADED_BY_HELP = """
+import json, sys
+sys.argv[0] = "/somewhere/bin/sae-lens-signaware"
+from typer.testing import CliRunner
+from sae_lens_signaware.cli import app
+heavy = ("torch", "sae_lens", "transformers", "huggingface_hub", "numpy", "datasets")
+loaded = {}
+for args in json.loads(sys.argv[1]):
+    assert CliRunner().invoke(app, args).exit_code == 0, args
+    loaded[" ".join(args)] = [name for name in heavy if name in sys.modules]
+print(json.dumps(loaded))
+"""
+
+
+def test_help_and_version_load_no_library_that_takes_seconds() -> None:
+    calls = [["--version"], ["-h"], ["--help"], *([command, "--help"] for command in COMMANDS)]
+    loaded = json.loads(run_python("-c", LOADED_BY_HELP, json.dumps(calls)).stdout)
+    assert loaded == {" ".join(args): [] for args in calls}
+
+
+def run_python(*args: str) -> Any:
+    done = subprocess.run([sys.executable, *args], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_python_m_answers_for_help_without_torch() -> None:
+    done = run_python("-X", "importtime", "-m", "sae_lens_signaware", "train", "--help")
+    assert "Usage: python -m sae_lens_signaware train" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "sae_lens_signaware.cli.training" in imported
+    assert not imported & {"torch", "sae_lens", "transformers"}
+
+
+SCRIPT = str(Path(sysconfig.get_path("scripts")) / "sae-lens-signaware")
+
+
+@pytest.mark.parametrize(
+    "program", [[sys.executable, "-m", "sae_lens_signaware"], [SCRIPT]], ids=["module", "script"]
+)
+def test_a_process_of_its_own_knows_the_architectures(program: list[str], tmp_path: Path) -> None:
+    make_sae("bi_jumprelu").save_model(tmp_path / "sae")
+    call = [*program, "split", str(tmp_path / "sae"), str(tmp_path / "plain")]
+    done = subprocess.run(call, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "bi_jumprelu of width 24 -> jumprelu of width 48" in done.stdout
 
 
 def test_split_of_a_folder(tmp_path: Path) -> None:
@@ -143,6 +182,44 @@ def test_train_lists_saelens_flags(tmp_path: Path) -> None:
         assert flag in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("flags", "listed"),
+    [
+        ([], "--polarity_tying"),
+        (["--architecture", "bi_jumprelu"], "--l0_warm_up_steps"),
+        (["--architecture", "gated"], "--l1_warm_up_steps"),
+    ],
+)
+def test_train_lists_flags_without_a_config(flags: list[str], listed: str) -> None:
+    result = invoke("train", "--list-flags", *flags)
+    assert result.exit_code == 0, result.stderr
+    assert listed in result.stdout
+    assert "--training_tokens" in result.stdout
+
+
+WIDTHS = {"d_in": D_IN, "d_sae": 24}
+
+
+def test_train_takes_the_architecture_from_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump({**BASE, "sae": {"architecture": "sa_gsae", **WIDTHS}}))
+    result = invoke("train", str(path), "--list-flags", "--architecture", "gated")
+    assert result.exit_code == 0, result.stderr
+    assert "polarity_tying" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "CONFIG.yaml: missing; name a runner config, or give --list-flags"),
+        (["--lr", "1e-3"], "CONFIG.yaml must come before SAELens's flags, got --lr"),
+        (["--list-flags", "--architecture", "gatd"], "did you mean 'gated'?"),
+    ],
+)
+def test_train_without_a_config_is_one_line(args: list[str], message: str) -> None:
+    assert_one_line_error(invoke("train", *args), 2, message)
+
+
 def test_demo_names_a_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sae_lens_signaware.experiments import demo_data
 
@@ -174,7 +251,8 @@ def test_analyze_prints_a_table_and_writes_json(tmp_path: Path) -> None:
     assert_one_line_error(invoke(*args), 2, "cannot be read")
     save_file({"heldout": torch.randn(5, D_IN + 1)}, file)
     args[-1] = str(file)
-    assert_one_line_error(invoke(*args), 2, "activations must be (n, 16) for this SAE, got (5, 17)")
+    message = "activations must be (n, 16) or (batch, position, 16) for this SAE, got (5, 17)"
+    assert_one_line_error(invoke(*args), 2, message)
 
 
 @pytest.mark.parametrize("name", ["res[red]", "res[/a]", "a:b:c"])

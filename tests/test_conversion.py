@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from sae_lens_signaware import split_polarities
 from sae_lens_signaware.saes.conversion import split_log_sparsity
-from tests.helpers import D_IN, VARIANTS, each_variant, make_sae, make_training_sae, randomise
+from tests.support.saes import D_IN, VARIANTS, each_variant, make_sae, make_training_sae, randomise
 
 
 def assert_split_exact(sae: Any, x: torch.Tensor, atol: float) -> None:
@@ -94,8 +94,8 @@ def test_split_of_a_one_sided_sae_keeps_its_width() -> None:
 
 
 def test_split_refuses_a_plain_sae() -> None:
-    with pytest.raises(TypeError, match="takes a sa_gsae or bi_jumprelu SAE, got StandardSAE"):
-        split_polarities(StandardSAE(StandardSAEConfig(d_in=4, d_sae=4)))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="takes a signed SAE, got StandardSAE"):
+        split_polarities(StandardSAE(StandardSAEConfig(d_in=4, d_sae=4)))
 
 
 @each_variant

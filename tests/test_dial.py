@@ -11,8 +11,8 @@ from transformer_lens import HookedTransformer
 import sae_lens_signaware as signaware
 from sae_lens_signaware.evaluation.dial import nearest_antipodal_pair
 from sae_lens_signaware.evaluation.results import Provenance
-from tests.helpers import D_IN, make_sae, tiny_model_config
-from tests.test_runners import HOOK
+from tests.support.models import HOOK, tiny_model_config
+from tests.support.saes import D_IN, make_sae
 
 LAST = "blocks.1.hook_resid_post"
 
@@ -37,8 +37,8 @@ def test_dial_of_a_linear_read_out_is_the_dot_product() -> None:
     direction = sae.W_dec[5] / sae.W_dec[5].norm()
     slope = (direction @ (model.W_U[:, 7] - model.W_U[:, 11])).item()
     assert dial.coefficients.tolist() == [-2.0, -1.0, 0.0, 1.0, 2.0]
-    wanted = slope * dial.coefficients
-    torch.testing.assert_close(dial.effect, wanted, rtol=1e-4, atol=1e-5)
+    expected = slope * dial.coefficients
+    torch.testing.assert_close(dial.effect, expected, rtol=1e-4, atol=1e-5)
     logits = model(tokens)[:, -1]
     assert dial.baseline == pytest.approx((logits[:, 7] - logits[:, 11]).mean().item(), rel=1e-5)
     assert dial.monotone

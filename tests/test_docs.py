@@ -18,11 +18,11 @@ from sae_lens_signaware.cli import app
 from sae_lens_signaware.experiments.protocols import load_protocol_config
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 from sae_lens_signaware.training.config import load_runner_config
-from tests.helpers import make_sae, tiny_model_config, tiny_tokenizer
-from tests.hub_server import HubServer
 from tests.notebook import NOTEBOOK
-from tests.test_hub import save_measured, x_batch
-from tests.test_runners import HOOK, tokens
+from tests.support.hub import save_measured, x_batch
+from tests.support.hub_server import HubServer
+from tests.support.models import HOOK, tiny_model_config, tiny_tokenizer, tokens
+from tests.support.saes import make_sae
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -71,7 +71,9 @@ def test_the_guides_python_runs(
     }  # fmt: skip
     text = (DOCS / "guide.md").read_text()
     blocks = list(RUNNABLE.finditer(text))
-    assert len(blocks) >= 8
+    # only a language model's runner is too much for a test
+    others = RUNNABLE.sub("", text).split("```python\n")[1:]
+    assert all(".run()" in block.split("```")[0] for block in others)
     for block in blocks:
         # so that a traceback names the line of the page
         before = "\n" * text[: block.start(1)].count("\n")

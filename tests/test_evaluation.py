@@ -1,8 +1,5 @@
-"""Planted truth for census and calibration, agreement with SAELens's own evals, and what is refused."""
+"""Planted truth for census and calibration, and agreement with SAELens's own evals."""
 
-import math
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,40 +19,8 @@ from transformer_lens import HookedTransformer
 import sae_lens_signaware as signaware
 from sae_lens_signaware.evaluation import measure_quality
 from sae_lens_signaware.evaluation.quality import missed_target_l0
-from tests.helpers import (
-    D_IN,
-    each_variant,
-    make_sae,
-    tiny_model_config,
-    training_config,
-)
-from tests.test_runners import HOOK, runner_config, tokens
-
-N, H = 20_000, 12
-
-
-def planted(gain_neg: float = 1.0) -> tuple[Any, torch.Tensor, torch.Tensor]:
-    """An orthonormal signed SAE of width 12, data of known rates, and the planted magnitudes (N, 12).
-
-    Latents 0 to 3 fire on both sides, 4 to 7 on + alone, 8 and 9 on - alone, 10 and 11 never. The SAE
-    reproduces all but the - side of latents 0 and 1, whose magnitudes it scales by ``gain_neg``.
-    """
-    g = torch.Generator().manual_seed(0)
-    directions = torch.linalg.qr(torch.randn(D_IN, H, generator=g))[0].T
-    rate = torch.tensor([0.2] * 10 + [0.0, 0.0])
-    share_pos = torch.tensor([0.5, 0.5, 0.25, 0.9] + [1.0] * 4 + [0.0] * 4)
-    fires = torch.rand(N, H, generator=g) < rate
-    sign = torch.where(torch.rand(N, H, generator=g) < share_pos, 1.0, -1.0)
-    z = fires * sign * (1 + torch.rand(N, H, generator=g))
-    sae = make_sae("sa_gsae", "none", d_sae=H)
-    with torch.no_grad():
-        sae.W_enc.copy_(directions.T)
-        sae.W_dec.copy_(directions)
-        for p in (sae.b_dec, sae.r_mag, sae.b_mag):
-            p.zero_()
-        sae.threshold.fill_(0.5)
-        sae.r_mag[1, :2] = math.log(gain_neg)
-    return sae, z @ directions, z
+from tests.support.models import HOOK, tiny_model_config, tokens
+from tests.support.saes import D_IN, N_PLANTED, each_variant, make_sae, planted
 
 
 def test_census_counts_what_was_planted() -> None:
@@ -73,7 +38,7 @@ def test_census_counts_what_was_planted() -> None:
     assert census.bipolar(0.2).tolist() == [True] * 3 + [False] * 9
     assert census.bipolar_share(0.2) == pytest.approx(3 / 10)
     assert census.dead_share == pytest.approx(2 / 12)
-    assert census.n_tokens == N
+    assert census.n_tokens == N_PLANTED
     assert not census.one_sided
     curve = census.bipolar_share_by_energy_rank(0.2)
     assert len(curve) == 10
@@ -83,8 +48,8 @@ def test_census_counts_what_was_planted() -> None:
 def test_calibration_recovers_a_planted_gain() -> None:
     sae, x, _ = planted(gain_neg=0.8)
     calibration = signaware.polarity_calibration(sae, x)
-    wanted_neg = torch.tensor([1.25, 1.25, 1.0, 1.0], dtype=torch.float64)
-    torch.testing.assert_close(calibration.gain_neg[:4], wanted_neg, rtol=0, atol=0.01)
+    expected_neg = torch.tensor([1.25, 1.25, 1.0, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(calibration.gain_neg[:4], expected_neg, rtol=0, atol=0.01)
     torch.testing.assert_close(
         calibration.gain_pos[:8], torch.ones(8, dtype=torch.float64), rtol=0, atol=0.01
     )
@@ -118,8 +83,8 @@ def test_any_saelens_sae_has_a_census(architecture: str) -> None:
     direction = sae.decode(torch.eye(20))[latent] - sae.decode(torch.zeros(20))
     residual = (x - sae.decode(z)).double()
     aligned = (z_plus * (residual @ direction.double())).sum()
-    wanted = 1 + aligned / (z_plus.square().sum() * direction.double().square().sum())
-    assert calibration.gain_pos[latent].item() == pytest.approx(wanted.item(), rel=1e-5)
+    expected = 1 + aligned / (z_plus.square().sum() * direction.double().square().sum())
+    assert calibration.gain_pos[latent].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @each_variant
@@ -214,46 +179,6 @@ def test_bipolar_evals_of_a_hook_z_sae_restores_its_reshaping() -> None:
     assert sae.hook_z_reshaping_mode
 
 
-def test_results_read_back_what_they_wrote(tmp_path: Path) -> None:
-    sae, x, _ = planted(0.8)
-    for result in (signaware.bipolar_census(sae, x), signaware.polarity_calibration(sae, x)):
-        path = tmp_path / "result.json"
-        result.write(path)
-        again = type(result).read(path)
-        assert again.provenance.versions["sae-lens-signaware"] == signaware.__version__
-        assert again.n_tokens == N
-        for name, value in vars(result).items():
-            if isinstance(value, torch.Tensor):
-                torch.testing.assert_close(getattr(again, name), value, equal_nan=True)
-    with pytest.raises(ValueError, match="not a BipolarCensus"):
-        signaware.BipolarCensus.read(path)
-
-
-@pytest.mark.parametrize(
-    ("activations", "message"),
-    [
-        ([], "at least one token"),
-        (torch.zeros(0, D_IN), "at least one token"),
-        (torch.zeros(3, D_IN + 1), r"must be \(n, 16\) for this SAE, got \(3, 17\)"),
-        (torch.full((3, D_IN), torch.nan), "must be finite"),
-    ],
-)
-def test_bad_activations_give_one_line(activations: Any, message: str) -> None:
-    for measure in (signaware.bipolar_census, signaware.polarity_calibration):
-        with pytest.raises(ValueError, match=message) as error:
-            measure(make_sae("sa_gsae"), activations)
-        assert "\n" not in str(error.value)
-
-
-def test_an_endless_store_is_refused_before_it_is_read(tmp_path: Path) -> None:
-    cfg = runner_config(training_config("sa_gsae"), tmp_path)
-    store = ActivationsStore.from_config(HookedTransformer(tiny_model_config()), cfg, tokens())
-    for measure in (signaware.bipolar_census, signaware.polarity_calibration):
-        with pytest.raises(ValueError, match=r"must come to an end, got an ActivationsStore"):
-            measure(make_sae("sa_gsae"), store)
-    assert signaware.bipolar_census(make_sae("sa_gsae"), islice(store, 2)).n_tokens == 128
-
-
 def test_one_token_and_latents_that_never_fire() -> None:
     sae = make_sae("sa_gsae")
     sae.threshold.data.fill_(1e6)
@@ -282,28 +207,9 @@ def test_energy_is_what_decode_writes(architecture: str) -> None:
     bias = sae.decode(torch.zeros_like(z[:1]))
     for i in range(8):
         alone = torch.where(torch.arange(8) == i, z, 0.0)
-        wanted = (sae.decode(alone) - bias).square().sum(1).mean().item()
+        expected = (sae.decode(alone) - bias).square().sum(1).mean().item()
         energy = census.energy_pos[i] + census.energy_neg[i]
-        assert energy.item() == pytest.approx(wanted, rel=1e-4, abs=1e-7)
-
-
-def test_hook_z_saes_are_measured_on_flat_activations() -> None:
-    flat = make_sae("sa_gsae")
-    heads = make_sae("sa_gsae", reshape_activations="hook_z")
-    heads(torch.randn(2, 3, 4, D_IN // 4))  # as the model gives it
-    x = torch.randn(300, D_IN)
-    a, b = (measure_quality(sae, x, "noise")[0] for sae in (flat, heads))
-    assert (a.l0, a.explained_variance) == (b.l0, b.explained_variance)
-    assert signaware.antipodal_audit(heads, x).n_tokens == 300
-    assert heads.hook_z_reshaping_mode
-
-
-def test_what_reconstructs_another_activation_is_refused() -> None:
-    sae_class, config_class = get_sae_class("transcoder")
-    sae: Any = sae_class(config_class(d_in=D_IN, d_sae=8, d_out=D_IN, apply_b_dec_to_input=False))
-    for measure in (signaware.bipolar_census, signaware.antipodal_audit):
-        with pytest.raises(ValueError, match="token by token, got 'transcoder'"):
-            measure(sae, torch.randn(4, D_IN))
+        assert energy.item() == pytest.approx(expected, rel=1e-4, abs=1e-7)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""SignedEvaluator in SAELens's trainer and runners: what it says, read back from W&B's offline logs."""
+"""SignedEvaluator in SAELens's trainer and runners: its metrics in the offline logs of W&B."""
 
 import struct
 from collections.abc import Iterator
@@ -18,13 +18,10 @@ from transformer_lens import HookedTransformer
 from wandb.proto import wandb_internal_pb2
 
 import sae_lens_signaware as signaware
-from tests.helpers import (
-    make_training_sae,
-    tiny_model_config,
-    training_config,
-)
-from tests.test_runners import HOOK, runner_config, tokens
-from tests.test_training import batches, trainer_config
+from tests.support.models import HOOK, tiny_model_config, tokens
+from tests.support.runners import runner_config
+from tests.support.saes import ARCHITECTURES, make_training_sae, training_config
+from tests.support.training import batches, trainer_config
 
 WANDB = {"log_to_wandb": True, "wandb_log_frequency": 2, "eval_every_n_wandb_logs": 2}
 KEYS = {"signed/l0", "signed/dead_share", "signed/bipolar_share", "signed/gain_pos_q50"}
@@ -33,8 +30,8 @@ KEYS = {"signed/l0", "signed/dead_share", "signed/bipolar_share", "signed/gain_p
 def logged_keys(folder: Path) -> set[str]:
     """Keys in the history of the one offline run below ``folder``, read from its own log.
 
-    A .wandb file is a 7-byte header, then LevelDB log records in blocks of 32 KiB: checksum (4 bytes),
-    length (2), type (1: whole, 2 to 4: first, middle and last part), protobuf payload.
+    A .wandb file is a 7-byte header, then LevelDB log records in blocks of 32 KiB: checksum
+    (4 bytes), length (2), type (1: whole, 2 to 4: first, middle and last part), protobuf payload.
     """
     wandb.teardown()  # waits for its service to exit: a finished run may not be on disk before
     (file,) = folder.rglob("*.wandb")
@@ -97,7 +94,7 @@ def test_evaluator_in_the_language_model_runner(wandb_folder: Path) -> None:
 
 def test_evaluator_in_the_multi_sae_runner(wandb_folder: Path) -> None:
     cfg = MultiSAETrainingRunnerConfig(
-        saes={"a": training_config("sa_gsae"), "b": training_config("bi_jumprelu")},
+        saes={name: training_config(name) for name in ARCHITECTURES},
         hook_names=HOOK,
         model_name="tiny",
         dataset_path="tiny",
@@ -115,4 +112,4 @@ def test_evaluator_in_the_multi_sae_runner(wandb_folder: Path) -> None:
     model = HookedTransformer(tiny_model_config())
     MultiSAETrainingRunner(cfg, override_model=model, override_dataset=tokens()).run()
     keys = logged_keys(wandb_folder)
-    assert {f"{name}/{key}" for name in "ab" for key in KEYS} <= keys
+    assert {f"{name}/{key}" for name in ARCHITECTURES for key in KEYS} <= keys

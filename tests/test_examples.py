@@ -12,8 +12,8 @@ from transformer_lens import HookedTransformer
 
 import sae_lens_signaware as signaware
 from sae_lens_signaware.evaluation.examples import Context, _TopWindows
-from tests.helpers import D_IN, each_variant, make_sae, tiny_model_config, tiny_tokenizer
-from tests.test_runners import HOOK, tokens
+from tests.support.models import HOOK, tiny_model_config, tiny_tokenizer, tokens
+from tests.support.saes import D_IN, each_variant, make_sae
 
 EOS = 63
 
@@ -42,12 +42,12 @@ def by_hand(model: Any, sae: Any, ids: torch.Tensor, latent: int, sign: int) -> 
     """(value, prompt, position) of the strongest token of every prompt, strongest first."""
     z = sign * sae.encode(model.run_with_cache(ids)[1][HOOK])[..., latent]
     z[ids == EOS] = 0
-    found = []
+    peaks = []
     for prompt, row in enumerate(z.tolist()):
         value = max(row)
         if value > 0:
-            found.append((value, prompt, row.index(value)))
-    return sorted(found, key=lambda t: -t[0])
+            peaks.append((value, prompt, row.index(value)))
+    return sorted(peaks, key=lambda t: -t[0])
 
 
 @each_variant
@@ -63,9 +63,9 @@ def test_examples_are_those_of_a_search_by_hand(
     assert sum(len(e.neg) for e in top.latents) > 0
     for examples in top.latents:
         for sign, contexts in ((1, examples.pos), (-1, examples.neg)):
-            wanted = by_hand(model, sae, prompts, examples.latent, sign)[:4]
-            assert [(c.prompt, c.position) for c in contexts] == [w[1:] for w in wanted]
-            for context, (value, prompt, position) in zip(contexts, wanted, strict=True):
+            expected = by_hand(model, sae, prompts, examples.latent, sign)[:4]
+            assert [(c.prompt, c.position) for c in contexts] == [peak[1:] for peak in expected]
+            for context, (value, prompt, position) in zip(contexts, expected, strict=True):
                 assert context.value == pytest.approx(sign * value, rel=1e-5)
                 window = prompts[prompt, max(0, position - 2) : position + 2].tolist()
                 assert context.tokens == tuple("<eos>" if i == EOS else f"w{i}" for i in window)
@@ -90,6 +90,33 @@ def test_a_store_gives_what_its_tokens_give(model: HookedTransformer) -> None:
     assert top.latents == signaware.top_examples(model, sae, prompts, k=3).latents
 
 
+@pytest.mark.parametrize("part", [(4,), (2, 9), (3, None), (-6, -1), (1, 12, 3)])
+def test_positions_are_those_in_the_prompt_where_a_store_cuts_it(
+    part: tuple[int | None, ...], model: HookedTransformer
+) -> None:
+    sae = hooked_sae()
+    store = ActivationsStore.from_sae(
+        model, sae, tokens(), context_size=16, store_batch_size_prompts=4, streaming=False
+    )
+    source = store.get_batch_tokens(4)
+    store = ActivationsStore.from_sae(
+        model, sae, tokens(), context_size=16, store_batch_size_prompts=4, streaming=False
+    )
+    store.seqpos_slice = part
+    top = signaware.top_examples(
+        model, sae, store, k=3, n_batches=1, batch_size_prompts=4, exclude_special_tokens=False
+    )
+    z = sae.encode(model.run_with_cache(source)[1][HOOK])
+    contexts = [(e.latent, c) for e in top.latents for c in e.pos + e.neg]
+    assert len(contexts) > 10
+    for latent, context in contexts:
+        assert context.position in range(16)[slice(*part)]
+        value = z[context.prompt, context.position, latent].item()
+        assert context.value == pytest.approx(value, rel=1e-4)
+        word = model.tokenizer.decode([source[context.prompt, context.position].item()])
+        assert context.tokens[context.peak] == word
+
+
 def test_what_is_kept_does_not_grow_with_the_corpus() -> None:
     top = _TopWindows(6, k=2, window=(3, 3), device=torch.device("cpu"))
 
@@ -98,7 +125,8 @@ def test_what_is_kept_does_not_grow_with_the_corpus() -> None:
 
     before = kept()
     for _ in range(20):
-        top.add(torch.zeros(5, 9, dtype=torch.int64), torch.randn(5, 9, 6), torch.ones(5, 9) > 0)
+        zeros = torch.zeros(5, 9, dtype=torch.int64)
+        top.add(zeros, torch.randn(5, 9, 6), torch.ones(5, 9) > 0, zeros)
     assert kept() == before
     assert top.n_prompts == 100
 

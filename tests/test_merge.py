@@ -8,9 +8,8 @@ from sae_lens import SAE, StandardSAE, StandardSAEConfig
 from safetensors.torch import save_file
 
 import sae_lens_signaware as signaware
-from tests.helpers import D_IN, D_SAE, each_variant, make_sae
-from tests.test_audit import plain_with_pairs
-from tests.test_cli import assert_one_line_error, invoke
+from tests.support.cli import assert_one_line_error, invoke
+from tests.support.saes import D_IN, D_SAE, each_variant, make_sae, plain_with_pairs
 
 
 @each_variant
@@ -23,8 +22,8 @@ def test_merge_of_a_split_sae_is_the_signed_sae(architecture: str, tying: str) -
     torch.testing.assert_close(merged.encode(x), sae.encode(x), rtol=0, atol=0)
     torch.testing.assert_close(merged(x), sae(x), rtol=0, atol=0)
     for name, value in sae.state_dict().items():
-        wanted = value if value.ndim < 2 or name.startswith("W") else value.expand(2, D_SAE)
-        assert torch.equal(merged.state_dict()[name], wanted), name
+        expected = value if value.ndim < 2 or name.startswith("W") else value.expand(2, D_SAE)
+        assert torch.equal(merged.state_dict()[name], expected), name
     report = merged.cfg.metadata.merged_from
     assert report["n_pairs"] == D_SAE
     assert report["l0_before"] == pytest.approx(report["l0_after"], rel=1e-12)

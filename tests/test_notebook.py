@@ -1,4 +1,4 @@
-"""docs/notebook.ipynb runs from its first cell to its last, and what is committed of it is small and quotes nothing."""
+"""docs/notebook.ipynb runs to its last cell; as committed it is small and quotes nothing."""
 
 from pathlib import Path
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import nbformat
 import pytest
 
-from tests.hub_server import HubServer
 from tests.notebook import NOTEBOOK, execute, to_commit
+from tests.support.hub_server import HubServer
 
 
 def code_cells(notebook: Any) -> list[Any]:
@@ -27,9 +27,8 @@ def test_what_is_committed_was_executed_is_small_and_quotes_nothing() -> None:
     excerpts = [cell for cell in cells if "excerpts" in cell.metadata.get("tags", [])]
     assert ["examples.table" in cell.source for cell in excerpts] == [True]
     shown = [cell.source for cell in cells if cell not in excerpts and not cell.outputs]
-    assert all(
-        source.startswith("import os") for source in shown
-    )  # every other cell shows something
+    # every other cell shows something
+    assert all(source.startswith("import os") for source in shown)
 
 
 @pytest.mark.slow

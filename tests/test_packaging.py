@@ -1,4 +1,4 @@
-"""The wheel and the sdist, each installed alone in a clean environment; what the core brings; what an sdist holds."""
+"""The wheel and the sdist: each alone in a clean environment, what they bring and hold."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Broken files and faults, a sample of ``python benchmarks/robustness.py``; pickles and tokens."""
+"""Broken files and faults, a sample of ``python benchmarks/robustness.py``; pickles, tokens."""
 
 import json
 import os
@@ -16,28 +16,28 @@ from hypothesis import strategies as st
 from sae_lens import SAE
 from safetensors.torch import load_file, save_file
 
+from benchmarks.faults import cached, disk, runner
+from benchmarks.faults.fuzzing import SUBJECTS, cases_of, loaders_for, run_case, write_subjects
+from benchmarks.faults.mutations import nested
+from benchmarks.faults.weight_mutations import Payload
 from sae_lens_signaware.checks import ConfigError, InvalidInputError, check_types, require
 from sae_lens_signaware.hub import upload as hub_module
 from sae_lens_signaware.training.cached import InterruptedTraining
 from sae_lens_signaware.training.runner import CHECKPOINT_FILES, find_checkpoint
-from tests import disk_faults, faults, runner_faults
-from tests.fuzzing import cases_of, loaders_for, run_case, write_subjects
-from tests.helpers import make_sae, make_training_sae, training_config
-from tests.hub_server import HubServer
-from tests.mutations import nested
-from tests.test_cli import assert_one_line_error, invoke
-from tests.test_hub import save_measured
-from tests.weight_mutations import Payload
+from tests.support.cli import assert_one_line_error, invoke
+from tests.support.hub import save_measured
+from tests.support.hub_server import HubServer
+from tests.support.saes import VARIANTS, make_sae, make_training_sae, training_config
 
-N_SUBJECTS, N_CASES = 12, 25
+N_SUBJECTS, N_CASES = 2 * len(SUBJECTS), 25  # each for inference and for training
 
 
 @pytest.fixture(scope="module")
 def subjects(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The SAEs to mutate, and the cases of each."""
-    found = write_subjects(tmp_path_factory.mktemp("subjects"))
-    assert len(found) == N_SUBJECTS
-    return [(s, cases_of(s, found, seed=0, n_random=4, n_values=60)) for s in found]
+    written = write_subjects(tmp_path_factory.mktemp("subjects"))
+    assert len(written) == N_SUBJECTS
+    return [(s, cases_of(s, written, seed=0, n_random=4, n_values=60)) for s in written]
 
 
 @pytest.mark.parametrize("index", range(N_SUBJECTS))
@@ -240,7 +240,7 @@ def test_push_refuses_a_config_that_holds_a_token(hub: HubServer, tmp_path: Path
 
 
 def test_a_nan_batch_leaves_the_checkpoint_before_it(tmp_path: Path) -> None:
-    faults.nan_batch(tmp_path)
+    cached.nan_batch(tmp_path)
 
 
 def terminate_self(batch: torch.Tensor) -> torch.Tensor:
@@ -249,49 +249,51 @@ def terminate_self(batch: torch.Tensor) -> torch.Tensor:
 
 
 def test_a_signal_in_a_step_waits_for_its_end(tmp_path: Path) -> None:
-    with pytest.raises(InterruptedTraining), faults.serving(40, terminate_self):
-        faults.train_cached("sa_gsae", "full", tmp_path)
+    with pytest.raises(InterruptedTraining), cached.serving(40, terminate_self):
+        cached.train_cached("sa_gsae", "full", tmp_path)
     state = torch.load(tmp_path / "checkpoint" / "trainer_state.pt", weights_only=True)
     assert state["n_training_steps"] == 40 - 4  # four batches scaled the activations
-    resumed = faults.train_cached("sa_gsae", "full", tmp_path)
-    assert faults.equal(resumed, faults.train_cached("sa_gsae", "full", tmp_path / "whole"))
+    resumed = cached.train_cached("sa_gsae", "full", tmp_path)
+    assert cached.equal(resumed, cached.train_cached("sa_gsae", "full", tmp_path / "whole"))
 
 
 def test_a_signal_in_the_last_step_writes_no_checkpoint(tmp_path: Path) -> None:
     """The scale is in the weights by then: a resume would put it there twice."""
-    with pytest.raises(KeyboardInterrupt), faults.serving(faults.N_STEPS + 4, terminate_self):
-        faults.train_cached("sa_gsae", "full", tmp_path)
+    with pytest.raises(KeyboardInterrupt), cached.serving(cached.N_STEPS + 4, terminate_self):
+        cached.train_cached("sa_gsae", "full", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_checkpoint_is_replaced_whole(tmp_path: Path) -> None:
-    """Killed between taking the old one away and putting the new one there: the new one is found."""
-    with pytest.raises(InterruptedTraining), faults.serving(40, faults.interrupt):
-        faults.train_cached("sa_gsae", "full", tmp_path)
+    """Find the new one where a kill came after the old one was taken away."""
+    with pytest.raises(InterruptedTraining), cached.serving(40, cached.interrupt):
+        cached.train_cached("sa_gsae", "full", tmp_path)
     os.rename(tmp_path / "checkpoint", tmp_path / ".checkpoint.partial")
-    resumed = faults.train_cached("sa_gsae", "full", tmp_path)
-    assert faults.equal(resumed, faults.train_cached("sa_gsae", "full", tmp_path / "whole"))
+    resumed = cached.train_cached("sa_gsae", "full", tmp_path)
+    assert cached.equal(resumed, cached.train_cached("sa_gsae", "full", tmp_path / "whole"))
     assert not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
-def test_cached_training_after_kill_9_and_sigterm(architecture: str, tmp_path: Path) -> None:
-    seen = faults.kill_cached(architecture, "none", tmp_path, n_kills=5, seed=0)
+@pytest.mark.parametrize(("architecture", "tying"), dict(VARIANTS).items())
+def test_cached_training_after_kill_9_and_sigterm(
+    architecture: str, tying: str, tmp_path: Path
+) -> None:
+    seen = cached.kill_cached(architecture, tying, tmp_path, n_kills=5, seed=0)
     assert seen["checkpoints resumed"]
 
 
 @pytest.mark.slow
 def test_the_runner_after_kill_9(tmp_path: Path) -> None:
-    assert runner_faults.kill_runner(tmp_path, n_kills=4, seed=0)["whole checkpoints loaded"]
+    assert runner.kill_runner(tmp_path, n_kills=4, seed=0)["whole checkpoints loaded"]
 
 
 @pytest.mark.slow
 def test_the_runner_after_sigterm(tmp_path: Path) -> None:
-    assert runner_faults.terminate_runner(tmp_path, 2, seed=0)["SIGTERM"]
+    assert runner.terminate_runner(tmp_path, 2, seed=0)["SIGTERM"]
 
 
 @pytest.mark.slow
 def test_a_full_disk(tmp_path: Path) -> None:
-    if disk_faults.full_disk(tmp_path) is None:
+    if disk.full_disk(tmp_path) is None:
         pytest.skip("this user may not mount a tmpfs")

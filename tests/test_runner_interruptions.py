@@ -15,8 +15,9 @@ from sae_lens import SAE
 from transformer_lens import HookedTransformer
 
 from sae_lens_signaware.training.runner import SignawareTrainingRunner, find_checkpoint
-from tests.helpers import each_variant, tiny_model_config, training_config
-from tests.test_runners import runner_config, tokens
+from tests.support.models import tiny_model_config, tokens
+from tests.support.runners import runner_config
+from tests.support.saes import each_variant, training_config
 
 CHILD = """
     import sys, torch

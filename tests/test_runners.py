@@ -6,11 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
 from sae_lens import (
     SAE,
     HookedSAETransformer,
-    LanguageModelSAERunnerConfig,
     LanguageModelSAETrainingRunner,
     LoggingConfig,
     MultiSAETrainingRunner,
@@ -21,51 +19,22 @@ from transformer_lens import HookedTransformer
 
 from sae_lens_signaware.checks import ConfigError, InvalidInputError
 from sae_lens_signaware.training.runner import SignawareTrainingRunner, find_checkpoint
-from tests.helpers import (
+from tests.support.models import HOOK, tiny_gpt2, tiny_model_config, tiny_tokenizer, tokens
+from tests.support.runners import QUIET, runner_config
+from tests.support.saes import (
     D_IN,
     D_SAE,
     VARIANTS,
     each_variant,
     make_sae,
-    tiny_model_config,
-    tiny_tokenizer,
     training_config,
+    training_field,
 )
-
-HOOK = "blocks.0.hook_mlp_out"
-QUIET = {"log_to_wandb": False}
 
 
 @pytest.fixture(scope="module")
 def model() -> HookedTransformer:
     return HookedTransformer(tiny_model_config())
-
-
-def tokens(n: int = 400) -> Dataset:
-    g = torch.Generator().manual_seed(5)
-    return Dataset.from_dict({"tokens": torch.randint(0, 64, (n, 16), generator=g).tolist()})
-
-
-def runner_config(sae: Any, folder: Path, **kwargs: Any) -> LanguageModelSAERunnerConfig[Any]:
-    values: dict[str, Any] = {
-        "sae": sae,
-        "model_name": "tiny",
-        "hook_name": HOOK,
-        "dataset_path": "tiny",
-        "context_size": 16,
-        "training_tokens": 64 * 20,
-        "train_batch_size_tokens": 64,
-        "store_batch_size_prompts": 4,
-        "n_batches_in_buffer": 8,
-        "lr": 1e-3,
-        "logger": LoggingConfig(**QUIET),
-        "n_batches_for_norm_estimate": 4,
-        "output_path": str(folder / "out"),
-        "checkpoint_path": str(folder / "checkpoints"),
-        "verbose": False,
-        **kwargs,
-    }
-    return LanguageModelSAERunnerConfig(**values)
 
 
 @each_variant
@@ -202,10 +171,8 @@ def test_hooked_sae_transformer(architecture: str, tying: str, model: HookedTran
 def test_sae_transformer_bridge(architecture: str, tying: str, tmp_path: Path) -> None:
     pytest.importorskip("transformer_lens.model_bridge", reason="needs transformer-lens 3")
     from sae_lens import SAETransformerBridge  # type: ignore[attr-defined]
-    from transformers import GPT2Config, GPT2LMHeadModel
 
-    config = GPT2Config(n_layer=2, n_embd=D_IN, n_head=2, vocab_size=64, n_positions=32)
-    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    tiny_gpt2().save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
     bridge = SAETransformerBridge.boot_transformers(str(tmp_path))
     sae = make_sae(architecture, tying)
@@ -235,7 +202,7 @@ def test_compile_sae(
                 dead_threshold_reset=True,
                 threshold_reset_interval=5,
                 auxk_coefficient=1.0,
-                **{"l1_warm_up_steps" if architecture == "sa_gsae" else "l0_warm_up_steps": 4},
+                **{training_field(architecture, "warm_up_steps"): 4},
             ),
             tmp_path / folder,
             compile_sae=compile_sae,

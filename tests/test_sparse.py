@@ -8,17 +8,16 @@ import pytest
 import torch
 from sae_lens import SAETrainer
 
-from sae_lens_signaware.saes import sparse
-from tests.helpers import (
+from sae_lens_signaware.saes import kernels
+from tests.support.saes import (
     D_IN,
     D_SAE,
+    each_architecture,
     each_variant,
     make_sae,
     make_training_sae,
-    path,
-    step_input,
 )
-from tests.test_training import batches, trainer_config
+from tests.support.training import batches, path, step_input, trainer_config
 
 VALUES = {"rtol": 1e-6, "atol": 1e-6}
 GRADIENTS = {"rtol": 1e-5, "atol": 1e-6}
@@ -142,7 +141,7 @@ def test_where_the_sparse_path_steps_aside() -> None:
         assert not is_sparse(sae, x)
     assert not is_sparse(make_training_sae("sa_gsae", use_sparse_activations=False), x)
     assert not is_sparse(make_training_sae("sa_gsae", dtype="bfloat16"), x)
-    assert not sparse.is_supported(torch.ones(2, device="meta"))
+    assert not kernels.is_supported(torch.ones(2, device="meta"))
     pulled = make_training_sae("bi_jumprelu", pre_act_loss_coefficient=0.1)
     assert is_sparse(pulled, x)
     assert not is_sparse(pulled, x, dead_neuron_mask=torch.ones(D_SAE, dtype=torch.bool))
@@ -196,7 +195,7 @@ def test_a_compiled_step_agrees(architecture: str, tying: str, take_sparse: bool
     torch.testing.assert_close(sae.l0_control, twin.l0_control)
 
 
-@pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
+@each_architecture
 def test_a_nan_token_is_nan_in_its_row_and_in_no_other(architecture: str) -> None:
     sae = make_sae(architecture)
     x = torch.randn(5, D_IN, generator=torch.Generator().manual_seed(4))
@@ -219,15 +218,15 @@ def test_a_dense_corner_of_the_dictionary_does_not_cost_the_sparse_path() -> Non
     W_enc[0, :4] = 1.0  # all open, in one tile of ten
 
     def encode(limit: float) -> Any:
-        with mock.patch.multiple(sparse, CHUNK_ELEMENTS=16, MIN_ROWS=4):
-            return sparse.encode_open(x, W_enc, None, lambda pre, _: pre > 0.5, limit)
+        with mock.patch.multiple(kernels, CHUNK_ELEMENTS=16, MIN_ROWS=4):
+            return kernels.encode_active(x, W_enc, None, lambda pre, _: pre > 0.5, limit)
 
     assert encode(0.2) is not None
     assert encode(0.09) is None  # a tenth of all
     assert encode(0.15) is None  # more than five times that of a tile: an SAE at its first steps
 
 
-@pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
+@each_architecture
 def test_torchs_own_hooks_are_called(architecture: str) -> None:
     sae, calls = make_sae(architecture), []
     sae.hook_sae_acts_pre.register_forward_hook(lambda *_: calls.append(1))
@@ -236,8 +235,26 @@ def test_torchs_own_hooks_are_called(architecture: str) -> None:
     assert calls == [1]
 
 
-def test_an_inference_sae_has_forward_derivatives() -> None:
-    sae = make_sae("bi_jumprelu")  # sa_gsae's activation has none, and says so
+@each_architecture
+@pytest.mark.parametrize(
+    "register", ["register_full_backward_hook", "register_full_backward_pre_hook"]
+)
+@pytest.mark.parametrize(
+    "hook_point", ["hook_sae_input", "hook_sae_acts_pre", "hook_sae_acts_post"]
+)
+def test_torchs_backward_hooks_are_called(
+    architecture: str, register: str, hook_point: str
+) -> None:
+    sae, calls = make_training_sae(architecture), []
+    getattr(getattr(sae, hook_point), register)(lambda *_: calls.append(1))
+    with path(True):
+        sae.training_forward_pass(step_input(torch.randn(3, D_IN))).loss.backward()
+    assert calls == [1]
+
+
+@each_architecture
+def test_an_inference_sae_has_forward_derivatives(architecture: str) -> None:
+    sae = make_sae(architecture)
     g = torch.Generator().manual_seed(4)
     x, v = torch.randn(3, D_IN, generator=g), torch.randn(3, D_IN, generator=g)
     _, tangent = torch.func.jvp(sae.forward, (x,), (v,))

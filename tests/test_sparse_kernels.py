@@ -8,8 +8,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sae_lens_signaware.saes import sparse
-from sae_lens_signaware.saes.activations import open_mask
+from sae_lens_signaware.saes import kernels, latents
+from sae_lens_signaware.saes.activations import active_mask
 
 
 @settings(max_examples=100, deadline=None)
@@ -29,13 +29,13 @@ def test_positions_are_those_of_nonzero(
     values = torch.randn(rows, columns, generator=g)
     values = values.where(torch.rand(rows, columns, generator=g) < density, -0.0)
     values = values.to(dtype)[:, offset % columns :]  # may be no longer aligned, nor contiguous
-    found = sparse.nonzero_positions(values)
+    found = latents.nonzero_positions(values)
     assert torch.equal(found, values.reshape(-1).nonzero().squeeze(1))
 
 
 def test_positions_of_nan_and_subnormals() -> None:
     values = torch.tensor([0.0, torch.nan, 1e-40, -0.0, torch.inf, 0.0, -1e-40, 0.0])
-    assert sparse.nonzero_positions(values).tolist() == [1, 2, 4, 6]
+    assert latents.nonzero_positions(values).tolist() == [1, 2, 4, 6]
 
 
 def problem(dtype: torch.dtype = torch.float64) -> dict[str, Any]:
@@ -63,20 +63,20 @@ def test_open_latents_and_their_gradients_are_the_dense_ones(
     p = problem()
     b_enc = p["b_enc"] if with_bias else None
     x_c = p["x"] - p["b_dec"]
-    with mock.patch.multiple(sparse, CHUNK_ELEMENTS=tile[0], MIN_ROWS=tile[1]):
-        found = sparse.encode_open(
+    with mock.patch.multiple(kernels, CHUNK_ELEMENTS=tile[0], MIN_ROWS=tile[1]):
+        found = kernels.encode_active(
             x_c.detach(),
             p["W_enc"],
             b_enc,
-            lambda pre, latents: open_mask(pre, p["threshold"][:, latents]),
+            lambda pre, latents: active_mask(pre, p["threshold"][:, latents]),
             1.0,
         )
     assert found is not None
     opened, values = found
-    pre = sparse.pre_activation(values, x_c.detach(), p["W_enc"], b_enc, p["b_dec"], opened)
+    pre = kernels.pre_activation(values, x_c.detach(), p["W_enc"], b_enc, p["b_dec"], opened)
     weight = torch.randn(7, 5, dtype=torch.float64)
     z = pre * 2 + 0.3
-    out = sparse.decode_open(z, p["W_dec"], opened)
+    out = opened.decode(z, p["W_dec"])
     (out * weight).sum().backward()
     got = {n: v.grad for n, v in p.items() if v.requires_grad}
 
@@ -97,22 +97,20 @@ def test_open_latents_and_their_gradients_are_the_dense_ones(
 def test_decode_passes_gradcheck() -> None:
     p = problem()
     mask = torch.rand(7, 9, generator=torch.Generator().manual_seed(1)) < 0.3
-    opened, _ = sparse.OpenLatents.of(mask.double())
+    opened, _ = latents.ActiveLatents.of(mask.double())
     values = torch.randn(len(opened.token), dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(
-        lambda v, W: sparse.decode_open(v, W, opened), (values, p["W_dec"])
-    )
+    assert torch.autograd.gradcheck(lambda v, W: opened.decode(v, W), (values, p["W_dec"]))
 
 
 def test_too_many_open_latents_and_nan_weights_are_left_to_the_dense_path() -> None:
     p = problem()
 
     def encode(limit: float) -> Any:
-        return sparse.encode_open(
+        return kernels.encode_active(
             p["x"],
             p["W_enc"],
             None,
-            lambda pre, latents: open_mask(pre, p["threshold"][:, latents]),
+            lambda pre, latents: active_mask(pre, p["threshold"][:, latents]),
             limit,
         )
 

@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.tools.environments import CACHE, environment, run_logged
+from tests.support.saes import ARCHITECTURES, each_architecture, make_sae
+from tests.tools.environments import CACHE, ROOT, environment, run_logged
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 TOOLS = Path(__file__).parent / "tools"
-ARCHITECTURES = ("sa_gsae", "bi_jumprelu")
-each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +24,7 @@ def prepared() -> Path:
     folder = CACHE / "prepared"
     # SAEBench finds its activations of an earlier run there, and then draws other random numbers
     shutil.rmtree(folder, ignore_errors=True)
-    run_logged([sys.executable, str(TOOLS / "prepare.py"), str(folder)], TOOLS.parent.parent, 900)
+    run_logged([sys.executable, "-m", "tests.tools.prepare", str(folder)], ROOT, 900)
     return folder
 
 
@@ -94,18 +93,18 @@ def test_sae_bench_densities_are_the_firing_rates_of_the_sides(
 
 @each_architecture
 def test_sae_bench_on_the_signed_sae_itself(sae_bench: dict[str, Any], architecture: str) -> None:
-    """Why the split is needed: L0 and reconstruction hold, L1 and what is told of a latent do not."""
+    """L0 and reconstruction hold; L1 and a latent's densities do not, so the split is needed."""
     split = core(sae_bench["core"][f"{architecture}-split"]["eval_result_metrics"])
-    found = sae_bench["core_signed"][architecture]
-    signed = core(found["metrics"])
+    measured = sae_bench["core_signed"][architecture]
+    signed = core(measured["metrics"])
     for name in ("l0", "explained_variance", "ce_loss_score", "mse"):
         assert split[name] == pytest.approx(signed[name], rel=1e-3)
     # the sum of signed latents is no L1, and only firings above zero count as firings
     assert split["l1"] > 2 * abs(signed["l1"])
     only_positive = sae_bench["ours"][architecture]["firing_rate_pos"]
-    assert found["feature_density"] == pytest.approx(only_positive, abs=1e-3)
-    wanted = "no attribute 'b_enc'" if architecture == "sa_gsae" else "None"
-    assert wanted in sae_bench["signed_weight_metrics"][architecture]
+    assert measured["feature_density"] == pytest.approx(only_positive, abs=1e-3)
+    error = "None" if hasattr(make_sae(architecture), "b_enc") else "no attribute 'b_enc'"
+    assert error in sae_bench["signed_weight_metrics"][architecture]
 
 
 @each_architecture
@@ -130,11 +129,11 @@ def sae_dashboard(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> d
 def test_sae_dashboard_writes_the_page_of_both_sides(
     sae_dashboard: dict[str, Any], architecture: str
 ) -> None:
-    found = sae_dashboard[architecture]
-    width, latents = found["d_sae"], found["latents"]
-    data = json.loads(page_data(Path(found["page"]).read_text()))["DASHBOARD_DATA"]
+    result = sae_dashboard[architecture]
+    width, latents = result["d_sae"], result["latents"]
+    data = json.loads(page_data(Path(result["page"]).read_text()))["DASHBOARD_DATA"]
     assert list(data) == [str(i) for i in (*latents, *[i + width for i in latents])]
-    rates = found["firing_rate_pos"] + found["firing_rate_neg"]
+    rates = result["firing_rate_pos"] + result["firing_rate_neg"]
     assert min(rates) > 0
     for latent, rate in zip(data, rates, strict=True):
         (histogram,) = data[latent]["actsHistogramData"].values()
@@ -154,11 +153,11 @@ def page_data(html: str) -> str:
 def test_sae_dashboard_logits_of_the_minus_side_are_those_of_the_plus_side_negated(
     sae_dashboard: dict[str, Any], architecture: str
 ) -> None:
-    found = sae_dashboard[architecture]
+    result = sae_dashboard[architecture]
     assert sae_dashboard["difference_to_transformers"] < 1e-3
-    for latent in found["latents"]:
-        pos = found["dashboard"][str(latent)]
-        neg = found["dashboard"][str(latent + found["d_sae"])]
+    for latent in result["latents"]:
+        pos = result["dashboard"][str(latent)]
+        neg = result["dashboard"][str(latent + result["d_sae"])]
         assert neg["top_logits"] == pytest.approx([-v for v in pos["bottom_logits"]], abs=1e-4)
         assert max(pos["top_logits"]) > 0
 
@@ -182,20 +181,20 @@ DELPHI_IMPORTS = ["asyncer", "blobfile", "faiss-cpu", "orjson", "sentence-transf
 
 @each_architecture
 def test_delphi_caches_what_encode_gives(delphi: dict[str, Any], architecture: str) -> None:
-    found = delphi[architecture]
-    assert found["same_places"]
-    assert found["same_values"]
-    assert found["cached"] == found["encode_above_1e-5"] > 0
+    result = delphi[architecture]
+    assert result["same_places"]
+    assert result["same_values"]
+    assert result["cached"] == result["encode_above_1e-5"] > 0
     # a latent that fires by less than delphi's 1e-5 is not cached
-    assert found["cached"] == pytest.approx(found["signed_nonzero"], rel=1e-3)
+    assert result["cached"] == pytest.approx(result["signed_nonzero"], rel=1e-3)
     # the files hold float16
-    assert found["max_difference_of_files_to_signed"] < 1e-3 * found["max_latent"]
+    assert result["max_difference_of_files_to_signed"] < 1e-3 * result["max_latent"]
 
 
 @each_architecture
 def test_delphi_counts_only_the_positive_firings_of_a_signed_sae(
     delphi: dict[str, Any], architecture: str
 ) -> None:
-    found = delphi[architecture]
-    assert found["split_firing_counts"] == pytest.approx(found["signed_cached"], rel=1e-3)
-    assert found["signed_firing_counts"] < 0.9 * found["signed_cached"]
+    result = delphi[architecture]
+    assert result["split_firing_counts"] == pytest.approx(result["signed_cached"], rel=1e-3)
+    assert result["signed_firing_counts"] < 0.9 * result["signed_cached"]

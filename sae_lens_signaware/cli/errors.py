@@ -22,59 +22,67 @@ TORCH_WRITER = "PytorchStreamWriter"
 HTTP_CLIENTS = ("httpx", "httpx2", "requests")
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
 def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrong input: one line, exit code 2. The Hub, the disk or training failed: one line, 1. Ctrl-C: 130."""
+    """Turn what a command raises into one line and an exit code.
+
+    The code is 2 for wrong input; 1 where the Hub, the disk or the training failed; 130 for Ctrl-C.
+    Any other error is a defect, and keeps its traceback.
+    """
 
     @functools.wraps(command)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        from huggingface_hub.errors import (
-            EntryNotFoundError,
-            HfHubHTTPError,
-            HFValidationError,
-            LocalEntryNotFoundError,
-            RepositoryNotFoundError,
-        )
-        from safetensors import SafetensorError
-
-        from sae_lens_signaware.checks import InvalidInputError
-        from sae_lens_signaware.saes.training import NON_FINITE_MESSAGE
-
         warnings.filterwarnings("ignore", category=UserWarning)
         try:
             return command(*args, **kwargs)
-        except InvalidInputError as error:
-            code, message = EXIT_WRONG_INPUT, _one_line(error)
-        except LocalEntryNotFoundError as error:
-            # before its base class EntryNotFoundError: the Hub failed, and the cache has no copy
-            code, message = EXIT_FAILED, f"Hub: {_one_line(error)}"
-        except (RepositoryNotFoundError, EntryNotFoundError, HFValidationError) as error:
-            code, message = EXIT_WRONG_INPUT, f"Hub: {_one_line(error)}"
-        except HfHubHTTPError as error:
-            code, message = EXIT_FAILED, f"Hub: {_one_line(error)}"
-        except (OSError, SafetensorError) as error:
-            code, message = (
-                EXIT_FAILED,
-                _one_line(error),
-            )  # a full disk, a file that may not be read
-        except Exception as error:
-            if (
-                type(error).__module__.split(".")[0] in HTTP_CLIENTS
-            ):  # huggingface_hub lets them through
-                message = f"Hub: {type(error).__name__}: {_one_line(error)}"
-            elif NON_FINITE_MESSAGE in str(error):
-                message = NON_FINITE_MESSAGE
-            elif TORCH_WRITER in str(error):
-                message = "the trainer state could not be written whole; is the disk full?"
-            else:
-                raise
-            code = EXIT_FAILED
         except KeyboardInterrupt as error:
             code, message = EXIT_INTERRUPTED, f"Interrupted. {_one_line(error)}".strip()
+        except Exception as error:
+            expected = _code_and_message(error)
+            if expected is None:
+                raise
+            code, message = expected
         errors.print(f"Error: {message}", soft_wrap=True, markup=False, highlight=False)
         raise typer.Exit(code)
 
     return wrapper
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _code_and_message(error: Exception) -> tuple[int, str] | None:
+    """The exit code and the line for an error that a user can meet; None for a defect."""
+    # here, since they import torch and the Hub's client
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+    from safetensors import SafetensorError
+
+    from sae_lens_signaware.checks import InvalidInputError
+    from sae_lens_signaware.saes.training import NON_FINITE_MESSAGE
+
+    message = _one_line(error)
+    if isinstance(error, InvalidInputError):
+        return EXIT_WRONG_INPUT, message
+    # before its base class EntryNotFoundError: the Hub failed, and the cache has no copy
+    if isinstance(error, LocalEntryNotFoundError):
+        return EXIT_FAILED, f"Hub: {message}"
+    if isinstance(error, RepositoryNotFoundError | EntryNotFoundError | HFValidationError):
+        return EXIT_WRONG_INPUT, f"Hub: {message}"
+    if isinstance(error, HfHubHTTPError):
+        return EXIT_FAILED, f"Hub: {message}"
+    if isinstance(error, OSError | SafetensorError):  # a full disk, a file that may not be read
+        return EXIT_FAILED, message
+    # huggingface_hub lets the errors of its HTTP client through
+    if type(error).__module__.split(".")[0] in HTTP_CLIENTS:
+        return EXIT_FAILED, f"Hub: {type(error).__name__}: {message}"
+    if NON_FINITE_MESSAGE in message:
+        return EXIT_FAILED, NON_FINITE_MESSAGE
+    if TORCH_WRITER in message:
+        return EXIT_FAILED, "the trainer state could not be written whole; is the disk full?"
+    return None

@@ -6,10 +6,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from sae_lens_signaware.cli.errors import EXIT_FAILED, console, errors, reports_errors
+from sae_lens_signaware.cli.errors import EXIT_FAILED, console, errors
 
 
-@reports_errors
 def sweep(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="A sweep file.")],
     out: Annotated[
@@ -19,7 +18,7 @@ def sweep(
         Literal["local", "ray"], typer.Option(help="This process, or Ray (here or on a cluster).")
     ] = "local",
 ) -> None:
-    """Frontiers over cells, seeds and sparsities, and which dominates; goes on where it was stopped.
+    """Frontiers over cells, seeds and sparsities, and which dominates; resumes where it stopped.
 
     Example: sae-lens-signaware sweep configs/sweep-smollm2-135m.yaml --out sweep_out
     """
@@ -34,24 +33,23 @@ def sweep(
             executors.run_local(cfg, runs, out, console)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("Run the same command again to go on from there.") from None
-    found = summary.summarise(cfg, runs, out)
+    result = summary.summarise(cfg, runs, out)
     command = f"sae-lens-signaware sweep {config} --out {out}"
-    found.write(out, command + (" --executor ray" if executor == "ray" else ""))
+    result.write(out, command + (" --executor ray" if executor == "ray" else ""))
     latents.write_latents(cfg, runs, out, console)
-    console.print(found.point_table())
-    if found.comparisons:
-        console.print(found.verdict_table())
-    for name, reason in found.failures.items():
+    console.print(result.point_table())
+    if result.comparisons:
+        console.print(result.verdict_table())
+    for name, reason in result.failures.items():
         errors.print(f"failed: {name}: {reason}", soft_wrap=True, markup=False, highlight=False)
-    console.print(f"{len(found.results)} of {found.n_runs} runs; sweep.json is in {out}")
+    console.print(f"{len(result.results)} of {result.n_runs} runs; sweep.json is in {out}")
     if importlib.util.find_spec("matplotlib") is not None:
         for cell in cfg.cells:
-            summary.plot_cell(found, cell, out / f"frontier-{cell}.png")
-    if len(found.results) < found.n_runs:
+            summary.plot_cell(result, cell, out / f"frontier-{cell}.png")
+    if len(result.results) < result.n_runs:
         raise typer.Exit(EXIT_FAILED)
 
 
-@reports_errors
 def protocol(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="A protocol file.")],
     out: Annotated[Path, typer.Option(help="Folder for protocol-a.json, -b or -c.")] = Path(
@@ -87,7 +85,6 @@ def protocol(
     console.print(f"Written to {path}", soft_wrap=True)
 
 
-@reports_errors
 def report(
     results: Annotated[
         Path, typer.Argument(metavar="RESULTS", help="Folder of a sweep, or one of several.")

@@ -1,4 +1,4 @@
-"""What ``analyze`` prints and writes: census and calibration of one pass, side by side."""
+"""Census and calibration of one pass, as ``analyze`` prints and writes them."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from sae_lens_signaware.evaluation.calibration import (
     require_common_units,
 )
 from sae_lens_signaware.evaluation.census import BipolarCensus, census_of
-from sae_lens_signaware.evaluation.streaming import sum_sides
+from sae_lens_signaware.evaluation.streaming import explained_variance_of, sum_sides
 
 MIN_SHARE = 0.1
 TOP_LATENTS = (10, 100)
@@ -24,25 +24,25 @@ TOP_LATENTS = (10, 100)
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """Census, calibration and R2 of the same tokens."""
+    """Census, calibration and R² of the same tokens."""
 
     census: BipolarCensus
     calibration: PolarityCalibration
     explained_variance: float
 
     def write(self, folder: Path) -> None:
-        """``census.json`` and ``calibration.json``."""
+        """Write ``census.json`` and ``calibration.json``."""
         self.census.write(folder / "census.json")
         self.calibration.write(folder / "calibration.json")
 
     def table(self) -> Table:
-        """The summary as a table of the terminal."""
+        """A table for the terminal: the numbers that sum the analysis up."""
         census = self.census
         cfg = census.provenance.sae_cfg
         title = f"{cfg['architecture']} {cfg['d_sae']:,}, {census.n_tokens:,} tokens"
         table = Table("measure", "value", title=title, title_justify="left")
         table.add_row("L0", f"{census.l0:.2f}")
-        table.add_row("R2", f"{self.explained_variance:.4f}")
+        table.add_row("R²", f"{self.explained_variance:.4f}")
         table.add_row("dead share", f"{census.dead_share:.2%}")
         if census.one_sided:
             table.add_row("- side", "none: no latent is ever negative")
@@ -67,17 +67,21 @@ class Analysis:
 
 
 def analyze_sae(sae: SAE[Any], activations: Iterable[Tensor] | Tensor) -> Analysis:
-    """Census, calibration and R2 in one pass.
+    """Measure census, calibration and R² in one pass.
 
     Args:
         sae: any SAELens SAE without a per-token normalisation.
-        activations: (n, d_in) tensors, scaled as the SAE expects them, or one such tensor. Of an
-            ``ActivationsStore``, which never ends, take ``itertools.islice(store, n_batches)``.
+        activations: (n, d_in) or (batch, position, d_in) tensors, or one such tensor, scaled as
+            the SAE expects them. Of an ``ActivationsStore``, which never ends, take
+            ``itertools.islice(store, n_batches)``.
 
     Raises:
-        ValueError: see :func:`~sae_lens_signaware.polarity_calibration`.
+        ValueError: as :func:`~sae_lens_signaware.polarity_calibration`; or R² is not defined, as
+            the activations do not differ.
     """
     require_common_units(sae)
     variance = ExplainedVarianceCalculator()
     sums = sum_sides(sae, activations, with_alignment=True, variance=variance)
-    return Analysis(census_of(sae, sums), calibration_of(sae, sums), variance.compute())
+    return Analysis(
+        census_of(sae, sums), calibration_of(sae, sums), explained_variance_of(variance)
+    )

@@ -1,7 +1,7 @@
-"""Antipodal audit: how much of a dictionary is spent on the two ends of one axis (docs/measures.md)."""
+"""Antipodal audit: pairs of latents that are the two ends of one axis (docs/measures.md)."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -10,30 +10,34 @@ from sae_lens import SAE
 from torch import Tensor
 
 from sae_lens_signaware.checks import require
-from sae_lens_signaware.evaluation.results import Provenance, Result
-from sae_lens_signaware.evaluation.streaming import (
+from sae_lens_signaware.evaluation.inputs import (
     batches_of,
-    decoder_directions,
     flat_activations,
     require_autoencoder,
 )
+from sae_lens_signaware.evaluation.results import Provenance, Result
+from sae_lens_signaware.evaluation.streaming import decoder_directions
 
 HOOK_PRE, HOOK_POST = "hook_sae_acts_pre", "hook_sae_acts_post"
-MAX_GATHERED = 10_000_000  # tokens times pairs that a step may gather: 40 MB in float32
+MAX_GATHERED = 10_000_000
+"""Tokens times pairs that a step gathers at most: 40 MB in float32."""
+
+ROUNDING = 1e-6
+"""Error of a cosine in float32, allowed for so that ``max_cosine=-1`` finds exact antipodes."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class AntipodalAudit(Result):
     """Pairs of latents whose decoder rows are nearly antipodal, most antipodal first.
 
     Attributes:
         latent_a, latent_b: (n_pairs,) int64, latent_a < latent_b.
         cosine: (n_pairs,) of their decoder rows.
-        rate_a, rate_b: (n_pairs,) firing rates; NaN where no activations were given, as are the rest.
+        rate_a, rate_b: (n_pairs,) firing rates. Without activations these and the next two are NaN.
         co_firing_rate: (n_pairs,) share of tokens on which both fire; 0 if never together.
         correlation: (n_pairs,) Pearson correlation of their pre-activations; near -1 for one axis.
-        freed_width: latents that merging would free: disjoint pairs, taken greedily, most antipodal
-            first; where activations were given, only pairs that never fire together.
+        freed_width: latents that merging would free: disjoint pairs, taken greedily, the most
+            antipodal first. With activations, only pairs that never fire together count.
         max_cosine: the threshold of the search.
     """
 
@@ -49,7 +53,7 @@ class AntipodalAudit(Result):
 
     @property
     def n_pairs(self) -> int:
-        """Number of antipodal pairs; a latent can be in several."""
+        """Number of antipodal pairs; one latent can be in several."""
         return len(self.cosine)
 
     @property
@@ -57,8 +61,11 @@ class AntipodalAudit(Result):
         """``freed_width`` over the width of the dictionary."""
         return self.freed_width / self.provenance.sae_cfg["d_sae"]
 
+    def _summary(self) -> Mapping[str, object]:
+        return {"n_pairs": self.n_pairs, "freed_share": self.freed_share}
+
     def table(self, n_rows: int = 10) -> Table:
-        """The first pairs, under a headline, as a table of the terminal."""
+        """A table for the terminal: a headline, and the first pairs."""
         cfg = self.provenance.sae_cfg
         pairs = f"{self.n_pairs:,} pair" + ("" if self.n_pairs == 1 else "s")
         table = Table(
@@ -88,17 +95,18 @@ def antipodal_audit(
     max_cosine: float = -0.9,
     block_size: int = 2048,
 ) -> AntipodalAudit:
-    """Exact search for antipodal decoder rows, and what the pairs do on activations.
+    """Find all antipodal decoder rows, and measure what the pairs do on activations.
 
     Args:
         sae: any SAELens SAE. The d_sae x d_sae matrix is never in memory, blocks of it are.
-        activations: (n, d_in) tensors, scaled as the SAE expects them, or one such tensor; None
-            searches the decoder alone.
+        activations: (n, d_in) or (batch, position, d_in) tensors, or one such tensor, scaled as
+            the SAE expects them; None searches the decoder alone.
         max_cosine: a pair has at most this cosine, from -1 to below 0.
         block_size: rows of a block of the search.
 
     Raises:
-        ValueError: ``max_cosine`` out of range; activations empty, of the wrong width or not finite.
+        ValueError: ``max_cosine`` is out of range; activations are empty, of the wrong shape or
+            type, or not finite.
     """
     require(-1 <= max_cosine < 0, "max_cosine", max_cosine, "from -1 to below 0")
     a, b, cosine = find_antipodal_pairs(decoder_directions(sae), max_cosine, block_size)
@@ -126,7 +134,7 @@ def antipodal_audit(
 def find_antipodal_pairs(
     directions: Tensor, max_cosine: float, block_size: int = 2048
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """All pairs i < j with cosine(directions_i, directions_j) <= max_cosine, most antipodal first.
+    """All pairs i < j whose directions have a cosine <= max_cosine, the most antipodal first.
 
     Args:
         directions: (d_sae, d_in). A row of zeros has no direction and is in no pair.
@@ -135,7 +143,7 @@ def find_antipodal_pairs(
         latent_a, latent_b (n_pairs,) int64 and cosine (n_pairs,) float64, on the CPU.
     """
     unit = directions / directions.norm(dim=1, keepdim=True).clamp(min=1e-12)
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    hits: list[tuple[Tensor, Tensor, Tensor]] = []
     for start, rows in _blocks(unit, block_size):
         for other, columns in _blocks(unit[start:], block_size):
             similarity = (rows @ columns.T).clamp(min=-1)
@@ -143,14 +151,10 @@ def find_antipodal_pairs(
             if other == 0:
                 hit = hit.triu(1)
             i, j = hit.nonzero(as_tuple=True)
-            found.append((i + start, j + start + other, similarity[i, j]))
-    a, b, cosine = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
+            hits.append((i + start, j + start + other, similarity[i, j]))
+    a, b, cosine = (torch.cat(parts).cpu() for parts in zip(*hits, strict=True))
     order = cosine.argsort(stable=True)
     return a[order], b[order], cosine[order].double()
-
-
-ROUNDING = 1e-6
-"""A cosine in float32 is off by as much: exact antipodes are found at ``max_cosine=-1``."""
 
 
 def _blocks(tensor: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
@@ -159,7 +163,7 @@ def _blocks(tensor: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
 
 
 def disjoint_pairs(a: Tensor, b: Tensor, eligible: Tensor) -> list[tuple[int, int]]:
-    """Eligible pairs taken greedily in the order given, no latent in two of them."""
+    """The eligible pairs, taken greedily in the order given, no latent in two of them."""
     used: set[int] = set()
     pairs: list[tuple[int, int]] = []
     for i, j, ok in zip(a.tolist(), b.tolist(), eligible.tolist(), strict=True):
@@ -170,7 +174,7 @@ def disjoint_pairs(a: Tensor, b: Tensor, eligible: Tensor) -> list[tuple[int, in
 
 
 class _PairSums:
-    """Running float64 sums of each pair: firings, joint firings and moments of the pre-activations."""
+    """Running sums of each pair in float64: firings, joint firings, moments of pre-activations."""
 
     def __init__(self, n_pairs: int) -> None:
         self.n_tokens = 0
@@ -190,9 +194,9 @@ class _PairSums:
             fire_a, fire_b = fires[:, i], fires[:, j]
             counts = [fire_a.sum(0), fire_b.sum(0), (fire_a & fire_b).sum(0)]
             self.fired[:, s : s + step] += torch.stack(counts).cpu()
-            h_a, h_b = pre[:, i].double(), pre[:, j].double()
+            h_a, h_b = pre[:, i].cpu().double(), pre[:, j].cpu().double()  # MPS has no float64
             moments = [h_a, h_b, h_a * h_a, h_b * h_b, h_a * h_b]
-            self.moments[:, s : s + step] += torch.stack([m.sum(0) for m in moments]).cpu()
+            self.moments[:, s : s + step] += torch.stack([m.sum(0) for m in moments])
 
     def result(self) -> dict[str, Tensor]:
         """Rates and correlation; NaN where no token was seen."""

@@ -1,7 +1,7 @@
-"""Polarity calibration: is a latent's magnitude right where it fires, on each side (docs/measures.md)."""
+"""Polarity calibration: is a latent's magnitude right, on each side (docs/measures.md)."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sae_lens import SAE
@@ -9,35 +9,45 @@ from torch import Tensor
 
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.evaluation.results import Provenance, Result
-from sae_lens_signaware.evaluation.streaming import SideSums, decoder_directions, sum_sides
+from sae_lens_signaware.evaluation.streaming import SideSums, squared_norms, sum_sides
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class PolarityCalibration(Result):
     """Per latent, (d_sae,) float64 each, NaN where a side never fires.
 
     Attributes:
-        gain_pos, gain_neg: factor on the side's magnitude, all else fixed, that minimises the squared
-            error: 1 is calibrated, above 1 the side is shrunk.
+        gain_pos, gain_neg: factor on the side's magnitude that minimises the squared error, all
+            else fixed. At 1 the side is calibrated; above 1 it is shrunk.
     """
 
     gain_pos: Tensor
     gain_neg: Tensor
 
+    def _summary(self) -> Mapping[str, object]:
+        return {
+            f"median {name}": getattr(self, name).nanmedian().item()
+            for name in ("gain_pos", "gain_neg")
+        }
+
 
 def polarity_calibration(
     sae: SAE[Any], activations: Iterable[Tensor] | Tensor
 ) -> PolarityCalibration:
-    """a_i,s = 1 + E[z_i <d_i, x - x^>] / (E[z_i^2] ||d_i||^2), over the tokens where side s of i fires (ours).
+    """Measure the gain of each side of each latent that would lower the squared error most (ours).
+
+    Over the tokens where side s of latent i fires, the gain is
+        a_i,s = 1 + E[z_i <d_i, x - x^>] / (E[z_i^2] ||d_i||^2)
 
     Args:
         sae: any SAELens SAE.
-        activations: (n, d_in) tensors, scaled as the SAE expects them, or one such tensor. Of an
-            ``ActivationsStore``, which never ends, take ``itertools.islice(store, n_batches)``.
+        activations: (n, d_in) or (batch, position, d_in) tensors, or one such tensor, scaled as
+            the SAE expects them. Of an ``ActivationsStore``, which never ends, take
+            ``itertools.islice(store, n_batches)``.
 
     Raises:
-        ValueError: no tokens, activations of the wrong width or not finite, or an SAE that normalises
-            each token at run time, whose latents and residuals have different units.
+        ValueError: activations are empty, of the wrong shape or type, or not finite; or the SAE
+            normalises each token at run time, so that latents and residuals differ in their units.
     """
     require_common_units(sae)
     return calibration_of(sae, sum_sides(sae, activations, with_alignment=True))
@@ -49,7 +59,7 @@ def has_common_units(sae: SAE[Any]) -> bool:
 
 
 def require_common_units(sae: SAE[Any]) -> None:
-    """Raise ValueError where residuals are not in the units of the latents."""
+    """Raise InvalidInputError where residuals are not in the units of the latents."""
     if not has_common_units(sae):
         raise InvalidInputError(
             "normalize_activations must not be a per-token normalisation for polarity_calibration, "
@@ -58,9 +68,8 @@ def require_common_units(sae: SAE[Any]) -> None:
 
 
 def calibration_of(sae: SAE[Any], sums: SideSums) -> PolarityCalibration:
-    """The calibration in sums that a pass with alignment has already made."""
-    squared_norm = decoder_directions(sae).detach().double().square().sum(1).cpu()
-    gain = 1 + sums.sum_alignment / (sums.sum_sq * squared_norm)
+    """The calibration, from the sums of a pass with alignment."""
+    gain = 1 + sums.sum_alignment / (sums.sum_sq * squared_norms(sae))
     gain[sums.n_fired == 0] = float("nan")
     return PolarityCalibration(
         provenance=Provenance.of(sae, sums.n_tokens), gain_pos=gain[0], gain_neg=gain[1]

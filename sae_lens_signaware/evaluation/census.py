@@ -1,7 +1,7 @@
-"""Bipolar census: how often, and how strongly, each latent uses each of its two sides (docs/measures.md)."""
+"""Bipolar census: how often and how strongly each side of a latent fires (docs/measures.md)."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -9,20 +9,20 @@ from sae_lens import SAE
 from torch import Tensor
 
 from sae_lens_signaware.evaluation.results import Provenance, Result
-from sae_lens_signaware.evaluation.streaming import SideSums, decoder_directions, sum_sides
+from sae_lens_signaware.evaluation.streaming import SideSums, squared_norms, sum_sides
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class BipolarCensus(Result):
     """Per latent, (d_sae,) float64 each.
 
     Attributes:
         firing_rate_pos, firing_rate_neg: share of tokens on which the side fires.
-        energy_pos, energy_neg: mean over tokens of (z_i ||d_i||)^2 on that side, d_i what one unit of
-            the latent writes (W_dec_i but for SAELens's TopK with rescale_acts_by_decoder_norm), in
-            squared units of the activations.
+        energy_pos, energy_neg: mean over tokens of (z_i ||d_i||)^2 on that side, in squared units
+            of the activations. d_i is what one unit of the latent writes: W_dec_i, but for
+            SAELens's TopK with rescale_acts_by_decoder_norm.
         min_share: min(p+, p-) / (p+ + p-), from 0 (one-sided) to 1/2; NaN where it never fires.
-        min_energy_share: the same of the energies.
+        min_energy_share: the same share of the energies.
     """
 
     firing_rate_pos: Tensor
@@ -32,20 +32,23 @@ class BipolarCensus(Result):
     min_share: Tensor
     min_energy_share: Tensor
 
+    def _summary(self) -> Mapping[str, object]:
+        return {"l0": self.l0, "dead_share": self.dead_share, "bipolar_share": self.bipolar_share()}
+
     @property
     def alive(self) -> Tensor:
-        """(d_sae,) bool: fired at least once, on either side."""
+        """Which latents fired at least once, on either side: (d_sae,) bool."""
         return (self.firing_rate_pos + self.firing_rate_neg) > 0
 
     @property
     def pos_share(self) -> Tensor:
-        """(d_sae,) share of a latent's firings on the + side; 1/2 where it never fires."""
+        """Share of each latent's firings on the + side, (d_sae,); 1/2 where it never fires."""
         rate = self.firing_rate_pos + self.firing_rate_neg
         return torch.where(self.alive, self.firing_rate_pos / rate, 0.5)
 
     @property
     def log_sparsity(self) -> Tensor:
-        """(d_sae,) float32 log10 firing rate, as SAELens's ``sparsity.safetensors`` holds it."""
+        """log10 of the firing rate, (d_sae,) float32, as in SAELens's ``sparsity.safetensors``."""
         rate = self.firing_rate_pos + self.firing_rate_neg
         return rate.clamp(min=1e-10).log10().float()
 
@@ -56,7 +59,7 @@ class BipolarCensus(Result):
 
     @property
     def l0(self) -> float:
-        """Mean number of open latents per token."""
+        """Mean number of active latents per token."""
         return (self.firing_rate_pos + self.firing_rate_neg).sum().item()
 
     @property
@@ -65,7 +68,7 @@ class BipolarCensus(Result):
         return 1 - self.alive.double().mean().item()
 
     def bipolar(self, min_share: float = 0.1) -> Tensor:
-        """(d_sae,) bool: alive, and the rarer side has at least ``min_share`` of the firings."""
+        """Which latents are alive and have ``min_share`` of their firings on the rarer side."""
         return self.alive & (self.min_share.nan_to_num(0.0) >= min_share)
 
     def bipolar_share(self, min_share: float = 0.1) -> float:
@@ -86,20 +89,20 @@ def bipolar_census(sae: SAE[Any], activations: Iterable[Tensor] | Tensor) -> Bip
 
     Args:
         sae: any SAELens SAE. A plain one has no - side: its census says so (``one_sided``).
-        activations: (n, d_in) tensors, scaled as the SAE expects them, or one such tensor. Of an
-            ``ActivationsStore``, which never ends, take ``itertools.islice(store, n_batches)``.
+        activations: (n, d_in) or (batch, position, d_in) tensors, or one such tensor, scaled as
+            the SAE expects them. Of an ``ActivationsStore``, which never ends, take
+            ``itertools.islice(store, n_batches)``.
 
     Raises:
-        ValueError: no tokens, or activations of the wrong width or not finite.
+        ValueError: activations are empty, of the wrong shape or type, or not finite.
     """
     return census_of(sae, sum_sides(sae, activations))
 
 
 def census_of(sae: SAE[Any], sums: SideSums) -> BipolarCensus:
-    """The census in sums that a pass has already made."""
+    """The census, from the sums of a pass."""
     rate = sums.n_fired.double() / sums.n_tokens
-    squared_norm = decoder_directions(sae).detach().double().square().sum(1).cpu()
-    energy = sums.sum_sq / sums.n_tokens * squared_norm
+    energy = sums.sum_sq / sums.n_tokens * squared_norms(sae)
     return BipolarCensus(
         provenance=Provenance.of(sae, sums.n_tokens),
         firing_rate_pos=rate[0],

@@ -1,7 +1,10 @@
-"""Polarity dial: write c * d_i into the stream, c from - to +, and watch a logit difference or the loss (docs/measures.md)."""
+"""Polarity dial: what a direction does to the model's output (docs/measures.md).
+
+It writes c * d_i into the stream, c from - to +, and measures a logit difference or the loss.
+"""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,20 +18,21 @@ from sae_lens_signaware.evaluation.results import Provenance, Result
 from sae_lens_signaware.evaluation.streaming import decoder_directions
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class PolarityDial(Result):
     """Effect of a latent's direction at every coefficient, and the verdict with its numbers.
 
     Attributes:
-        coefficients: (n,) float64 ascending, symmetric about 0: norm of what is added to the stream at
-            every position, in the units of the activations; its sign is the side.
-        effect: (n,) mean of the metric over sequences, less its mean with nothing added.
-        baseline: that mean: of the logit difference (nats) or of the loss (nats per token).
+        coefficients: (n,) float64, ascending, symmetric about 0: norm of what is added to the
+            stream at every position, in the units of the activations. Its sign is the side.
+        effect: (n,) mean of the metric over sequences, less ``baseline``.
+        baseline: mean with nothing added, of the logit difference in nats or of the loss in nats
+            per token.
         metric: "logit_difference" or "loss".
-        latent_pos, latent_neg: the latent that each sign writes; one and the same for a signed latent,
-            a pair for a plain SAE.
-        direction_cosine: between the + direction and the - direction as they are written; -1 where one
-            axis carries both.
+        latent_pos, latent_neg: the latent that each sign writes; one and the same for a signed
+            latent, a pair for a plain SAE.
+        direction_cosine: between the + direction and the - direction as they are written; -1 where
+            one axis carries both.
     """
 
     coefficients: Tensor
@@ -48,25 +52,34 @@ class PolarityDial(Result):
     @property
     def sign_changing(self) -> bool:
         """Whether the two ends of every pair +-c push the metric in opposite ways."""
-        plus, minus = self._ends()
-        return bool((plus * minus < 0).all())
+        pos, neg = self._ends()
+        return bool((pos * neg < 0).all())
 
     @property
     def symmetry(self) -> float:
         """Share of the effect that is odd in c: 1 = mirrored, 0 = the same both ways.
 
-        sum |e(c) - e(-c)| / sum (|e(c) - e(-c)| + |e(c) + e(-c)|) over c > 0; NaN without any effect.
+        Over c > 0 it is
+            sum |e(c) - e(-c)| / sum (|e(c) - e(-c)| + |e(c) + e(-c)|)
+        and NaN without any effect.
         """
-        plus, minus = self._ends()
-        odd, even = (plus - minus).abs().sum(), (plus + minus).abs().sum()
+        pos, neg = self._ends()
+        odd, even = (pos - neg).abs().sum(), (pos + neg).abs().sum()
         return (odd / (odd + even)).item()
+
+    def _summary(self) -> Mapping[str, object]:
+        return {
+            "monotone": self.monotone,
+            "sign_changing": self.sign_changing,
+            "symmetry": self.symmetry,
+        }
 
     def _ends(self) -> tuple[Tensor, Tensor]:
         n = len(self.coefficients) // 2
         return self.effect[-n:], self.effect[:n].flip(0)
 
     def table(self) -> Table:
-        """Coefficients and effects, under the verdict, as a table of the terminal."""
+        """A table for the terminal: the verdict, and the effect at every coefficient."""
         which = (
             f"latent {self.latent_pos}"
             if self.latent_pos == self.latent_neg
@@ -94,22 +107,23 @@ def polarity_dial(
     coefficients: Sequence[float],
     logit_tokens: tuple[int, int] | None = None,
 ) -> PolarityDial:
-    """Add c * d / ||d|| at the SAE's hook, at every position, and measure what the model then says.
+    """Add c * d / ||d|| at the SAE's hook, at every position, and measure the model's output.
 
-    A unit direction, so that a signed latent and a pair of plain ones are dialled by the same norm.
+    The direction has norm 1, so that a signed latent and a pair of plain ones are dialled alike.
 
     Args:
-        model: SAELens's hooked model; its hook ``sae.cfg.metadata.hook_name`` gives (batch, position, d_in).
+        model: SAELens's hooked model, with the hook ``sae.cfg.metadata.hook_name``.
         sae: any SAELens SAE.
-        latent: one latent, dialled both ways along its axis; or a pair of a plain SAE: positive
-            coefficients write the first one's direction, negative ones the second's.
+        latent: one latent, dialled both ways along its axis; or a pair of a plain SAE, of which
+            positive coefficients write the first one's direction, negative ones the second's.
         tokens: (batch, position) token ids.
-        coefficients: positive, in the units of the activations; each is written with both signs, and
-            0 is measured as well.
+        coefficients: positive, in the units of the activations. Each is written with both signs,
+            and 0 is measured as well.
         logit_tokens: (a, b) measures logit(a) - logit(b) at the last position; None the loss.
 
     Raises:
-        ValueError: a latent out of range, no coefficient above 0, or too few tokens for the metric.
+        ValueError: a latent is out of range, no coefficient is above 0, or there are too few
+            tokens for the metric.
     """
     pair = latent if isinstance(latent, tuple) else (latent, latent)
     for i in pair:
@@ -123,11 +137,10 @@ def polarity_dial(
         tuple(tokens.shape),
         f"(batch, position) with at least {shortest} position(s)",
     )
-    plus, minus = dialled_directions(sae, latent)
+    pos, neg = dialled_directions(sae, latent)
     grid = [-c for c in reversed(sizes)] + [0.0, *sizes]
     values = [
-        _measure(model, sae, tokens, abs(c) * (plus if c > 0 else minus), logit_tokens)
-        for c in grid
+        _measure(model, sae, tokens, abs(c) * (pos if c > 0 else neg), logit_tokens) for c in grid
     ]
     baseline = values[len(sizes)]
     return PolarityDial(
@@ -138,20 +151,22 @@ def polarity_dial(
         metric="logit_difference" if logit_tokens else "loss",
         latent_pos=pair[0],
         latent_neg=pair[1],
-        direction_cosine=cosine_similarity(plus, minus, dim=0).item(),
+        direction_cosine=cosine_similarity(pos, neg, dim=0).item(),
     )
 
 
 def dialled_directions(sae: SAE[Any], latent: int | tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """What a positive and a negative coefficient write, (d_in,) each of norm 1: both ways along the
-    axis of one latent, or the own directions of two."""
+    """What a positive and a negative coefficient write, (d_in,) each, of norm 1.
+
+    They are both ways along the axis of one latent, or the own directions of two.
+    """
     pair = latent if isinstance(latent, tuple) else (latent, latent)
     unit = normalize(decoder_directions(sae)[list(pair)], dim=1)
     return unit[0], unit[1] if isinstance(latent, tuple) else -unit[0]
 
 
 def nearest_antipodal_pair(plain: SAE[Any], direction: Tensor) -> tuple[int, int]:
-    """The two latents of a plain SAE that come nearest to the + and the - end of an axis.
+    """The two latents of a plain SAE that are nearest to the + and the - end of an axis.
 
     Args:
         plain: any SAELens SAE; its decoder rows are searched.
@@ -180,6 +195,6 @@ def _measure(
     logits = model.run_with_hooks(tokens, return_type="logits", fwd_hooks=[(hook_name, add)])
     if logit_tokens is not None:
         a, b = logit_tokens
-        return (logits[:, -1, a] - logits[:, -1, b]).double().mean().item()
-    predicted, wanted = logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()
-    return cross_entropy(predicted.float(), wanted.to(predicted.device)).item()
+        return (logits[:, -1, a] - logits[:, -1, b]).cpu().double().mean().item()
+    predicted, actual = logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()
+    return cross_entropy(predicted.float(), actual.to(predicted.device)).item()

@@ -1,4 +1,4 @@
-"""SAELens's ``run_evals`` with census and calibration beside its own metrics: same arguments, same shape."""
+"""SAELens's ``run_evals`` with census and calibration beside its own metrics."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,8 +11,9 @@ from sae_lens.util import get_special_token_ids
 from sae_lens_signaware.evaluation.calibration import calibration_of, has_common_units
 from sae_lens_signaware.evaluation.census import census_of
 from sae_lens_signaware.evaluation.evaluator import signed_metrics_of
+from sae_lens_signaware.evaluation.inputs import flat_activations
 from sae_lens_signaware.evaluation.prompts import prompts_of_store
-from sae_lens_signaware.evaluation.streaming import flat_activations, sum_sides
+from sae_lens_signaware.evaluation.streaming import sum_sides
 
 
 def bipolar_evals(
@@ -25,19 +26,20 @@ def bipolar_evals(
     exclude_special_tokens: Iterable[int] | bool = True,
     verbose: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """``run_evals``, then one more pass over as many batches for the two sides of every latent.
+    """Run ``run_evals``, then one more pass over as many batches for both sides of every latent.
 
     Args:
         activation_scaler: None where the SAE's activation normalisation is folded in, as saved.
-        eval_config: None asks ``run_evals`` for nothing of its own; its
+        eval_config: None asks ``run_evals`` for nothing of its own. Its
             ``n_eval_sparsity_variance_batches`` and ``batch_size_prompts`` size the extra pass.
-        sae, activation_store, model, model_kwargs, exclude_special_tokens, verbose: as in ``run_evals``.
+        sae, activation_store, model, model_kwargs: as in ``run_evals``.
+        exclude_special_tokens, verbose: as in ``run_evals``.
 
     Returns:
-        SAELens's two dictionaries. The first gains "signed" (see ``SignedEvaluator``, keys without
-        the prefix), the second "firing_rate_pos", "firing_rate_neg", "energy_pos", "energy_neg",
-        "min_share" and, without a per-token normalisation, "gain_pos" and "gain_neg": lists of
-        d_sae floats, NaN where a side never fires.
+        SAELens's two dictionaries. The first gains "signed": the metrics of ``SignedEvaluator``,
+        without the prefix of their keys. The second gains "firing_rate_pos", "firing_rate_neg",
+        "energy_pos", "energy_neg", "min_share" and, without a per-token normalisation, "gain_pos"
+        and "gain_neg": lists of d_sae floats, NaN where a side never fires.
     """
     scaler = activation_scaler or ActivationScaler()
     config = eval_config or EvalConfig()

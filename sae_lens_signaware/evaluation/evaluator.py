@@ -1,5 +1,6 @@
-"""Census and calibration in a run's own logs: an evaluator for SAELens's trainers and runners."""
+"""Evaluator for SAELens's trainers and runners: census and calibration in a run's own logs."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -11,32 +12,33 @@ from sae_lens.evals import ExplainedVarianceCalculator
 from sae_lens.training.activation_scaler import ActivationScaler
 from torch import Tensor
 
+from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.evaluation.calibration import (
     PolarityCalibration,
     calibration_of,
     has_common_units,
 )
 from sae_lens_signaware.evaluation.census import BipolarCensus, census_of
-from sae_lens_signaware.evaluation.streaming import sum_sides
+from sae_lens_signaware.evaluation.streaming import explained_variance_of, sum_sides
 
 QUANTILES = (0.05, 0.5, 0.95)
 
 
 @dataclasses.dataclass
 class SignedEvaluator:
-    """Measures both sides on the next batches of the training data, every time that SAELens evaluates.
+    """Evaluator that measures both sides of every latent on the next batches of training data.
 
     - ``SAETrainer(..., evaluator=SignedEvaluator())``
     - ``MultiSAETrainingRunnerConfig(..., evaluator=SignedEvaluator())``
     - ``runner.evaluator = SignedEvaluator(inner=runner.evaluator)`` on a
       ``LanguageModelSAETrainingRunner``: SAELens's own metrics stay in the logs beside these.
 
-    The batches that it reads are not trained on, so a run with it sees other tokens than one without.
+    The batches that it reads are not trained on: a run with it sees other tokens than one without.
 
     Attributes:
-        n_batches: batches of the data provider a measurement takes.
+        n_batches: batches of the data provider that a measurement takes.
         inner: another evaluator whose metrics are logged as well.
-        bipolar_min_share: share of the firings that the rarer side of a bipolar latent has at least.
+        bipolar_min_share: least share of its firings that a bipolar latent has on its rarer side.
     """
 
     n_batches: int = 4
@@ -50,7 +52,7 @@ class SignedEvaluator:
         data_provider: Iterator[Tensor],
         activation_scaler: ActivationScaler,
     ) -> dict[str, Any]:
-        """Flat dict of floats, keys under ``signed/``, ready for Weights & Biases."""
+        """A flat dict of floats, keys under ``signed/``, ready for Weights & Biases."""
         metrics = {} if self.inner is None else self.inner(sae, data_provider, activation_scaler)
         batches = (
             activation_scaler(batch.to(sae.device))
@@ -62,13 +64,14 @@ class SignedEvaluator:
 def signed_metrics(
     sae: TrainingSAE[Any], batches: Iterator[Tensor], bipolar_min_share: float
 ) -> dict[str, float]:
-    """Census, calibration and R2 of ``batches`` as flat metrics, keys under ``signed/``."""
+    """Census, calibration and R² of ``batches`` as flat metrics, keys under ``signed/``."""
     calibrates = has_common_units(sae)
     variance = ExplainedVarianceCalculator()
     sums = sum_sides(sae, batches, with_alignment=calibrates, variance=variance)
     calibration = calibration_of(sae, sums) if calibrates else None
     metrics = signed_metrics_of(census_of(sae, sums), calibration, bipolar_min_share)
-    metrics["explained_variance"] = variance.compute()
+    with contextlib.suppress(InvalidInputError):  # not defined where the tokens do not differ
+        metrics["explained_variance"] = explained_variance_of(variance)
     return {f"signed/{name}": value for name, value in metrics.items()}
 
 
@@ -77,7 +80,7 @@ def signed_metrics_of(
     calibration: PolarityCalibration | None,
     bipolar_min_share: float = 0.1,
 ) -> dict[str, float]:
-    """Both results as scalars; NaN-free: what does not apply is left out."""
+    """Both results as scalars, without NaN: what does not apply is left out."""
     metrics = {
         "n_tokens": float(census.n_tokens),
         "l0": census.l0,

@@ -1,8 +1,8 @@
-"""Examples: the contexts in which each side of a latent is strongest, apart (docs/measures.md)."""
+"""Examples: the contexts in which each side of a latent is strongest (docs/measures.md)."""
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,13 @@ from sae_lens.util import get_special_token_ids
 from torch import Tensor
 
 from sae_lens_signaware.checks import require
+from sae_lens_signaware.evaluation.inputs import MAX_TOKENS, flat_activations, require_in_range
 from sae_lens_signaware.evaluation.prompts import (
     Prompts,
     prompts_of_store,
     prompts_of_tokens,
 )
 from sae_lens_signaware.evaluation.results import Provenance, Result
-from sae_lens_signaware.evaluation.streaming import flat_activations, require_finite
-
-MAX_TOKENS = 4096  # encoded at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +29,10 @@ class Context:
 
     Attributes:
         tokens: the token strings, in order.
-        activations: the latent's value at each, of either sign; 0 where it is shut.
+        activations: the latent's value at each, of either sign; 0 where it is inactive.
         peak: index in ``tokens`` of the strongest activation of the side.
         prompt: number of the prompt in the pass, from 0.
-        position: of the peak in its prompt.
+        position: of the peak in its whole prompt, also where a store cuts it (``seqpos_slice``).
     """
 
     tokens: tuple[str, ...]
@@ -51,20 +49,23 @@ class Context:
 
 @dataclasses.dataclass(frozen=True)
 class LatentExamples:
-    """A latent's strongest contexts, strongest first, each from another prompt; empty for a side that never fired."""
+    """The strongest contexts of each side of a latent, strongest first, each of another prompt.
+
+    A side that never fired has none.
+    """
 
     latent: int
     pos: tuple[Context, ...]
     neg: tuple[Context, ...]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class TopExamples(Result):
     """The ``k`` strongest contexts of each side of some latents.
 
     Attributes:
         latents: in the order asked for.
-        k: contexts a side has at most.
+        k: contexts of a side at most.
     """
 
     latents: tuple[LatentExamples, ...]
@@ -82,7 +83,7 @@ class TopExamples(Result):
         raise KeyError(latent)
 
     def table(self, latent: int) -> Table:
-        """One latent's two sides as a table of the terminal; the peak is in bold."""
+        """A table for the terminal: the two sides of one latent, peaks in bold."""
         table = Table("side", "value", "context", title=f"latent {latent}", title_justify="left")
         examples = self.of(latent)
         for sign, contexts in (("+", examples.pos), ("-", examples.neg)):
@@ -96,6 +97,12 @@ class TopExamples(Result):
                     )
                 table.add_row(sign, f"{context.value:+.3f}", text)
         return table
+
+    def _summary(self) -> Mapping[str, object]:
+        return {
+            "latents": len(self.latents),
+            "contexts": sum(len(e.pos) + len(e.neg) for e in self.latents),
+        }
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -136,10 +143,11 @@ def top_examples(
     window: tuple[int, int] = (16, 8),
     exclude_special_tokens: bool = True,
 ) -> TopExamples:
-    """One pass over prompts; what is kept is k windows a side of a latent, whatever the corpus.
+    """Find the k strongest contexts of each side of the latents, in one pass over prompts.
 
     A prompt gives at most one context to a side, its strongest token, so that one repetitive text
-    does not fill the list. Of equal peaks the earlier prompt stays.
+    does not fill the list. Of equal peaks the earlier prompt stays. Memory does not grow with the
+    number of prompts.
 
     Args:
         model: SAELens's hooked model; its tokenizer gives the token strings.
@@ -147,14 +155,15 @@ def top_examples(
         source: an ``ActivationsStore``, of which the next ``n_batches`` batches are read, or token
             ids (prompt, position), all of which are.
         latents: None takes all; memory is 2 * k * (window + 1) * 12 bytes a latent.
-        k: contexts a side.
+        k: contexts of a side at most.
         batch_size_prompts: prompts the model runs at once.
         window: tokens before and after the peak, cut at the ends of the prompt.
         exclude_special_tokens: whether special tokens of the tokenizer can be no peak.
 
     Raises:
-        ValueError: a latent out of range; k, ``n_batches``, ``batch_size_prompts`` below 1; a
-            negative window; empty tokens; activations not finite; a model without a tokenizer.
+        ValueError: a latent is out of range; ``k``, ``n_batches`` or ``batch_size_prompts`` is
+            below 1; the window is negative; there are no tokens; activations are not finite; or
+            the model has no tokenizer.
     """
     chosen = list(range(sae.cfg.d_sae)) if latents is None else list(latents)
     for i in chosen:
@@ -184,14 +193,19 @@ def top_examples(
 
 
 def _add_prompts(top: "_TopWindows", sae: SAE[Any], prompts: Prompts, columns: Tensor) -> None:
-    require_finite(prompts.activations)
+    require_in_range(prompts.activations)
     z = sae.encode(prompts.activations.to(sae.device, sae.dtype))
     z = (z.to_dense() if z.is_sparse else z)[..., columns].float()
-    top.add(prompts.tokens.to(sae.device), z, prompts.keep.to(sae.device))
+    top.add(
+        prompts.tokens.to(sae.device),
+        z,
+        prompts.keep.to(sae.device),
+        prompts.positions.to(sae.device),
+    )
 
 
 class _TopWindows:
-    """The k strongest windows of each side of n latents, side 0 being +; a strength of 0 is an empty slot."""
+    """The k strongest windows of each side of n latents; side 0 is +, strength 0 an empty slot."""
 
     def __init__(self, n: int, k: int, window: tuple[int, int], device: torch.device) -> None:
         self.k, self.before, self.width = k, window[0], sum(window) + 1
@@ -203,8 +217,8 @@ class _TopWindows:
         self.ids = torch.full((n, 2, k, self.width), -1, dtype=torch.int64, device=device)
         self.values = torch.zeros(n, 2, k, self.width, device=device)
 
-    def add(self, tokens: Tensor, z: Tensor, keep: Tensor) -> None:
-        """tokens and keep (batch, position), z (batch, position, n)."""
+    def add(self, tokens: Tensor, z: Tensor, keep: Tensor, positions: Tensor) -> None:
+        """Take the next prompts in: z is (batch, position, n), the others are (batch, position)."""
         peaks = z * keep[..., None]
         (high, high_at), (low, low_at) = peaks.max(1), (-peaks).max(1)
         strength = torch.stack([high, low]).permute(2, 1, 0).transpose(1, 2)  # (n, 2, batch)
@@ -227,12 +241,12 @@ class _TopWindows:
         self.ids[latent, side, slot] = tokens[row[:, None], places].masked_fill(~inside, -1)
         self.values[latent, side, slot] = z[row[:, None], places, latent[:, None]] * inside
         self.prompt[latent, side, slot] = row + self.n_prompts
-        self.position[latent, side, slot] = peak
+        self.position[latent, side, slot] = positions[row, peak]
         self.n_prompts += len(tokens)
         self.n_tokens += int(keep.sum())
 
     def contexts(self, latents: list[int], tokenizer: Any) -> tuple[LatentExamples, ...]:
-        """Everything as token strings."""
+        """All windows as token strings."""
         known = {i: tokenizer.decode([i]) for i in self.ids.unique().tolist() if i >= 0}
         return tuple(
             LatentExamples(latent, *(self._side(i, side, known) for side in (0, 1)))
@@ -240,11 +254,11 @@ class _TopWindows:
         )
 
     def _side(self, i: int, side: int, known: dict[int, str]) -> tuple[Context, ...]:
-        found = []
+        contexts = []
         for slot in range(int((self.strength[i, side] > 0).sum())):
             ids = self.ids[i, side, slot]
             inside = ids >= 0
-            found.append(
+            contexts.append(
                 Context(
                     tokens=tuple(known[token] for token in ids[inside].tolist()),
                     activations=tuple(self.values[i, side, slot][inside].tolist()),
@@ -253,4 +267,4 @@ class _TopWindows:
                     position=int(self.position[i, side, slot]),
                 )
             )
-        return tuple(found)
+        return tuple(contexts)

@@ -1,6 +1,7 @@
-"""The way back from plain to signed: antipodal pairs of a plain SAE become one latent each (docs/design.md).
+"""The way back from plain to signed: antipodal pairs of a plain SAE become one latent each.
 
-Here and not in ``conversion.py``: unlike the split it is approximate, and decides by measurement.
+It is here and not in ``conversion.py`` since, unlike the split, it is approximate and decides by
+measurement (docs/design.md).
 """
 
 import copy
@@ -14,13 +15,13 @@ from sae_lens.saes.sae import SAEMetadata
 from torch import Tensor
 
 from sae_lens_signaware.evaluation.audit import antipodal_audit, disjoint_pairs
+from sae_lens_signaware.evaluation.inputs import batches_of
 from sae_lens_signaware.evaluation.quality import measure_quality
-from sae_lens_signaware.evaluation.streaming import batches_of
 from sae_lens_signaware.saes.bi_jumprelu import BiJumpReLUSAE, BiJumpReLUSAEConfig
 from sae_lens_signaware.saes.sa_gsae import SAGatedSAE, SAGatedSAEConfig
 
-SHUT = 1e30
-"""Threshold of a side that never opens. Finite, since 0 * inf in a straight-through gradient is NaN."""
+NEVER_ACTIVE = 1e30
+"""Threshold of a side that is never active; finite, since a gradient of 0 * inf would be NaN."""
 
 
 def merge_antipodal(
@@ -28,27 +29,29 @@ def merge_antipodal(
     activations: Iterable[Tensor] | Tensor,
     max_cosine: float = -0.9,
 ) -> SAGatedSAE | BiJumpReLUSAE:
-    """Merge latent pairs with nearly antipodal decoder rows that never fire together into signed latents.
+    """Merge antipodal latents of a plain SAE that never fire together into signed latents (ours).
 
-    A pair becomes the mean of one latent and the negated other, brought to the same norms, each side
-    with its own threshold and (``gated``) magnitude; an unpaired latent keeps its + side, and its -
-    side never opens. Approximate, but for a split SAE, which it restores. A gate
-    that is open at pi = 0 (``b_gate > 0``) has no counterpart and is set to open at 0. (Ours.)
+    A pair becomes the mean of one latent and the negated other, brought to the same norms. Each
+    side keeps its own threshold and, of a ``gated`` SAE, its own magnitude. A latent without a
+    partner keeps its + side; its - side is never active. The result is approximate, but for a split
+    SAE, which it restores. A gate that is open at pi = 0 (``b_gate > 0``) has no counterpart: its
+    threshold becomes 0.
 
     Args:
         sae: a plain ``gated`` or ``jumprelu`` SAE, width W. It is left as it is.
-        activations: (n, d_in) tensors, scaled as the SAE expects them, or one such tensor; read
-            twice more after the audit, so they are kept.
+        activations: (n, d_in) or (batch, position, d_in) tensors, or one such tensor, scaled as
+            the SAE expects them. They are read twice more after the audit, and so kept.
         max_cosine: a pair has at most this cosine, from -1 to below 0.
 
     Returns:
         ``sa_gsae`` or ``bi_jumprelu`` of width W - pairs, tying "none": pairs first, by their first
-        latent, then the rest. ``cfg.metadata.merged_from`` holds R2 and L0 before and after, the
-        number of pairs and of tokens.
+        latent, then the rest. ``cfg.metadata.merged_from`` holds R² and L0 before and after, and
+        the numbers of pairs and of tokens.
 
     Raises:
         TypeError: another architecture.
-        ValueError: ``max_cosine`` out of range; activations empty, of the wrong width or not finite.
+        ValueError: ``max_cosine`` is out of range; activations are empty, of the wrong shape or
+            type, not finite, or do not differ.
     """
     if not isinstance(sae, GatedSAE | JumpReLUSAE):
         raise TypeError(f"merge_antipodal takes a gated or jumprelu SAE, got {type(sae).__name__}")
@@ -72,47 +75,49 @@ def merge_antipodal(
 
 
 @torch.no_grad()
-def _merge(sae: Any, pairs: list[tuple[int, int]]) -> Any:
+def _merge(sae: GatedSAE | JumpReLUSAE, pairs: list[tuple[int, int]]) -> Any:
+    """The signed SAE of which each pair is one latent, and every other latent keeps its + side."""
     paired = {i for pair in pairs for i in pair}
     rest = [i for i in range(sae.cfg.d_sae) if i not in paired]
-    plus = torch.tensor([a for a, _ in pairs] + rest, dtype=torch.int64)
-    minus = torch.tensor([b for _, b in pairs], dtype=torch.int64)
+    pos = torch.tensor([a for a, _ in pairs] + rest, dtype=torch.int64)
+    neg = torch.tensor([b for _, b in pairs], dtype=torch.int64)
     n = len(pairs)
-    gated = isinstance(sae, GatedSAE)
     # Bring the - latents to their partners' norms. Decoder: outputs stay, magnitudes times s_dec.
-    # Encoder: gates stay, pre-activations times s_enc; the magnitudes of a gated SAE make up for the
-    # difference in r_mag, a JumpReLU has nothing to do so with.
-    s_dec = _norm_ratio(sae.W_dec, minus, plus[:n])
-    s_enc = 1 / _norm_ratio(sae.W_enc.T, minus, plus[:n]) if gated else s_dec
+    # Encoder: gates stay, pre-activations times s_enc; the magnitudes of a gated SAE make up for
+    # the difference in r_mag, a JumpReLU has nothing to do so with.
+    s_dec = _norm_ratio(sae.W_dec, neg, pos[:n])
+    gated = isinstance(sae, GatedSAE)
+    s_enc = 1 / _norm_ratio(sae.W_enc.T, neg, pos[:n]) if gated else s_dec
 
-    W_enc, W_dec = sae.W_enc[:, plus].clone(), sae.W_dec[plus].clone()
-    W_enc[:, :n] = (W_enc[:, :n] - sae.W_enc[:, minus] * s_enc) / 2
-    W_dec[:n] = (W_dec[:n] - sae.W_dec[minus] / s_dec[:, None]) / 2
+    W_enc, W_dec = sae.W_enc[:, pos].clone(), sae.W_dec[pos].clone()
+    W_enc[:, :n] = (W_enc[:, :n] - sae.W_enc[:, neg] * s_enc) / 2
+    W_dec[:n] = (W_dec[:n] - sae.W_dec[neg] / s_dec[:, None]) / 2
 
-    def rows(param: Tensor, of_minus: Tensor, shut: float = 0.0) -> Tensor:
-        # float16 does not reach as far as a shut threshold
-        param = param.float() if shut else param
-        other = torch.full_like(param[plus], shut)
-        other[:n] = of_minus
-        return torch.stack([param[plus], other])
+    def rows(param: Tensor, of_neg: Tensor, unpaired: float = 0.0) -> Tensor:
+        """A parameter of both sides, (2, d_sae); ``unpaired`` fills the - sides without a pair."""
+        # float16 does not reach as far as the threshold of a side that is never active
+        param = param.float() if unpaired else param
+        other = torch.full_like(param[pos], unpaired)
+        other[:n] = of_neg
+        return torch.stack([param[pos], other])
 
     state = {"W_enc": W_enc, "W_dec": W_dec, "b_dec": sae.b_dec.clone()}
     sae_class: Any
     config_class: Any
-    if gated:
+    if isinstance(sae, GatedSAE):
         sae_class, config_class = SAGatedSAE, SAGatedSAEConfig
-        threshold = rows(-sae.b_gate, -sae.b_gate[minus] * s_enc, SHUT)
-        state["r_mag"] = rows(sae.r_mag, sae.r_mag[minus] + (s_dec / s_enc).log())
-        state["b_mag"] = rows(sae.b_mag, sae.b_mag[minus] * s_dec)
+        threshold = rows(-sae.b_gate, -sae.b_gate[neg] * s_enc, NEVER_ACTIVE)
+        state["r_mag"] = rows(sae.r_mag, sae.r_mag[neg] + (s_dec / s_enc).log())
+        state["b_mag"] = rows(sae.b_mag, sae.b_mag[neg] * s_dec)
     else:
         sae_class, config_class = BiJumpReLUSAE, BiJumpReLUSAEConfig
-        threshold = rows(sae.threshold, sae.threshold[minus] * s_enc, SHUT)
-        state["b_enc"] = sae.b_enc[plus].clone()
-        state["b_enc"][:n] = (state["b_enc"][:n] - sae.b_enc[minus] * s_enc) / 2
+        threshold = rows(sae.threshold, sae.threshold[neg] * s_enc, NEVER_ACTIVE)
+        state["b_enc"] = sae.b_enc[pos].clone()
+        state["b_enc"][:n] = (state["b_enc"][:n] - sae.b_enc[neg] * s_enc) / 2
     state["threshold"] = threshold.clamp(min=0.0)
     fields = {f.name: getattr(sae.cfg, f.name) for f in dataclasses.fields(SAEConfig)}
     fields |= {
-        "d_sae": len(plus),
+        "d_sae": len(pos),
         "metadata": SAEMetadata(**copy.deepcopy(sae.cfg.metadata.to_dict())),
     }
     merged = sae_class(config_class(polarity_tying="none", **fields))

@@ -1,4 +1,4 @@
-"""Prompts with their activations, from a SAELens store or from token ids."""
+"""Prompts with their activations, from a store of SAELens or from token ids."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -12,30 +12,44 @@ from sae_lens_signaware.checks import require
 
 
 class Prompts(NamedTuple):
-    """A batch: ``tokens`` (batch, position) int64, ``activations`` (batch, position, d_in), and
-    ``keep`` (batch, position) bool, False at the excluded tokens."""
+    """A batch of prompts, or of a slice of each.
+
+    Attributes:
+        tokens: (batch, position) int64.
+        activations: (batch, position, d_in).
+        keep: (batch, position) bool, False at the excluded tokens.
+        positions: (batch, position) int64, of each token in its whole prompt.
+    """
 
     tokens: Tensor
     activations: Tensor
     keep: Tensor
+    positions: Tensor
 
 
 @torch.no_grad()
 def prompts_of_store(
     store: ActivationsStore, n_batches: int, batch_size_prompts: int | None, excluded: list[int]
 ) -> Iterator[Prompts]:
-    """The next ``n_batches`` batches of a store, which is endless; None takes its own batch size."""
+    """Yield the next ``n_batches`` batches of a store, which is endless.
+
+    Args:
+        store: where its ``seqpos_slice`` cuts the prompts, so are those given here.
+        batch_size_prompts: None takes the store's own.
+        excluded: ids of the tokens that ``keep`` leaves out.
+    """
+    part = slice(*store.seqpos_slice)
     for _ in range(n_batches):
         tokens = store.get_batch_tokens(batch_size_prompts)
         activations = store.get_activations(tokens)
-        yield _prompts(tokens[:, slice(*store.seqpos_slice)], activations, excluded)
+        yield _prompts(tokens, activations, excluded, part)
 
 
 @torch.no_grad()
 def prompts_of_tokens(
     model: Any, sae: SAE[Any], tokens: Tensor, batch_size_prompts: int, excluded: list[int]
 ) -> Iterator[Prompts]:
-    """Token ids (prompt, position), run through ``model`` up to the SAE's hook.
+    """Yield batches of token ids (prompt, position), run through ``model`` up to the SAE's hook.
 
     Args:
         model: SAELens's hooked model; ``sae.cfg.metadata.hook_name`` says where.
@@ -63,7 +77,12 @@ def prompts_of_tokens(
         yield _prompts(batch, activations.flatten(2), excluded)
 
 
-def _prompts(tokens: Tensor, activations: Tensor, excluded: list[int]) -> Prompts:
+def _prompts(
+    tokens: Tensor, activations: Tensor, excluded: list[int], part: slice = slice(None)
+) -> Prompts:
+    """One batch; ``part`` of each prompt is what ``activations`` has."""
     tokens = tokens.to(activations.device)
+    positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)[:, part]
+    tokens = tokens[:, part]
     keep = ~torch.isin(tokens, torch.tensor(excluded, dtype=tokens.dtype, device=tokens.device))
-    return Prompts(tokens, activations, keep)
+    return Prompts(tokens, activations, keep, positions)

@@ -1,4 +1,4 @@
-"""L0, R2, dead share and firing by side of any SAELens SAE, in one streaming pass."""
+"""L0, R², dead share and firing by side of any SAELens SAE, in one streaming pass."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.evaluation.census import BipolarCensus, census_of
-from sae_lens_signaware.evaluation.streaming import sum_sides
+from sae_lens_signaware.evaluation.streaming import explained_variance_of, sum_sides
 
 QUALITY_FILENAME = "quality.json"
 TARGET_L0_TOLERANCE = 0.1
@@ -44,7 +44,7 @@ class SAEQuality:
 
     Attributes:
         l0: mean number of nonzero latents per token, either side.
-        explained_variance: R2 by SAELens's ExplainedVarianceCalculator; 1 is perfect.
+        explained_variance: R² by SAELens's ExplainedVarianceCalculator; 1 is perfect.
         dead_share: share of latents that never fired on either side over ``n_tokens``; it shrinks
             as ``n_tokens`` grows, so cite both.
         bipolar_share: share of the alive latents whose rarer side makes up >= 0.1 of their firings.
@@ -93,23 +93,25 @@ def measure_quality(
     tokens_from: str,
     bipolar_min_share: float = 0.1,
 ) -> tuple[SAEQuality, BipolarCensus]:
-    """Encode and decode every batch once.
+    """Measure an SAE in one pass that encodes and decodes every batch once.
 
     Args:
         sae: any SAELens SAE, inference or training.
-        activations: (n, d_in) tensors, scaled as the SAE expects them, or one such tensor. Of an
-            ``ActivationsStore``, which never ends, take ``itertools.islice(store, n_batches)``.
+        activations: (n, d_in) or (batch, position, d_in) tensors, or one such tensor, scaled as
+            the SAE expects them. Of an ``ActivationsStore``, which never ends, take
+            ``itertools.islice(store, n_batches)``.
         tokens_from: goes into the result, word for word.
         bipolar_min_share: see :class:`SAEQuality`.
 
     Raises:
-        ValueError: no tokens, or activations of the wrong width or not finite.
+        ValueError: activations are empty, of the wrong shape or type, or not finite; or R² is not
+            defined, as they do not differ.
     """
     variance = ExplainedVarianceCalculator()
     census = census_of(sae, sum_sides(sae, activations, variance=variance))
     quality = SAEQuality(
         l0=census.l0,
-        explained_variance=variance.compute(),
+        explained_variance=explained_variance_of(variance),
         dead_share=census.dead_share,
         bipolar_share=census.bipolar_share(bipolar_min_share),
         n_tokens=census.n_tokens,

@@ -36,15 +36,44 @@ class Provenance:
         return cls(n_tokens, sae.cfg.to_dict(), {name: version(name) for name in names})
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Result:
-    """Base of all results. Tensors are float64 (indices int64) on the CPU; NaN means "does not apply" and is null in JSON."""
+    """Base of all results; a subclass is a dataclass with ``repr=False``.
+
+    Tensors are float64, indices int64, on the CPU. NaN means "does not apply", and is null in JSON.
+    """
 
     provenance: Provenance
 
     @property
     def n_tokens(self) -> int:
+        """Number of tokens that the result was measured on."""
         return self.provenance.n_tokens
+
+    def __repr__(self) -> str:
+        """A few lines: which SAE, the numbers that sum the result up, and the tensors' shapes."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        numbers = {k: v for k, v in values.items() if isinstance(v, int | float | str)}
+        names_of: dict[str, list[str]] = {}
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                kind = f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+                names_of.setdefault(kind, []).append(name)
+        lines = [f"{type(self).__name__} of {self._subject()}"]
+        lines.append(
+            ", ".join(f"{k} {_short(v)}" for k, v in {**self._summary(), **numbers}.items())
+        )
+        lines += [f"{', '.join(names)}: {kind}" for kind, names in names_of.items()]
+        return "\n  ".join(line for line in lines if line)
+
+    def _subject(self) -> str:
+        cfg = self.provenance.sae_cfg
+        width = f" {cfg['d_sae']:,}" if "d_sae" in cfg else ""
+        return f"{cfg.get('architecture', 'an SAE')}{width}, {self.n_tokens:,} tokens"
+
+    def _summary(self) -> Mapping[str, object]:
+        """Numbers that sum the result up, beside the fields that are numbers."""
+        return {}
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: tensors as lists, NaN as null."""
@@ -73,6 +102,10 @@ class Result:
             return cls(provenance=provenance, **fields)
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise ValueError(f"{path}: not a {cls.__name__}: {error}") from None
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _to_json(value: Any) -> Any:

@@ -19,14 +19,14 @@ from sae_lens_signaware.files import sha256_of, write_json, write_tensors
 from sae_lens_signaware.saes.conversion import split_log_sparsity, split_polarities
 
 POS_SHARE_FILENAME = "pos_share.safetensors"
-"""(d_sae,) share of a latent's firings on the + side, where it was measured; splits the sparsity file."""
+"""File of the share of each latent's firings on the + side, (d_sae,); it splits the sparsity."""
 
 MAX_MESSAGE = 300
-"""Characters of another library's message that an error of ours repeats: it may quote a whole file."""
+"""Characters of another library's message that an error repeats: it may quote a whole file."""
 
 
 def load_sae(path: str | Path) -> SAE[Any]:
-    """A SAE from a folder, with one clear line where that fails.
+    """Load an SAE from a folder, with one clear line where that fails.
 
     Raises:
         ConfigError: no such folder, a file is missing, broken, or from a later format.
@@ -74,7 +74,7 @@ def write_split(sae: SAE[Any], source: Path | None, target: Path) -> SAE[Any]:
 
 
 def _per_latent(path: Path, key: str, d_sae: int) -> Tensor:
-    """The one tensor, (d_sae,), of a file beside an SAE."""
+    """The tensor ``key``, (d_sae,), of a file beside an SAE."""
     try:
         tensor = load_file(path)[key]
     except (OSError, SafetensorError) as error:
@@ -87,7 +87,7 @@ def _per_latent(path: Path, key: str, d_sae: int) -> Tensor:
 
 
 def write_sae(sae: SAE[Any], target: Path, log_sparsity: Tensor | None = None) -> None:
-    """Save ``sae``, and its sparsity file where it is given; ``target`` appears complete or not at all."""
+    """Save ``sae``, with its sparsity file where that is given; the folder appears complete."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as staging:
         folder = Path(staging) / "sae"
@@ -98,7 +98,7 @@ def write_sae(sae: SAE[Any], target: Path, log_sparsity: Tensor | None = None) -
 
 
 def measured_quality(folder: Path) -> SAEQuality | None:
-    """What was measured of the SAE in ``folder``; None where nothing was, or it was of other weights."""
+    """What was measured of the SAE in ``folder``; None if nothing was, or of other weights."""
     path = folder / QUALITY_FILENAME
     if not path.exists():
         return None
@@ -144,7 +144,7 @@ def save_and_measure(
 def measure_saved(
     folder: Path, activations: Iterable[Tensor] | Tensor, tokens_from: str, device: str = "cpu"
 ) -> MeasuredSAE:
-    """The second half of :func:`save_and_measure`, for a folder that is there already."""
+    """Measure the SAE of a folder, and write the measurement beside it."""
     sae = SAE.load_from_disk(folder, device=device)
     quality, census = measure_quality(sae, activations, tokens_from)
     write_measurement(folder, quality, census)

@@ -1,22 +1,33 @@
-"""One pass over activations: firings, energies and residual alignment of each latent's two sides.
+"""One pass over activations: firings, energies and residual alignment of both sides of a latent.
 
-All that a batch contributes is read from its nonzero latents, so the cost beyond encode and decode
-grows with L0, not with d_sae. Sums are float64; memory does not grow with the number of tokens.
+What a batch adds is read from its active latents, so that the cost beyond encode and decode grows
+with L0, not with d_sae. Sums are in float64; memory does not grow with the number of tokens.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from sae_lens import SAE, ActivationsStore
+from sae_lens import SAE
 from sae_lens.evals import ExplainedVarianceCalculator
 from torch import Tensor
 
 from sae_lens_signaware.checks import InvalidInputError
+from sae_lens_signaware.evaluation.inputs import (
+    batches_of,
+    flat_activations,
+    require_autoencoder,
+)
 from sae_lens_signaware.saes.base import SignedSAEMixin
-from sae_lens_signaware.saes.sparse import OpenLatents
+from sae_lens_signaware.saes.latents import ActiveLatents
+
+MIN_VARIANCE = 1e-10
+"""Variance below which SAELens's calculator returns 0 or 1, whatever the error."""
+
+MIN_VARIANCE_SHARE = 1e-6
+"""Variance over mean square that sums in float32 can still tell from 0."""
 
 
 @dataclasses.dataclass
@@ -37,66 +48,6 @@ class SideSums:
     sum_alignment: Tensor
 
 
-def batches_of(activations: Iterable[Tensor] | Tensor, d_in: int) -> Iterator[Tensor]:
-    """Any iterable of (n, d_in) tensors, or one tensor, as batches of at most 4,096 tokens.
-
-    Raises:
-        InvalidInputError: an ``ActivationsStore``, which never ends; a batch is not (n, d_in), or not
-            finite, or there is no token at all.
-    """
-    if isinstance(activations, ActivationsStore):
-        raise InvalidInputError(
-            "activations must come to an end, got an ActivationsStore; "
-            "take itertools.islice(store, n_batches) of it"
-        )
-    n_tokens = 0
-    for chunk in [activations] if isinstance(activations, Tensor) else activations:
-        if chunk.ndim != 2 or chunk.shape[1] != d_in:
-            raise InvalidInputError(
-                f"activations must be (n, {d_in}) for this SAE, got {tuple(chunk.shape)}"
-            )
-        if chunk.dtype == torch.bool or chunk.element_size() < (
-            2 if chunk.is_floating_point() else 1
-        ):
-            raise InvalidInputError(
-                f"activations must be numbers of 16 bits or more, got {chunk.dtype}"
-            )
-        for batch in chunk.split(4096) if len(chunk) else ():
-            require_finite(batch)
-            n_tokens += len(batch)
-            yield batch
-    if n_tokens == 0:
-        raise InvalidInputError("activations must hold at least one token, got none")
-
-
-@contextmanager
-def flat_activations(sae: SAE[Any]) -> Iterator[None]:
-    """Within: the SAE takes (..., d_in), as a store gives it, also where it was trained on hook_z."""
-    reshapes = sae.hook_z_reshaping_mode
-    if reshapes:
-        sae.turn_off_forward_pass_hook_z_reshaping()
-    try:
-        yield
-    finally:
-        if reshapes:
-            sae.turn_on_forward_pass_hook_z_reshaping()
-
-
-def require_autoencoder(sae: SAE[Any]) -> None:
-    """Raise InvalidInputError for what reconstructs another activation, or reads a whole sequence at once."""
-    architecture = sae.cfg.architecture()
-    if hasattr(sae.cfg, "d_out") or architecture == "temporal":
-        raise InvalidInputError(
-            f"SAE must be one that reconstructs its own input token by token, got {architecture!r}"
-        )
-
-
-def require_finite(activations: Tensor) -> None:
-    """Raise InvalidInputError where there is a NaN or an inf."""
-    if activations.numel() and not torch.stack(activations.aminmax()).isfinite().all():
-        raise InvalidInputError("activations must be finite, got NaN or inf")
-
-
 @torch.no_grad()
 def sum_sides(
     sae: SAE[Any],
@@ -104,17 +55,16 @@ def sum_sides(
     with_alignment: bool = False,
     variance: ExplainedVarianceCalculator | None = None,
 ) -> SideSums:
-    """Encode every batch once, decode it once where that is needed, and add up.
+    """Encode every batch once, decode it once where that is needed, and sum over tokens.
 
     Args:
         sae: any SAELens SAE; latents of either sign.
         activations: see :func:`batches_of`.
         with_alignment: whether to fill ``sum_alignment``.
-        variance: SAELens's R2 calculator, fed in the same pass.
+        variance: SAELens's R² calculator, fed in the same pass; see :func:`explained_variance_of`.
 
     Raises:
-        ValueError: no tokens, or activations of the wrong width or not finite; a transcoder, or an SAE
-            over whole sequences.
+        InvalidInputError: what :func:`batches_of` and :func:`require_autoencoder` refuse.
     """
     require_autoencoder(sae)
     shape = (2, sae.cfg.d_sae)
@@ -140,32 +90,67 @@ def sum_sides(
 
 
 def decoder_directions(sae: SAE[Any]) -> Tensor:
-    """(d_sae, d_in) direction d_i that one unit of latent i writes; SAELens's TopK can divide by the norm."""
+    """Directions d_i that one unit of latent i writes, (d_sae, d_in).
+
+    They are the rows of W_dec, but for SAELens's TopK, which can divide by their norms.
+    """
     W_dec = sae.W_dec.float()
     if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
         W_dec = W_dec / W_dec.norm(dim=1, keepdim=True).clamp(min=1e-8)
     return W_dec
 
 
+def squared_norms(sae: SAE[Any]) -> Tensor:
+    """||d_i||^2 of every latent, (d_sae,) float64 on the CPU."""
+    return decoder_directions(sae).detach().cpu().double().square().sum(1)
+
+
+def explained_variance_of(variance: ExplainedVarianceCalculator) -> float:
+    """R² of all batches that were added to SAELens's calculator.
+
+    Raises:
+        InvalidInputError: the tokens hardly differ, so that there is no variance to explain; or the
+            SAE's output is so large that its squared error overflows.
+    """
+    n_tokens, sum_x = variance.num_samples, variance.sum_x
+    if sum_x is not None:
+        mean_square = variance.sum_squared_norm / n_tokens
+        total = mean_square - (sum_x / n_tokens).square().sum().item()
+        if total < max(MIN_VARIANCE, MIN_VARIANCE_SHARE * mean_square):
+            raise InvalidInputError(
+                f"activations must differ from token to token, got a variance of {total:.3g} over "
+                f"{n_tokens:,} token(s) of mean square {mean_square:.3g}: "
+                "explained variance is not defined"
+            )
+    explained_variance = variance.compute()
+    if not math.isfinite(explained_variance):
+        raise InvalidInputError(
+            "SAE must give outputs whose squared error float32 holds, "
+            f"got an explained variance of {explained_variance}"
+        )
+    return explained_variance
+
+
 def _add_batch(
     sums: SideSums, z: Tensor, residual: Tensor | None, directions: Tensor | None
 ) -> None:
-    opened, value = OpenLatents.of(z)
-    value, d_sae = value.float(), opened.d_sae
+    active, value = ActiveLatents.of(z)
+    value, d_sae = value.float(), active.d_sae
     # + side of latent i is bin i, - side is bin i + d_sae
-    side = opened.latent + d_sae * (value < 0)
-    sums.n_tokens += opened.n_tokens
+    side = active.latent + d_sae * (value < 0)
+    sums.n_tokens += active.n_tokens
     counts = side.bincount(minlength=2 * d_sae)
     sums.n_fired += counts.view(2, -1).cpu()
-    energy = side.bincount(weights=value.double().square(), minlength=2 * d_sae)
-    sums.sum_sq += energy.view(2, -1).cpu()
+    # float64 is for the CPU: MPS has none
+    weights = value.cpu().double().square()
+    energy = side.cpu().bincount(weights=weights, minlength=2 * d_sae)
+    sums.sum_sq += energy.view(2, -1)
     if residual is None or directions is None:
         return
     # sum over tokens of z_i (x - x^): a bag a side, then <d_i, .>
-    weighted = OpenLatents(opened.token, side, opened.n_tokens, 2 * d_sae).sum_by_latent(
+    weighted = ActiveLatents(active.token, side, active.n_tokens, 2 * d_sae).sum_by_latent(
         value, residual
     )
     # float32 within a batch, as the bags are; float64 from batch to batch
-    sums.sum_alignment += (
-        torch.linalg.vecdot(weighted.view(2, d_sae, -1), directions).double().cpu()
-    )
+    alignment = torch.linalg.vecdot(weighted.view(2, d_sae, -1), directions)
+    sums.sum_alignment += alignment.cpu().double()

@@ -1,4 +1,4 @@
-"""Comparing architectures: sweeps, frontiers and verdicts, protocols, the demo (docs/experiments.md)."""
+"""Comparisons of architectures: sweeps with verdicts, protocols, the demo (docs/experiments.md)."""
 
 from sae_lens_signaware.experiments.protocols import load_protocol_config, run_protocol
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config

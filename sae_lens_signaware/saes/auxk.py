@@ -1,13 +1,16 @@
 """AuxK for signed latents: dead ones learn to reconstruct the error that the others leave.
 
-arXiv 2406.04093, appendix A.2, as SAELens's ``topk`` has it; signed, and for any run-time normalisation
-(ours; docs/architectures.md).
+arXiv 2406.04093, appendix A.2, as SAELens's ``topk`` has it. Signs, and the treatment of run-time
+normalisations, are ours (docs/architectures.md).
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from sae_lens_signaware.saes.training import SignedTrainingMixin
 
 
 def top_dead(ungated: Tensor, dead: Tensor, k: int) -> Tensor:
@@ -37,14 +40,18 @@ def dead_columns(dead: Tensor) -> Tensor | slice:
 
 
 def auxk_loss(
-    sae: Any, sae_in: Tensor, sae_out: Tensor, pre: Tensor, columns: Tensor | slice, dead: Tensor
+    sae: "SignedTrainingMixin",
+    sae_in: Tensor,
+    sae_out: Tensor,
+    pre: Tensor,
+    columns: Tensor | slice,
+    dead: Tensor,
 ) -> Tensor:
     """min(n_dead / k, 1) * mean over tokens of ||e - z~ W_dec||^2,  e = sg(x - x^),  k = d_in // 2.
 
-    z~ are the ``k`` largest ungated latents among the dead: their magnitudes as if every gate were open.
+    z~ are the ``k`` largest ungated latents among the dead: magnitudes as if every gate were open.
 
     Args:
-        sae: a signed training SAE.
         sae_in, sae_out: (n_tokens, d_in), x and x^.
         pre: (n_tokens, n_columns) pre-activations of the latents ``columns``.
         dead: (d_sae,) bool.
@@ -60,8 +67,8 @@ def auxk_loss(
     return scale * (recons - error).pow(2).sum(-1).mean()
 
 
-def _in_input_space(sae: Any, sae_in: Tensor, product: Tensor) -> Tensor:
-    # the error is no activation but a difference of two: a run-time normalisation scales it back and does not
-    # shift it. SAELens's output half does both.
+def _in_input_space(sae: "SignedTrainingMixin", sae_in: Tensor, product: Tensor) -> Tensor:
+    # the error is no activation but a difference of two: a run-time normalisation scales it back
+    # and does not shift it. SAELens's output half does both.
     shift = sae._normalised_out(sae_in, torch.zeros_like(product))
     return sae._normalised_out(sae_in, product) - shift

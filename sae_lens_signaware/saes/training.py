@@ -1,44 +1,36 @@
-"""What both trainings share: thresholds kept >= 0 and in float32, dead-latent resets, target L0, NaN stop."""
+"""What the training of every signed SAE shares: steps over active latents, AuxK, target L0, NaN stop.
+
+What concerns thresholds that are parameters is in :mod:`sae_lens_signaware.saes.thresholds`.
+"""
 
 import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from sae_lens import TrainingSAE
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from torch import Tensor, nn
 
-from sae_lens_signaware.checks import require
 from sae_lens_signaware.saes.auxk import auxk_loss, dead_columns
-from sae_lens_signaware.saes.base import TRAINING_STATE_KEYS, SignedSAEMixin, is_hooked
+from sae_lens_signaware.saes.base import SignedSAEMixin, is_hooked
+from sae_lens_signaware.saes.kernels import pre_activation
 from sae_lens_signaware.saes.l0_control import update_l0_control
-from sae_lens_signaware.saes.sparse import OpenLatents, decode_open, pre_activation
+from sae_lens_signaware.saes.latents import AllLatents, Latents
+from sae_lens_signaware.saes.state import add_exact_state, drop_training_state
 
 NON_FINITE_MESSAGE = (
-    "the training loss is not finite: this batch, or a weight, holds NaN or inf. Training stopped "
-    "at this step, before the weights were touched; checkpoints written earlier are intact"
+    "the training loss is not finite: this batch, or a weight, holds NaN or inf. Training stopped; "
+    "checkpoints written earlier are intact"
 )
 
+CHECK_INTERVAL = 100
+"""Steps between two looks at whether a loss was not finite, where a look waits for the device."""
 
-def validate_training_config(cfg: Any) -> None:
-    """Checks of the training fields that both architectures share. Raises ValueError, one line."""
-    interval = cfg.threshold_reset_interval
-    require(interval >= 1, "threshold_reset_interval", interval, "an integer >= 1")
-    if cfg.target_l0 is not None:
-        require(
-            0 < cfg.target_l0 <= cfg.d_sae,
-            "target_l0",
-            cfg.target_l0,
-            f"null or a number above 0 and at most d_sae = {cfg.d_sae}",
-        )
-    require(cfg.target_l0_rate > 0, "target_l0_rate", cfg.target_l0_rate, "a number above 0")
-    require(cfg.auxk_coefficient >= 0, "auxk_coefficient", cfg.auxk_coefficient, "a number >= 0")
+_Host = TrainingSAE[Any] if TYPE_CHECKING else object
 
-
-def _n_open(feature_acts: Tensor) -> Tensor:
-    if feature_acts.is_sparse:
-        return torch.tensor(float(feature_acts.values().numel()))
-    return (feature_acts != 0).sum()
+Losses = dict[str, Tensor]
+"""Name in the logs -> loss, a mean over tokens."""
 
 
 def side_metrics(feature_acts: Tensor, bipolar_min_share: float = 0.1) -> dict[str, Tensor]:
@@ -50,115 +42,137 @@ def side_metrics(feature_acts: Tensor, bipolar_min_share: float = 0.1) -> dict[s
     Args:
         feature_acts: (batch, d_sae), signed.
     """
-    n_plus = (feature_acts > 0).sum(0)
-    n_minus = (feature_acts < 0).sum(0)
-    n_fired = n_plus + n_minus
+    n_pos = (feature_acts > 0).sum(0)
+    n_neg = (feature_acts < 0).sum(0)
+    n_fired = n_pos + n_neg
     alive = n_fired > 0
-    bipolar = alive & (torch.minimum(n_plus, n_minus) >= bipolar_min_share * n_fired)
+    bipolar = alive & (torch.minimum(n_pos, n_neg) >= bipolar_min_share * n_fired)
     batch = feature_acts.shape[0]
     return {
-        "l0_plus": n_plus.sum() / batch,
-        "l0_minus": n_minus.sum() / batch,
+        "l0_pos": n_pos.sum() / batch,
+        "l0_neg": n_neg.sum() / batch,
         "bipolar_share_of_batch": bipolar.sum() / alive.sum().clamp(min=1),
     }
+
+
+def _n_active(feature_acts: Tensor) -> Tensor:
+    if feature_acts.is_sparse:
+        return torch.tensor(float(feature_acts.values().numel()))
+    return (feature_acts != 0).sum()
 
 
 # Sizes here depend on the data. Under torch.compile this runs as it is, and only the dense path
 # is compiled.
 @torch.compiler.disable
-def _sparse_forward_pass(sae: Any, step_input: TrainStepInput) -> TrainStepOutput | None:
-    """SAELens's training_forward_pass from the open latents alone; None where they are too many."""
+def _active_forward_pass(
+    sae: "SignedTrainingMixin", step_input: TrainStepInput
+) -> TrainStepOutput | None:
+    """SAELens's training_forward_pass from the active latents alone; None where they are too many."""
     sae_in = step_input.sae_in
-    if sae_in.requires_grad or is_hooked(sae.hook_sae_input):
+    if sae_in.requires_grad or is_hooked(sae.hook_sae_input) or sae._needs_all_latents(step_input):
         return None
     x_c = sae.process_sae_in(sae_in)
-    if x_c.ndim != 2:
+    active = sae._find_active(x_c, sae._active_margin()) if x_c.ndim == 2 else None
+    if active is None:
         return None
-    found = sae._open_step(step_input, x_c)
-    if found is None:
-        return None
-    opened, hidden_pre, z, aux_losses = found
-    # an auxiliary loss has consumed the statistics of SAELens's run-time normalisation
-    sae.run_time_activation_norm_fn_in(sae_in.to(sae.dtype))
-    sae_out = sae._finish_decode(decode_open(z, sae.W_dec, opened))
-    losses = {"mse_loss": sae.mse_loss_fn(sae_out, sae_in).sum(dim=-1).mean(), **aux_losses}
+    latents, values = active
+    b_dec = sae.b_dec if sae.cfg.apply_b_dec_to_input else None
+    pre = pre_activation(values, x_c.detach(), sae.W_enc, sae._encoder_bias, b_dec, latents)
+    z = sae._activate(pre, latents)
+    sae_out = sae._finish_decode(latents.decode(z, sae.W_dec))
+    losses = {"mse_loss": sae.mse_loss_fn(sae_out, sae_in).sum(dim=-1).mean()}
+    losses |= sae._losses(step_input, pre, z, latents)
     losses |= sae._auxk_losses(step_input, sae_out, lambda columns: sae._pre_of(x_c, columns))
     fires = z != 0
-    output = TrainStepOutput(
+    return TrainStepOutput(
         sae_in=sae_in,
         sae_out=sae_out,
-        feature_acts=opened.where(fires).to_coo(z.detach()[fires]),
-        hidden_pre=opened.to_coo(hidden_pre.detach()),
+        feature_acts=latents.where(fires).to_coo(z.detach()[fires]),
+        hidden_pre=latents.to_coo(pre.detach()),
         loss=torch.stack(list(losses.values())).sum(),
         losses=losses,
     )
-    sae._end_step(step_input, output)
-    return output
 
 
-class SignedTrainingMixin(SignedSAEMixin):
-    """Mixed into SAELens's ``TrainingSAE`` by both architectures, before it in the MRO.
+def _is_on_host(tensor: Tensor) -> bool:
+    """Whether its values can be read without a wait for a device."""
+    return tensor.device.type == "cpu"
 
-    Adds two buffers that checkpoints carry and inference SAEs do not: ``l0_control`` (2,) float32,
-    [log multiplier on the sparsity coefficient, running L0], and ``n_threshold_resets`` () int64.
+
+class SignedTrainingMixin(SignedSAEMixin, _Host):
+    """Mixed into SAELens's ``TrainingSAE``, before it in the MRO.
+
+    Adds a buffer that checkpoints carry and inference SAEs do not: ``l0_control`` (2,) float32,
+    [log multiplier on the sparsity coefficient, running L0].
+
+    An architecture writes :meth:`_losses`, and names its sparsity coefficient.
     """
 
-    if TYPE_CHECKING:
-        mse_loss_fn: Any
-        l0_control: Tensor
-        n_threshold_resets: Tensor
+    l0_control: Tensor
 
-    # Key of the sparsity coefficient in SAELens's coefficient schedulers.
     _sparsity_coefficient: str
+    """Key of the sparsity coefficient in SAELens's coefficient schedulers."""
+
+    _kept_in_float32: tuple[str, ...] = ("l0_control",)
+    """Parameters and buffers that keep their dtype whatever the SAE's is."""
+
+    _is_finite: Tensor | None = None  # (), whether every loss since the last look was finite
+
+    def _losses(
+        self, step_input: TrainStepInput, pre: Tensor, z: Tensor, latents: Latents
+    ) -> Losses:
+        """The losses beside the reconstruction's and AuxK.
+
+        Args:
+            pre, z: pre-activations and latents, values of ``latents``.
+        """
+        raise NotImplementedError
+
+    def _ungated(self, pre: Tensor, columns: Tensor | slice) -> Tensor:
+        """Magnitudes of the latents ``columns`` as if every gate were open, the shape of ``pre``."""
+        del columns
+        return pre
+
+    def _needs_all_latents(self, step_input: TrainStepInput) -> bool:
+        """Whether a loss of this step is about inactive latents."""
+        del step_input
+        return False
+
+    def _steers_l0(self) -> bool:
+        """Whether the sparsity coefficient is steered to ``target_l0``."""
+        return self.cfg.target_l0 is not None
+
+    def _warm_up_steps(self) -> int:
+        """Steps over which SAELens's scheduler raises the sparsity coefficient."""
+        raise NotImplementedError
 
     def initialize_weights(self) -> None:
-        super().initialize_weights()  # type: ignore[misc]
-        module: Any = self
-        module.register_buffer("l0_control", torch.zeros(2, device=self.device))
-        module.register_buffer(
-            "n_threshold_resets", torch.zeros((), dtype=torch.int64, device=self.device)
-        )
-        n_rows = self.threshold.shape[0]
-        self.threshold = self._make_rows(n_rows, self._threshold_init(), torch.float32)
+        super().initialize_weights()
+        self.register_buffer("l0_control", torch.zeros(2, device=self.device))
 
     def encode_with_hidden_pre(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Signed latents and pre-activations, (batch, d_sae) each, from one encoder product."""
-        return self._encode_dense(x, self.process_sae_in(x))
+        return self._encode_all(x, self.process_sae_in(x))
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Any:
         # nn.Module.to() casts every float tensor, and SAELens's load paths call it with cfg.dtype.
-        # Thresholds stay float32 (bfloat16 rounds Adam's steps away; SAELens does the same for
-        # jumprelu), and so does the controller. Overriding torch's _apply is how SAELens does it.
+        # bfloat16 would round Adam's steps of a threshold away (SAELens keeps those of jumprelu in
+        # float32 as well). Overriding torch's _apply is how SAELens does it.
         kept = {
             name: tensor.data
-            for name in ("threshold", "l0_control")
+            for name in self._kept_in_float32
             if (tensor := getattr(self, name, None)) is not None
         }
-        module = super()._apply(fn, recurse)  # type: ignore[misc]
+        module = super()._apply(fn, recurse)
         for name, before in kept.items():
             now = getattr(self, name)
             if now.dtype != before.dtype:
                 now.data = before.to(now.device)
         return module
 
-    @torch.no_grad()
     def _start_step(self, step_input: TrainStepInput) -> TrainStepInput:
-        cfg: Any = self.cfg
-        # In place on .data, not in the graph: a clamp in the graph has gradient zero below the
-        # bound and would pin a latent there for good.
-        self.threshold.data.clamp_(min=0.0)
-        step = step_input.n_training_steps
-        dead = step_input.dead_neuron_mask
-        if (
-            cfg.dead_threshold_reset
-            and dead is not None
-            and step > 0
-            and step % cfg.threshold_reset_interval == 0
-        ):
-            moved = dead & (self.threshold != self._threshold_init()).any(0)
-            self.n_threshold_resets += moved.sum()
-            self.threshold.data.masked_fill_(dead, self._threshold_init())
-        if cfg.target_l0 is None or not self._steers_l0():
+        """What happens before a step: the step's input, with the coefficient that is in force."""
+        if not self._steers_l0():
             return step_input
         coefficients: dict[str, Any] = dict(step_input.coefficients)
         coefficients[self._sparsity_coefficient] = (
@@ -167,32 +181,36 @@ class SignedTrainingMixin(SignedSAEMixin):
         return dataclasses.replace(step_input, coefficients=coefficients)
 
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
-        """SAELens's training step, with the threshold clamp, resets, target L0 and NaN stop around it.
+        """SAELens's training step, with target L0 and NaN stop around it.
 
         Raises:
-            RuntimeError: the loss is not finite (on CUDA as an asynchronous device assertion, so
-                that no step waits for the device).
+            RuntimeError: the loss is not finite. On a CPU the weights are then untouched. On other
+                devices, where asking would wait, it is raised within 100 steps or at the next
+                logging step, and no such weights are saved.
         """
-        step_input = self._start_step(step_input)
+        with torch.no_grad():
+            step_input = self._start_step(step_input)
+        output: TrainStepOutput | None = None
         if self.cfg.use_sparse_activations and step_input.sae_in.device.type == "cpu":
             # torch types what its decorator gives as the decorator itself
-            output: Any = _sparse_forward_pass(self, step_input)  # pyright: ignore[reportCallIssue]
-            if output is not None:
-                return output
-        output = super().training_forward_pass(step_input)  # type: ignore[misc]
-        assert isinstance(output, TrainStepOutput)
-        self._end_step(step_input, output)
+            output = _active_forward_pass(self, step_input)  # pyright: ignore[reportCallIssue]
+        if output is None:
+            output = super().training_forward_pass(step_input)
+        with torch.no_grad():
+            self._end_step(step_input, output)
         return output
 
-    def _open_hidden_pre(
-        self, values: Tensor, x_c: Tensor, b_enc: Tensor | None, opened: OpenLatents
-    ) -> Tensor:
-        b_dec = self.b_dec if self.cfg.apply_b_dec_to_input else None
-        return pre_activation(values, x_c.detach(), self.W_enc, b_enc, b_dec, opened)
+    def calculate_aux_loss(
+        self, step_input: TrainStepInput, feature_acts: Tensor, hidden_pre: Tensor, sae_out: Tensor
+    ) -> Losses:
+        """The architecture's losses and AuxK (docs/architectures.md), over all latents."""
+        latents = AllLatents.of(hidden_pre)
+        losses = self._losses(step_input, hidden_pre, feature_acts, latents)
+        return losses | self._auxk_losses(step_input, sae_out, lambda of: hidden_pre[..., of])
 
     def _normalised_out(self, sae_in: Tensor, tensor: Tensor) -> Tensor:
-        """``tensor`` from the space of the decoder to that of ``sae_in``, by SAELens's run-time normalisation."""
-        # decode has consumed the statistics that are kept between input and output, so compute them again
+        """``tensor`` from the decoder's space to that of ``sae_in``, by SAELens's normalisation."""
+        # decode has consumed the statistics that are kept between input and output
         self.run_time_activation_norm_fn_in(sae_in.to(self.dtype))
         return self.run_time_activation_norm_fn_out(tensor)
 
@@ -201,7 +219,7 @@ class SignedTrainingMixin(SignedSAEMixin):
         step_input: TrainStepInput,
         sae_out: Tensor,
         pre_of: Callable[[Tensor | slice], Tensor],
-    ) -> dict[str, Tensor]:
+    ) -> Losses:
         """The AuxK loss by its name in the logs; nothing where it is off.
 
         Args:
@@ -216,62 +234,70 @@ class SignedTrainingMixin(SignedSAEMixin):
         loss = auxk_loss(self, step_input.sae_in, sae_out, pre_of(columns), columns, dead)
         return {"auxk_loss": coefficient * loss}
 
-    def _ungated(self, pre: Tensor, columns: Tensor | slice) -> Tensor:
-        """Magnitudes of the latents ``columns`` as if every gate were open, signed, the shape of ``pre``."""
-        raise NotImplementedError
-
     def _pre_of(self, x_c: Tensor, columns: Tensor | slice) -> Tensor:
         """Pre-activations of the latents ``columns`` alone, (n_tokens, n)."""
-        raise NotImplementedError
+        pre, b_enc = x_c @ self.W_enc[:, columns], self._encoder_bias
+        return pre if b_enc is None else pre + b_enc[columns]
 
-    def _open_step(
-        self, step_input: TrainStepInput, x_c: Tensor
-    ) -> tuple[OpenLatents, Tensor, Tensor, dict[str, Tensor]] | None:
-        """What an architecture computes from its open latents: them, their pre-activations and values
-        (n_open,), and the losses beside the reconstruction's. None asks for the dense path."""
-        raise NotImplementedError
-
-    @torch.no_grad()
     def _end_step(self, step_input: TrainStepInput, output: TrainStepOutput) -> None:
-        # Private in torch, and the one check that never waits for the device. It raises at once on a CPU.
-        torch._assert_async(  # pyright: ignore[reportPrivateImportUsage]
-            torch.isfinite(output.loss), NON_FINITE_MESSAGE
-        )
-        cfg: Any = self.cfg
+        """What happens after a step: the NaN stop, the L0 controller, the metrics."""
+        self._note_loss(step_input, output.loss)
         acts = output.feature_acts
-        if cfg.target_l0 is not None and self._steers_l0():
+        if self._steers_l0():
             self.l0_control.copy_(
                 update_l0_control(
                     self.l0_control,
-                    _n_open(acts) / acts.shape[0],
-                    cfg.target_l0,
-                    cfg.target_l0_rate,
+                    _n_active(acts) / acts.shape[0],
+                    self.cfg.target_l0,
+                    self.cfg.target_l0_rate,
                     integrate=step_input.n_training_steps >= self._warm_up_steps(),
                 )
             )
         if step_input.is_logging_step:
-            output.metrics.update(side_metrics(acts.to_dense() if acts.is_sparse else acts))
-            output.metrics["mean_threshold"] = self.threshold.mean()
-            output.metrics["threshold_resets"] = self.n_threshold_resets.clone()
-            output.metrics[f"{self._sparsity_coefficient}_in_force"] = torch.as_tensor(
-                step_input.coefficients[self._sparsity_coefficient]
+            output.metrics.update(self._metrics(step_input, acts))
+
+    def _metrics(self, step_input: TrainStepInput, acts: Tensor) -> dict[str, Any]:
+        """What a logging step logs beside the losses; ``acts`` (batch, d_sae), dense or sparse."""
+        name = self._sparsity_coefficient
+        in_force = torch.as_tensor(step_input.coefficients[name])
+        return side_metrics(acts.to_dense() if acts.is_sparse else acts) | {
+            f"{name}_in_force": in_force
+        }
+
+    def _note_loss(self, step_input: TrainStepInput, loss: Tensor) -> None:
+        """Stop where a loss is not finite, without a wait for the device in every step."""
+        is_finite = torch.isfinite(loss.detach())
+        if _is_on_host(loss):
+            # Private in torch, and what raises at once in a compiled graph too.
+            torch._assert_async(  # pyright: ignore[reportPrivateImportUsage]
+                is_finite, NON_FINITE_MESSAGE
             )
+            return
+        # On CUDA that assertion would break every later run of the process, so look at times.
+        self._is_finite = is_finite if self._is_finite is None else self._is_finite & is_finite
+        due = (step_input.n_training_steps + 1) % CHECK_INTERVAL == 0
+        if due or step_input.is_logging_step:
+            self.require_finite_losses()
+
+    def require_finite_losses(self) -> None:
+        """Raise RuntimeError where a loss since the last call was not finite.
+
+        This waits for the device.
+        """
+        is_finite, self._is_finite = self._is_finite, None
+        if is_finite is not None and not is_finite.item():
+            raise RuntimeError(NON_FINITE_MESSAGE)
+
+    def process_state_dict_for_saving(self, state_dict: dict[str, Any]) -> None:
+        """Add exact training state where the dtype would round it; refuse weights of a failed run."""
+        self.require_finite_losses()
+        super().process_state_dict_for_saving(state_dict)
+        add_exact_state(state_dict, self.dtype)
 
     def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
-        super().process_state_dict_for_saving_inference(state_dict)  # type: ignore[misc]
-        for key in TRAINING_STATE_KEYS:
-            state_dict.pop(key, None)
-        # Optimiser steps after the last clamp can leave a threshold a step below 0.
-        state_dict["threshold"] = state_dict["threshold"].clamp(min=0.0).to(self.dtype)
-
-    def _steers_l0(self) -> bool:
-        return True
-
-    def _threshold_init(self) -> float:
-        raise NotImplementedError
-
-    def _warm_up_steps(self) -> int:
-        raise NotImplementedError
+        """Drop what only training needs."""
+        super().process_state_dict_for_saving_inference(state_dict)
+        drop_training_state(state_dict)
 
 
 def parameter_histograms(sae: nn.Module, names: tuple[str, ...]) -> dict[str, Any]:

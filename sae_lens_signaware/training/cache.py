@@ -72,11 +72,12 @@ class ShuffledEpochs(Iterator[Tensor]):
     def __init__(self, activations: Tensor, batch_size: int, seed: int) -> None:
         """
         Args:
-            activations: (n, d_in), n >= batch_size. The tail of an epoch that fills no batch is dropped.
+            activations: (n, d_in), n >= batch_size. The tail of an epoch that fills no batch is
+                dropped.
         """
         if activations.shape[0] < batch_size:
-            raise ValueError(
-                f"batch_size must be at most the {activations.shape[0]} cached tokens, got {batch_size}"
+            raise InvalidInputError(
+                f"batch_size must be at most the {len(activations)} cached tokens, got {batch_size}"
             )
         self.activations = activations
         self.batch_size = batch_size

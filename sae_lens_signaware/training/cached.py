@@ -1,13 +1,9 @@
-"""Training on cached activations with SAELens's own trainer; an interrupted one goes on where it was."""
+"""Training on cached activations with SAELens's own trainer, resumed where it was interrupted."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import shutil
-import signal
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +14,12 @@ from torch import Tensor
 
 from sae_lens_signaware.files import write_json
 from sae_lens_signaware.training.cache import ShuffledEpochs
+from sae_lens_signaware.training.interruption import (
+    SignalCount,
+    counting_signals,
+    restart_firing_window,
+    stop_on_signal,
+)
 
 DONE_FILENAME = "checkpoint_complete.json"
 # Normalisations whose scale SAELens estimates on the first batches.
@@ -41,8 +43,8 @@ def train_on_cache(
 ) -> tuple[TrainingSAE[Any], int]:
     """Train one SAE for several epochs of cached activations.
 
-    The decoder bias starts at the mean of the activations as the SAE sees them. The batches depend on
-    ``seed`` and the step alone, so every SAE of a comparison sees the same tokens in the same order.
+    The decoder bias starts at the mean of the activations as the SAE sees them. The batches depend
+    on ``seed`` and the step alone, so all SAEs of a comparison see the same tokens in one order.
 
     Args:
         sae_cfg: any SAELens architecture.
@@ -63,7 +65,7 @@ def train_on_cache(
     sae.b_dec.data.copy_(_mean_of_input(sae, activations))
     data = ShuffledEpochs(activations, trainer_cfg.train_batch_size_samples, seed)
     signals = SignalCount()
-    trainer: SAETrainer[Any, Any] = SAETrainer(trainer_cfg, sae, until(signals, data))
+    trainer: SAETrainer[Any, Any] = SAETrainer(trainer_cfg, sae, stop_on_signal(signals, data))
     identity = {
         "sae": sae_cfg.to_dict(),
         "trainer": dataclasses.asdict(trainer_cfg),
@@ -74,16 +76,16 @@ def train_on_cache(
     if _is_of(checkpoint / DONE_FILENAME, identity):
         trainer.load_trainer_state(checkpoint)
         sae.load_weights_from_checkpoint(checkpoint)
-        start_window(trainer)
+        restart_firing_window(trainer)
     scaler = trainer.activation_scaler
     is_estimated = scaler.scaling_factor is not None or scaler.whitening is not None
     if is_estimated or sae_cfg.normalize_activations not in _ESTIMATED:
-        # A fresh run that estimates its scale takes the first batches for that, and every run trains
+        # A fresh run that estimates its scale takes the first batches for that. Every run trains
         # on the following ones, so that all SAEs of a comparison see the same.
         data.skip(trainer.n_training_steps + trainer_cfg.n_batches_for_norm_estimate)
     first_step = trainer.n_training_steps
     try:
-        with counted_by(signals):
+        with counting_signals(signals):
             trainer.fit()
     except KeyboardInterrupt:
         if signals.count > 1:
@@ -93,11 +95,6 @@ def train_on_cache(
     if signals.count:
         raise KeyboardInterrupt  # in the last step: the SAE is folded, and no checkpoint any more
     return sae, trainer.n_training_steps - first_step
-
-
-def start_window(trainer: SAETrainer[Any, Any]) -> None:
-    """Of a resumed training: SAELens would log a window of firings that has just begun as 0 / 0, and stop there."""
-    trainer.n_frac_active_samples = max(1, trainer.n_frac_active_samples)
 
 
 @torch.no_grad()
@@ -113,54 +110,14 @@ def _mean_of_input(sae: Any, activations: Tensor) -> Tensor:
 
 
 def fingerprint(activations: Tensor) -> str:
-    """Tells activations of another hook, text or length apart: a hash of the shape and of some rows."""
+    """Hash of the shape and of some rows: activations of another hook, text or length differ."""
     some = activations[:: max(1, len(activations) // 1024)].cpu().contiguous()
     shape = f"{tuple(activations.shape)} {activations.dtype}".encode()
     return hashlib.sha256(shape + some.view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
-class SignalCount:
-    """Signal handler that counts, and raises KeyboardInterrupt from the second signal on."""
-
-    count = 0
-
-    def __call__(self, *_: object) -> None:
-        self.count += 1
-        if self.count > 1:
-            raise KeyboardInterrupt
-
-
-def until(signals: SignalCount, data: Iterator[Tensor]) -> Iterator[Tensor]:
-    """``data``; KeyboardInterrupt in the place of the batch that follows a signal."""
-    while not signals.count:
-        try:
-            yield next(data)
-        except StopIteration:
-            return
-    raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def counted_by(signals: SignalCount) -> Iterator[None]:
-    """Within: Ctrl-C and SIGTERM are counted, and end the training between two steps.
-
-    Raised anywhere, an interruption would fall into the middle of an optimiser step, and a
-    checkpoint of half a step does not resume to where an undisturbed training ends.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python gives signals to the main thread alone
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, signals) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-
-
 def _save_whole(trainer: SAETrainer[Any, Any], identity: dict[str, Any], checkpoint: Path) -> None:
-    """Write beside ``checkpoint``, then take its place: a full disk leaves an earlier one as it was."""
+    """Write beside ``checkpoint``, then take its place: a full disk leaves the earlier one."""
     staging = _staging(checkpoint)
     shutil.rmtree(staging, ignore_errors=True)
     try:
@@ -180,7 +137,7 @@ def _staging(checkpoint: Path) -> Path:
 
 
 def _clear_staging(checkpoint: Path) -> None:
-    """After a kill -9 while a checkpoint was written: take it where it is whole and the only one."""
+    """Take what a kill -9 left of a checkpoint where it is whole and the only one, or remove it."""
     staging = _staging(checkpoint)
     if (staging / DONE_FILENAME).exists() and not (checkpoint / DONE_FILENAME).exists():
         shutil.rmtree(checkpoint, ignore_errors=True)

@@ -1,25 +1,22 @@
-"""Strict YAML -> SAELens runner config: every key and type is checked before anything is loaded.
+"""SAELens's runner config from strict YAML: keys and types are checked before anything is loaded.
 
-SAELens drops unknown keys silently (``filter_valid_dataclass_fields``); here they are an error that
+SAELens drops unknown keys silently (``filter_valid_dataclass_fields``). Here they are an error that
 names the key and the nearest right one. Overrides are SAELens's own flags, parsed by the library
 that SAELens parses them with.
 """
 
 import argparse
 import dataclasses
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 from sae_lens import LanguageModelSAERunnerConfig, LoggingConfig, TrainingSAEConfig
 from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
-from sae_lens.saes.sae import SAEMetadata
 from simple_parsing import ArgumentParser
 
-from sae_lens_signaware.checks import MORE_VALUES, ConfigError, describe, nearest
+from sae_lens_signaware.checks import ConfigError, checked, field_types, nearest, short
+from sae_lens_signaware.training.strict import read_yaml
 
 SECTIONS = ("sae", "logger")
 
@@ -45,7 +42,8 @@ def load_runner_config(
 
     Args:
         path: YAML with the fields of ``LanguageModelSAERunnerConfig``; ``sae`` has an
-            ``architecture`` and the fields of its training config, ``logger`` those of ``LoggingConfig``.
+            ``architecture`` and the fields of its training config, ``logger`` has the fields of
+            ``LoggingConfig``.
         overrides: SAELens's command-line flags, e.g. ``["--lr", "3e-4", "--d_sae", "4096"]``.
 
     Raises:
@@ -57,7 +55,11 @@ def load_runner_config(
 def build_runner_config(
     values: Mapping[str, Any], source: str, overrides: Sequence[str] = ()
 ) -> LanguageModelSAERunnerConfig[Any]:
-    """As :func:`load_runner_config`, from values that are read already; ``source`` names them in errors."""
+    """Build what :func:`load_runner_config` does, from values that are read already.
+
+    Args:
+        source: names the values in errors.
+    """
     overrides, architecture = _pop_architecture(overrides)
     sae = dict(_section(values, "sae"))
     if architecture is not None:
@@ -79,7 +81,11 @@ def build_runner_config(
 
 
 def build_sae_config(values: Mapping[str, Any], source: str) -> TrainingSAEConfig:
-    """An SAE's section alone, ``architecture`` and its fields, checked as :func:`build_runner_config` does.
+    """Build an SAE's section alone, checked as in :func:`build_runner_config`.
+
+    Args:
+        values: ``architecture`` and its fields.
+        source: names the values in errors.
 
     Raises:
         ConfigError: unknown key, wrong type or value; one line that starts with "sae.".
@@ -96,29 +102,12 @@ def _pop_sae_class(sae: dict[str, Any], source: str) -> type[TrainingSAEConfig]:
     return training_config_class(sae.pop("architecture"))
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Safe YAML with a mapping at its top.
-
-    Raises:
-        ConfigError: unreadable, not YAML, or no mapping.
-    """
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: must hold a mapping of fields, got {type(values).__name__}")
-    return values
-
-
 def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    section = values.get(name) or {}
+    section = values.get(name)
+    if section is None:
+        return {}
     if not isinstance(section, dict):
-        raise ConfigError(f"{name}: must be a mapping of fields, got {section!r}")
+        raise ConfigError(f"{name}: must be a mapping of fields, got {short(section)}")
     return section
 
 
@@ -179,7 +168,12 @@ def _build(
     prefix: str,
     ready: Mapping[str, Any] | None = None,
 ) -> Any:
-    """``cls(**values)``, every name and type checked; ``ready`` holds fields that are built already."""
+    """``cls(**values)``, every name and type checked.
+
+    Args:
+        prefix: of the field names in errors.
+        ready: fields that are built already.
+    """
     ready = ready or {}
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     for name in values:
@@ -193,21 +187,13 @@ def _build(
         )
         if no_default and name not in values and name not in ready:
             raise ConfigError(f"{prefix}{name}: missing; it has no default")
-    hints = typing.get_type_hints(cls)
-    checked = {name: _check(prefix + name, hints[name], value) for name, value in values.items()}
+    types = field_types(cls)
     try:
-        return cls(**checked, **ready)
+        # in the order in which a constructor checks, so that both name the same field
+        given = {
+            name: checked(name, values[name], types[name]) for name in fields if name in values
+        }
+        return cls(**given, **ready)
     except (ValueError, AssertionError) as error:
         message = " ".join(str(error).split())
         raise ConfigError(message if message.startswith(prefix) else prefix + message) from None
-
-
-def _check(name: str, hint: Any, value: Any) -> Any:
-    if isinstance(value, str) and value in MORE_VALUES.get(name.rpartition(".")[2], ()):
-        return value
-    if hint is SAEMetadata:
-        return SAEMetadata(**_check(name, dict[str, Any], value))
-    try:
-        return TypeAdapter(hint, config=ConfigDict(strict=False)).validate_python(value)
-    except ValidationError:
-        raise ConfigError(f"{name}: must be {describe(hint)}, got {value!r}") from None

@@ -1,123 +1,83 @@
-"""SAELens's own runner with its two gaps closed: interruption keeps the weights, saving is all or nothing."""
+"""SAELens's own runner, with early checks, whole checkpoints and an output that is never lost."""
 
-import json
+import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from sae_lens import (
     LanguageModelSAERunnerConfig,
     LanguageModelSAETrainingRunner,
     SAETrainer,
     TrainingSAE,
+    TrainingSAEConfig,
+    logger,
 )
-from sae_lens.constants import (
-    ACTIVATION_SCALER_CFG_FILENAME,
-    ACTIVATIONS_STORE_STATE_FILENAME,
-    RUNNER_CFG_FILENAME,
-    SAE_CFG_FILENAME,
-    SAE_WEIGHTS_FILENAME,
-    TRAINER_STATE_FILENAME,
-)
+from sae_lens.constants import SAE_WEIGHTS_FILENAME
 from sae_lens.training._interruption import (
     InterruptedException,
 )  # SAELens's name for SIGTERM; no public one
 from sae_lens.training.prefetch import PrefetchingIterator
-from safetensors.torch import load_file
+from torch import Tensor
 from typing_extensions import override
 
-from sae_lens_signaware.checks import ConfigError, nearest
-from sae_lens_signaware.evaluation.quality import add_loss_recovered, measure_quality
-from sae_lens_signaware.evaluation.saved import write_measurement
-from sae_lens_signaware.training.cached import SignalCount, counted_by, start_window, until
-
-# In the order in which SAELens writes them, so that the last one marks a whole checkpoint.
-CHECKPOINT_FILES = (
-    SAE_WEIGHTS_FILENAME,
-    SAE_CFG_FILENAME,
-    TRAINER_STATE_FILENAME,
-    ACTIVATIONS_STORE_STATE_FILENAME,
-    RUNNER_CFG_FILENAME,
+from sae_lens_signaware.checks import ConfigError, check_types, require
+from sae_lens_signaware.evaluation.quality import missed_target_l0
+from sae_lens_signaware.training.checkpoints import CHECKPOINT_FILES as CHECKPOINT_FILES
+from sae_lens_signaware.training.checkpoints import find_checkpoint
+from sae_lens_signaware.training.heldout import (
+    AFTER_TRAINING,
+    TextPosition,
+    measure_on_following_tokens,
+)
+from sae_lens_signaware.training.hooks import require_hook, require_width
+from sae_lens_signaware.training.interruption import (
+    SignalCount,
+    counting_signals,
+    restart_firing_window,
+    stop_on_signal,
+)
+from sae_lens_signaware.training.output import (
+    keep_trained,
+    move_into,
+    require_writable,
+    staging_folder,
 )
 
-
-def require_hook(model: Any, hook_name: str) -> None:
-    """Raise ConfigError, naming the nearest hook, where the model lacks ``hook_name``."""
-    hooks = list(getattr(model, "hook_dict", {}))
-    if hook_name not in hooks:
-        raise ConfigError(
-            f"hook_name: the model has no hook {hook_name!r}" + nearest(hook_name, hooks)
-        )
-
-
-def find_checkpoint(path: str | Path) -> Path:
-    """``path`` where it is a whole checkpoint, else the newest whole one below it.
-
-    A run that was killed while it wrote a checkpoint leaves one without its last file; that one
-    is passed over.
-
-    Raises:
-        ConfigError: there is no whole checkpoint, or a file of the newest cannot be read.
-    """
-    root = Path(path)
-    whole = [
-        folder.parent
-        for folder in root.rglob(RUNNER_CFG_FILENAME)
-        if all((folder.parent / name).exists() for name in CHECKPOINT_FILES)
-    ]
-    if not whole:
-        raise ConfigError(
-            f"resume_from_checkpoint: no whole checkpoint at or below {str(root)!r}; "
-            f"one has {', '.join(CHECKPOINT_FILES)}"
-        )
-    newest = max(whole, key=lambda folder: (folder / RUNNER_CFG_FILENAME).stat().st_mtime)
-    _require_readable(newest)
-    return newest
-
-
-def _require_readable(checkpoint: Path) -> None:
-    """Raise ConfigError where SAELens would stop in the middle of a resume; no pickle is executed."""
-
-    def trainer_state(path: Path) -> object:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)[
-            "n_training_steps"
-        ]
-
-    for name, read in (
-        (TRAINER_STATE_FILENAME, trainer_state),
-        (
-            ACTIVATION_SCALER_CFG_FILENAME,
-            lambda path: json.loads(path.read_text())["scaling_factor"],
-        ),
-        (SAE_WEIGHTS_FILENAME, load_file),
-        (ACTIVATIONS_STORE_STATE_FILENAME, load_file),
-    ):
-        try:
-            read(checkpoint / name)
-        except Exception as error:  # whatever a broken file makes torch, json or safetensors raise
-            reason = next(iter(str(error).splitlines()), "")[:200]
-            raise ConfigError(
-                f"resume_from_checkpoint: {checkpoint / name} cannot be read: "
-                f"{type(error).__name__}: {reason}"
-            ) from None
+Trainer = SAETrainer[TrainingSAE[TrainingSAEConfig], TrainingSAEConfig]
 
 
 class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
     """``LanguageModelSAETrainingRunner``, by its public methods alone:
 
-    - the hook name is checked as soon as the model is there;
+    - the types of the config's fields, the hook's name, ``sae.d_in`` and the folders that are
+      written are checked before training;
     - SIGINT and SIGTERM leave a whole checkpoint, taken between two steps (SAELens 6.54 takes it
       wherever the code is, and writes it without the weights);
-    - the output folder appears complete or not at all.
+    - the output folder appears complete or not at all, and where it cannot be written the trained
+      SAE is kept elsewhere.
+
+    Attributes:
+        last_checkpoint: folder of the checkpoint that was written last.
+        text_position: whether the text has been read to its end.
     """
 
     last_checkpoint: Path | None = None
-    _trainer: SAETrainer[Any, Any] | None = None
+    text_position: TextPosition
+    _trainer: Trainer | None = None
 
     @override
-    def __init__(self, cfg: Any, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, cfg: LanguageModelSAERunnerConfig[Any], *args: Any, **kwargs: Any) -> None:
+        """
+        Args:
+            cfg, args, kwargs: as SAELens's runner has them.
+
+        Raises:
+            InvalidInputError: something of ``cfg`` is wrong, in one line that names the field.
+        """
+        _check_config(cfg)
         if cfg.resume_from_checkpoint is not None:
             cfg.resume_from_checkpoint = str(find_checkpoint(cfg.resume_from_checkpoint))
         try:
@@ -133,19 +93,35 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
                 "e.g. 'model.layers.15.mlp')"
             ) from None
         require_hook(self.model, cfg.hook_name)
+        require_width(self.model, cfg)
+        d_in = self.sae.cfg.d_in  # of from_pretrained_path or override_sae, where one is given
+        require(d_in == cfg.sae.d_in, "d_in of the SAE to train", d_in, f"sae.d_in, {cfg.sae.d_in}")
+        self.text_position = TextPosition(self.activations_store)
 
     @override
-    def run_trainer_with_interruption_handling(self, trainer: Any) -> Any:
+    def run_trainer_with_interruption_handling(self, trainer: Trainer) -> TrainingSAE[Any]:
         self._trainer = trainer
         if trainer.n_training_steps:
-            start_window(trainer)
-        if isinstance(trainer.data_provider, PrefetchingIterator):
-            # SAELens's evaluator has to see it as it is; an interruption then comes anywhere
-            return super().run_trainer_with_interruption_handling(trainer)
-        signals = SignalCount()
-        trainer.data_provider = until(signals, trainer.data_provider)
+            restart_firing_window(trainer)
         try:
-            with counted_by(signals):
+            if isinstance(trainer.data_provider, PrefetchingIterator):
+                # SAELens's evaluator has to see it as it is; an interruption then comes anywhere
+                return super().run_trainer_with_interruption_handling(trainer)
+            return self._fit_between_signals(trainer)
+        except InterruptedException:
+            raise
+        except Exception as error:
+            if not _is_trained(trainer):
+                raise
+            # what failed is the last checkpoint or a log; the SAE is still to be saved
+            logger.warning(f"Training has ended, but not well: {type(error).__name__}: {error}")
+            return trainer.sae
+
+    def _fit_between_signals(self, trainer: Trainer) -> TrainingSAE[Any]:
+        signals = SignalCount()
+        trainer.data_provider = stop_on_signal(signals, trainer.data_provider)
+        try:
+            with counting_signals(signals):
                 return trainer.fit()
         except KeyboardInterrupt:
             if self.cfg.checkpoint_path is not None and signals.count == 1:
@@ -172,18 +148,55 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
         self,
         sae: TrainingSAE[Any],
         output_path: str,
-        log_feature_sparsity: torch.Tensor | None = None,
+        log_feature_sparsity: Tensor | None = None,
     ) -> None:
-        final = Path(output_path)
-        staging = final.with_name(f".{final.name}.partial")
+        """Write the output folder whole, or keep the trained SAE elsewhere.
+
+        Raises:
+            OSError: the folder could not be written; the message says where the SAE is.
+        """
+        final = Path(output_path).resolve()
+        staging = staging_folder(final)
         shutil.rmtree(staging, ignore_errors=True)
         try:
             super().save_final_sae(sae, str(staging), log_feature_sparsity)
-            final.mkdir(parents=True, exist_ok=True)
-            for file in sorted(staging.iterdir()):
-                file.replace(final / file.name)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            move_into(staging, final)
+        except Exception as error:  # the disk, safetensors, W&B: hours of training are at stake
+            kept = keep_trained(sae, staging, final, self._places_for_sae())
+            raise OSError(
+                f"output_path: {output_path} could not be written: "
+                f"{type(error).__name__}: {' '.join(str(error).split())}; the trained SAE "
+                + (f"is in {kept}" if kept else "could not be saved anywhere else either")
+            ) from error
+
+    def _places_for_sae(self) -> list[Path]:
+        """Folders that may take a trained SAE where the output folder does not."""
+        temporary = Path(tempfile.gettempdir()) / f"trained-sae-{os.getpid()}"
+        if self.cfg.checkpoint_path is None:
+            return [temporary]
+        return [Path(self.cfg.checkpoint_path) / "trained_sae", temporary]
+
+
+def _check_config(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
+    check_types(cfg)
+    check_types(cfg.logger)
+    if cfg.output_path is not None:
+        require_writable("output_path", cfg.output_path)
+    if cfg.checkpoint_path is not None and (cfg.n_checkpoints or cfg.save_final_checkpoint):
+        require_writable("checkpoint_path", cfg.checkpoint_path)
+
+
+def _is_trained(trainer: Trainer) -> bool:
+    """Whether all steps are done, and the scale of the activations is folded into the SAE."""
+    n_samples = trainer.n_training_samples
+    scaler = trainer.activation_scaler
+    return (
+        n_samples >= trainer.cfg.total_training_samples
+        # samples are counted before a step, and steps after it
+        and n_samples == trainer.n_training_steps * trainer.cfg.train_batch_size_samples
+        and scaler.scaling_factor is None
+        and scaler.whitening is None
+    )
 
 
 def announce_interruption(runner: SignawareTrainingRunner, console: Console) -> None:
@@ -199,15 +212,21 @@ def announce_interruption(runner: SignawareTrainingRunner, console: Console) -> 
 
 
 def train_and_measure(cfg: LanguageModelSAERunnerConfig[Any], console: Console) -> TrainingSAE[Any]:
-    """Run ``cfg`` through SAELens's runner, then measure on the tokens that follow the training ones.
+    """Run ``cfg`` through SAELens's runner, then measure on the text that follows the training's.
 
     Writes ``quality.json`` beside the SAE, which ``push`` puts on the model card.
 
     Raises:
-        ConfigError: the model lacks the hook, or there is no checkpoint to resume from.
+        InvalidInputError: something of ``cfg`` is wrong, or there is no checkpoint to resume from.
+        OSError: the output folder could not be written; the message says where the SAE is.
         KeyboardInterrupt: on SIGINT or SIGTERM, after the checkpoint is on disk.
     """
-    runner = SignawareTrainingRunner(cfg)
+    return run_and_measure(SignawareTrainingRunner(cfg), console)
+
+
+def run_and_measure(runner: SignawareTrainingRunner, console: Console) -> TrainingSAE[Any]:
+    """Do what :func:`train_and_measure` does, with a runner that is there already."""
+    cfg = runner.cfg
     try:
         sae = runner.run()
     except (KeyboardInterrupt, InterruptedException):
@@ -215,17 +234,24 @@ def train_and_measure(cfg: LanguageModelSAERunnerConfig[Any], console: Console) 
         raise KeyboardInterrupt("Training stopped.") from None
     if cfg.output_path is None:
         return sae
-    store = runner.activations_store
-    batches = (store.get_filtered_llm_batch() for _ in range(cfg.n_eval_batches))
-    quality, census = measure_quality(
-        sae, batches, "the training dataset, after the tokens trained on"
+    console.print(f"{cfg.output_path}: saved; measuring it now", soft_wrap=True)
+    quality = measure_on_following_tokens(
+        Path(cfg.output_path),
+        runner.model,
+        runner.activations_store,
+        runner.text_position,
+        cfg.n_eval_batches,
+        str(cfg.device),
     )
-    quality = add_loss_recovered(quality, sae, runner.model, store)
-    write_measurement(Path(cfg.output_path), quality, census)
     console.print(
         f"{cfg.output_path}: L0 {quality.l0:.1f}, R2 {quality.explained_variance:.4f}, "
         f"dead {quality.dead_share:.2%} of {quality.d_sae} over {quality.n_tokens:,} tokens, "
         f"loss recovered {quality.loss_recovered:.4f}",
         soft_wrap=True,
     )
+    missed = missed_target_l0(getattr(cfg.sae, "target_l0", None), quality.l0)
+    if missed is not None:
+        console.print(f"Warning: {missed}", soft_wrap=True)
+    if quality.tokens_from != AFTER_TRAINING:
+        console.print(f"Warning: measured on {quality.tokens_from}", soft_wrap=True)
     return sae

@@ -5,7 +5,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import yaml
 from sae_lens import SAE, JumpReLUSAE, JumpReLUSAEConfig
 from torch import Tensor
 
@@ -76,11 +75,6 @@ def values_of(which: str) -> dict[str, Any]:
         "saes": json.loads(json.dumps(SAES)),
     }
     return values | ({"reference": "gated 2H"} if which == "c" else {})
-
-
-def write(values: dict[str, Any], path: Path) -> Path:
-    path.write_text(yaml.safe_dump(values, sort_keys=False))
-    return path
 
 
 def signed_sae(W_enc: Tensor, W_dec: Tensor, sides: tuple[float, float] = (1.0, 1.0)) -> SAE[Any]:

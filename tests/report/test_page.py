@@ -11,7 +11,7 @@ from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.experiments.sweep.comparison import compare_on
 from sae_lens_signaware.experiments.sweep.summary import SweepSummary, point_of
 from tests.report.pages import CELLS, Parsed, context, run_result, sae_latents, sweep_summary
-from tests.test_cli import assert_one_line_error, invoke
+from tests.support.cli import assert_one_line_error, invoke
 
 pytest.importorskip("plotly", reason="needs the [report] extra")
 from sae_lens_signaware import report

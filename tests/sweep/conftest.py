@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from transformers import GPT2Config, GPT2LMHeadModel
 
-from tests.helpers import D_IN, tiny_tokenizer
-from tests.sweep.examples import sweep_values, write
-from tests.test_cli import invoke
+from tests.support.cli import invoke
+from tests.support.configs import write
+from tests.support.models import tiny_gpt2, tiny_tokenizer
+from tests.sweep.examples import sweep_values
 
 
 @pytest.fixture(scope="module")
@@ -17,8 +17,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A GPT-2 of two layers, its tokenizer, and two texts."""
     folder = tmp_path_factory.mktemp("sweep_data")
     torch.manual_seed(0)
-    config = GPT2Config(n_layer=2, n_embd=D_IN, n_head=2, vocab_size=64, n_positions=32)
-    GPT2LMHeadModel(config).save_pretrained(folder / "model")
+    tiny_gpt2().save_pretrained(folder / "model")
     tiny_tokenizer().save_pretrained(folder / "model")
     g = torch.Generator().manual_seed(1)
     for name in ("train", "heldout"):

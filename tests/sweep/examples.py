@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
 from safetensors.torch import load_file
 
-from tests.helpers import D_IN
+from tests.support.saes import D_IN
 
 
 def sweep_values(data: Path) -> dict[str, Any]:
@@ -58,11 +57,6 @@ def sweep_values(data: Path) -> dict[str, Any]:
     }
 
 
-def write(values: dict[str, Any], path: Path) -> Path:
-    path.write_text(yaml.safe_dump(values, sort_keys=False))
-    return path
-
-
 def last_line(result: Any) -> str:
     """Of standard error; transformers draws a bar there as it loads a model."""
     return result.stderr.strip().splitlines()[-1]
@@ -76,11 +70,11 @@ def written_at(out: Path) -> dict[Path, int]:
 
 def measured(out: Path) -> dict[str, Any]:
     """Everything in the result files but the time it took, and the weights."""
-    found: dict[str, Any] = {}
+    by_file: dict[str, Any] = {}
     for file in sorted((out / "runs").rglob("*.json")):
         values = json.loads(file.read_text())
         del values["seconds_per_step"]
-        found[str(file.relative_to(out))] = values
+        by_file[str(file.relative_to(out))] = values
     for file in sorted((out / "saes").rglob("sae_weights.safetensors")):
-        found[str(file.relative_to(out))] = {k: v.tolist() for k, v in load_file(file).items()}
-    return found
+        by_file[str(file.relative_to(out))] = {k: v.tolist() for k, v in load_file(file).items()}
+    return by_file

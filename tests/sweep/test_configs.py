@@ -1,69 +1,78 @@
-"""The sweeps in configs/: how many runs they are, and that their figures can be set side by side."""
+"""The sweeps in configs/: each is valid, and its figures can be set beside those of the others."""
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+FOLDER = Path(__file__).parents[2] / "configs"
+SWEEPS = sorted(p for p in FOLDER.glob("*.yaml") if "cells" in yaml.safe_load(p.read_text()))
+MAIN = FOLDER / "sweep-smollm2-135m.yaml"
+each_sweep = pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 
 
-@pytest.mark.parametrize(
-    ("name", "n_runs", "n_comparisons", "out"),
-    [
-        # three seeds of four SAEs, one of seven more
-        ("sweep-smollm2-135m", 3 * (3 * 4 + 7) * 5, 23, "main"),
-        ("ablations-smollm2-135m", 3 * 10 * 2, 9, "ablations"),
-        ("double-smollm2-135m", 3 * 2, 2, "double"),
-        # three seeds of four SAEs, one of four, and two of three points; in one cell two more seeds, and three points
-        ("quadruple-smollm2-135m", 3 * ((3 * 4 + 4) * 5 + 2 * 3) + 2 * 5 + 3, 20, "quadruple"),
-        # three seeds of one SAE and one more point in each cell; in one, three of another, and one of three points
-        ("quadruple-auxk-smollm2-135m", 3 * (3 * 5 + 1) + 3 * 5 + 3, 2, "quadruple_auxk"),
-        ("eightfold-smollm2-135m", 2 * 2, 1, "eightfold"),
-        ("wide-smollm2-135m", 2 * 4 * 3, 3, "wide"),
-        ("widest-smollm2-135m", (3 * 2 + 1) * 3, 2, "widest"),
-        ("widest-quadruple-smollm2-135m", 2, 0, "widest_quadruple"),
-    ],
-)
-def test_the_sweeps_of_the_repository_are_sound(
-    name: str, n_runs: int, n_comparisons: int, out: str
-) -> None:
-    path = CONFIGS / f"{name}.yaml"
-    first = path.read_text().splitlines()[0]
-    assert first == f"# sae-lens-signaware sweep configs/{name}.yaml --out sweep_out/{out}"
+def out_of(path: Path) -> str:
+    """The folder that the command in the first line of a sweep writes to."""
+    command = rf"# sae-lens-signaware sweep configs/{path.name} --out (sweep_out/\w+)"
+    match = re.fullmatch(command, path.read_text().splitlines()[0])
+    assert match is not None
+    return match[1]
+
+
+def test_each_sweep_has_a_folder_of_its_own() -> None:
+    assert MAIN in SWEEPS
+    assert len({out_of(path) for path in SWEEPS}) == len(SWEEPS)
+
+
+@each_sweep
+def test_every_sae_is_trained_and_every_run_has_a_name_of_its_own(path: Path) -> None:
     config, runs = load_sweep_config(path)
-    assert len(runs) == n_runs == len({run.name for run in runs})
-    assert len(config.compare) == n_comparisons
+    assert {run.sae for run in runs} == set(config.saes)
+    assert {run.cell for run in runs} == set(config.cells)
+    assert len({run.name for run in runs}) == len(runs)
 
 
-@pytest.mark.parametrize(
-    ("name", "times", "window"),
-    [
-        ("ablations", 1, 1),
-        ("double", 2, 1),
-        ("quadruple", 4, 4),
-        ("quadruple-auxk", 4, 1),
-        ("eightfold", 8, 1),
-        ("wide", 1, 1),
-        ("widest", 1, 1),
-        ("widest-quadruple", 4, 4),
-    ],
-)
-def test_all_sweeps_train_on_the_same_activations_by_the_same_schedule(
-    name: str, times: int, window: int
-) -> None:
-    """``times`` the main sweep's lengths, and ``window`` times that after which a latent counts as dead."""
-    a, b = (load_sweep_config(CONFIGS / f"{x}-smollm2-135m.yaml")[0] for x in ("sweep", name))
-    lengths = {"training_tokens": times, "lr_decay_steps": times, "dead_feature_window": window}
-    assert a.runner | {k: n * a.runner[k] for k, n in lengths.items()} == b.runner
-    assert a.cache_folder == b.cache_folder
-    hooks = {k: c.hook_name for k, c in a.cells.items()}
-    assert hooks.items() >= {k: c.hook_name for k, c in b.cells.items()}.items()
+@each_sweep
+def test_what_is_compared_shares_seeds_and_differs_in_width_as_it_says(path: Path) -> None:
+    config, runs = load_sweep_config(path)
+    assert len(set(config.compare)) == len(config.compare)
+    for a, b in config.compare:
+        assert a != b
+        for cell in config.cells:
+            seeds_a, seeds_b = (
+                {run.seed for run in runs if (run.cell, run.sae) == (cell, sae)} for sae in (a, b)
+            )
+            assert seeds_a <= seeds_b or seeds_b <= seeds_a
+        ratio = config.saes[b]["d_sae"] / config.saes[a]["d_sae"]
+        if "-half" in a:
+            assert ratio == (2 if "-full" in b else 1)
+
+
+@pytest.mark.parametrize("path", [p for p in SWEEPS if p != MAIN], ids=lambda path: path.stem)
+def test_all_sweeps_train_on_the_same_activations_by_the_same_schedule(path: Path) -> None:
+    """Some train a whole number of times as long, with a schedule that is as many times longer."""
+    (main, _), (other, _) = load_sweep_config(MAIN), load_sweep_config(path)
+    times, rest = divmod(other.runner["training_tokens"], main.runner["training_tokens"])
+    assert times >= 1
+    assert rest == 0
+    expected = dict(main.runner)
+    expected["training_tokens"] *= times
+    expected["lr_decay_steps"] *= times
+    # a latent counts as dead after as many steps, or after as large a share of the training
+    expected["dead_feature_window"] *= (
+        1 if other.runner["dead_feature_window"] == main.runner["dead_feature_window"] else times
+    )
+    assert other.runner == expected
+    assert other.cache_folder == main.cache_folder
+    hooks = {name: cell.hook_name for name, cell in main.cells.items()}
+    assert hooks.items() >= {name: cell.hook_name for name, cell in other.cells.items()}.items()
     free = ("d_sae", "target_l0", "seeds")
-    for sae, fields in b.saes.items():  # nor do the SAEs differ in more than width and warm-up
-        if sae in a.saes:
-            warm_up = [k for k in fields if k.endswith("warm_up_steps")]
-            assert all(fields[k] == times * a.saes[sae][k] for k in warm_up)
+    for sae, fields in other.saes.items():  # nor do the SAEs differ in more than width and warm-up
+        if sae in main.saes:
+            warm_up = [name for name in fields if name.endswith("warm_up_steps")]
+            assert all(fields[name] == times * main.saes[sae][name] for name in warm_up)
             same = {k: v for k, v in fields.items() if k not in (*free, *warm_up)}
-            assert same == {k: v for k, v in a.saes[sae].items() if k in same}
+            assert same == {k: v for k, v in main.saes[sae].items() if k in same}

@@ -5,19 +5,20 @@ from typing import Any
 
 import pytest
 
-from sae_lens_signaware.experiments.sweep.cache import identity_of_cache
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
-from tests.sweep.examples import last_line, sweep_values, write
-from tests.test_cli import invoke
+from sae_lens_signaware.experiments.sweep.store import SweepStore
+from tests.support.cli import invoke
+from tests.support.configs import write
+from tests.sweep.examples import last_line, sweep_values
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda v: v.update(seed=[0]), "seed: unknown field; did you mean 'seeds'?"),
-        (lambda v: v.pop("n_cached_tokens"), "n_cached_tokens: Field required"),
+        (lambda v: v.pop("n_cached_tokens"), "n_cached_tokens: missing; it has no default"),
         (lambda v: v.update(n_heldout_tokens=0), "n_heldout_tokens: Input should be greater"),
-        (lambda v: v["cells"]["mlp"].update(d=1), "cells.mlp.d: Extra inputs"),
+        (lambda v: v["cells"]["mlp"].update(d=1), "cells.mlp.d: unknown field"),
         (
             lambda v: v.update(compare=[["half", "ful"]]),
             "compare: no SAE 'ful'; did you mean 'full'",
@@ -102,5 +103,5 @@ def test_what_the_activations_depend_on_makes_another_cache(
     for runner in (values["runner"], values["runner"] | {field: other}):
         path = write(values | {"runner": runner}, tmp_path / "s.yaml")
         config, runs = load_sweep_config(path)
-        identities.append(identity_of_cache(config, runs[0].cfg))
+        identities.append(SweepStore(config, tmp_path).identity_of_cache(runs[0]))
     assert identities[0] != identities[1]

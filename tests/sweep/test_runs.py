@@ -1,5 +1,6 @@
 """Sweeps on a small transformers model through real files: resume, failures, Ray."""
 
+import errno
 import json
 import os
 import signal
@@ -17,14 +18,18 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
 from sae_lens_signaware.checks import ConfigError
-from sae_lens_signaware.evaluation import bipolar_census
-from sae_lens_signaware.experiments.sweep import cache
+from sae_lens_signaware.evaluation import bipolar_census, saved
+from sae_lens_signaware.experiments import pipeline
+from sae_lens_signaware.experiments.sweep import cache, executors
 from sae_lens_signaware.experiments.sweep import runs as sweep
-from sae_lens_signaware.experiments.sweep.cache import load_cache, make_caches
+from sae_lens_signaware.experiments.sweep.cache import make_caches
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 from sae_lens_signaware.experiments.sweep.latent_results import SAELatents
-from tests.sweep.examples import last_line, measured, sweep_values, write, written_at
-from tests.test_cli import invoke
+from sae_lens_signaware.experiments.sweep.result import RunResult
+from sae_lens_signaware.experiments.sweep.store import SweepStore
+from tests.support.cli import invoke
+from tests.support.configs import write
+from tests.sweep.examples import last_line, measured, sweep_values, written_at
 
 
 def test_a_sweep_writes_results_saes_verdicts_and_plots(whole: tuple[Path, str]) -> None:
@@ -40,7 +45,7 @@ def test_a_sweep_writes_results_saes_verdicts_and_plots(whole: tuple[Path, str])
     assert "16 of 16 runs" in stdout
     assert "Frontiers: A against B" in stdout
     assert (out / "frontier-mlp.png").read_bytes().startswith(b"\x89PNG")
-    result = sweep.RunResult.read(out / "runs/mlp/seed-1/half/l1_coefficient-0.1.json")
+    result = RunResult.read(out / "runs/mlp/seed-1/half/l1_coefficient-0.1.json")
     assert result.quality.n_tokens == 256
     assert result.l0_pos + result.l0_neg == pytest.approx(result.quality.l0)
     # seeds differ in weights, and an SAE sees the cell's own activations
@@ -52,18 +57,18 @@ def test_the_latents_for_the_report(whole: tuple[Path, str], data: Path) -> None
     out, _ = whole
     files = sorted((out / "latents").glob("*.json"))
     assert [file.name for file in files] == ["mlp-half-0.1.json", "resid-half-0.1.json"]
-    found = SAELatents.read(files[0])
-    sae = SAE.load_from_disk(out / "saes" / found.run, device="cpu")
+    latents = SAELatents.read(files[0])
+    sae = SAE.load_from_disk(out / "saes" / latents.run, device="cpu")
     heldout = load_file(out / "cache" / "mlp.safetensors")["heldout"]
     census = bipolar_census(sae, heldout)
     energy = census.energy_pos + census.energy_neg
-    assert [page.latent for page in found.pages] == energy.topk(4).indices.tolist()
-    assert found.l0 == pytest.approx(census.l0)
-    assert found.bipolar_share_by_energy_rank[-1] == pytest.approx(found.bipolar_share)
-    assert found.plain_run is not None
-    assert found.plain_run.startswith("mlp/seed-0/full/")
-    assert set(found.audit) == {"-0.9", "-0.7", "-0.5"}
-    page = found.pages[0]
+    assert [page.latent for page in latents.pages] == energy.topk(4).indices.tolist()
+    assert latents.l0 == pytest.approx(census.l0)
+    assert latents.bipolar_share_by_energy_rank[-1] == pytest.approx(latents.bipolar_share)
+    assert latents.plain_run is not None
+    assert latents.plain_run.startswith("mlp/seed-0/full/")
+    assert set(latents.audit) == {"-0.9", "-0.7", "-0.5"}
+    page = latents.pages[0]
     assert page.firing_rate_pos == pytest.approx(census.firing_rate_pos[page.latent].item())
     for sign, contexts in ((1, page.examples_pos), (-1, page.examples_neg)):
         assert len(contexts) <= 2
@@ -75,7 +80,7 @@ def test_the_latents_for_the_report(whole: tuple[Path, str], data: Path) -> None
     assert page.dial.direction_cosine == pytest.approx(-1)
     assert page.dial.effect[4] == 0.0 == page.dial.coefficients[4]
     # the pair is that of the plain SAE of most and of least cosine to the axis
-    plain = SAE.load_from_disk(out / "saes" / found.plain_run, device="cpu")
+    plain = SAE.load_from_disk(out / "saes" / latents.plain_run, device="cpu")
     axis = torch.nn.functional.normalize(sae.W_dec[page.latent], dim=0)
     unit = torch.nn.functional.normalize(plain.W_dec, dim=1)
     pair = (int((unit @ axis).argmax()), int((unit @ axis).argmin()))
@@ -85,11 +90,11 @@ def test_the_latents_for_the_report(whole: tuple[Path, str], data: Path) -> None
     tokenizer = AutoTokenizer.from_pretrained(data / "model")
     for dial, direction in ((page.dial, axis), (page.pair_dial, unit[pair[0]] - unit[pair[1]])):
         votes = model.lm_head.weight @ direction
-        wanted = [tokenizer.decode([int(i)]) for i in (votes.argmax(), votes.argmin())]
-        assert list(dial.logit_tokens) == wanted
+        most = [tokenizer.decode([int(i)]) for i in (votes.argmax(), votes.argmin())]
+        assert list(dial.logit_tokens) == most
     # what is written is what is read
     again = data / "again.json"
-    found.write(again)
+    latents.write(again)
     assert again.read_text() == files[0].read_text()
 
 
@@ -142,14 +147,16 @@ def test_results_of_before_a_field_was_there_are_kept(
 ) -> None:
     values, runs = load_sweep_config(config)
     run = next(run for run in runs if run.sae == "half")
-    assert sweep.finished(values, run, whole[0])
-    result = json.loads(sweep.result_path(whole[0], run).read_text())
-    path = sweep.result_path(tmp_path, run)
+    store = SweepStore(values, whole[0])
+    assert store.finished(run)
+    result = json.loads(store.result_path(run).read_text())
+    copy = SweepStore(values, tmp_path)
+    path = copy.result_path(run)
     path.parent.mkdir(parents=True)
 
     def is_finished() -> bool:
         path.write_text(json.dumps(result))
-        return sweep.finished(values, run, tmp_path) is not None
+        return copy.finished(run) is not None
 
     details = result["identity"]["sae"]["metadata"]["training_architecture_details"]
     details.pop(field, None)  # SAELens's copy of the fields of the SAE
@@ -192,10 +199,10 @@ def test_a_failing_run_leaves_the_others_alone_and_is_tried_again(
 ) -> None:
     out, real = tmp_path / "out", sweep.run_one
 
-    def fails(cfg: Any, run: Any, *args: Any) -> Any:
+    def fails(store: Any, run: Any, *args: Any) -> Any:
         if run.name == "resid/seed-0/half/l1_coefficient-1":
             raise RuntimeError("out of\nluck")
-        return real(cfg, run, *args)
+        return real(store, run, *args)
 
     monkeypatch.setattr(sweep, "run_one", fails)
     result = invoke("sweep", str(config), "--out", str(out))
@@ -213,6 +220,47 @@ def test_a_failing_run_leaves_the_others_alone_and_is_tried_again(
     assert measured(out) == measured(whole[0])
 
 
+@pytest.mark.parametrize("note_fits", [True, False])
+def test_a_full_disk_fails_a_run_and_no_other(
+    note_fits: bool, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, runs = load_sweep_config(config)
+    store, real = SweepStore(values, tmp_path / "out"), pipeline.save_and_measure
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with Progress(disable=True) as progress:
+        make_caches(store, runs[:1], progress)
+
+    def no_space(*args: Any) -> None:
+        raise full
+
+    def save(sae: Any, folder: Path, *args: Any) -> Any:
+        if folder == store.sae_path(runs[0]):
+            raise full
+        return real(sae, folder, *args)
+
+    monkeypatch.setattr(pipeline, "save_and_measure", save)
+    if not note_fits:
+        monkeypatch.setattr("sae_lens_signaware.experiments.sweep.store.write_text", no_space)
+    sweep.run_group(store, runs[:2])
+    assert store.finished(runs[0]) is None
+    assert store.finished(runs[1]) is not None
+    assert store.failure_of(runs[0]) == "OSError: [Errno 28] No space left on device"
+    assert store.failure_path(runs[0]).exists() == note_fits
+    assert not store.is_in_progress(runs[0])
+
+
+def test_a_cache_that_cannot_be_read_fails_the_runs_of_its_cell(
+    config: Path, tmp_path: Path
+) -> None:
+    values, runs = load_sweep_config(config)
+    store = SweepStore(values, tmp_path / "out")
+    with Progress(disable=True) as progress:
+        make_caches(store, runs[:1], progress)
+    store.cache_path(runs[0].cell).write_bytes(b"cut")
+    sweep.run_group(store, runs[:2])
+    assert all("SafetensorError" in (store.failure_of(run) or "") for run in runs[:2])
+
+
 def test_an_sae_that_never_fires_is_no_point_and_pages_of_earlier_configs_go(
     data: Path, tmp_path: Path
 ) -> None:
@@ -222,7 +270,7 @@ def test_an_sae_that_never_fires_is_no_point_and_pages_of_earlier_configs_go(
     stale = out / "latents" / "mlp-half-7.json"
     stale.parent.mkdir(parents=True)
     stale.write_text("{}")
-    real = sweep.measure_quality
+    real = saved.measure_quality
 
     def never_fires(sae: Any, *args: Any) -> Any:
         if sae.cfg.architecture() == "gated" and not (out / "dark").exists():
@@ -231,7 +279,7 @@ def test_an_sae_that_never_fires_is_no_point_and_pages_of_earlier_configs_go(
         return real(sae, *args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep, "measure_quality", never_fires)
+        patch.setattr(saved, "measure_quality", never_fires)
         result = invoke("sweep", str(write(values, tmp_path / "s.yaml")), "--out", str(out))
     assert result.exit_code == 0, result.stderr
     summary = json.loads((out / "sweep.json").read_text())
@@ -249,12 +297,13 @@ def test_a_cache_that_another_sweep_has_written_over_is_not_trained_on(
     values["cells"]["mlp"]["hook_name"] = "transformer.h.1.mlp"
     values["cache_folder"] = str(out / "cache")
     other, other_runs = load_sweep_config(write(values, tmp_path / "other.yaml"))
+    store = SweepStore(config, out)
     with Progress(disable=True) as progress:
-        make_caches(config, runs, out, progress)
-        assert set(load_cache(config, runs[0], out)) == {"train", "heldout"}
-        make_caches(other, other_runs, tmp_path / "elsewhere", progress)
+        make_caches(store, runs, progress)
+        assert set(store.load_cache(runs[0])) == {"train", "heldout"}
+        make_caches(SweepStore(other, tmp_path / "elsewhere"), other_runs, progress)
     with pytest.raises(ConfigError, match="does not hold the activations of this sweep any more"):
-        sweep.run_group(config, runs[:1], out)
+        sweep.run_group(store, runs[:1])
 
 
 def test_two_sweeps_at_once_write_one_cache_once(
@@ -272,13 +321,29 @@ def test_two_sweeps_at_once_write_one_cache_once(
 
     def one(name: str) -> None:
         with Progress(disable=True) as progress:
-            make_caches(config, runs, tmp_path / name, progress)
+            make_caches(SweepStore(config, tmp_path / name), runs, progress)
 
     monkeypatch.setattr(cache, "load_hooked_model", counted)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(one, ("a", "b")))
     assert len(loaded) == 1
-    assert set(load_cache(config, runs[0], tmp_path / "b")) == {"train", "heldout"}
+    assert set(SweepStore(config, tmp_path / "b").load_cache(runs[0])) == {"train", "heldout"}
+
+
+def test_a_worker_that_dies_before_its_first_run_fails_that_run(
+    config: Path, tmp_path: Path
+) -> None:
+    exceptions = pytest.importorskip("ray.exceptions", reason="needs the [ray] extra")
+    values, runs = load_sweep_config(config)
+    store, group = SweepStore(values, tmp_path), runs[:3]
+    left = executors._note_crash(store, group, exceptions.WorkerCrashedError())
+    assert left == group[1:]
+    with store.in_progress(group[2]):
+        assert executors._note_crash(store, left, exceptions.NodeDiedError("gone")) == [group[1]]
+        assert not store.is_in_progress(group[2])
+    assert [store.failure_of(run) is None for run in group] == [False, True, False]
+    with pytest.raises(ConfigError, match="wrong"):
+        executors._note_crash(store, group, ConfigError("wrong"))
 
 
 @pytest.mark.slow
@@ -331,3 +396,45 @@ def test_ray_with_a_killed_worker_gives_the_results_of_the_local_executor(
     assert result.exit_code == 0, result.stderr
     assert len(killed) == 1
     assert measured(out) == measured(whole[0])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ray_notes_a_run_whose_worker_dies_every_time_and_the_others_go_on(
+    whole: tuple[Path, str], config: Path, tmp_path: Path
+) -> None:
+    ray = pytest.importorskip("ray", reason="needs the [ray] extra")
+    out, deaths = tmp_path / "out", tmp_path / "deaths"
+    deadly, n_deaths = "mlp/seed-0/half/l1_coefficient-1", str(deaths)
+
+    def dies_in_one_run() -> None:  # in every worker, before its first task
+        from sae_lens_signaware.experiments.sweep import runs
+
+        real = runs.run_one
+
+        def run_one(store: Any, run: Any, *args: Any) -> Any:
+            if run.name == deadly:
+                with open(n_deaths, "a") as file:
+                    file.write("x")
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(store, run, *args)
+
+        runs.run_one = run_one
+
+    try:
+        hook = {"worker_process_setup_hook": dies_in_one_run}
+        ray.init(num_cpus=1, log_to_driver=False, runtime_env=hook)
+        result = invoke("sweep", str(config), "--out", str(out), "--executor", "ray")
+    finally:
+        ray.shutdown()
+    assert result.exit_code == 1, result.stderr
+    assert deaths.read_text() == "xxxx"
+    summary = json.loads((out / "sweep.json").read_text())
+    assert list(summary["failures"]) == [deadly]
+    assert summary["failures"][deadly].startswith("WorkerCrashedError: ")
+    assert f"failed: {deadly}: WorkerCrashedError" in result.stderr
+    assert "15 of 16 runs" in result.stdout
+    # those that come after it in its group as well
+    results = {k: v for k, v in measured(whole[0]).items() if deadly not in k}
+    assert {k: v for k, v in measured(out).items() if deadly not in k} == results
+    assert not list((out / "running").rglob("l1*"))

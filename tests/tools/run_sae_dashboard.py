@@ -1,6 +1,7 @@
 """sae-dashboard's page of a few latents of split SAEs; runs in sae-dashboard's environment.
 
-``python run_sae_dashboard.py OUT.json``, in the folder that prepare.py wrote. The pages are beside OUT.
+``python run_sae_dashboard.py OUT.json``, in the folder that prepare.py wrote. The pages are beside
+OUT.
 """
 
 import json
@@ -18,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 import sae_lens_signaware  # noqa: F401  (registers the signed architectures, for the comparison)
 
-ARCHITECTURES = ("sa_gsae", "bi_jumprelu")
+ARCHITECTURES = tuple(json.loads(Path("census.json").read_text()))  # those of prepare.py
 N_LATENTS = 3
 
 
@@ -67,11 +68,11 @@ def make_page(sae: Any, model: Any, tokens: torch.Tensor, latents: list[int], pa
     save_feature_centric_vis(sae_vis_data=data, filename=page)
     return {
         str(latent): {
-            "histogram_title": found.acts_histogram_data.title,
-            "top_logits": found.logits_table_data.top_logits,
-            "bottom_logits": found.logits_table_data.bottom_logits,
+            "histogram_title": shown.acts_histogram_data.title,
+            "top_logits": shown.logits_table_data.top_logits,
+            "bottom_logits": shown.logits_table_data.bottom_logits,
         }
-        for latent, found in data.feature_data_dict.items()
+        for latent, shown in data.feature_data_dict.items()
     }
 
 
@@ -108,7 +109,7 @@ def run(name: str, model: Any, tokens: torch.Tensor, out: Path) -> dict[str, Any
 
 def main(out: Path) -> None:
     tokens = torch.load("tokens.pt")
-    cfg = SAE.load_from_disk("saes/sa_gsae").cfg.metadata
+    cfg = SAE.load_from_disk(f"saes/{ARCHITECTURES[0]}").cfg.metadata
     model = load_model(cfg.model_name)
     x = activations(model, tokens[:2], cfg.hook_name)
     difference = difference_to_transformers(x, tokens[:2], cfg.model_name, cfg.hook_name)

@@ -1,4 +1,4 @@
-"""What an installed package must do, without this repository: run in a clean environment, in an empty folder."""
+"""What an installed package must do: run in a clean environment, in an empty folder."""
 
 import importlib.metadata
 import importlib.resources
@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from sae_lens import SAE, SAETrainer, TrainingSAE
 from sae_lens.config import SAETrainerConfig
+from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 
 import sae_lens_signaware as signaware
 
@@ -34,11 +35,14 @@ def main() -> None:
     extras = ("gguf", "matplotlib", "pytest", "ray", "mkdocs")
     assert not [name for name in extras if importlib.util.find_spec(name)]  # the core came alone
 
-    for architecture in ("sa_gsae", "bi_jumprelu"):
-        cfg = {
-            "sa_gsae": signaware.SAGatedTrainingSAEConfig,
-            "bi_jumprelu": signaware.BiJumpReLUTrainingSAEConfig,
-        }[architecture](d_in=8, d_sae=12, target_l0=3)
+    ours = {
+        architecture: config_class
+        for architecture, (_, config_class) in SAE_TRAINING_CLASS_REGISTRY.items()
+        if config_class.__module__.startswith("sae_lens_signaware.")
+    }
+    assert ours
+    for architecture, config_class in ours.items():
+        cfg = config_class(d_in=8, d_sae=12, target_l0=3)
         trainer_cfg = SAETrainerConfig(
             total_training_samples=640, train_batch_size_samples=64, lr=1e-3, lr_end=1e-3
         )

@@ -3,18 +3,14 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from sae_lens_signaware.checks import ConfigError, nearest
 from sae_lens_signaware.experiments.protocols.saes import candidates_of
-from sae_lens_signaware.training.config import read_yaml
+from sae_lens_signaware.training.strict import StrictModel, read_yaml, validated
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class TrainingConfig(_Strict):
+class TrainingConfig(StrictModel):
     """Training, the same for every SAE.
 
     Attributes:
@@ -32,7 +28,7 @@ class TrainingConfig(_Strict):
     dead_feature_window: int = Field(default=100, gt=0)
 
 
-class WorldConfig(_Strict):
+class WorldConfig(StrictModel):
     """Sparse features on nearly orthogonal axes, and noise.
 
     Attributes:
@@ -106,7 +102,7 @@ class AnomalyData(WorldConfig):
     false_alarms: float = Field(gt=0, lt=1)
 
 
-class ConsolidationData(_Strict):
+class ConsolidationData(StrictModel):
     """Protocol C: features of which a share come in antipodal pairs that exclude each other.
 
     Attributes:
@@ -129,7 +125,7 @@ class ConsolidationData(_Strict):
     min_firing_share: float = Field(default=0.5, ge=0, lt=1)
 
 
-class ProtocolConfig(_Strict):
+class ProtocolConfig(StrictModel):
     """Fields that the three protocols have in common.
 
     Attributes:
@@ -197,11 +193,7 @@ def load_protocol_config(path: Path) -> ProtocolConfig:
     which = values.get("protocol")
     if not isinstance(which, str) or which not in PROTOCOLS:
         raise ConfigError(f"protocol: must be one of {', '.join(PROTOCOLS)}, got {which!r}")
-    model = PROTOCOLS[which]
-    try:
-        config = model.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(_one_line(error, model)) from None
+    config = validated(PROTOCOLS[which], values)
     _check(config)
     candidates_of(config.saes, config.target_l0, config.d_in, str(path))
     return config
@@ -232,17 +224,3 @@ def _check(config: ProtocolConfig) -> None:
             raise ConfigError(
                 f"reference: no SAE {config.reference!r}" + nearest(config.reference, config.saes)
             )
-
-
-def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
-    """Name the first wrong field, what is wrong and the value, or the nearest known field."""
-    first = error.errors()[0]
-    field = ".".join(map(str, first["loc"]))
-    if first["type"] == "missing":
-        return f"{field}: missing; it has no default"
-    if first["type"] != "extra_forbidden":
-        return f"{field}: {first['msg']}, got {first['input']!r}"
-    section: Any = model
-    for parent in first["loc"][:-1]:
-        section = section.model_fields[parent].annotation
-    return f"{field}: unknown field" + nearest(str(first["loc"][-1]), section.model_fields)

@@ -85,7 +85,8 @@ def _sparsity(fields: Mapping[str, Any], target_l0: float) -> tuple[str, list[An
                 f"sae.{swept[0]}: must be one value, got {fields[swept[0]]}: target_l0 sets the "
                 "sparsity"
             )
-        return asked, [target_l0]
+        # a protocol's L0 is a float, and k an integer
+        return asked, [int(target_l0) if float(target_l0).is_integer() else target_l0]
     if len(swept) != 1 or not fields[swept[0]]:
         raise ConfigError(
             "sae: exactly one field must hold a list of values, of which the one whose L0 is "

@@ -1,8 +1,6 @@
 """Training of a protocol's SAEs: the same batches in the same order, one rule of sparsity."""
 
-import contextlib
 import dataclasses
-import io
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,9 +13,9 @@ from sae_lens.config import SAETrainerConfig
 from torch import Tensor
 
 from sae_lens_signaware.evaluation.quality import SAEQuality, measure_quality
+from sae_lens_signaware.experiments.pipeline import TrainedSAE, train_save_and_measure
 from sae_lens_signaware.experiments.protocols.config import TrainingConfig
 from sae_lens_signaware.experiments.protocols.saes import Candidate
-from sae_lens_signaware.training.cached import train_on_cache
 
 Advance = Callable[[str], None]
 """Called with a name after each training."""
@@ -70,27 +68,34 @@ def train_all(
     sample = activations[: training.n_heldout]
     for name, choices in candidates.items():
         runs: list[Trained] = []
+        l0s: list[float] = []
         for choice in choices:
-            runs.append(Trained(name, choice.sparsity, train(choice, training, activations, seed)))
+            one = train(choice, training, activations, sample, seed)
+            runs.append(Trained(name, choice.sparsity, one.sae))
+            l0s.append(one.quality.l0)
             advance(name)
-        yield nearest_in_l0(runs, [mean_l0(run.sae, sample) for run in runs], target_l0)
+        yield nearest_in_l0(runs, l0s, target_l0)
 
 
 def train(
-    candidate: Candidate, training: TrainingConfig, activations: Tensor, seed: int
-) -> SAE[Any]:
-    """One training, and the inference SAE of it."""
-    # SAELens's trainer draws a bar for each SAE; a protocol has one for all
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        torch.random.fork_rng(devices=[]),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        sae, _ = train_on_cache(
-            candidate.cfg, trainer_config(training), activations, seed, Path(folder) / "checkpoint"
+    candidate: Candidate,
+    training: TrainingConfig,
+    activations: Tensor,
+    sample: Tensor,
+    seed: int,
+) -> TrainedSAE:
+    """One training, its inference SAE, and what was measured of it on ``sample``."""
+    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
+        return train_save_and_measure(
+            candidate.cfg,
+            trainer_config(training),
+            activations,
+            sample,
+            seed=seed,
+            folder=Path(folder) / "sae",
+            checkpoint=Path(folder) / "checkpoint",
+            tokens_from="synthetic samples of the training",
         )
-        sae.save_inference_model(f"{folder}/sae")
-        return SAE.load_from_disk(f"{folder}/sae")
 
 
 def nearest_in_l0(runs: Sequence[Trained], l0s: Sequence[float], target_l0: float) -> Trained:
@@ -100,9 +105,3 @@ def nearest_in_l0(runs: Sequence[Trained], l0s: Sequence[float], target_l0: floa
         return abs(math.log(max(l0s[i], 1e-6) / target_l0))
 
     return runs[min(range(len(runs)), key=distance)]
-
-
-@torch.no_grad()
-def mean_l0(sae: SAE[Any], activations: Tensor) -> float:
-    """Mean number of active latents."""
-    return (sae.encode(activations) != 0).sum().item() / len(activations)

@@ -1,6 +1,5 @@
-"""The activations of a sweep's cells: one pass through the model for all of them, one file a cell."""
+"""The activations of a sweep's cells: one pass through the model for all, one file a cell."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,73 +13,35 @@ from sae_lens.util import get_special_token_ids
 from torch import Tensor
 
 from sae_lens_signaware.checks import ConfigError, nearest
-from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
-from sae_lens_signaware.files import write_json, write_tensors
-from sae_lens_signaware.training.cache import load_activations
-
-# What the activations depend on, of SAELens's runner config.
-_FIELDS = (
-    "model_name",
-    "model_class_name",
-    "model_from_pretrained_kwargs",
-    "hook_name",
-    "hook_head_index",
-    "dataset_path",
-    "context_size",
-    "prepend_bos",
-    "exclude_special_tokens",
-    "seqpos_slice",
-    "dtype",
-    "autocast_lm",
-    "model_kwargs",
-    "disable_concat_sequences",
-    "sequence_separator_token",
-    "use_chat_formatting",
-)
+from sae_lens_signaware.experiments.sweep.config import Run
+from sae_lens_signaware.experiments.sweep.store import SweepStore
 
 
-def cache_path(config: SweepConfig, out: Path, cell: str) -> Path:
-    folder = out / "cache" if config.cache_folder is None else Path(config.cache_folder)
-    return folder / f"{cell}.safetensors"
+def make_caches(store: SweepStore, runs: Sequence[Run], progress: Progress) -> None:
+    """Write the caches of the cells of ``runs`` that are not on disk yet.
 
-
-def identity_of_cache(
-    config: SweepConfig, cfg: LanguageModelSAERunnerConfig[Any]
-) -> dict[str, Any]:
-    """What the activations of a cell depend on."""
-    values = {name: getattr(cfg, name) for name in _FIELDS} | {
-        "n_cached_tokens": config.n_cached_tokens,
-        "n_heldout_tokens": config.n_heldout_tokens,
-        "heldout_dataset_path": config.heldout_dataset_path,
-    }
-    return json.loads(json.dumps(values))
-
-
-def make_caches(config: SweepConfig, runs: Sequence[Run], out: Path, progress: Progress) -> None:
-    """Write the caches of the cells of ``runs`` that are not on disk yet: "train" and "heldout",
-    (tokens, d_in) each, in text order, special tokens left out as the config says.
-
-    Sweeps that share a cache_folder wait for one another: the second finds what the first has written.
+    Each holds "train" and "heldout", (tokens, d_in), in text order, special tokens left out as the
+    config says. Sweeps that share a cache_folder wait for one another: the second reads what the
+    first has written.
 
     Raises:
         ConfigError: the model lacks a hook, or the text is too short.
     """
-    if all(_is_there(config, run, out) for run in runs):
+    if all(store.has_cache(run) for run in runs):
         return
-    lock = cache_path(config, out, "").with_name(".lock")
+    lock = store.cache_lock_path()
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):  # released as well where the process is killed
-        cells = {run.cell: run for run in runs if not _is_there(config, run, out)}
+        cells = {run.cell: run for run in runs if not store.has_cache(run)}
         if cells:
-            _write_caches(config, cells, out, progress)
+            _write_caches(store, cells, progress)
 
 
-def _write_caches(
-    config: SweepConfig, cells: dict[str, Run], out: Path, progress: Progress
-) -> None:
-    cfg = next(iter(cells.values())).cfg
+def _write_caches(store: SweepStore, cells: dict[str, Run], progress: Progress) -> None:
+    config, cfg = store.config, next(iter(cells.values())).cfg
     d_ins = {run.cfg.hook_name: run.cfg.sae.d_in for run in cells.values()}
     model = load_hooked_model(cfg, list(d_ins))
+    store.content = None  # the load may have brought a model of the Hub up to date
     n_train, n_heldout = config.n_cached_tokens, config.n_heldout_tokens
     if config.heldout_dataset_path is None:
         both = collect(model, cfg, cfg.dataset_path, d_ins, n_train + n_heldout, progress)
@@ -89,40 +50,12 @@ def _write_caches(
     else:
         train = collect(model, cfg, cfg.dataset_path, d_ins, n_train, progress)
         heldout = collect(model, cfg, config.heldout_dataset_path, d_ins, n_heldout, progress)
-    for cell, run in cells.items():
+    for run in cells.values():
         hook = run.cfg.hook_name
-        tensors = {"train": train.pop(hook).contiguous(), "heldout": heldout.pop(hook).contiguous()}
-        path = cache_path(config, out, cell)
-        _marker(path).unlink(missing_ok=True)
-        write_tensors(tensors, path)
-        write_json(identity_of_cache(config, run.cfg), _marker(path))
-
-
-def _marker(path: Path) -> Path:
-    # written after the cache, so that it stands for a whole one
-    return path.with_suffix(".json")
-
-
-def _is_there(config: SweepConfig, run: Run, out: Path) -> bool:
-    path = cache_path(config, out, run.cell)
-    if not path.exists() or not _marker(path).exists():
-        return False
-    return json.loads(_marker(path).read_text()) == identity_of_cache(config, run.cfg)
-
-
-def load_cache(config: SweepConfig, run: Run, out: Path) -> dict[str, Tensor]:
-    """The activations of a run's cell.
-
-    Raises:
-        ConfigError: another sweep has written those of another hook, model or text over them.
-    """
-    path = cache_path(config, out, run.cell)
-    if not _is_there(config, run, out):
-        raise ConfigError(
-            f"cache_folder: {path} does not hold the activations of this sweep any more; "
-            "give each its own cache_folder"
+        store.write_cache(
+            run,
+            {"train": train.pop(hook).contiguous(), "heldout": heldout.pop(hook).contiguous()},
         )
-    return load_activations(path)
 
 
 def load_hooked_model(cfg: LanguageModelSAERunnerConfig[Any], hook_names: list[str]) -> Any:

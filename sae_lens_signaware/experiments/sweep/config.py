@@ -7,20 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 from sae_lens import LanguageModelSAERunnerConfig
 from sae_lens.registry import get_sae_training_class
 
 from sae_lens_signaware.checks import ConfigError, nearest
 from sae_lens_signaware.experiments.sweep.result import target_l0_of
-from sae_lens_signaware.training.config import build_runner_config, read_yaml
+from sae_lens_signaware.training.config import build_runner_config
+from sae_lens_signaware.training.strict import StrictModel, read_yaml, validated
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Cell(_Strict):
+class CellConfig(StrictModel):
     """A hook point.
 
     Attributes:
@@ -31,23 +28,24 @@ class Cell(_Strict):
 
     hook_name: str
     d_in: int = Field(gt=0)
-    saes: dict[str, dict[str, Any]] = {}
+    saes: dict[str, dict[str, Any]] = Field(default={})
 
 
 _SET_BY_SWEEP = (
-    "hook_name", "sae", "seed", "resume_from_checkpoint", "checkpoint_path", "output_path", "logger",
+    "hook_name", "sae", "seed", "resume_from_checkpoint", "checkpoint_path", "output_path",
+    "logger",
 )  # fmt: skip
 _WITHOUT_EFFECT = (
     "from_pretrained_path", "use_cached_activations", "compile_sae", "compile_llm", "n_checkpoints",
 )  # fmt: skip
 
 
-class LatentsConfig(_Strict):
+class LatentsConfig(StrictModel):
     """Latents that the report shows one by one, of the first seed.
 
     Attributes:
         saes: names of ``saes``; of each the run whose swept value is ``value``.
-        plain: a name of ``saes``; of its runs the one nearest in L0 is dialled and audited beside them.
+        plain: a name of ``saes``; of its runs the one nearest in L0 is dialled and audited as well.
         n_latents: of most energy, an SAE.
         n_contexts: a side of a latent.
         n_prompts: searched for contexts.
@@ -61,7 +59,7 @@ class LatentsConfig(_Strict):
     n_prompts: int = Field(default=256, gt=0)
 
 
-class SweepConfig(_Strict):
+class SweepConfig(StrictModel):
     """A sweep file.
 
     Attributes:
@@ -83,7 +81,7 @@ class SweepConfig(_Strict):
     """
 
     runner: dict[str, Any]
-    cells: dict[str, Cell] = Field(min_length=1)
+    cells: dict[str, CellConfig] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(min_length=1)
     saes: dict[str, dict[str, Any]] = Field(min_length=1)
     compare: tuple[tuple[str, str], ...] = ()
@@ -134,20 +132,7 @@ def load_sweep_config(path: Path) -> tuple[SweepConfig, list[Run]]:
     Raises:
         ConfigError: anything wrong, in one line that names the field.
     """
-    values = read_yaml(path)
-    unknown = set(values) - set(SweepConfig.model_fields)
-    if unknown:
-        name = min(unknown, key=str)
-        raise ConfigError(f"{name}: unknown field" + nearest(str(name), SweepConfig.model_fields))
-    try:
-        config = SweepConfig.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise ConfigError(
-            f"{field}: {first['msg']}"
-            + (f", got {first['input']!r}" if first["type"] != "missing" else "")
-        ) from None
+    config = validated(SweepConfig, read_yaml(path))
     named = [(f"cells.{cell}.saes", sae) for cell, c in config.cells.items() for sae in c.saes]
     named += [("compare", name) for pair in config.compare for name in pair]
     if config.latents is not None:
@@ -183,13 +168,14 @@ def _require_plain_names(field: str, names: Iterable[str]) -> None:
 
 
 def _check_latents(config: SweepConfig, runs: Sequence[Run]) -> None:
-    wanted = config.latents
-    for sae in wanted.saes if wanted else ():
+    if config.latents is None:
+        return
+    for sae in config.latents.saes:
         values = {run.value for run in runs if run.sae == sae}
-        if wanted and wanted.value not in values:
+        if config.latents.value not in values:
             raise ConfigError(
                 f"latents.value must be one of the values of {sae}, {sorted(values)}, "
-                f"got {wanted.value:g}"
+                f"got {config.latents.value:g}"
             )
 
 
@@ -216,7 +202,8 @@ def _runs(config: SweepConfig, source: str) -> Iterator[Run]:
                 for value in fields[swept[0]]:
                     if isinstance(value, bool) or not isinstance(value, int | float):
                         raise ConfigError(
-                            f"saes.{sae_name}.{swept[0]}: what is swept must be numbers, got {value!r}"
+                            f"saes.{sae_name}.{swept[0]}: what is swept must be numbers, "
+                            f"got {value!r}"
                         )
                     sae = {**fields, swept[0]: value, "d_in": cell.d_in}
                     yield Run(
@@ -230,7 +217,10 @@ def _runs(config: SweepConfig, source: str) -> Iterator[Run]:
 
 
 def _is_swept(fields: Mapping[str, Any], name: str, value: object) -> bool:
-    """Whether a field holds a list of values, and not one value that is a list, as SAELens's ``matryoshka_widths``."""
+    """Whether a field holds a list of values.
+
+    One value may be a list itself, as that of SAELens's ``matryoshka_widths``; it is not swept.
+    """
     if not isinstance(value, list):
         return False
     try:
@@ -244,13 +234,14 @@ def _is_swept(fields: Mapping[str, Any], name: str, value: object) -> bool:
 def _seeds_of(config: SweepConfig, sae_name: str, seeds: Any) -> tuple[int, ...]:
     if not isinstance(seeds, list | tuple) or not all(seed in config.seeds for seed in seeds):
         raise ConfigError(
-            f"saes.{sae_name}.seeds: must be a list out of seeds, {list(config.seeds)}, got {seeds!r}"
+            f"saes.{sae_name}.seeds: must be a list out of seeds, {list(config.seeds)}, "
+            f"got {seeds!r}"
         )
     return tuple(seeds)
 
 
 def _runner_config(
-    config: SweepConfig, cell: Cell, seed: int, name: str, sae: Mapping[str, Any], source: str
+    config: SweepConfig, cell: CellConfig, seed: int, name: str, sae: Mapping[str, Any], source: str
 ) -> LanguageModelSAERunnerConfig[Any]:
     values = copy.deepcopy(config.runner)
     for field in _SET_BY_SWEEP:
@@ -260,7 +251,7 @@ def _runner_config(
         if field in values:
             raise ConfigError(f"runner.{field}: has no effect in a sweep, leave it out")
     values |= {"hook_name": cell.hook_name, "seed": seed, "sae": sae}
-    # one frozen set of activations is trained on: SAELens's checkpoints and its logging are not used
+    # SAELens's checkpoints and its logging are not used: the activations are frozen
     values |= {"checkpoint_path": None, "output_path": None, "logger": {"log_to_wandb": False}}
     try:
         return build_runner_config(values, f"{source}, saes.{name}")

@@ -11,71 +11,87 @@ from rich.progress import Progress
 from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.experiments.sweep.cache import make_caches
 from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
-from sae_lens_signaware.experiments.sweep.runs import (
-    failure_path,
-    finished,
-    groups_of,
-    run_group,
-    running_path,
-)
+from sae_lens_signaware.experiments.sweep.identity import Content, Match
+from sae_lens_signaware.experiments.sweep.runs import groups_of, run_group
+from sae_lens_signaware.experiments.sweep.store import SweepStore
 
 
 def run_local(config: SweepConfig, runs: Sequence[Run], out: Path, console: Console) -> None:
-    """One group after another, in this process."""
+    """Run one group after another, in this process."""
+    store = SweepStore(config, out)
     with Progress(console=console) as progress:
-        view = ProgressView(progress, config, runs, out)
-        groups = _unfinished(config, runs, out)
-        make_caches(config, [group[0] for group in groups], out, progress)
+        view = ProgressView(progress, store, runs)
+        groups = _unfinished(store, runs)
+        make_caches(store, [group[0] for group in groups], progress)
         for group in groups:
-            run_group(config, group, out, view.update)
+            run_group(store, group, view.update)
 
 
-def _unfinished(config: SweepConfig, runs: Sequence[Run], out: Path) -> list[list[Run]]:
-    return [g for g in groups_of(runs) if not all(finished(config, run, out) for run in g)]
+def _unfinished(store: SweepStore, runs: Sequence[Run]) -> list[list[Run]]:
+    return [group for group in groups_of(runs) if store.unfinished(group)]
 
 
 class ProgressView:
     """Runs done, running and failed, with the reason of a failure as soon as it is there."""
 
-    def __init__(
-        self, progress: Progress, config: SweepConfig, runs: Sequence[Run], out: Path
-    ) -> None:
-        self.progress, self.config, self.out = progress, config, out
+    def __init__(self, progress: Progress, store: SweepStore, runs: Sequence[Run]) -> None:
+        self.progress, self.store = progress, store
+        for line in notes_on_content(store, runs):
+            progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
         self.task = progress.add_task("Runs", total=len(runs))
-        self.waiting = [run for run in runs if not finished(config, run, out)]
+        self.waiting = store.unfinished(runs)
         self.n_done, self.failed = len(runs) - len(self.waiting), set[str]()
         for run in self.waiting:
-            # of an earlier call; it is tried again
-            failure_path(out, run).unlink(missing_ok=True)
-            running_path(out, run).unlink(missing_ok=True)
+            store.forget_failure(run)  # of an earlier call; it is tried again
         self.update()
 
     def update(self) -> None:
         """From the files on disk, whoever wrote them."""
         for run in list(self.waiting):
-            failure = failure_path(self.out, run)
-            if run.name not in self.failed and failure.exists():
+            reason = self.store.failure_of(run)
+            if run.name not in self.failed and reason is not None:
                 self.failed.add(run.name)
-                reason = failure.read_text().strip()
                 self.progress.console.print(f"failed: {run.name}: {reason}", markup=False)
-            elif finished(self.config, run, self.out):
+            elif self.store.finished(run):
                 self.waiting.remove(run)
+                self.failed.discard(run.name)  # Ray has tried it again
                 self.n_done += 1
-        running = [run.name for run in self.waiting if running_path(self.out, run).exists()]
+        running = [run.name for run in self.waiting if self.store.is_in_progress(run)]
+        counts = f"{self.n_done} runs done, {len(self.failed)} failed, {len(running)} running"
         names = ", ".join(running[:2]) + (", …" if running[2:] else "")
         self.progress.update(
             self.task,
-            description=f"{self.n_done} runs done, {len(self.failed)} failed, {len(running)} running"
-            + (f": {names}" if names else ""),
+            description=f"{counts}: {names}" if names else counts,
             completed=self.n_done + len(self.failed),
         )
 
 
-def run_ray(config: SweepConfig, runs: Sequence[Run], out: Path, console: Console) -> None:
-    """The same groups as Ray tasks; scheduling, retries and lost workers are Ray's.
+def notes_on_content(store: SweepStore, runs: Sequence[Run]) -> list[str]:
+    """Say which results are taken without a check of model and text, and which are not taken."""
+    notes = []
+    if n := store.count_of(Match.UNCHECKED, runs):
+        notes.append(
+            f"{n} results of an earlier version have no digest of model and text; "
+            "their paths and settings match"
+        )
+    if n := store.count_of(Match.OTHER_CONTENT, runs):
+        notes.append(f"{n} results are of another model or text in the same place; trained again")
+    unchecked = {run.cell for run in store.unfinished(runs) if store.has_unchecked_cache(run)}
+    if unchecked:
+        notes.append(
+            f"The activations of {', '.join(sorted(unchecked))} are of an earlier version and have "
+            "no digest of model and text; their paths and settings match"
+        )
+    return notes
 
-    A worker that dies is started again by Ray, and goes on after the results that are on disk. On a
-    cluster ``out`` and every path of the config must be absolute, on a file system that all nodes share.
+
+def run_ray(config: SweepConfig, runs: Sequence[Run], out: Path, console: Console) -> None:
+    """Run the same groups as Ray tasks; scheduling, retries and lost workers are Ray's.
+
+    A worker that dies is started again by Ray, and goes on after the results that are on disk.
+    Where it dies a fourth time, the run that it was in has failed, and the rest of its group is
+    tried. On a cluster ``out`` and every path of the config must be absolute, on a file system that
+    all nodes share.
 
     Raises:
         ConfigError: ray is not installed; or what a task raised.
@@ -85,42 +101,67 @@ def run_ray(config: SweepConfig, runs: Sequence[Run], out: Path, console: Consol
             "executor: ray is not installed; run: pip install 'sae-lens-signaware[ray]'"
         )
     import ray
-    from ray.exceptions import RayTaskError
+    from ray.exceptions import RayError
 
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
     resources: dict[str, Any] = {"num_cpus": config.num_cpus, "num_gpus": config.num_gpus}
-    cache = ray.remote(**resources)(_cache_task)
+    cache_task = ray.remote(**resources)(_cache_task)
     group_task = ray.remote(**resources, max_retries=3)(_group_task)
-    folder = out.resolve()
+    store = SweepStore(config, out.resolve())
     with Progress(console=console) as progress:
-        view = ProgressView(progress, config, runs, out)
-        groups = _unfinished(config, runs, out)
-        caches = cache.remote(config, [group[0] for group in groups], folder)
+        view = ProgressView(progress, store, runs)
+        groups = _unfinished(store, runs)
+        store.content_of(runs[0])  # goes to the workers with the store, so that it is made once
+        caches = cache_task.remote(store, [group[0] for group in groups])
         # the groups wait for the caches: Ray resolves the argument first
-        waiting = [group_task.remote(caches, config, group, folder) for group in groups]
+        waiting = {group_task.remote(caches, store, group): group for group in groups}
         while waiting:
-            done, waiting = ray.wait(waiting, timeout=1.0)
-            try:
-                ray.get(done)
-            except RayTaskError as error:
-                raise _cause(error) from None
+            done, _ = ray.wait(list(waiting), timeout=1.0)
+            for task in done:
+                group = waiting.pop(task)
+                try:
+                    store.content = ray.get(task)
+                except RayError as error:
+                    left = _note_crash(store, group, _cause(error))
+                    if left:
+                        waiting[group_task.remote(caches, store, left)] = left
             view.update()
 
 
-def _cause(error: Any) -> BaseException:
-    """What a task raised, below Ray's wrappers: a task that waits for another one that failed adds one."""
+def _cause(error: BaseException) -> BaseException:
+    """What a task raised, below Ray's wrappers: a task that waits for a failed one adds one."""
     cause = error
     while getattr(cause, "cause", None) is not None:
-        cause = cause.cause
+        cause = cause.cause  # pyright: ignore[reportAttributeAccessIssue]  # of RayTaskError
     return cause
 
 
-def _cache_task(config: SweepConfig, runs: Sequence[Run], out: Path) -> None:
+def _note_crash(store: SweepStore, group: Sequence[Run], cause: BaseException) -> list[Run]:
+    """Note the run in which a worker died too often, and return those of its group that are left.
+
+    Raises:
+        ``cause``, where it is no such death.
+    """
+    from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
+
+    if not isinstance(cause, NodeDiedError | OutOfMemoryError | WorkerCrashedError):
+        raise cause from None
+    unfinished = store.unfinished(group)
+    # without a mark of one in progress, it died before the first
+    crashed = [run for run in unfinished if store.is_in_progress(run)] or unfinished[:1]
+    for run in crashed:
+        store.note_failure(run, cause)
+    return [run for run in unfinished if store.failure_of(run) is None]
+
+
+def _cache_task(store: SweepStore, runs: Sequence[Run]) -> Content | None:
     with Progress(disable=True) as progress:
-        make_caches(config, runs, out, progress)
+        make_caches(store, runs, progress)
+    return store.content
 
 
-def _group_task(caches: None, config: SweepConfig, runs: Sequence[Run], out: Path) -> None:
-    del caches
-    run_group(config, runs, out)
+def _group_task(content: Content | None, store: SweepStore, runs: Sequence[Run]) -> Content | None:
+    store.content = content
+    run_group(store, runs)
+    return content

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ class SAELatents:
     Attributes:
         cell, run: which.
         architecture, d_sae, n_tokens, l0, explained_variance, dead_share: of the SAE, measured.
-        l0_pos, l0_neg: mean number of open latents of each side.
+        l0_pos, l0_neg: mean number of active latents of each side.
         bipolar_share: of the alive latents.
         bipolar_share_by_energy_rank: among the k latents of most energy, k = 1 .. number alive.
         gain_pos, gain_neg: (d_sae,) calibration; None where a side never fires.
@@ -126,6 +127,39 @@ class SAELatents:
             return cls(**values)
         except (TypeError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(f"{path}: not the latents of an SAE: {error}") from None
+
+
+@dataclasses.dataclass
+class PartialLatents:
+    """What is done of the pages of an SAE, kept on disk until all are.
+
+    Attributes:
+        identity: all that they depend on.
+        pages: of all latents shown; the dials of those from ``n_done`` on are still missing.
+        n_done: pages that are whole.
+    """
+
+    identity: dict[str, Any]
+    pages: list[LatentPage]
+    n_done: int
+
+    def write(self, path: Path) -> None:
+        write_json(dataclasses.asdict(self), path)
+
+    @classmethod
+    def read(
+        cls, path: Path, identity: dict[str, Any], latents: Sequence[int]
+    ) -> "PartialLatents | None":
+        """None where there is none of this ``identity`` and of these ``latents``."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if values["identity"] != identity:
+                return None
+            pages = [_page(page) for page in values["pages"]]
+            partial = cls(identity, pages, int(values["n_done"]))
+        except (OSError, TypeError, KeyError, ValueError):
+            return None
+        return partial if [page.latent for page in pages] == list(latents) else None
 
 
 def _page(values: dict[str, Any]) -> LatentPage:

@@ -24,7 +24,7 @@ from sae_lens_signaware.experiments.sweep.comparison import (
 from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
 from sae_lens_signaware.experiments.sweep.frontier import Point
 from sae_lens_signaware.experiments.sweep.result import TARGET_FIELDS, RunResult
-from sae_lens_signaware.experiments.sweep.runs import failure_path, finished
+from sae_lens_signaware.experiments.sweep.store import SweepStore
 from sae_lens_signaware.files import write_json
 
 if TYPE_CHECKING:
@@ -175,12 +175,13 @@ def point_of(result: RunResult) -> Point:
 
 def summarise(config: SweepConfig, runs: Sequence[Run], out: Path) -> SweepSummary:
     """Read what is on disk."""
-    by_run = [(run, finished(config, run, out)) for run in runs]
+    store = SweepStore(config, out)
+    by_run = [(run, store.finished(run)) for run in runs]
     results = [result for _, result in by_run if result is not None]
     failures = {
-        run.name: failure_path(out, run).read_text().strip()
+        run.name: reason
         for run, result in by_run
-        if result is None and failure_path(out, run).exists()
+        if result is None and (reason := store.failure_of(run)) is not None
     }
     return SweepSummary(len(runs), results, failures, comparisons_of(config, runs, results))
 

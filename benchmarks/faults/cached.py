@@ -1,8 +1,9 @@
-"""Training under injected faults: kill -9, SIGTERM, a full disk, a NaN batch. Children are forks.
+"""Faults while training on cached activations: kill -9, SIGTERM, a NaN batch.
 
-A fault comes at a point of the child's processor time, not of the clock: a busy machine moves nothing.
-Each function runs one kind of fault and returns what it saw; it raises AssertionError where something
-that was saved is broken, or a resumed run does not end where it should.
+The training that is killed runs in a forked child. A fault comes at a point of the child's
+processor time, not of the clock, so that a busy machine moves nothing. Each function runs one kind
+of fault and returns what it saw. It raises AssertionError where a saved file is broken, or where a
+resumed run does not end as an undisturbed one.
 """
 
 import contextlib
@@ -26,7 +27,8 @@ from tqdm.auto import tqdm
 from sae_lens_signaware.training import cached as cached_training
 from sae_lens_signaware.training.cache import ShuffledEpochs
 from sae_lens_signaware.training.cached import InterruptedTraining, train_on_cache
-from tests.helpers import D_IN, training_config
+
+from .small import D_IN, training_config
 
 N_STEPS, BATCH = 120, 64
 
@@ -51,7 +53,10 @@ def fork(work: Callable[[], object]) -> int:
 
 
 def _used(pid: int) -> float | None:
-    """Processor seconds of a child, by the clock that clock_getcpuclockid(3) names; None once it ended."""
+    """Processor seconds of a child, None once it ended.
+
+    The clock is the one that clock_getcpuclockid(3) names.
+    """
     if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
         return None
     return time.clock_gettime((~pid << 3) | 2)
@@ -63,7 +68,10 @@ def _wait_until(pid: int, used: float) -> None:
 
 
 def strike(pid: int, after: float, number: int, then_kill: float | None = None) -> int:
-    """Signal the child once it has used ``after`` seconds, and kill it ``then_kill`` later if asked.
+    """Signal the child once it has used ``after`` seconds of processor time.
+
+    Args:
+        then_kill: kill it so many seconds later.
 
     Returns:
         Its exit code, negative where a signal ended it; 0 where it had ended before.
@@ -81,7 +89,7 @@ def activations() -> Tensor:
 
 
 def train_cached(architecture: str, tying: str, folder: Path) -> Any:
-    """The package's training on cached activations; the SAE is in ``folder/sae`` at the end."""
+    """Train on cached activations, as the package does, and save the SAE in ``folder/sae``."""
     cfg = SAETrainerConfig(
         total_training_samples=N_STEPS * BATCH,
         train_batch_size_samples=BATCH,
@@ -104,7 +112,7 @@ def equal(sae: Any, other: Any) -> bool:
 
 
 def undisturbed(work: Callable[[], object]) -> float:
-    """Processor seconds of a child that is left alone."""
+    """Run ``work`` in a child that is left alone, and return its processor seconds."""
     _, status, usage = os.wait4(fork(work), 0)
     assert status == 0
     return usage.ru_utime + usage.ru_stime
@@ -121,9 +129,9 @@ ENDS = {
 def kill_cached(
     architecture: str, tying: str, folder: Path, n_kills: int, seed: int
 ) -> dict[str, int]:
-    """SIGTERM and kill -9 in turn, the latter also while the checkpoint of the former is written.
+    """SIGTERM or kill -9 at random; kill -9 also while the checkpoint of a SIGTERM is written.
 
-    The run that is left alone at last has to end bit for bit where an undisturbed one does.
+    The last run is left alone. It has to end bit for bit where an undisturbed one does.
     """
     rng = random.Random(seed)
     seconds = undisturbed(lambda: train_cached(architecture, tying, folder / "whole"))
@@ -155,7 +163,7 @@ def kill_cached(
 
 @contextlib.contextmanager
 def serving(step: int, fault: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Within: the batch of that step goes through ``fault`` first."""
+    """Pass the batch of that step through ``fault`` within this context."""
 
     class Faulty(ShuffledEpochs):
         def __next__(self) -> Tensor:
@@ -166,12 +174,15 @@ def serving(step: int, fault: Callable[[Tensor], Tensor]) -> Iterator[None]:
         yield
 
 
-def interrupt(batch: Tensor) -> Tensor:
+def interrupt(_: Tensor) -> Tensor:
     raise KeyboardInterrupt
 
 
 def nan_batch(folder: Path) -> dict[str, int]:
-    """A NaN in the middle stops at that step; the checkpoint before it resumes to the undisturbed end."""
+    """Stop at a NaN in the middle, then resume from the checkpoint before it.
+
+    The resumed run has to end bit for bit where an undisturbed one does.
+    """
     whole = train_cached("sa_gsae", "none", folder / "whole")
     run = folder / "poisoned"
     for step, fault, error in (

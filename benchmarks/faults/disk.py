@@ -1,4 +1,4 @@
-"""A disk that fills up while something is saved: a small tmpfs, filled to the last block but a few."""
+"""A disk that fills up while something is saved: a small tmpfs, filled but for a few blocks."""
 
 import contextlib
 import shutil
@@ -16,14 +16,10 @@ from sae_lens_signaware.cli import app
 from sae_lens_signaware.files import write_json
 from sae_lens_signaware.training.cached import InterruptedTraining
 from sae_lens_signaware.training.runner import find_checkpoint
-from tests.faults import (
-    equal,
-    interrupt,
-    serving,
-    train_cached,
-)
-from tests.helpers import make_sae
-from tests.runner_faults import require_loadable, train_runner
+
+from .cached import equal, interrupt, serving, train_cached
+from .runner import require_loadable, train_runner
+from .small import make_sae
 
 # What the libraries raise for ENOSPC: Python, safetensors, torch.save.
 DISK_ERRORS = (OSError, SafetensorError, RuntimeError)
@@ -72,7 +68,7 @@ def full_while_cached_training_saves(folder: Path, disk: Path) -> None:
 
 
 def full_while_the_runner_saves(disk: Path) -> int:
-    """Checkpoints until the disk is full: those before are whole, and the newest of them is found."""
+    """Write checkpoints until the disk is full; those before it are whole, the newest is found."""
     try:
         train_runner(disk / "runner")
     except DISK_ERRORS:

@@ -1,4 +1,4 @@
-"""Judge of the fuzzer: load a mutated folder in one of the ways a user does, and say what came of it.
+"""The judge of the fuzzer: loads a mutated folder as a user does, and says what came of it.
 
 right         loads, and the output is that of the unmutated SAE, or what the changed file means
 ours          one clear line of this package that names the field
@@ -29,16 +29,24 @@ from typer.testing import CliRunner
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.cli import app
 from sae_lens_signaware.saes import base
-from tests.helpers import D_IN, VARIANTS, make_sae, make_training_sae
-from tests.mutations import CFG, INFERENCE_FIELDS, Case
-from tests.weight_mutations import WEIGHTS, all_cases
+
+from .mutations import CFG, INFERENCE_FIELDS, Case
+from .small import ARCHITECTURES, D_IN, TRAINING_CONFIGS, VARIANTS, make_sae, make_training_sae
+from .weight_mutations import WEIGHTS, all_cases
 
 OUTCOMES = ("right", "ours", "saelens", "saelens_long", "bad")
 MAX_LINE = 600
 PACKAGE = str(Path(base.__file__).parent)
 SECONDS_PER_LOAD = 30
-# The second field is whether both sides open: "two_sided" is a meaning of its own.
-SUBJECTS = [(a, t, True) for a, t in VARIANTS] + [("sa_gsae", "full", False)]
+# Every variant, and one with a single side for each architecture that has the field.
+SUBJECTS: list[tuple[str, str, dict[str, bool]]] = [
+    *((architecture, tying, {}) for architecture, tying in VARIANTS),
+    *(
+        (architecture, "full", {"two_sided": False})
+        for architecture, config_class in TRAINING_CONFIGS.items()
+        if "two_sided" in {f.name for f in dataclasses.fields(config_class)}
+    ),
+]
 
 
 class Hang(BaseException):
@@ -76,6 +84,7 @@ class Subject:
     """A saved SAE to mutate: an inference SAE, or a training one as a checkpoint has it."""
 
     name: str
+    architecture: str
     folder: Path
     training: bool
 
@@ -87,36 +96,37 @@ class Subject:
 def write_subjects(root: Path) -> list[Subject]:
     """Every architecture with every tying, each for inference and for training."""
     subjects = []
-    for architecture, tying, two_sided in SUBJECTS:
-        extra = {} if two_sided else {"two_sided": False}
-        name = f"{architecture}-{tying}" + ("" if two_sided else "-one-sided")
-        make_sae(architecture, tying, **extra).save_model(root / name)
-        make_training_sae(architecture, tying, target_l0=5.0, **extra).save_model(
-            root / f"{name}-training"
-        )
-        subjects += [
-            Subject(name, root / name, False),
-            Subject(f"{name}-training", root / f"{name}-training", True),
-        ]
+    for architecture, tying, extra in SUBJECTS:
+        name = f"{architecture}-{tying}" + ("-one-sided" if extra else "")
+        sae = make_sae(architecture, tying, **extra)
+        trained = make_training_sae(architecture, tying, target_l0=5.0, **extra)
+        for subject, saved in (
+            (Subject(name, architecture, root / name, False), sae),
+            (Subject(f"{name}-training", architecture, root / f"{name}-training", True), trained),
+        ):
+            saved.save_model(subject.folder)
+            subjects.append(subject)
     return subjects
+
+
+def shapes_of(subject: Subject) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in load_file(subject.folder / WEIGHTS).items()}
 
 
 def cases_of(
     subject: Subject, subjects: list[Subject], seed: int, n_random: int, n_values: int
 ) -> list[Case]:
     """All cases of ``subject``; the weights of every other kind of SAE among them."""
-    mine = {k: v.shape for k, v in load_file(subject.folder / WEIGHTS).items()}
-    others = {
-        s.name: s.folder
-        for s in subjects
-        if s.training == subject.training
-        and {k: v.shape for k, v in load_file(s.folder / WEIGHTS).items()} != mine
-    }
-    return all_cases(subject.folder, others, seed, n_random, n_values)
+    mine = shapes_of(subject)
+    same_kind = [s for s in subjects if s.training == subject.training]
+    others = {s.name: s.folder for s in same_kind if shapes_of(s) != mine}
+    fitting = {s.architecture for s in same_kind if shapes_of(s) == mine}
+    strangers = [a for a in ARCHITECTURES if a not in fitting]
+    return all_cases(subject.folder, others, strangers, seed, n_random, n_values)
 
 
 def meaning(folder: Path, training: bool) -> Any:
-    """The SAE that the files describe, built without any loader: JSON, defaults, tensors as they are."""
+    """Build the SAE that the files describe, without any loader: JSON, defaults, tensors."""
     cfg = json.loads((folder / CFG).read_text())
     registry: Any = SAE_TRAINING_CLASS_REGISTRY if training else SAE_CLASS_REGISTRY
     sae_class, config_class = registry[cfg["architecture"]]
@@ -132,20 +142,23 @@ def meaning(folder: Path, training: bool) -> Any:
     return sae
 
 
-def same_sae(loaded: Any, wanted: Any, names: set[str]) -> bool:
+def same_sae(loaded: Any, expected: Any, names: set[str]) -> bool:
     """Equal output, bit for bit, and equal fields."""
     if isinstance(loaded, TrainingSAE):
         loaded.threshold.data.clamp_(min=0.0)  # type: ignore[union-attr,operator]
-    fields = {f.name for f in dataclasses.fields(wanted.cfg)} - {"metadata", "device", "dtype"}
+    fields = {f.name for f in dataclasses.fields(expected.cfg)} - {"metadata", "device", "dtype"}
     return (
-        loaded.dtype == wanted.dtype
-        and all(getattr(loaded.cfg, f) == getattr(wanted.cfg, f) for f in fields & names)
-        and torch.equal(output_of(loaded).nan_to_num(), output_of(wanted).nan_to_num())
+        loaded.dtype == expected.dtype
+        and all(getattr(loaded.cfg, f) == getattr(expected.cfg, f) for f in fields & names)
+        and torch.equal(output_of(loaded).nan_to_num(), output_of(expected).nan_to_num())
     )
 
 
 def _fields_read(folder: Path, loaded: Any) -> set[str]:
-    """SAELens takes a config without a version for one of before 6.0, and drops the fields of training."""
+    """The fields that count.
+
+    SAELens takes a config without a version for one of before 6.0, and drops the training fields.
+    """
     version = (json.loads((folder / CFG).read_text()).get("metadata") or {}).get("sae_lens_version")
     everything = {f.name for f in dataclasses.fields(loaded.cfg)}
     return everything if version and Version(version) >= Version("6.0") else set(INFERENCE_FIELDS)
@@ -206,7 +219,7 @@ def judge_python(folder: Path, case: Case, loader: str, subject: Subject) -> tup
 
 
 def judge_cli(folder: Path, case: Case, command: str, subject: Subject) -> tuple[str, str]:
-    """``split`` and ``audit``: exit code 2 and one line, or the right result; nothing left behind."""
+    """Judge ``split`` and ``audit``: exit code 2 and one line, or the right result."""
     out = folder.parent / "out"
     args = [command, str(folder), *([str(out)] if command == "split" else [])]
     try:
@@ -238,9 +251,9 @@ def _judge_split(out: Path, source: Path) -> tuple[str, str]:
         signed = meaning(source, training=False)
     except Exception as error:
         return "bad", f"accepted, though the files mean nothing: {type(error).__name__}: {error}"
-    got, wanted = output_of(plain).double(), output_of(signed).double()
-    scale = wanted.abs().max().item() or 1.0
-    off = (got - wanted).abs().max().item() / scale
+    got, expected = output_of(plain).double(), output_of(signed).double()
+    scale = expected.abs().max().item() or 1.0
+    off = (got - expected).abs().max().item() / scale
     # a flipped bit makes a weight of 1e38, and sums of such have no digits left
     tame = all(p.abs().max() < 1e3 for n, p in signed.named_parameters() if n != "threshold")
     if tame and not off <= 100 * torch.finfo(signed.dtype).eps:
@@ -259,7 +272,7 @@ def run_case(case: Case, subject: Subject, loader: str, work: Path) -> tuple[str
         # an optimiser step after the last clamp leaves such; the next step, or inference, clamps
         case = dataclasses.replace(case, expect="means")
     if loader in ("SAE", "split", "audit") and case.name == "threshold inf":
-        case = dataclasses.replace(case, expect="means")  # a side that never opens
+        case = dataclasses.replace(case, expect="means")  # a side that is never active
     judge = judge_cli if loader in ("split", "audit") else judge_python
     outcome, reason = judge(folder, case, loader, subject)
     left = sorted(p.name for p in work.iterdir() if p.name not in ("sae", "out"))
@@ -270,7 +283,10 @@ def run_case(case: Case, subject: Subject, loader: str, work: Path) -> tuple[str
 
 
 def loaders_for(case: Case, subject: Subject, index: int) -> list[str]:
-    """The first way to load it always, the others at every third case; none that cannot reach it."""
+    """The ways to load it: the first always, the others at every third case.
+
+    A way that does not read what the case changes is left out.
+    """
     loaders = list(subject.loaders)
     if case.training_only:
         return [n for n in loaders if n == "TrainingSAE"]

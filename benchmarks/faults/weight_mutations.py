@@ -1,11 +1,11 @@
-"""The mutations of sae_weights.safetensors, and the list of all cases (see tests/mutations.py)."""
+"""The mutations of sae_weights.safetensors, and the list of all cases (see mutations.py)."""
 
 import json
 import os
 import pickle
 import random
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from sae_lens.constants import SAE_WEIGHTS_FILENAME as WEIGHTS
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from tests.mutations import (
+from .mutations import (
     CFG,
     Case,
     architecture_cases,
@@ -234,7 +234,7 @@ def _subject(case: Case) -> str:
 
 
 def pair_cases(singles: list[Case], rng: random.Random, n: int) -> Iterator[Case]:
-    """Two mutations at once, of cfg.json and of tensors."""
+    """Pairs of mutations of cfg.json and of tensors, both in one folder."""
     kinds = (
         "cfg.json: value",
         "cfg.json: wrong",
@@ -251,20 +251,37 @@ def pair_cases(singles: list[Case], rng: random.Random, n: int) -> Iterator[Case
         yield Case(
             "two at once", f"{a.name}; {b.name}", "refuse" if refuse else "either",
             lambda f, a=a, b=b: _both(a, b, f),
-            tuple(field for c in (a, b) if c.expect == "refuse" for field in c.fields), a.training_only,
+            tuple(field for c in (a, b) if c.expect == "refuse" for field in c.fields),
+            a.training_only,
         )  # fmt: skip
 
 
 def all_cases(
-    base: Path, others: dict[str, Path], seed: int, n_random: int, n_values: int
+    base: Path,
+    others: dict[str, Path],
+    strangers: Sequence[str],
+    seed: int,
+    n_random: int,
+    n_values: int,
 ) -> list[Case]:
-    """The cases for the SAE in ``base``: ``n_values`` of the wrong values, ``n_random`` of each kind of
-    random damage, all the rest; ``others`` are folders of other SAEs, by name."""
+    """All cases for the SAE in ``base``.
+
+    Args:
+        others: the folders of SAEs with other weights, by name.
+        strangers: the signed architectures that do not fit the weights of ``base``.
+        n_random: the number of cases of each kind of random damage.
+        n_values: the number of wrong values of fields.
+    """
     rng = random.Random(seed)
     cfg, tensors = json.loads((base / CFG).read_text()), load_file(base / WEIGHTS)
     values = list(value_cases(cfg))
     singles = [
-        *rng.sample(values, min(n_values, len(values))), *key_cases(cfg, rng), *architecture_cases(cfg), *metadata_cases(),
-        *text_cases(rng, n_random), *tensor_cases(tensors, rng), *file_cases(rng, n_random, others),
-    ]  # fmt: skip
+        *rng.sample(values, min(n_values, len(values))),
+        *key_cases(cfg, rng),
+        *architecture_cases(strangers),
+        *metadata_cases(),
+        *text_cases(rng, n_random),
+        *tensor_cases(tensors, rng),
+        *file_cases(rng, n_random, others),
+    ]
     return [*singles, *pair_cases(singles, rng, n_random)]

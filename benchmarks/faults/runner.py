@@ -1,4 +1,4 @@
-"""SAELens's runner, as ``train`` uses it, under kill -9 and SIGTERM (see tests/faults.py)."""
+"""Faults while SAELens's runner trains as ``train`` uses it: kill -9, SIGTERM (see cached.py)."""
 
 import contextlib
 import random
@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
-from sae_lens import SAE, LanguageModelSAERunnerConfig, LoggingConfig, TrainingSAE
+from sae_lens import SAE, TrainingSAE
 from transformer_lens import HookedTransformer
 
 from sae_lens_signaware.checks import InvalidInputError
@@ -17,41 +16,25 @@ from sae_lens_signaware.training.runner import (
     SignawareTrainingRunner,
     find_checkpoint,
 )
-from tests.faults import BATCH, N_STEPS, activations, fork, strike, undisturbed
-from tests.helpers import tiny_model_config, training_config
 
-
-def runner_config(folder: Path, **kwargs: Any) -> LanguageModelSAERunnerConfig[Any]:
-    values: dict[str, Any] = {
-        "sae": training_config("sa_gsae", "none", target_l0=5.0),
-        "model_name": "tiny",
-        "hook_name": "blocks.0.hook_mlp_out",
-        "dataset_path": "tiny",
-        "context_size": 16,
-        "training_tokens": N_STEPS * BATCH,
-        "train_batch_size_tokens": BATCH,
-        "store_batch_size_prompts": 4,
-        "n_batches_in_buffer": 8,
-        "lr": 1e-3,
-        "n_checkpoints": N_STEPS // 4,
-        "logger": LoggingConfig(log_to_wandb=False),
-        "output_path": str(folder / "out"),
-        "checkpoint_path": str(folder / "checkpoints"),
-        "verbose": False,
-        **kwargs,
-    }
-    return LanguageModelSAERunnerConfig(**values)
+from .cached import BATCH, N_STEPS, activations, fork, strike, undisturbed
+from .small import runner_config, tiny_model_config, tokens, training_config
 
 
 def train_runner(folder: Path, **kwargs: Any) -> Any:
     """SAELens's runner as ``train`` uses it, from the newest whole checkpoint below ``folder``."""
+    values: dict[str, Any] = {
+        "training_tokens": N_STEPS * BATCH,
+        "train_batch_size_tokens": BATCH,
+        "n_checkpoints": N_STEPS // 4,
+        **kwargs,
+    }
     with contextlib.suppress(InvalidInputError):
-        kwargs["resume_from_checkpoint"] = str(find_checkpoint(folder))
-    ids = torch.randint(0, 64, (600, 16), generator=torch.Generator().manual_seed(5))
+        values["resume_from_checkpoint"] = str(find_checkpoint(folder))
     return SignawareTrainingRunner(
-        runner_config(folder, **kwargs),
+        runner_config(training_config("sa_gsae", "none", target_l0=5.0), folder, **values),
         override_model=HookedTransformer(tiny_model_config()),
-        override_dataset=Dataset.from_dict({"tokens": ids.tolist()}),
+        override_dataset=tokens(600),
     ).run()
 
 
@@ -64,22 +47,22 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def require_loadable(folder: Path) -> int:
-    """Every whole checkpoint loads: weights, config, and trainer state without a pickle."""
-    found = checkpoints(folder)
-    for path in found:
+    """Load every whole checkpoint: weights, config, and trainer state without a pickle."""
+    whole = checkpoints(folder)
+    for path in whole:
         TrainingSAE.load_from_disk(path)
         torch.load(path / "trainer_state.pt", weights_only=True)
-    return len(found)
+    return len(whole)
 
 
 def within_a_step(checkpoint: Path) -> bool:
-    """Its samples are counted, its step is not done: SAELens alone raises wherever the code is."""
+    """Whether its samples are counted but its step is not done."""
     state = torch.load(checkpoint / "trainer_state.pt", weights_only=True)
     return state["n_training_samples"] != state["n_training_steps"] * BATCH
 
 
 def kill_runner(folder: Path, n_kills: int, seed: int) -> dict[str, int]:
-    """kill -9 at random points of a run with a checkpoint every four steps, each resumed from the newest."""
+    """Kill a run with a checkpoint every four steps at random points; resume from the newest."""
     rng = random.Random(seed)
     seconds = undisturbed(lambda: train_runner(folder / "whole"))
     seen = {
@@ -108,7 +91,7 @@ def kill_runner(folder: Path, n_kills: int, seed: int) -> dict[str, int]:
 
 
 def terminate_runner(folder: Path, n: int, seed: int) -> dict[str, int]:
-    """SIGTERM at random points: a whole checkpoint, taken between two steps, resumed to the end."""
+    """SIGTERM at random points: a whole checkpoint between two steps, which resumes to the end."""
     rng = random.Random(seed)
     seconds = undisturbed(lambda: train_runner(folder / "whole", n_checkpoints=0))
     seen = {"SIGTERM": 0, "before training": 0, "ended first": 0, "whole checkpoints loaded": 0}
@@ -117,24 +100,26 @@ def terminate_runner(folder: Path, n: int, seed: int) -> dict[str, int]:
         pid = fork(lambda run=run: train_runner(run, n_checkpoints=0))
         code = strike(pid, rng.uniform(0.3, 0.9) * seconds, signal.SIGTERM)
         assert code in (0, 3), code
-        found = require_loadable(run)
-        seen["SIGTERM" if found else "before training" if code else "ended first"] += 1
+        n_whole = require_loadable(run)
+        seen["SIGTERM" if n_whole else "before training" if code else "ended first"] += 1
         assert not ((run / "out").exists() and code), "an SAE of an unfinished run"
-        seen["whole checkpoints loaded"] += found
+        seen["whole checkpoints loaded"] += n_whole
         assert not any(map(within_a_step, checkpoints(run))), "a checkpoint of half a step"
         undisturbed(lambda run=run: train_runner(run))
     return seen
 
 
 def resume_gap(folder: Path) -> dict[str, float]:
-    """How far a resumed run of SAELens's runner ends from an undisturbed one: its activation store
-    starts its shuffle buffer afresh, so that the batches after a resume are others."""
+    """Measure how far a resumed run of SAELens's runner ends from an undisturbed one.
+
+    The runner's activation store starts its shuffle buffer afresh, so that a resumed run sees
+    other batches.
+    """
     whole, resumed = folder / "whole", folder / "resumed"
     seconds = undisturbed(lambda: train_runner(whole))
     strike(fork(lambda: train_runner(resumed)), 0.7 * seconds, signal.SIGKILL)
     undisturbed(lambda: train_runner(resumed))
     x = activations()
-    wanted, got = (SAE.load_from_disk(run / "out")(x) for run in (whole, resumed))
-    return {
-        "relative distance of outputs": round(((got - wanted).norm() / wanted.norm()).item(), 4)
-    }
+    expected, got = (SAE.load_from_disk(run / "out")(x) for run in (whole, resumed))
+    distance = ((got - expected).norm() / expected.norm()).item()
+    return {"relative distance of outputs": round(distance, 4)}

@@ -1,15 +1,18 @@
-"""Broken SAE folders: every mutation of cfg.json and sae_weights.safetensors that the fuzzer tries.
+"""Mutations of cfg.json that the fuzzer tries (weight_mutations.py has those of the weights).
 
-A mutator changes one file of a folder; what must come of it is part of the case: ``same`` (it loads, and
-its output is the unmutated one's), ``means`` (it loads as what the changed file says), ``refuse`` (it
-must not load), ``either`` (bytes changed at random: refuse, or load as what the file now says).
+A mutator changes one file of a folder. What must come of it is part of the case:
+
+same    it loads, and its output is that of the unmutated SAE
+means   it loads as what the changed file says
+refuse  it must not load
+either  bytes were changed at random: it must not load, or load as what the file now says
 """
 
 import json
 import math
 import pickle
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +38,7 @@ class Case:
     training_only: bool = False
 
 
-# Values of every JSON type, in and out of every range, and those that Python compares equal to others.
+# Values of every JSON type, in and out of every range, and some that Python takes for equal.
 POOL: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2, 16, 16.0, 0.5, -0.5, 1e300, 10**30, 10**400),
     *(math.nan, math.inf, -math.inf, "", "x", "16", "true", "none", "full", "step", [], [1], {}),
@@ -60,7 +63,7 @@ def _boolean(v: Any) -> bool:
     return isinstance(v, bool)
 
 
-def _nothing(v: Any) -> bool:
+def _nothing(_: Any) -> bool:
     return False  # the weights have the size that stands there
 
 
@@ -76,7 +79,7 @@ def _above_0(v: Any) -> bool:
     return _number(v) and v > 0
 
 
-# What each field of a cfg.json may hold, by its documentation; written apart from the package's checks.
+# What each field of a cfg.json may hold, by its documentation. The package's checks are not used.
 ACCEPTS: dict[str, Callable[[Any], bool]] = {
     "d_in": _nothing,
     "d_sae": _nothing,
@@ -148,9 +151,8 @@ def value_cases(cfg: dict[str, Any]) -> Iterator[Case]:
             same_value = type(value) is type(cfg[field]) and value == cfg[field]
             ok = same_value or ACCEPTS[field](value)
             if field == "two_sided" and value is False:
-                ok = (
-                    cfg["polarity_tying"] == "full"
-                )  # a - side that never opens has nothing to untie
+                # a - side that is never active has nothing to untie
+                ok = cfg["polarity_tying"] == "full"
             kind = "value of the right type" if ok else "wrong type or value"
             if field == "format_version":
                 kind = "format_version"
@@ -195,10 +197,9 @@ def key_cases(cfg: dict[str, Any], rng: random.Random) -> Iterator[Case]:
         )
 
 
-def architecture_cases(cfg: dict[str, Any]) -> Iterator[Case]:
-    """The architecture of another SAE over these weights."""
-    others = {"sa_gsae", "bi_jumprelu"} - {cfg["architecture"]}
-    for value in (*OTHER_ARCHITECTURES, *others):
+def architecture_cases(strangers: Sequence[str]) -> Iterator[Case]:
+    """Architectures that do not fit these weights; ``strangers`` are the signed ones."""
+    for value in (*OTHER_ARCHITECTURES, *strangers):
         yield Case(
             "cfg.json: other architecture",
             _short(value),

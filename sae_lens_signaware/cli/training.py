@@ -1,0 +1,80 @@
+"""Commands that train: one run of SAELens's runner, and the demo."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sae_lens_signaware.cli.errors import console
+
+LISTED_ARCHITECTURE = "sa_gsae"  # whose flags --list-flags prints where none is named
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for SAEs, demo.json and frontier.png.")] = Path(
+        "demo_out"
+    ),
+    steps: Annotated[int, typer.Option(min=10, help="Training steps of each SAE.")] = 1000,
+    train_tokens: Annotated[
+        int, typer.Option(min=1024, help="Tokens of cached activations.")
+    ] = 80_000,
+) -> None:
+    """SA-GSAE at half width against SAELens's Gated SAE, on SmolLM2-135M and real text.
+
+    Example: sae-lens-signaware demo --out demo_out
+    """
+    from sae_lens_signaware.experiments.demo import DemoConfig, run_demo
+
+    cfg = DemoConfig(n_steps=steps, n_train_tokens=train_tokens)
+    try:
+        run_demo(out, cfg, console)
+    except KeyboardInterrupt as interruption:
+        checkpoint = getattr(interruption, "checkpoint", None)
+        where = f"Checkpoint: {checkpoint}. " if checkpoint else ""
+        raise KeyboardInterrupt(f"{where}Run the same command again to go on from there.") from None
+
+
+def train(
+    context: typer.Context,
+    config: Annotated[
+        Path | None, typer.Argument(metavar="CONFIG.yaml", help="A SAELens runner config.")
+    ] = None,
+    list_flags: Annotated[
+        bool,
+        typer.Option(
+            "--list-flags", help="Print every SAELens flag, and stop; CONFIG.yaml can be left out."
+        ),
+    ] = False,
+    architecture: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Overrides the config's; its flags are listed."),
+    ] = None,
+) -> None:
+    """One run through SAELens's own runner; any SAELens flag overrides the YAML.
+
+    Example: sae-lens-signaware train configs/smollm2-135m-mlp_out-sa_gsae.yaml --lr 1e-3
+    --d_sae 1152
+    """
+    from sae_lens_signaware.checks import ConfigError
+    from sae_lens_signaware.training.config import (
+        load_runner_config,
+        override_parser,
+        training_config_class,
+    )
+
+    if config is None and list_flags:
+        sae_class = training_config_class(architecture or LISTED_ARCHITECTURE)
+        override_parser(sae_class).print_help()
+        return
+    if config is None:
+        raise ConfigError("CONFIG.yaml: missing; name a runner config, or give --list-flags")
+    if str(config).startswith("-"):
+        raise ConfigError(f"CONFIG.yaml must come before SAELens's flags, got {config}")
+    overrides = [*context.args, *(["--architecture", architecture] if architecture else [])]
+    cfg = load_runner_config(config, overrides)
+    if list_flags:
+        override_parser(type(cfg.sae)).print_help()
+        return
+    from sae_lens_signaware.training.runner import train_and_measure
+
+    train_and_measure(cfg, console)

@@ -1,0 +1,118 @@
+"""What the measures take: activations as batches, the SAE set to read them, and what is refused."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from sae_lens import SAE, ActivationsStore
+from torch import Tensor
+
+from sae_lens_signaware.checks import InvalidInputError, require
+
+MAX_TOKENS = 4096
+"""Tokens of a batch."""
+
+MAX_ACTIVATION = 1e15
+"""Largest size of an activation: the squares of a batch 16,384 wide then sum to a float32."""
+
+
+def batches_of(activations: Iterable[Tensor] | Tensor, d_in: int) -> Iterator[Tensor]:
+    """Yield activations as batches (n, d_in) of at most 4,096 tokens.
+
+    Args:
+        activations: (n, d_in) or (batch, position, d_in) tensors of any floating-point type of 16
+            bits or more, or one such tensor.
+
+    Raises:
+        InvalidInputError: an ``ActivationsStore``, which never ends; what is no tensor, or has
+            another shape or type; a value that is not finite or out of range; no token at all.
+    """
+    if isinstance(activations, ActivationsStore):
+        raise InvalidInputError(
+            "activations must come to an end, got an ActivationsStore; "
+            "take itertools.islice(store, n_batches) of it"
+        )
+    n_tokens = 0
+    for chunk in _tensors_of(activations):
+        _require_shape_and_dtype(chunk, d_in)
+        for batch in chunk.reshape(-1, d_in).split(MAX_TOKENS) if chunk.numel() else ():
+            require_in_range(batch)
+            n_tokens += len(batch)
+            yield batch
+    if n_tokens == 0:
+        raise InvalidInputError("activations must hold at least one token, got none")
+
+
+def _tensors_of(activations: object) -> Iterator[Tensor]:
+    if isinstance(activations, Tensor):
+        yield activations
+        return
+    # an array would iterate as rows, a mapping as its keys
+    if isinstance(activations, np.ndarray | str | Mapping) or not isinstance(activations, Iterable):
+        raise _no_tensor("activations", "a tensor or an iterable of tensors", activations)
+    for i, item in enumerate(activations):
+        if not isinstance(item, Tensor):
+            raise _no_tensor(f"activations[{i}]", "a tensor", item)
+        yield item
+
+
+def _no_tensor(field: str, allowed: str, value: object) -> InvalidInputError:
+    kind = type(value)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    advice = "; torch.from_numpy(...) makes a tensor of it" if isinstance(value, np.ndarray) else ""
+    return InvalidInputError(f"{field} must be {allowed}, got {name}{advice}")
+
+
+def _require_shape_and_dtype(chunk: Tensor, d_in: int) -> None:
+    if chunk.ndim not in (2, 3) or chunk.shape[-1] != d_in:
+        raise InvalidInputError(
+            f"activations must be (n, {d_in}) or (batch, position, {d_in}) for this SAE, "
+            f"got {tuple(chunk.shape)}"
+        )
+    if not chunk.is_floating_point() or chunk.element_size() < 2:
+        raise InvalidInputError(
+            "activations must be floating-point numbers of 16 bits or more, "
+            f"got {chunk.dtype}; .float() converts them"
+        )
+
+
+@contextmanager
+def flat_activations(sae: SAE[Any]) -> Iterator[None]:
+    """Let the SAE take (..., d_in), as a store gives it, also where it was trained on hook_z."""
+    reshapes = sae.hook_z_reshaping_mode
+    if reshapes:
+        sae.turn_off_forward_pass_hook_z_reshaping()
+    try:
+        yield
+    finally:
+        if reshapes:
+            sae.turn_on_forward_pass_hook_z_reshaping()
+
+
+def require_autoencoder(sae: SAE[Any]) -> None:
+    """Raise InvalidInputError for a transcoder, and for an SAE that reads whole sequences."""
+    architecture = sae.cfg.architecture()
+    if hasattr(sae.cfg, "d_out") or architecture == "temporal":
+        raise InvalidInputError(
+            f"SAE must be one that reconstructs its own input token by token, got {architecture!r}"
+        )
+
+
+def require_in_range(activations: Tensor) -> None:
+    """Raise InvalidInputError for a NaN, an inf, or a value whose square overflows in sums."""
+    if not activations.numel():
+        return
+    low, high = torch.stack(activations.aminmax()).tolist()
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise InvalidInputError("activations must be finite, got NaN or inf")
+    largest = low if -low > high else high
+    require(
+        abs(largest) <= MAX_ACTIVATION,
+        "activations",
+        largest,
+        f"from {-MAX_ACTIVATION:g} to {MAX_ACTIVATION:g}",
+        "sums of their squares overflow float32",
+    )

@@ -1,0 +1,81 @@
+"""One run of an experiment: train on a cache, save, load as a user does, measure, write."""
+
+import contextlib
+import dataclasses
+import io
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sae_lens import TrainingSAEConfig
+from sae_lens.config import SAETrainerConfig
+from torch import Tensor
+
+from sae_lens_signaware.evaluation.saved import MeasuredSAE, save_and_measure
+from sae_lens_signaware.training.cached import train_on_cache
+
+CHUNK = 2048
+"""Tokens that are measured at once."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedSAE(MeasuredSAE):
+    """A trained SAE as a user loads it, and what was measured of it.
+
+    Attributes:
+        seconds_per_step: of training; None where it was resumed.
+    """
+
+    seconds_per_step: float | None
+
+
+def train_save_and_measure(
+    sae_cfg: TrainingSAEConfig,
+    trainer_cfg: SAETrainerConfig,
+    activations: Tensor,
+    heldout: Tensor,
+    *,
+    seed: int,
+    folder: Path,
+    checkpoint: Path,
+    tokens_from: str,
+    metadata: Mapping[str, Any] | None = None,
+    shows_bar: bool = False,
+) -> TrainedSAE:
+    """Train one SAE on cached activations; the SAE and what was measured of it are in ``folder``.
+
+    What is measured is the inference SAE that was loaded from ``folder``. It may be of another
+    architecture: SAELens saves its batchtopk as a jumprelu.
+
+    Args:
+        sae_cfg, trainer_cfg, activations, seed, checkpoint: as in
+            :func:`~sae_lens_signaware.train_on_cache`. A checkpoint is left where it is.
+        heldout: (n, d_in) activations that are measured on.
+        tokens_from: what these are, in words.
+        metadata: fields of SAELens's metadata of the SAE, such as the model and the hook.
+        shows_bar: whether the progress bar of SAELens's trainer is shown.
+
+    Raises:
+        InterruptedTraining: Ctrl-C or SIGTERM, after the checkpoint is on disk.
+    """
+    with contextlib.nullcontext() if shows_bar else without_bars():
+        start = time.perf_counter()
+        sae, n_steps = train_on_cache(sae_cfg, trainer_cfg, activations, seed, checkpoint)
+        seconds = time.perf_counter() - start
+        for name, value in (metadata or {}).items():
+            setattr(sae.cfg.metadata, name, value)
+        saved = save_and_measure(sae, folder, heldout.split(CHUNK), tokens_from)
+    is_whole = n_steps * trainer_cfg.train_batch_size_samples >= trainer_cfg.total_training_samples
+    seconds_per_step = seconds / n_steps if is_whole and n_steps else None
+    return TrainedSAE(saved.sae, saved.quality, saved.census, seconds_per_step)
+
+
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """Within: standard error is dropped, where SAELens draws a progress bar for each SAE.
+
+    An experiment of many SAEs draws one bar for all of them.
+    """
+    with contextlib.redirect_stderr(io.StringIO()):
+        yield

@@ -1,0 +1,130 @@
+"""What a result of a sweep depends on, and whether two such identities are the same."""
+
+import dataclasses
+import enum
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
+
+Identity = dict[str, Any]
+Content = dict[str, str | None]
+"""Digests by what they are of; None where one cannot be had. Results of 0.1.0 have none at all."""
+
+# What the activations depend on, of SAELens's runner config.
+_FIELDS = (
+    "model_name",
+    "model_class_name",
+    "model_from_pretrained_kwargs",
+    "hook_name",
+    "hook_head_index",
+    "dataset_path",
+    "context_size",
+    "prepend_bos",
+    "exclude_special_tokens",
+    "seqpos_slice",
+    "dtype",
+    "autocast_lm",
+    "model_kwargs",
+    "disable_concat_sequences",
+    "sequence_separator_token",
+    "use_chat_formatting",
+)
+
+
+class Match(enum.Enum):
+    """How far what is on disk is what is asked for."""
+
+    OTHER = "other"
+    """Of another config, or no identity."""
+
+    OTHER_CONTENT = "other content"
+    """Paths and settings match, the digest of model or text does not."""
+
+    UNCHECKED = "unchecked"
+    """Paths and settings match; a digest that can be had now was not kept."""
+
+    SAME = "same"
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the result is taken."""
+        return self in (Match.UNCHECKED, Match.SAME)
+
+
+def identity_of_cache(config: SweepConfig, run: Run, content: Content) -> Identity:
+    """All that the activations of a run's cell depend on."""
+    values = {name: getattr(run.cfg, name) for name in _FIELDS} | {
+        "n_cached_tokens": config.n_cached_tokens,
+        "n_heldout_tokens": config.n_heldout_tokens,
+        "heldout_dataset_path": config.heldout_dataset_path,
+        "content": content,
+    }
+    return _as_json(values)
+
+
+def identity_of_run(config: SweepConfig, run: Run, content: Content) -> Identity:
+    """All that the result of a run depends on."""
+    values = {
+        "sae": run.cfg.sae.to_dict(),
+        "trainer": dataclasses.asdict(run.cfg.to_sae_trainer_config()),
+        "seed": run.seed,
+        "cache": identity_of_cache(config, run, content),
+    }
+    return _as_json(values)
+
+
+def match_of_cache(on_disk: object, asked: Identity) -> Match:
+    """Compare the identity of a cache on disk with the one that is asked for."""
+    if not isinstance(on_disk, dict):
+        return Match.OTHER
+    have, need = dict(on_disk), dict(asked)
+    contents = have.pop("content", {}), need.pop("content", {})
+    return _match_of_content(*contents) if have == need else Match.OTHER
+
+
+def match_of_run(on_disk: object, asked: Identity, run: Run) -> Match:
+    """Compare the identity of a result on disk with the one that is asked for.
+
+    A field that came with a later version of the package stood at its default before there was one,
+    so that an upgrade does not train everything again.
+    """
+    have, need = _comparable(on_disk), _comparable(asked)
+    if have is None or need is None:
+        return Match.OTHER
+    for part, cfg in (("sae", run.cfg.sae), ("trainer", run.cfg.to_sae_trainer_config())):
+        later = {k: v for k, v in _defaults(cfg).items() if k in need[part]}
+        have[part] = {**later, **have[part]}
+    of_cache = match_of_cache(have.pop("cache"), need.pop("cache"))
+    return of_cache if have == need else Match.OTHER
+
+
+def _match_of_content(have: object, need: Mapping[str, str | None]) -> Match:
+    known = have if isinstance(have, dict) else {}
+    checkable = {name: digest for name, digest in need.items() if digest is not None}
+    if any(known.get(name) not in (None, digest) for name, digest in checkable.items()):
+        return Match.OTHER_CONTENT
+    return Match.SAME if all(known.get(name) for name in checkable) else Match.UNCHECKED
+
+
+def _comparable(identity: object) -> Identity | None:
+    # SAELens's metadata hold the fields of the SAE once more; None: no identity, but whatever a
+    # file may hold
+    match identity:
+        case {"sae": {"metadata": {**metadata}, **sae}, "trainer": {**trainer}, **rest} if (
+            "cache" in rest
+        ):
+            metadata.pop("training_architecture_details", None)
+            return {**rest, "sae": {**sae, "metadata": metadata}, "trainer": trainer}
+    return None
+
+
+def _defaults(cfg: Any) -> dict[str, Any]:
+    fields = dataclasses.fields(cfg)
+    return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+
+
+def _as_json(values: Identity) -> Identity:
+    """As it is read back from a file."""
+    return json.loads(json.dumps(values))

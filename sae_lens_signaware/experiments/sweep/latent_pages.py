@@ -1,0 +1,159 @@
+"""The pages that a report shows of single latents: contexts of both sides, calibration, dials."""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from sae_lens import SAE
+from torch import Tensor
+
+from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.evaluation import (
+    Analysis,
+    antipodal_audit,
+    nearest_antipodal_pair,
+    polarity_dial,
+    top_examples,
+)
+from sae_lens_signaware.evaluation.dial import dialled_directions
+from sae_lens_signaware.experiments.sweep.cache import make_store
+from sae_lens_signaware.experiments.sweep.config import LatentsConfig, Run
+from sae_lens_signaware.experiments.sweep.latent_results import Dial, LatentPage
+
+AUDIT_COSINES = (-0.9, -0.7, -0.5)
+DIAL_PROMPTS, DIAL_POSITIONS = 4, 64
+
+
+def chosen_latents(analysis: Analysis, n: int) -> list[int]:
+    """The ``n`` alive latents of most energy, or fewer, most first."""
+    census = analysis.census
+    energy = census.energy_pos + census.energy_neg
+    return energy.topk(min(n, int(census.alive.sum()))).indices.tolist()
+
+
+def pages_without_dials(
+    model: Any,
+    sae: SAE[Any],
+    analysis: Analysis,
+    latents: Sequence[int],
+    tokens: Tensor,
+    n_contexts: int,
+) -> list[LatentPage]:
+    """A page a latent, in one pass over ``tokens``."""
+    census, calibration = analysis.census, analysis.calibration
+    examples = top_examples(model, sae, tokens, latents, k=n_contexts)
+    gain_pos, gain_neg = map(numbers, (calibration.gain_pos, calibration.gain_neg))
+    return [
+        LatentPage(
+            latent=latent,
+            firing_rate_pos=census.firing_rate_pos[latent].item(),
+            firing_rate_neg=census.firing_rate_neg[latent].item(),
+            energy_pos=census.energy_pos[latent].item(),
+            energy_neg=census.energy_neg[latent].item(),
+            min_share=census.min_share[latent].item(),
+            gain_pos=gain_pos[latent],
+            gain_neg=gain_neg[latent],
+            examples_pos=(both := examples.of(latent)).pos,
+            examples_neg=both.neg,
+            dial=None,
+            pair_dial=None,
+        )
+        for latent in latents
+    ]
+
+
+class Dialler:
+    """The dials of an SAE's latents, all on the same prompts and of the same sizes.
+
+    Args:
+        plain: of which the pair nearest to a latent's two ends is dialled as well.
+        pages: of all latents; their energies set the sizes.
+        tokens: (prompt, position).
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        sae: SAE[Any],
+        plain: SAE[Any] | None,
+        pages: Sequence[LatentPage],
+        tokens: Tensor,
+    ) -> None:
+        self.model, self.sae, self.plain = model, sae, plain
+        self.read_out = _read_out(model)
+        energy = torch.tensor([p.energy_pos + p.energy_neg for p in pages], dtype=torch.float64)
+        self.sizes = _dial_sizes(energy)
+        self.prompts = tokens[:DIAL_PROMPTS, :DIAL_POSITIONS]
+
+    def with_dials(self, page: LatentPage) -> LatentPage:
+        """The page with its dials; without them where the model hides its unembedding."""
+        if self.read_out is None:
+            return page
+        dial, pair_dial = self._dial(self.sae, page.latent, self.read_out), None
+        if self.plain is not None:
+            pair = nearest_antipodal_pair(self.plain, self.sae.W_dec[page.latent])
+            pair_dial = self._dial(self.plain, pair, self.read_out)
+        return dataclasses.replace(page, dial=dial, pair_dial=pair_dial)
+
+    def _dial(self, sae: SAE[Any], latent: int | tuple[int, int], read_out: Tensor) -> Dial:
+        # on the two tokens that this axis, or this pair's, speaks for and against most
+        plus, minus = dialled_directions(sae, latent)
+        votes = read_out @ (plus - minus)
+        ids = (int(votes.argmax()), int(votes.argmin()))
+        decode = self.model.tokenizer.decode
+        dial = polarity_dial(self.model, sae, latent, self.prompts, self.sizes, ids)
+        return Dial.of(dial, (decode([ids[0]]), decode([ids[1]])))
+
+
+def prompts_of(model: Any, run: Run, dataset: str, shown: LatentsConfig) -> Tensor:
+    """The first prompts of ``dataset``, (prompt, position), to search for contexts."""
+    hook = {run.cfg.hook_name: run.cfg.sae.d_in}
+    store = make_store(model, run.cfg, dataset, hook)
+    rows: list[Tensor] = []
+    with contextlib.suppress(StopIteration):  # fewer prompts than asked for will do
+        while sum(map(len, rows)) < shown.n_prompts:
+            rows.append(store.get_batch_tokens(raise_at_epoch_end=True))
+    if not rows:
+        raise ConfigError(f"heldout_dataset_path: {dataset} holds no prompt")
+    return torch.cat(rows)[: shown.n_prompts]
+
+
+def numbers(values: Tensor) -> list[float | None]:
+    """The values of a tensor, None for NaN."""
+    return [None if math.isnan(v) else v for v in values.tolist()]
+
+
+def audit_pairs(plain: SAE[Any], activations: Tensor) -> dict[str, dict[str, int]]:
+    """Highest cosine of a pair -> what merging the pairs of the plain SAE would free."""
+    by_cosine = {}
+    for cosine in AUDIT_COSINES:
+        audit = antipodal_audit(plain, activations, cosine)
+        by_cosine[f"{cosine:g}"] = {
+            "n_pairs": audit.n_pairs,
+            "freed_width": audit.freed_width,
+            "n_pairs_that_fire_together": int((audit.co_firing_rate > 0).sum()),
+        }
+    return by_cosine
+
+
+def _dial_sizes(energy: Tensor) -> tuple[float, ...]:
+    # in the units of the activations: a half to four times what a latent shown writes on average
+    # where it fires on every tenth token
+    typical = (10 * energy.median()).sqrt().item()
+    return tuple(typical * factor for factor in (0.5, 1.0, 2.0, 4.0))
+
+
+def _read_out(model: Any) -> Tensor | None:
+    # (vocabulary, d_model) from the stream to logits, the final norm's weight in it
+    if hasattr(model, "W_U"):  # TransformerLens folds the final norm's weight
+        return model.W_U.detach().float().T
+    inner: Any = getattr(model, "model", None)
+    head = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
+    if head is None:
+        return None
+    norm = getattr(getattr(inner, "model", None), "norm", None)
+    weight = head.weight.detach().float()
+    return weight if norm is None else weight * norm.weight.detach().float()

@@ -1,0 +1,247 @@
+"""The folder of a sweep: where every file is, what a result depends on, and what is finished."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
+from sae_lens_signaware.experiments.sweep.content import (
+    DIGESTS_FILENAME,
+    FileDigests,
+    model_digest,
+    text_digest,
+)
+from sae_lens_signaware.experiments.sweep.identity import (
+    Content,
+    Identity,
+    Match,
+    identity_of_cache,
+    identity_of_run,
+    match_of_cache,
+    match_of_run,
+)
+from sae_lens_signaware.experiments.sweep.result import RunResult
+from sae_lens_signaware.files import write_json, write_tensors, write_text
+from sae_lens_signaware.training.cache import load_activations
+
+LATENTS_FOLDER = "latents"
+
+
+class CacheOverwrittenError(ConfigError):
+    """A cache that this sweep wrote or read holds other activations now."""
+
+
+class SweepStore:
+    """What a sweep has on disk.
+
+    Args:
+        config: of the sweep.
+        out: its folder; it need not exist yet.
+    """
+
+    def __init__(self, config: SweepConfig, out: Path) -> None:
+        self.config, self.out = config, out
+        self.content: Content | None = None
+        """Digests of model and text; None before they are needed first."""
+        self._unwritten_failures: dict[str, str] = {}
+
+    # ---- where
+
+    def result_path(self, run: Run) -> Path:
+        """The file of a finished run."""
+        return self.out / "runs" / f"{run.name}.json"
+
+    def sae_path(self, run: Run) -> Path:
+        """The folder of its inference SAE."""
+        return self.out / "saes" / run.name
+
+    def checkpoint_path(self, run: Run) -> Path:
+        """The folder of a training that was interrupted."""
+        return self.out / "checkpoints" / run.name
+
+    def failure_path(self, run: Run) -> Path:
+        """The file that says why a run failed."""
+        return self.out / "failed" / f"{run.name}.txt"
+
+    def in_progress_path(self, run: Run) -> Path:
+        """A file that is there while a run is trained; a kill leaves it behind."""
+        return self.out / "running" / run.name
+
+    def cache_path(self, cell: str) -> Path:
+        """The file of a cell's activations."""
+        folder = self.config.cache_folder
+        return (self.out / "cache" if folder is None else Path(folder)) / f"{cell}.safetensors"
+
+    def cache_lock_path(self) -> Path:
+        """Held while caches are written; sweeps that share a cache_folder share it."""
+        return self.cache_path("").with_name(".lock")
+
+    @property
+    def latents_folder(self) -> Path:
+        """The folder of the latents that a report shows."""
+        return self.out / LATENTS_FOLDER
+
+    def latents_path(self, run: Run) -> Path:
+        """The file of the latents that a report shows of a run's SAE."""
+        return self.latents_folder / f"{run.cell}-{run.sae}-{run.value:g}.json"
+
+    def partial_latents_path(self, run: Run) -> Path:
+        """What is done of that file; it is removed where the whole one is there."""
+        return self.latents_path(run).with_suffix(".partial")
+
+    # ---- what it depends on
+
+    def content_of(self, run: Run) -> Content:
+        """Digests of model and text. All runs of a sweep share them; they are made once."""
+        if self.content is None:
+            digests = FileDigests(self.out / DIGESTS_FILENAME)
+            cfg, heldout = run.cfg, self.config.heldout_dataset_path
+            self.content = {
+                "model": model_digest(
+                    cfg.model_name,
+                    cfg.model_class_name,
+                    cfg.model_from_pretrained_kwargs or {},
+                    digests,
+                ),
+                "text": text_digest(cfg.dataset_path, digests),
+                "heldout_text": None if heldout is None else text_digest(heldout, digests),
+            }
+        return self.content
+
+    def identity_of_cache(self, run: Run) -> Identity:
+        """All that the activations of the run's cell depend on."""
+        return identity_of_cache(self.config, run, self.content_of(run))
+
+    def identity_of_run(self, run: Run) -> Identity:
+        """All that the result of the run depends on."""
+        return identity_of_run(self.config, run, self.content_of(run))
+
+    # ---- results
+
+    def finished(self, run: Run) -> RunResult | None:
+        """The result on disk, if it is that of this very run."""
+        result = self._read_result(run)
+        return result if result is not None and self._match(run, result).is_accepted else None
+
+    def unfinished(self, runs: Sequence[Run]) -> list[Run]:
+        """Those of ``runs`` that have no result yet."""
+        return [run for run in runs if self.finished(run) is None]
+
+    def count_of(self, match: Match, runs: Sequence[Run]) -> int:
+        """How many of ``runs`` have a result on disk of which ``match`` holds."""
+        results = [(run, self._read_result(run)) for run in runs]
+        return sum(r is not None and self._match(run, r) is match for run, r in results)
+
+    def matches(self, identity: object, run: Run) -> bool:
+        """Whether ``identity``, read from a file, is accepted as that of ``run``."""
+        return match_of_run(identity, self.identity_of_run(run), run).is_accepted
+
+    def _read_result(self, run: Run) -> RunResult | None:
+        path = self.result_path(run)
+        if not path.exists():
+            return None
+        try:
+            return RunResult.read(path)
+        except ValueError:
+            return None
+
+    def _match(self, run: Run, result: RunResult) -> Match:
+        return match_of_run(result.identity, self.identity_of_run(run), run)
+
+    # ---- caches
+
+    def has_cache(self, run: Run) -> bool:
+        """Whether the whole activations of the run's cell are on disk."""
+        return self._match_of_cache(run).is_accepted
+
+    def has_unchecked_cache(self, run: Run) -> bool:
+        """Whether they are on disk, and of which model and text was not kept."""
+        return self._match_of_cache(run) is Match.UNCHECKED
+
+    def _match_of_cache(self, run: Run) -> Match:
+        path = self.cache_path(run.cell)
+        marker = _marker(path)
+        if not path.exists() or not marker.exists():
+            return Match.OTHER
+        return match_of_cache(json.loads(marker.read_text()), self.identity_of_cache(run))
+
+    def write_cache(self, run: Run, tensors: dict[str, Tensor]) -> None:
+        """Write the activations of the run's cell, "train" and "heldout"."""
+        path = self.cache_path(run.cell)
+        _marker(path).unlink(missing_ok=True)
+        write_tensors(tensors, path)
+        write_json(self.identity_of_cache(run), _marker(path))
+
+    def load_cache(self, run: Run) -> dict[str, Tensor]:
+        """The activations of the run's cell.
+
+        Raises:
+            CacheOverwrittenError: another sweep has written those of another hook, model or text.
+        """
+        path = self.cache_path(run.cell)
+        if not self.has_cache(run):
+            raise CacheOverwrittenError(
+                f"cache_folder: {path} does not hold the activations of this sweep any more; "
+                "give each its own cache_folder"
+            )
+        return load_activations(path)
+
+    def identity_of_training(self, run: Run) -> Identity:
+        """The run's identity, with that of the cache on disk: it says what the run was trained on.
+
+        A cache of an earlier version keeps no digest, and neither does what is trained on it.
+        """
+        cache = json.loads(_marker(self.cache_path(run.cell)).read_text())
+        return {**self.identity_of_run(run), "cache": cache}
+
+    # ---- what happens
+
+    @contextlib.contextmanager
+    def in_progress(self, run: Run) -> Iterator[None]:
+        """Within: :meth:`in_progress_path` is there."""
+        path = self.in_progress_path(run)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+    def is_in_progress(self, run: Run) -> bool:
+        """Whether someone trains the run, or did until a kill."""
+        return self.in_progress_path(run).exists()
+
+    def note_failure(self, run: Run, error: BaseException) -> None:
+        """Keep the reason. On a disk that is full, this process alone remembers it."""
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        try:
+            self.in_progress_path(run).unlink(missing_ok=True)
+            write_text(reason + "\n", self.failure_path(run))
+        except OSError:
+            self._unwritten_failures[run.name] = reason
+
+    def failure_of(self, run: Run) -> str | None:
+        """Why the run failed; None where it did not."""
+        path = self.failure_path(run)
+        return path.read_text().strip() if path.exists() else self._unwritten_failures.get(run.name)
+
+    def forget_failure(self, run: Run) -> None:
+        """Remove what an earlier try has left: the run is tried again."""
+        self.failure_path(run).unlink(missing_ok=True)
+        self.in_progress_path(run).unlink(missing_ok=True)
+        self._unwritten_failures.pop(run.name, None)
+
+    def clear_after(self, run: Run) -> None:
+        """Remove what a finished run needs no more."""
+        shutil.rmtree(self.checkpoint_path(run), ignore_errors=True)
+        self.failure_path(run).unlink(missing_ok=True)
+
+
+def _marker(cache: Path) -> Path:
+    # written after the cache, so that it stands for a whole one
+    return cache.with_suffix(".json")

@@ -1,0 +1,61 @@
+"""Parts of the exact split: the plain twin of an SAE has its weights once for each side."""
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import torch
+from sae_lens import SAE, SAEConfig
+from sae_lens.saes.sae import SAEMetadata
+from torch import Tensor
+
+from sae_lens_signaware.saes.base import SignedSAEMixin
+
+S = TypeVar("S", bound=SAE[Any])
+
+
+def both_sides(rows: Tensor, n_sides: int = 2) -> Tensor:
+    """(P, H) rows to (n_sides * H,): the + side, then the - side."""
+    return torch.cat([rows[0], rows[-1]][:n_sides])
+
+
+def make_plain(
+    sae: SignedSAEMixin,
+    plain_class: type[S],
+    config_class: type[SAEConfig],
+    parameters: Mapping[str, Tensor],
+    n_sides: int = 2,
+) -> S:
+    """The plain twin: [W_enc, -W_enc], [W_dec; -W_dec], b_dec, and the architecture's own parameters.
+
+    Args:
+        sae: a signed SAE, width H. It is left as it is.
+        plain_class, config_class: SAELens's.
+        parameters: name -> (n_sides * H,), of :func:`both_sides` or likewise.
+        n_sides: 1 where the - side is never active; the twin then keeps the width H.
+
+    Returns:
+        An inference SAE of width n_sides * H on the same device and in the same dtype.
+    """
+    plain = plain_class(config_class(**_config_fields(sae, n_sides)))
+    state = {
+        "W_enc": torch.cat([sae.W_enc, -sae.W_enc][:n_sides], dim=1),
+        "W_dec": torch.cat([sae.W_dec, -sae.W_dec][:n_sides], dim=0),
+        "b_dec": sae.b_dec,
+        **parameters,
+    }
+    plain.load_state_dict({k: v.to(sae.dtype).contiguous() for k, v in state.items()})
+    return plain
+
+
+def _config_fields(sae: SignedSAEMixin, n_sides: int) -> dict[str, Any]:
+    fields = {f.name: getattr(sae.cfg, f.name) for f in dataclasses.fields(SAEConfig)}
+    metadata = copy.deepcopy(sae.cfg.metadata.to_dict())
+    sides = "i" if n_sides == 1 else "i (+ side) and i + d_sae (- side)"
+    metadata["split_from"] = {
+        "architecture": sae.cfg.architecture(),
+        "d_sae": sae.cfg.d_sae,
+        "index_map": f"latent i is {sides}",
+    }
+    return fields | {"d_sae": n_sides * sae.cfg.d_sae, "metadata": SAEMetadata(**metadata)}

@@ -1,0 +1,109 @@
+"""The weights file of a signed SAE: what may be in it, and training state that a cast would round.
+
+State of a training SAE that an inference SAE does not have travels in the weights file, since that is
+the only file of SAELens's checkpoint that the SAE itself writes. SAELens casts every tensor of the file to
+the SAE's dtype when it loads one. So a 16-bit training SAE writes its exact state a second time, as
+bytes: numbers from 0 to 255, which every dtype holds.
+"""
+
+import torch
+from torch import Tensor
+
+from sae_lens_signaware.checks import require
+
+WEIGHTS_FILE = "sae_weights.safetensors"
+TRAINING_STATE = ("l0_control", "n_threshold_resets")
+EXACT_STATE = ("threshold", *TRAINING_STATE)
+BYTES = "_bytes"
+
+
+def to_bytes(tensor: Tensor) -> Tensor:
+    """The memory of a tensor, (n_bytes,) uint8."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).clone()
+
+
+def from_bytes(data: Tensor, like: Tensor) -> Tensor:
+    """The tensor of :func:`to_bytes`, of the dtype and shape of ``like``, after any cast of the bytes."""
+    n_bytes = like.numel() * like.element_size()
+    whole = data.ndim == 1 and len(data) == n_bytes
+    require(whole, f"shape of exact state in {WEIGHTS_FILE}", tuple(data.shape), f"({n_bytes},)")
+    plain = data.to(torch.uint8).cpu().contiguous()
+    return plain.view(like.dtype).reshape(like.shape).to(data.device)
+
+
+def add_exact_state(state: dict[str, Tensor], dtype: torch.dtype) -> None:
+    """Add the bytes of what a cast to ``dtype`` would round, in place."""
+    if dtype.itemsize < 4:
+        state |= {name + BYTES: to_bytes(state[name]) for name in EXACT_STATE if name in state}
+
+
+def drop_training_state(state: dict[str, Tensor]) -> None:
+    """Remove what only a training SAE has, in place."""
+    for name in (*TRAINING_STATE, *(name + BYTES for name in EXACT_STATE)):
+        state.pop(name, None)
+
+
+def check_state(state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Check a file's tensors before torch takes them, so that a wrong file gives one clear line.
+
+    Args:
+        state: of the file. Training state is dropped or added, dtypes are brought to those expected.
+        expected: ``state_dict()`` of the SAE that loads it.
+
+    Raises:
+        InvalidInputError: a tensor is missing, unknown, of the wrong shape or not finite, or a
+            threshold is below 0 in a file that no training SAE wrote.
+    """
+    of_training, for_training = (TRAINING_STATE[0] in s for s in (state, expected))
+    if for_training:
+        for name in EXACT_STATE:
+            if name + BYTES in state and name in expected:
+                state[name] = from_bytes(state.pop(name + BYTES), expected[name])
+        for name in TRAINING_STATE:
+            if name in expected and name not in state:
+                # saved for inference, loaded for training: training state starts afresh
+                state[name] = torch.zeros(expected[name].shape, dtype=expected[name].dtype)
+    else:
+        drop_training_state(state)  # saved by SAELens's save_model from a training SAE
+    missing, unknown = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
+    require(
+        not missing and not unknown,
+        WEIGHTS_FILE,
+        f"missing {missing}, unknown {unknown}",
+        f"a file with exactly {sorted(expected)}",
+    )
+    for name, tensor in expected.items():
+        _check_tensor(
+            name, state[name], tensor, may_be_inf=name == "threshold" and not for_training
+        )
+        # SAELens's loader casts all to cfg.dtype, what training keeps in float32 as well
+        state[name] = state[name].to(tensor.dtype)
+    if "threshold" in expected:
+        state["threshold"] = _checked_threshold(state["threshold"], of_training, for_training)
+
+
+def _check_tensor(name: str, value: Tensor, expected: Tensor, may_be_inf: bool) -> None:
+    require(
+        value.shape == expected.shape,
+        f"shape of {name} in {WEIGHTS_FILE}",
+        tuple(value.shape),
+        f"{tuple(expected.shape)} by d_in, d_sae and polarity_tying of cfg.json",
+    )
+    bad = ~torch.isfinite(value)
+    if may_be_inf:
+        bad &= value != torch.inf  # a gate that never opens: merge's 1e30 in float16
+    n_bad = int(bad.sum())
+    allowed = f"finite in all of its {value.numel()} values"
+    require(n_bad == 0, f"{name} in {WEIGHTS_FILE}", n_bad, allowed, "so many are NaN or inf")
+
+
+def _checked_threshold(threshold: Tensor, of_training: bool, for_training: bool) -> Tensor:
+    require(
+        of_training or bool((threshold >= 0).all()),
+        f"threshold in {WEIGHTS_FILE}",
+        threshold.min().item() if threshold.numel() else None,
+        "at least 0 everywhere",
+    )
+    # An optimiser step after the last clamp leaves some below 0. A resumed training clamps before it
+    # steps; for inference it is done here, as save_inference_model does.
+    return threshold if for_training else threshold.clamp(min=0.0)

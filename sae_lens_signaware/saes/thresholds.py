@@ -1,0 +1,55 @@
+"""Thresholds that are parameters: kept >= 0 and in float32, and reset where a latent is dead."""
+
+from typing import Any
+
+import torch
+from sae_lens.saes.sae import TrainStepInput
+from torch import Tensor
+
+from sae_lens_signaware.saes.training import SignedTrainingMixin
+
+
+class ThresholdTrainingMixin(SignedTrainingMixin):
+    """A signed training SAE whose ``threshold`` (P, d_sae) is trained.
+
+    Adds a buffer that checkpoints carry: ``n_threshold_resets`` () int64.
+    """
+
+    n_threshold_resets: Tensor
+
+    _kept_in_float32 = (*SignedTrainingMixin._kept_in_float32, "threshold")
+
+    def _threshold_init(self) -> float:
+        """Initial threshold, and the value that resets restore."""
+        raise NotImplementedError
+
+    def initialize_weights(self) -> None:
+        super().initialize_weights()
+        counter = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.register_buffer("n_threshold_resets", counter)
+        n_rows = self.threshold.shape[0]
+        self.threshold = self._make_rows(n_rows, self._threshold_init(), torch.float32)
+
+    def _start_step(self, step_input: TrainStepInput) -> TrainStepInput:
+        # In place on .data, not in the graph: a clamp in the graph has gradient zero below the
+        # bound and would pin a latent there for good.
+        self.threshold.data.clamp_(min=0.0)
+        step, dead = step_input.n_training_steps, step_input.dead_neuron_mask
+        due = step > 0 and step % self.cfg.threshold_reset_interval == 0
+        if self.cfg.dead_threshold_reset and due and dead is not None:
+            moved = dead & (self.threshold != self._threshold_init()).any(0)
+            self.n_threshold_resets += moved.sum()
+            self.threshold.data.masked_fill_(dead, self._threshold_init())
+        return super()._start_step(step_input)
+
+    def _metrics(self, step_input: TrainStepInput, acts: Tensor) -> dict[str, Any]:
+        return super()._metrics(step_input, acts) | {
+            "mean_threshold": self.threshold.mean(),
+            "threshold_resets": self.n_threshold_resets.clone(),
+        }
+
+    def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
+        """Bring thresholds to the dtype of the SAE, and to 0 where they are below."""
+        super().process_state_dict_for_saving_inference(state_dict)
+        # Optimiser steps after the last clamp can leave a threshold a step below 0.
+        state_dict["threshold"] = state_dict["threshold"].clamp(min=0.0).to(self.dtype)

@@ -1,0 +1,70 @@
+"""Measuring a trained SAE on the text that follows its training text, where there is any."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sae_lens import ActivationsStore
+
+from sae_lens_signaware.evaluation.quality import SAEQuality, add_loss_recovered
+from sae_lens_signaware.evaluation.saved import measure_saved, write_measurement
+
+if TYPE_CHECKING:  # transformer-lens 2 has it in another module
+    from transformer_lens.HookedRootModule import HookedRootModule
+
+AFTER_TRAINING = "the training dataset, after the tokens trained on"
+TRAINED_ON_TOO = (
+    "the training dataset, tokens that were trained on too: the text is shorter than the training"
+)
+FROM_CACHE = "the cached activations, which may have been trained on, as may the tokens of the loss recovered"
+
+
+class TextPosition:
+    """Whether a store is still in the first pass over its text.
+
+    SAELens's store begins its text anew without a word where it is too short. It then makes a new
+    iterator of sequences. Tokens that the store's mixing buffer holds back count as read: where it
+    read past the end of the text, what follows is from the beginning.
+    """
+
+    def __init__(self, store: ActivationsStore) -> None:
+        """
+        Args:
+            store: no token read from it yet, nor skipped by a resume.
+        """
+        self._store = store
+        self._first_pass = store.iterable_sequences
+
+    @property
+    def tokens_from(self) -> str:
+        """What the tokens are that were read last, for ``quality.json``."""
+        if self._store.cached_activation_dataset is not None:
+            return FROM_CACHE
+        in_first_pass = self._store.iterable_sequences is self._first_pass
+        return AFTER_TRAINING if in_first_pass else TRAINED_ON_TOO
+
+
+def measure_on_following_tokens(
+    folder: Path,
+    model: "HookedRootModule",
+    store: ActivationsStore,
+    position: TextPosition,
+    n_batches: int,
+    device: str,
+) -> SAEQuality:
+    """Measure the SAE in ``folder``, as a user loads it, on the next tokens of ``store``.
+
+    Args:
+        n_batches: batches of ``store.store_batch_size_prompts`` contexts.
+        device: of the SAE.
+
+    Returns:
+        What is in ``quality.json`` beside the SAE then, loss recovered included.
+    """
+    batches = (store.get_filtered_llm_batch() for _ in range(max(1, n_batches)))
+    measured = measure_saved(folder, batches, position.tokens_from, device)
+    quality = add_loss_recovered(measured.quality, measured.sae, model, store)
+    # the text may have ended while it was measured on
+    quality = dataclasses.replace(quality, tokens_from=position.tokens_from)
+    write_measurement(folder, quality, measured.census)
+    return quality

@@ -1,0 +1,62 @@
+"""The hook point of a runner config: whether the model has it, and how wide its activations are."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from sae_lens import LanguageModelSAERunnerConfig
+from sae_lens.util import extract_stop_at_layer_from_tlens_hook_name
+from torch import Tensor
+
+from sae_lens_signaware.checks import ConfigError, nearest, require
+
+if TYPE_CHECKING:  # transformer-lens 2 has it in another module
+    from transformer_lens.HookedRootModule import HookedRootModule
+
+
+def require_hook(model: "HookedRootModule", hook_name: str) -> None:
+    """Raise ConfigError, naming the nearest hook, where the model lacks ``hook_name``."""
+    hooks = list(getattr(model, "hook_dict", {}))
+    if hook_name not in hooks:
+        raise ConfigError(
+            f"hook_name: the model has no hook {hook_name!r}" + nearest(hook_name, hooks)
+        )
+
+
+def require_width(model: "HookedRootModule", cfg: LanguageModelSAERunnerConfig[Any]) -> None:
+    """Raise InvalidInputError where ``sae.d_in`` is not the width of the hook's activations."""
+    shape = activations_of_one_context(model, cfg).shape
+    hook, head = cfg.hook_name, cfg.hook_head_index
+    require(len(shape) > 2, "hook_name", hook, "a hook of (batch, position, ...) activations")
+    if head is None:
+        width = shape[2:].numel()  # SAELens joins the heads
+    else:
+        require(len(shape) > 3, "hook_head_index", head, f"null: {hook!r} has no heads")
+        n_heads = shape[2]
+        require(head in range(-n_heads, n_heads), "hook_head_index", head, f"below {n_heads}")
+        width = shape[-1]
+    require(cfg.sae.d_in == width, "sae.d_in", cfg.sae.d_in, f"{width}, the width of hook {hook!r}")
+
+
+@torch.no_grad()
+def activations_of_one_context(
+    model: "HookedRootModule", cfg: LanguageModelSAERunnerConfig[Any]
+) -> Tensor:
+    """What the hook holds for one context of token 0, before SAELens selects or joins heads.
+
+    No text is read, and no random number is drawn: the training that follows is the same.
+    """
+    tokens = torch.zeros(1, cfg.context_size, dtype=torch.long)
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        # the class's method: with compile_llm the object's own one is compiled for another shape
+        _, cache = type(model).run_with_cache(
+            model,
+            tokens.to(next(model.parameters()).device),
+            names_filter=[cfg.hook_name],
+            stop_at_layer=extract_stop_at_layer_from_tlens_hook_name(cfg.hook_name),
+            prepend_bos=False,
+            **cfg.model_kwargs,
+        )
+    if cfg.hook_name not in cache:
+        raise ConfigError(f"hook_name: the output of {cfg.hook_name!r} is no tensor")
+    return cache[cfg.hook_name]

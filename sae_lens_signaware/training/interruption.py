@@ -1,0 +1,58 @@
+"""Interruptions that wait for the end of a training step."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from sae_lens import SAETrainer
+from torch import Tensor
+
+
+class SignalCount:
+    """Signal handler that counts, and raises KeyboardInterrupt from the second signal on."""
+
+    count = 0
+
+    def __call__(self, *_: object) -> None:
+        self.count += 1
+        if self.count > 1:
+            raise KeyboardInterrupt
+
+
+def stop_on_signal(signals: SignalCount, data: Iterator[Tensor]) -> Iterator[Tensor]:
+    """Yield from ``data``; raise KeyboardInterrupt in place of the batch that follows a signal."""
+    while not signals.count:
+        try:
+            yield next(data)
+        except StopIteration:
+            return
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def counting_signals(signals: SignalCount) -> Iterator[None]:
+    """Hand Ctrl-C and SIGTERM to ``signals``, so that training ends between two steps.
+
+    Raised anywhere, an interruption would fall into the middle of an optimiser step, and a
+    checkpoint of half a step does not resume to where an undisturbed training ends.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python gives signals to the main thread alone
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signals) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def restart_firing_window(trainer: SAETrainer[Any, Any]) -> None:
+    """Let a resumed training log its window of firings before the first step.
+
+    SAELens would divide 0 by 0 in a window that has just begun, and stop there.
+    """
+    trainer.n_frac_active_samples = max(1, trainer.n_frac_active_samples)

@@ -1,0 +1,117 @@
+"""Strict reading of config files: YAML with numbers as users write them, and strict models."""
+
+import re
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+
+from sae_lens_signaware.checks import (
+    NUMBER_AS_TEXT,
+    ConfigError,
+    converted,
+    is_number_as_text,
+    is_union,
+    nearest,
+    short,
+)
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, which follows YAML 1.1, with the floats of YAML 1.2 as well."""
+
+
+# YAML 1.1 asks for a dot and a sign, and reads 1e-3 as a text.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Safe YAML with a mapping at its top.
+
+    Raises:
+        ConfigError: unreadable, not YAML, or no mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    try:
+        values = yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-01
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: must hold a mapping of fields, got {type(values).__name__}")
+    return values
+
+
+class StrictModel(BaseModel):
+    """A section of a config file that takes no unknown field, and no value of another type.
+
+    An integer is taken for a float, and a list for a tuple: YAML has no tuples.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _take_lists_for_tuples(cls, value: Any, info: ValidationInfo) -> Any:
+        assert info.field_name is not None  # pydantic has one for a field's validator
+        return converted(value, cls.model_fields[info.field_name].annotation)
+
+
+def validated(model: type[Model], values: Mapping[str, Any]) -> Model:
+    """``values`` as a ``model``.
+
+    Raises:
+        ConfigError: the first thing that is wrong, in one line that names the field.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error, model)) from None
+
+
+def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
+    """Text for the first error: the field, what is wrong, and the value or the nearest name."""
+    first = error.errors()[0]
+    *parents, name = first["loc"]
+    field = ".".join(map(str, first["loc"]))
+    if first["type"] == "missing":
+        return f"{field}: missing; it has no default"
+    if first["type"] in ("extra_forbidden", "invalid_key"):
+        return f"{field}: unknown field" + nearest(str(name), _fields_at(model, parents))
+    value = first["input"]
+    advice = first["type"] in ("int_type", "float_type") and is_number_as_text(value)
+    return f"{field}: {first['msg']}, got {short(value)}" + (
+        f": {NUMBER_AS_TEXT}" if advice else ""
+    )
+
+
+def _fields_at(model: type[BaseModel], path: list[int | str]) -> list[str]:
+    """Names of the fields of the model that is at ``path`` inside ``model``."""
+    section: Any = model
+    for step in path:
+        section = _without_none(_inside(section, step))
+    return list(section.model_fields)
+
+
+def _inside(hint: Any, step: int | str) -> Any:
+    """The type at one step of a path: a model's field, or the item of a mapping or a list."""
+    args = typing.get_args(hint)
+    if not args:
+        return hint.model_fields[step].annotation
+    return args[1] if typing.get_origin(hint) is dict else args[0]
+
+
+def _without_none(hint: Any) -> Any:
+    options = [option for option in typing.get_args(hint) if option is not type(None)]
+    return options[0] if is_union(hint) else hint

@@ -1,0 +1,246 @@
+"""What is trained again: the identity of a result is one of content, and old results stay valid."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import sae_lens
+import torch
+from datasets import Dataset
+from huggingface_hub import HfApi
+from huggingface_hub.hf_api import RepoFile, RepoFolder
+from safetensors.torch import load_file, save_file
+
+from sae_lens_signaware.experiments.sweep import content
+from sae_lens_signaware.experiments.sweep.config import load_sweep_config
+from sae_lens_signaware.experiments.sweep.content import FileDigests, model_digest, text_digest
+from sae_lens_signaware.experiments.sweep.store import SweepStore
+from tests.support.cli import invoke
+from tests.sweep.examples import measured, sweep_values, write, written_at
+
+OLD = Path(__file__).parents[1] / "fixtures" / "swept_by_0_1_0"
+TAKEN_OVER = "results of an earlier version have no digest of model and text"
+
+of_the_fixture = pytest.mark.skipif(
+    sae_lens.__version__ != "6.54.12",
+    reason="SAELens's version is part of a result's identity; the fixture's is 6.54.12",
+)
+
+
+@pytest.fixture
+def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A sweep that version 0.1.0 has finished; its paths are relative to its folder."""
+    folder = tmp_path / "old"
+    shutil.copytree(OLD, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def all_files(folder: Path) -> dict[str, bytes]:
+    files = [f for name in ("runs", "latents", "saes", "cache") for f in (folder / name).rglob("*")]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files if file.is_file()}
+
+
+@of_the_fixture
+def test_a_sweep_of_version_0_1_0_is_taken_over_as_it_is(old: Path) -> None:
+    before, at = all_files(old / "out"), written_at(old / "out")
+    earlier = json.loads((old / "out/sweep.json").read_text())
+    result = invoke("sweep", "sweep.yaml", "--out", "out")
+    assert result.exit_code == 0, result.stderr
+    assert "4 of 4 runs" in result.stdout
+    notes = [line for line in result.stdout.splitlines() if TAKEN_OVER in line]
+    assert notes == [f"4 {TAKEN_OVER}; their paths and settings match"]
+    assert written_at(old / "out") == at
+    assert {k: v for k, v in all_files(old / "out").items() if k in before} == before
+    assert json.loads((old / "out/sweep.json").read_text())["results"] == earlier["results"]
+
+
+@of_the_fixture
+def test_the_pipeline_gives_the_results_of_version_0_1_0(old: Path) -> None:
+    before = measured(old / "out")
+    for name in ("runs", "cache", "saes"):
+        shutil.rmtree(old / "out" / name)
+    assert invoke("sweep", "sweep.yaml", "--out", "out").exit_code == 0
+    after = measured(old / "out")
+    for values in after.values():
+        if "identity" in values:
+            assert set(values["identity"]["cache"].pop("content")) == {
+                "model",
+                "text",
+                "heldout_text",
+            }
+    if (
+        torch.__version__
+        == before["runs/mlp/seed-0/half/l1_coefficient-1.json"]["quality"]["torch_version"]
+    ):
+        assert after == before
+
+
+@of_the_fixture
+def test_what_is_trained_on_an_old_cache_claims_no_digest(old: Path) -> None:
+    removed = old / "out/runs/mlp/seed-0/half/l1_coefficient-1.json"
+    removed.unlink()
+    result = invoke("sweep", "sweep.yaml", "--out", "out")
+    assert result.exit_code == 0, result.stderr
+    assert f"3 {TAKEN_OVER}" in result.stdout
+    assert "The activations of mlp are of an earlier version" in result.stdout
+    assert "content" not in json.loads(removed.read_text())["identity"]["cache"]
+
+
+@pytest.fixture
+def small(data: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A copy of model and text, and the config of a sweep of two runs over them."""
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    values = sweep_values(folder)
+    del values["latents"], values["saes"]["full"]
+    values |= {"seeds": [0], "cells": {"mlp": values["cells"]["mlp"]}, "compare": []}
+    return folder, write(values, tmp_path / "s.yaml")
+
+
+def change_weights(folder: Path) -> None:
+    path = folder / "model" / "model.safetensors"
+    tensors = {k: 1.5 * v for k, v in load_file(path).items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def change_text(folder: Path, name: str) -> None:
+    texts = [" ".join(f"w{(i * j) % 63}" for i in range(60)) for j in range(1, 41)]
+    Dataset.from_dict({"text": texts}).to_parquet(folder / name / "train.parquet")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        change_weights,
+        lambda folder: change_text(folder, "train"),
+        lambda folder: change_text(folder, "heldout"),
+    ],
+    ids=["weights", "text", "held-out text"],
+)
+def test_other_content_in_the_same_place_is_trained_again(
+    change: Any, small: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder, config = small
+    out = tmp_path / "out"
+    assert invoke("sweep", str(config), "--out", str(out)).exit_code == 0
+    before, at = measured(out), written_at(out)
+    again = invoke("sweep", str(config), "--out", str(out))
+    assert "results are of" not in again.stdout
+    assert TAKEN_OVER not in again.stdout
+    assert written_at(out) == at
+    change(folder)
+    result = invoke("sweep", str(config), "--out", str(out))
+    assert result.exit_code == 0, result.stderr
+    assert "2 results are of another model or text in the same place" in result.stdout
+    after = measured(out)
+    assert set(after) == set(before)
+    for name, values in after.items():
+        if name.startswith("runs"):
+            assert values["quality"] != before[name]["quality"]
+
+
+def test_a_digest_is_read_from_the_file_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, reads = tmp_path / "big", []
+    file.write_text("weights")
+    real = content.sha256_of
+    monkeypatch.setattr(content, "sha256_of", lambda path: reads.append(path) or real(path))
+    first = FileDigests(tmp_path / "digests.json").of(file)
+    assert FileDigests(tmp_path / "digests.json").of(file) == first
+    assert len(reads) == 1
+    file.write_text("WEIGHTS")
+    os.utime(file, ns=(0, 0))
+    assert FileDigests(tmp_path / "digests.json").of(file) != first
+    (tmp_path / "digests.json").write_text("[1]")
+    assert FileDigests(tmp_path / "digests.json").of(file) != first
+
+
+def test_what_counts_of_a_models_folder(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+
+    def digest() -> str | None:
+        return model_digest(str(model), "AutoModelForCausalLM", {}, FileDigests(tmp_path / "d"))
+
+    digests = [digest()]
+    for name in ("README.md", "optimizer.pt", "training_args.bin"):
+        (model / name).write_text("x")
+        assert digest() == digests[0]
+    for name in ("model-00001-of-00002.safetensors", "tokenizer.json", "merges.txt"):
+        (model / name).write_text("x")
+        digests.append(digest())
+    assert len(set(digests)) == 4
+
+
+def test_a_model_of_the_hub_counts_by_its_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def snapshot(repository: str, **kwargs: Any) -> str:
+        asked.append((repository, kwargs))
+        return str(tmp_path)
+
+    digests = FileDigests(tmp_path / "digests")
+    assert model_digest("no/such-model", "AutoModelForCausalLM", {}, digests) is None
+    assert model_digest("no name", "AutoModelForCausalLM", {}, digests) is None
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    (tmp_path / "model.safetensors").write_text("weights")
+    kwargs = {"revision": "step3000"}
+    first = model_digest("pythia-70m", "HookedTransformer", kwargs, digests)
+    local = {"revision": "step3000", "local_files_only": True}
+    assert asked == [("EleutherAI/pythia-70m", local)]
+    (tmp_path / "model.safetensors").write_text("other weights")
+    assert model_digest("pythia-70m", "HookedTransformer", kwargs, digests) not in (None, first)
+
+
+def test_a_dataset_of_the_hub_counts_by_the_ids_of_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = FileDigests(tmp_path / "digests")
+    entries: list[Any] = [
+        RepoFile(path="README.md", size=1, oid="a"),
+        RepoFolder(path="data", oid="b"),
+        RepoFile(path="train.parquet", size=1, oid="c"),
+    ]
+    fails = SimpleNamespace(at=False)
+
+    def tree(self: Any, name: str, **kwargs: Any) -> list[Any]:
+        assert kwargs["repo_type"] == "dataset"
+        if fails.at:
+            raise ConnectionError("no network")
+        return entries
+
+    def digest() -> str | None:
+        content._hub_text_digest.cache_clear()
+        return text_digest("someone/text", digests)
+
+    monkeypatch.setattr(HfApi, "list_repo_tree", tree)
+    first = digest()
+    assert first is not None
+    entries[0] = RepoFile(path="README.md", size=1, oid="another")
+    assert digest() == first
+    entries[1] = RepoFolder(path="data", oid="another")
+    assert digest() not in (None, first)
+    fails.at = True
+    assert digest() is None
+    content._hub_text_digest.cache_clear()
+
+
+def test_without_a_digest_the_name_alone_counts(
+    whole: tuple[Path, str], config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, runs = load_sweep_config(config)
+    store = SweepStore(values, whole[0])
+    assert store.finished(runs[0]) is not None
+    store.content = dict.fromkeys(store.content_of(runs[0]))  # as offline
+    assert store.finished(runs[0]) is not None
+    store.content = {**store.content, "text": "another"}
+    assert store.finished(runs[0]) is None

@@ -1,0 +1,95 @@
+"""The latents stage: count and time left, and what an interruption leaves."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sae_lens_signaware.experiments.sweep import latents
+from sae_lens_signaware.experiments.sweep.latent_pages import Dialler
+from tests.support.cli import invoke
+from tests.sweep.examples import sweep_values, write
+
+
+def without_latents(whole: tuple[Path, str], out: Path) -> Path:
+    """A copy of a whole sweep of which the latents are missing."""
+    shutil.copytree(whole[0], out)
+    shutil.rmtree(out / "latents")
+    return out
+
+
+def pages(out: Path) -> dict[str, Any]:
+    return {file.name: json.loads(file.read_text()) for file in (out / "latents").iterdir()}
+
+
+class Counted:
+    """Dials as they are made, and stops at one."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, stop_at: int | None) -> None:
+        self.n, real = 0, Dialler.with_dials
+
+        def with_dials(dialler: Dialler, page: Any) -> Any:
+            if self.n == stop_at:
+                raise KeyboardInterrupt
+            self.n += 1
+            return real(dialler, page)
+
+        patch.setattr(Dialler, "with_dials", with_dials)
+
+
+def test_an_interrupted_stage_goes_on_after_the_latents_that_are_done(
+    whole: tuple[Path, str], config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = without_latents(whole, tmp_path / "out")
+    with monkeypatch.context() as patch:
+        # 4 latents of the first SAE and 3 of the second
+        Counted(patch, stop_at=7)
+        assert invoke("sweep", str(config), "--out", str(out)).exit_code == 130
+    assert set(pages(out)) == {"mlp-half-0.1.json", "resid-half-0.1.partial"}
+    with monkeypatch.context() as patch:
+        counted = Counted(patch, stop_at=None)
+        # its contexts are on disk as well
+        patch.delattr(latents, "pages_without_dials")
+        result = invoke("sweep", str(config), "--out", str(out))
+    assert result.exit_code == 0, result.stderr
+    assert counted.n == 1
+    assert "4/4" in result.stdout
+    assert pages(out) == pages(whole[0])
+
+
+def test_the_count_of_the_stage_is_shown(
+    whole: tuple[Path, str], config: Path, tmp_path: Path
+) -> None:
+    out = without_latents(whole, tmp_path / "out")
+    result = invoke("sweep", str(config), "--out", str(out))
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("Latents of ")]
+    assert "8/8" in line
+    assert "0:00:00" in line
+
+
+@pytest.mark.parametrize("changed", ["identity", "latents", "file"])
+def test_what_is_done_of_other_latents_is_not_taken(
+    changed: str, whole: tuple[Path, str], data: Path, tmp_path: Path
+) -> None:
+    out = without_latents(whole, tmp_path / "out")
+    values = sweep_values(data)
+    config = write(values, tmp_path / "s.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        Counted(patch, stop_at=3)
+        assert invoke("sweep", str(config), "--out", str(out)).exit_code == 130
+    (partial,) = (out / "latents").iterdir()
+    held = json.loads(partial.read_text())
+    assert held["n_done"] == 3
+    if changed == "identity":
+        held["identity"]["shown"]["n_prompts"] += 1
+    if changed == "latents":
+        held["pages"][0]["latent"] = 23 - held["pages"][0]["latent"]
+    for page in held["pages"]:
+        page["min_share"] = -1.0
+    partial.write_text(json.dumps(held) if changed != "file" else "{")
+    stale = partial.with_name("mlp-half-9.partial")
+    stale.write_text("{}")
+    assert invoke("sweep", str(config), "--out", str(out)).exit_code == 0
+    assert pages(out) == pages(whole[0])

@@ -1,0 +1,77 @@
+"""Measures of an SAE on a device without float64: sums in float64 are for the CPU alone."""
+
+from typing import Any
+
+import pytest
+import torch
+from transformer_lens import HookedTransformer
+
+import sae_lens_signaware as signaware
+from tests.mps_device import DEVICE, MPSDevice, is_on_device, place
+from tests.support.models import HOOK, tiny_model_config
+from tests.support.saes import D_IN, each_variant, make_sae
+
+
+def test_the_stand_in_refuses_what_mps_refuses() -> None:
+    x = torch.randn(3, 4)
+    with MPSDevice():
+        place(x)
+        assert x.device == DEVICE
+        assert is_on_device(x * 2)
+        assert is_on_device(torch.zeros(2, device=DEVICE))
+        assert x.cpu().double().dtype == torch.float64
+        with pytest.raises(TypeError, match="MPS has no float64"):
+            x.double()
+        with pytest.raises(TypeError, match="MPS has no float64"):
+            x.cpu().double().to(DEVICE)
+        with pytest.raises(RuntimeError, match="tensors on mps and on cpu"):
+            x + torch.ones(3, 4)
+
+
+def on_device(sae: Any) -> Any:
+    place(*sae.parameters())
+    sae.device = DEVICE
+    return sae
+
+
+@each_variant
+def test_measures_of_an_sae_on_a_device_without_float64(architecture: str, tying: str) -> None:
+    sae, x = make_sae(architecture, tying), torch.randn(300, D_IN)
+    with torch.no_grad():
+        sae.W_dec[1] = -sae.W_dec[0]  # a pair for the audit
+    expected = signaware.analyze_sae(sae, x)
+    audit = signaware.antipodal_audit(sae, x)
+    with MPSDevice():
+        measured = signaware.analyze_sae(on_device(sae), x)
+        measured_audit = signaware.antipodal_audit(sae, x)
+        quality, _ = signaware.measure_quality(sae, x, "noise")
+    for name in ("energy_pos", "energy_neg", "firing_rate_pos"):
+        got, here = getattr(measured.census, name), getattr(expected.census, name)
+        torch.testing.assert_close(got, here)
+    torch.testing.assert_close(
+        measured.calibration.gain_neg, expected.calibration.gain_neg, rtol=1e-4, atol=1e-5
+    )
+    assert measured_audit.n_pairs == 1
+    torch.testing.assert_close(measured_audit.correlation, audit.correlation)
+    assert quality.explained_variance == pytest.approx(expected.explained_variance)
+
+
+def test_the_dial_on_a_device_without_float64() -> None:
+    model, sae = HookedTransformer(tiny_model_config()), make_sae("sa_gsae")
+    sae.cfg.metadata.hook_name = HOOK
+    tokens = torch.randint(0, 64, (2, 5))
+    args = (model, sae, 3, tokens, [1.0])
+    expected = signaware.polarity_dial(*args, logit_tokens=(1, 2))
+
+    class OnDevice:
+        """The model, its logits on the device."""
+
+        def run_with_hooks(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+            with torch._C.DisableTorchFunction():
+                logits = model.run_with_hooks(*args, **kwargs)
+            place(logits)
+            return logits
+
+    with MPSDevice():
+        dial = signaware.polarity_dial(OnDevice(), on_device(sae), *args[2:], logit_tokens=(1, 2))
+    torch.testing.assert_close(dial.effect, expected.effect)

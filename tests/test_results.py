@@ -1,0 +1,67 @@
+"""Results of the measures: what they print, and that they read back what they wrote."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformer_lens import HookedTransformer
+
+import sae_lens_signaware as signaware
+from sae_lens_signaware.evaluation.results import Result
+from tests.support.models import HOOK, tiny_model_config, tiny_tokenizer
+from tests.support.saes import D_IN, N_PLANTED, make_sae, planted
+
+
+def test_results_read_back_what_they_wrote(tmp_path: Path) -> None:
+    sae, x, _ = planted(0.8)
+    for result in (signaware.bipolar_census(sae, x), signaware.polarity_calibration(sae, x)):
+        path = tmp_path / "result.json"
+        result.write(path)
+        again = type(result).read(path)
+        assert again.provenance.versions["sae-lens-signaware"] == signaware.__version__
+        assert again.n_tokens == N_PLANTED
+        for name, value in vars(result).items():
+            if isinstance(value, torch.Tensor):
+                torch.testing.assert_close(getattr(again, name), value, equal_nan=True)
+    with pytest.raises(ValueError, match="not a BipolarCensus"):
+        signaware.BipolarCensus.read(path)
+
+
+def some_results() -> list[Result]:
+    """One result of each measure."""
+    sae, x = make_sae("sa_gsae", "none"), torch.randn(500, D_IN)
+    sae.cfg.metadata.hook_name = HOOK
+    model, tokens = HookedTransformer(tiny_model_config()), torch.randint(0, 63, (4, 8))
+    model.tokenizer = tiny_tokenizer()
+    return [
+        signaware.bipolar_census(sae, x),
+        signaware.polarity_calibration(sae, x),
+        signaware.antipodal_audit(sae, x, max_cosine=-0.5),
+        signaware.polarity_dial(model, sae, 3, tokens, [1.0, 2.0]),
+        signaware.top_examples(model, sae, tokens, k=2),
+    ]
+
+
+def test_every_result_prints_as_a_few_lines() -> None:
+    results = some_results()
+    assert {type(result) for result in results} == set(Result.__subclasses__())
+    for result in results:
+        text = str(result)
+        assert text == repr(result)
+        assert text.startswith(f"{type(result).__name__} of sa_gsae 24, {result.n_tokens} tokens")
+        assert len(text.splitlines()) <= 6
+        assert len(text) < 400, text
+        assert "tensor(" not in text
+
+
+def test_a_census_prints_its_main_numbers() -> None:
+    census = signaware.bipolar_census(make_sae("sa_gsae", "none"), torch.randn(500, D_IN))
+    text = str(census)
+    for name, value in (
+        ("l0", census.l0),
+        ("dead_share", census.dead_share),
+        ("bipolar_share", census.bipolar_share()),
+    ):
+        assert f"{name} {value:.4g}" in text
+    assert "firing_rate_pos, firing_rate_neg" in text
+    assert "float64 (24,)" in text

@@ -1,0 +1,79 @@
+"""SAEs that version 0.1.0 saved (tests/fixtures/saved_by_0_1_0) load and compute the same."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sae_lens import SAE, TrainingSAE
+from sae_lens.registry import get_sae_class, get_sae_training_class
+from safetensors.torch import load_file
+
+import sae_lens_signaware  # noqa: F401  (registers the signed architectures)
+
+SAVED = Path(__file__).parent / "fixtures" / "saved_by_0_1_0"
+EXPECTED = load_file(SAVED / "expected.safetensors")
+NAMES = sorted(path.name for path in SAVED.iterdir() if path.is_dir())
+TRAINING_NAMES = [name for name in NAMES if name.endswith("-training")]
+# The order of a float32 sum may differ between machines.
+TOLERANCE = {"rtol": 1e-6, "atol": 1e-6}
+
+
+def cfg_in(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "cfg.json").read_text())
+
+
+def architecture_of(name: str) -> str:
+    return name.rpartition("-")[0]
+
+
+def assert_computes_the_same(sae: Any, name: str) -> None:
+    latents, output = EXPECTED[f"{name}.latents"], EXPECTED[f"{name}.output"]
+    with torch.no_grad():
+        torch.testing.assert_close(sae.encode(EXPECTED["x"]), latents, **TOLERANCE)
+        torch.testing.assert_close(sae(EXPECTED["x"]), output, **TOLERANCE)
+
+
+def test_the_fixture_holds_what_these_tests_are_about() -> None:
+    assert {architecture_of(name) for name in TRAINING_NAMES} == {"sa_gsae", "bi_jumprelu"}
+    assert set(EXPECTED) == {f"{n}.{kind}" for n in NAMES for kind in ("latents", "output")} | {"x"}
+    for name in NAMES:
+        latents = EXPECTED[f"{name}.latents"]
+        assert (latents > 0).any()
+        assert (latents < 0).any()
+        assert (latents == 0).any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_loads_for_inference_and_computes_the_same(name: str) -> None:
+    sae = SAE.load_from_disk(SAVED / name)
+    assert type(sae) is get_sae_class(architecture_of(name))[0]
+    assert_computes_the_same(sae, name)
+
+
+@pytest.mark.parametrize("name", TRAINING_NAMES)
+def test_it_loads_for_training_with_its_state(name: str) -> None:
+    sae: Any = TrainingSAE.load_from_disk(SAVED / name)
+    assert type(sae) is get_sae_training_class(architecture_of(name))[0]
+    assert sae.cfg.target_l0 == 4.0
+    assert sae.n_threshold_resets.item() == 3
+    assert sae.l0_control.tolist() == [0.25, 4.5]
+    assert_computes_the_same(sae, name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_field_of_its_config_is_saved_again(name: str, tmp_path: Path) -> None:
+    loader: Any = TrainingSAE if name in TRAINING_NAMES else SAE
+    loader.load_from_disk(SAVED / name).save_model(tmp_path)
+    before, after = cfg_in(SAVED / name), cfg_in(tmp_path)
+    for cfg in (before, after):  # SAELens writes its own version
+        cfg["metadata"] = {k: v for k, v in cfg["metadata"].items() if "version" not in k}
+    assert {field: after.get(field) for field in before} == before
+    state = load_file(SAVED / name / "sae_weights.safetensors")
+    for key, tensor in load_file(tmp_path / "sae_weights.safetensors").items():
+        assert torch.equal(tensor, state.pop(key)), key
+    assert not state
+    again = loader.load_from_disk(tmp_path)
+    assert again.cfg == loader.load_from_disk(SAVED / name).cfg
+    assert_computes_the_same(again, name)
