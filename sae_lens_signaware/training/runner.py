@@ -180,8 +180,8 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
 
 
 def _check_config(cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig]) -> None:
-    check_types(cfg)
-    check_types(cfg.logger)
+    for part in (cfg, cfg.logger, cfg.sae):
+        check_types(part)
     if cfg.output_path is not None:
         require_writable("output_path", cfg.output_path)
     if cfg.checkpoint_path is not None and (cfg.n_checkpoints or cfg.save_final_checkpoint):
