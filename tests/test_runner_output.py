@@ -74,6 +74,25 @@ def test_what_cannot_be_written_beside_the_output_is_kept_with_the_checkpoints(
     torch.testing.assert_close(loaded(x), runner.sae(x))
 
 
+def test_ctrl_c_while_the_sae_is_saved_does_not_cost_it(
+    model: HookedTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = make_runner(tmp_path, model)
+    save = runner.sae.save_inference_model
+
+    def interrupted(path: Path) -> None:
+        save(path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner.sae, "save_inference_model", interrupted)
+    out = StringIO()
+    with pytest.raises(KeyboardInterrupt):
+        run_and_measure(runner, Console(file=out))
+    kept = Path(out.getvalue().strip().rpartition(" is in ")[2])
+    assert SAE.load_from_disk(kept).cfg.architecture() == "sa_gsae"
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_last_checkpoint_that_fails_does_not_cost_the_sae(
     model: HookedTransformer, tmp_path: Path
 ) -> None:
