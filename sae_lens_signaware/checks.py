@@ -115,6 +115,8 @@ def fits(value: Any, hint: Any) -> bool:
         return any(fits(value, option) for option in args)
     if hint in (int, float):
         return not isinstance(value, bool) and _is_number(value, whole=hint is int)
+    if origin is not None and not args:
+        return isinstance(value, origin)
     if origin is list:
         return isinstance(value, list) and all(fits(item, args[0]) for item in value)
     if origin is tuple:
@@ -144,6 +146,10 @@ def converted(value: Any, hint: Any) -> Any:
         return converted(value, option)
     if hint in (int, float) and fits(value, hint):
         return hint(value)
+    if _is_metadata(hint) and isinstance(value, dict) and fits(value, hint):
+        return hint(**value)
+    if not args:
+        return value
     if origin is tuple and isinstance(value, list | tuple):
         hints = (args[0],) * len(value) if _is_homogeneous(args) else args
         if len(hints) == len(value):
@@ -152,8 +158,6 @@ def converted(value: Any, hint: Any) -> Any:
         return [converted(item, args[0]) for item in value]
     if origin is dict and isinstance(value, dict):
         return {key: converted(item, args[1]) for key, item in value.items()}
-    if _is_metadata(hint) and isinstance(value, dict) and fits(value, hint):
-        return hint(**value)
     return value
 
 

@@ -30,8 +30,8 @@ def test_skip_continues_the_same_order() -> None:
     served = [next(whole) for _ in range(9)]
     resumed = ShuffledEpochs(rows, batch_size=4, seed=3)
     resumed.skip(5)
-    for wanted in served[5:]:
-        assert torch.equal(next(resumed), wanted)
+    for batch in served[5:]:
+        assert torch.equal(next(resumed), batch)
 
 
 def test_too_few_rows_for_a_batch() -> None:
@@ -139,8 +139,8 @@ def test_the_decoder_bias_starts_where_the_sae_sees_the_mean() -> None:
     for normalize in ("none", "layer_norm", "constant_norm_rescale"):
         sae: Any = make_training_sae("sa_gsae", normalize_activations=normalize)
         mean = cached_training._mean_of_input(sae, x)
-        wanted = sae.run_time_activation_norm_fn_in(x).mean(0)
-        torch.testing.assert_close(mean, wanted)
+        expected = sae.run_time_activation_norm_fn_in(x).mean(0)
+        torch.testing.assert_close(mean, expected)
     sae = make_training_sae("bi_jumprelu", normalize_activations="covariance_whitening")
     assert not cached_training._mean_of_input(sae, x).any()
 

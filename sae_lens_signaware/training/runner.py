@@ -59,10 +59,12 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
 
     Attributes:
         last_checkpoint: folder of the checkpoint that was written last.
+        kept_sae: where the trained SAE is, where its output folder could not be written.
         text_position: whether the text has been read to its end.
     """
 
     last_checkpoint: Path | None = None
+    kept_sae: Path | None = None
     text_position: TextPosition
     _trainer: Trainer | None = None
 
@@ -163,8 +165,11 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
         try:
             super().save_final_sae(sae, str(staging), log_feature_sparsity)
             move_into(staging, final)
-        except Exception as error:  # the disk, safetensors, W&B: hours of training are at stake
-            kept = keep_trained(sae, staging, final, self._places_for_sae())
+        except BaseException as error:  # the disk, W&B, Ctrl-C: hours of training are at stake
+            self.kept_sae = keep_trained(sae, staging, final, self._places_for_sae())
+            if not isinstance(error, Exception):
+                raise
+            kept = self.kept_sae
             raise OSError(
                 f"output_path: {output_path} could not be written: "
                 f"{type(error).__name__}: {' '.join(str(error).split())}; the trained SAE "
@@ -180,8 +185,8 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
 
 
 def _check_config(cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig]) -> None:
-    check_types(cfg)
-    check_types(cfg.logger)
+    for part in (cfg, cfg.logger, cfg.sae):
+        check_types(part)
     if cfg.output_path is not None:
         require_writable("output_path", cfg.output_path)
     if cfg.checkpoint_path is not None and (cfg.n_checkpoints or cfg.save_final_checkpoint):
@@ -202,7 +207,10 @@ def _is_trained(trainer: Trainer) -> bool:
 
 
 def announce_interruption(runner: SignawareTrainingRunner, console: Console) -> None:
-    """Say where the checkpoint of an interrupted run is, and how to go on from it."""
+    """Say where an interrupted run's SAE or checkpoint is, and how to go on from the checkpoint."""
+    if runner.kept_sae is not None:
+        console.print(f"Interrupted. The trained SAE is in {runner.kept_sae}", soft_wrap=True)
+        return
     if runner.last_checkpoint is None:
         console.print("Interrupted. No checkpoint: checkpoint_path is null.")
         return
