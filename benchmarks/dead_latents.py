@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sae_lens_signaware import SAGatedSAE, bipolar_census
-from sae_lens_signaware.experiments.sweep.runs import RunResult
+from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.files import write_json
 
 CHUNK, ACTIVE_SHARE = 4096, 1e-3

@@ -34,7 +34,7 @@ from sae_lens_signaware.experiments.sweep.comparison import (
     compare_on,
 )
 from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig, load_sweep_config
-from sae_lens_signaware.experiments.sweep.runs import RunResult
+from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.experiments.sweep.summary import comparisons_of, frontiers_of
 from sae_lens_signaware.files import write_json
 

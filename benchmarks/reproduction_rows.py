@@ -14,7 +14,7 @@ from typing import Any
 
 from sae_lens_signaware.evaluation.quality import SAEQuality
 from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
-from sae_lens_signaware.experiments.sweep.runs import RunResult
+from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.experiments.sweep.summary import SweepSummary
 
 COLUMNS = ["cell", "sae", "seed", "swept", "value", "l0", "r2", "dead_share", "bipolar_share"]

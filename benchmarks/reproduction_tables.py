@@ -9,7 +9,7 @@ from sae_lens_signaware.experiments.sweep.comparison import (
     Comparison,
 )
 from sae_lens_signaware.experiments.sweep.frontier import interpolate
-from sae_lens_signaware.experiments.sweep.runs import RunResult
+from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.experiments.sweep.summary import point_of
 
 N_BEFORE = VERDICT_COLUMNS.index("smallest gap in R²") + 1

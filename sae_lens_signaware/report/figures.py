@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sae_lens_signaware.experiments.sweep.runs import RunResult
+from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.experiments.sweep.summary import SweepSummary, missed_l0
 from sae_lens_signaware.report.load import LabelledLatents
 

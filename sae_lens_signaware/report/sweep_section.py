@@ -7,7 +7,7 @@ from sae_lens_signaware.experiments.sweep.comparison import (
     VERDICT_COLUMNS,
     VERDICT_NOTE,
 )
-from sae_lens_signaware.experiments.sweep.runs import RunResult
+from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.experiments.sweep.summary import (
     SweepSummary,
     marked_l0,

@@ -9,7 +9,7 @@ from sae_lens_signaware.evaluation.quality import SAEQuality
 from sae_lens_signaware.experiments.protocols.result import ProtocolResult
 from sae_lens_signaware.experiments.sweep.frontier import compare_frontiers, summarise_seeds
 from sae_lens_signaware.experiments.sweep.latent_results import Dial, LatentPage, SAELatents
-from sae_lens_signaware.experiments.sweep.runs import RunResult
+from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.experiments.sweep.summary import Comparison, SweepSummary, point_of
 
 CELLS = ("mlp_out", "attn_out", "resid <&>")

@@ -23,7 +23,7 @@ def test_a_summary_is_read_as_it_was_written(tmp_path: Path) -> None:
     written = sweep_summary()
     written.write(tmp_path, "some command")
     read = SweepSummary.read(tmp_path / "sweep.json")
-    bare = [dataclasses.replace(r, identity={}) for r in written.results]
+    bare = [dataclasses.replace(r, identity={"sae": {}}) for r in written.results]
     assert read == dataclasses.replace(written, results=bare, command="some command")
     assert read.comparisons[0].overlap == written.comparisons[0].overlap
     # and so a second time
@@ -78,7 +78,7 @@ def test_a_page_says_why_there_is_no_verdict_and_which_l0_was_missed(tmp_path: P
         "seed 0: no verdict: the overlap, L0 58.2 to 64.0, is narrower than a factor of 1.5",
         "Hollow: the run misses the L0 it was asked for",
         "58.24 !",
-        "! mlp_out, gated-full, seed 0, target_l0 8: asked for L0 8, measured 58.2",
+        "! mlp_out, gated-full, seed 0: asked for L0 8, measured 58.2",
         "by more than 0.002 at every point",
     ):
         assert words in parsed.text

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from sae_lens_signaware.experiments.sweep.comparison import Comparison
 from sae_lens_signaware.experiments.sweep.frontier import Point, compare_frontiers, summarise_seeds
-from sae_lens_signaware.experiments.sweep.runs import RunResult
+from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.experiments.sweep.summary import (
     MISSED_NOTE,
     SweepSummary,
@@ -74,7 +74,7 @@ def test_a_missed_l0_is_marked_in_the_table_and_said_below() -> None:
     text = printed(summary.point_table())
     assert "58.24 !" in text
     assert "16.90 !" not in text
-    assert f"! {CELLS[0]}, {SAES[0]}, seed 0, target_l0 16: asked for L0 16, measured 58.2" in text
+    assert f"! {CELLS[0]}, {SAES[0]}, seed 0: asked for L0 16, measured 58.2" in text
     assert "!" not in printed(SweepSummary(1, [near], {}, []).point_table())
 
 
@@ -83,6 +83,17 @@ def test_a_missed_l0_is_marked_in_the_table_and_said_below() -> None:
 )
 def test_only_what_asks_for_an_l0_can_miss_it(field: str, missed: bool) -> None:
     assert (missed_l0(dataclasses.replace(missing(16, 58), field=field)) is not None) is missed
+
+
+def test_a_fixed_target_l0_is_known_to_a_summary_that_was_read(tmp_path: Path) -> None:
+    sae = {"target_l0": 16, "target_l0_rate": 0.01, "lr": "and so on"}
+    result = dataclasses.replace(missing(16, 58.24), field="aux", identity={"sae": sae})
+    SweepSummary(1, [result], {}, []).write(tmp_path, "x")
+    summary = SweepSummary.read(tmp_path / "sweep.json")
+    assert "seed 0, aux 16: asked for L0 16, measured 58.2" in printed(summary.point_table())
+    (read,) = summary.results
+    assert missed_l0(read) == missed_l0(result) == "asked for L0 16, measured 58.2"
+    assert set(read.identity["sae"]) == {"target_l0", "target_l0_rate"}
 
 
 def drawn(results: list[RunResult], path: Path) -> str:

@@ -3,9 +3,9 @@
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sae_lens
 import torch
@@ -23,7 +23,7 @@ from sae_lens_signaware.experiments.sweep.comparison import (
 )
 from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
 from sae_lens_signaware.experiments.sweep.frontier import Point
-from sae_lens_signaware.experiments.sweep.result import RunResult
+from sae_lens_signaware.experiments.sweep.result import TARGET_FIELDS, RunResult
 from sae_lens_signaware.experiments.sweep.store import SweepStore
 from sae_lens_signaware.files import write_json
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SUMMARY_FILENAME = "sweep.json"
+_ASKS_FOR_L0 = ("k", "target_l0", "target_l0_rate", "jumprelu_sparsity_loss_mode")
+"""Fields of a SAE's config that :attr:`RunResult.target_l0` reads."""
 MISSED = "!"
 """Stands behind an L0 that misses the one asked for."""
 MISSED_NOTE = "hollow: misses the L0 asked for"
@@ -63,15 +65,15 @@ class SweepSummary:
             **dataclasses.asdict(dataclasses.replace(self, command=command)),
         }
         for result in value["results"]:
-            del result["identity"]  # long, and in the run's own file
+            result["identity"] = _asks_for_l0(result["identity"])
         write_json(value, out / SUMMARY_FILENAME)
 
     @classmethod
     def read(cls, path: Path) -> "SweepSummary":
         """Read what :meth:`write` wrote, by this version of the package or an earlier one.
 
-        Verdicts are those of the points in the file, by the rule of today. Every ``identity`` is
-        empty: it is in the run's own file.
+        Verdicts are those of the points in the file, by the rule of today. Of an ``identity`` there
+        is only what asks for an L0: the rest is long, and in the run's own file.
 
         Raises:
             ValueError: ``path`` is no such file.
@@ -79,8 +81,9 @@ class SweepSummary:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             results = [
-                RunResult(**{**r, "quality": SAEQuality(**r["quality"]), "identity": {}})
+                RunResult(**{**r, "quality": SAEQuality(**r["quality"]), "identity": identity})
                 for r in values["results"]
+                for identity in [_asks_for_l0(r.get("identity", {}))]  # 0.1.0 wrote none
             ]
             frontiers = _by_frontier(results)
             compared = [
@@ -119,13 +122,19 @@ class SweepSummary:
         """One row for each run; below it the runs that miss the L0 asked for."""
         table = _table("Runs", missed_notes(self.results))
         for column in ("cell", "SAE", "seed", "swept", "L0", "R2", "dead", "ms / step"):
-            table.add_column(column, justify="left" if column in ("cell", "SAE") else "right")
+            justify = "left" if column in ("cell", "SAE") else "right"
+            table.add_column(column, justify=justify, overflow="fold")
         for r in self.results:
             q = r.quality
             ms = "-" if r.seconds_per_step is None else f"{1000 * r.seconds_per_step:.1f}"
             measured = (marked_l0(r), f"{q.explained_variance:.4f}", f"{q.dead_share:.2%}", ms)
             table.add_row(r.cell, r.sae, str(r.seed), f"{r.field} {r.value:g}", *measured)
         return table
+
+
+def _asks_for_l0(identity: Mapping[str, Any]) -> dict[str, Any]:
+    sae = identity.get("sae", {})
+    return {"sae": {name: sae[name] for name in _ASKS_FOR_L0 if name in sae}}
 
 
 def _table(title: str, notes: Sequence[str]) -> Table:
@@ -136,10 +145,7 @@ def _table(title: str, notes: Sequence[str]) -> Table:
 
 def missed_l0(result: RunResult) -> str | None:
     """How a run misses the L0 asked for, in words; None where it does not or none was asked."""
-    target = getattr(result, "target_l0", None)  # RunResult has it from 0.2.0 on
-    if target is None and result.field in ("target_l0", "k"):
-        target = result.value
-    return missed_target_l0(target, result.quality.l0)
+    return missed_target_l0(result.target_l0, result.quality.l0)
 
 
 def marked_l0(result: RunResult) -> str:
@@ -150,10 +156,15 @@ def marked_l0(result: RunResult) -> str:
 def missed_notes(results: Sequence[RunResult]) -> list[str]:
     """One sentence for each run that misses the L0 asked for."""
     return [
-        f"{MISSED} {r.cell}, {r.sae}, seed {r.seed}, {r.field} {r.value:g}: {missed}"
+        f"{MISSED} {r.cell}, {r.sae}, seed {r.seed}{_swept(r)}: {missed}"
         for r in results
         if (missed := missed_l0(r)) is not None
     ]
+
+
+def _swept(result: RunResult) -> str:
+    # a swept target is said in the words of the miss
+    return "" if result.field in TARGET_FIELDS else f", {result.field} {result.value:g}"
 
 
 def point_of(result: RunResult) -> Point:
