@@ -14,7 +14,7 @@ from sae_lens.llm_sae_training_runner import _parse_cfg_args
 import sae_lens_signaware as signaware
 from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.training.config import load_runner_config
-from tests.support.runners import BASE
+from tests.support.runners import BASE, write
 from tests.support.saes import each_architecture
 
 CONFIGS = sorted(
@@ -22,13 +22,6 @@ CONFIGS = sorted(
     for path in (Path(__file__).parent.parent / "configs").glob("*.yaml")
     if "sae" in yaml.safe_load(path.read_text())  # those of other commands name several, or none
 )
-
-
-def write(tmp_path: Path, changes: dict[str, Any] | None = None, sae: Any = None) -> Path:
-    values = {**BASE, **(changes or {}), "sae": {**BASE["sae"], **(sae or {})}}
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(values))
-    return path
 
 
 def test_yaml_becomes_a_saelens_runner_config(tmp_path: Path) -> None:
@@ -182,7 +175,7 @@ def test_saelens_own_parser(architecture: str, capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         _parse_cfg_args(["--architecture", architecture, "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert "mean number of open latents per token to settle at" in text
+    assert "mean number of active latents per token to settle at" in text
     assert "number of training steps between resets" in text
 
 

@@ -155,9 +155,11 @@ def test_dial_on_the_real_model_is_that_of_a_hook_by_hand(
     assert both.baseline == pytest.approx(baseline, abs=1e-4)
 
 
-@pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
-def test_train_on_the_demos_model_and_text(folder: Path, architecture: str) -> None:
-    config = ROOT / "configs" / f"smollm2-135m-mlp_out-{architecture}.yaml"
+DEMO_CONFIGS = sorted((ROOT / "configs").glob("smollm2-135m-mlp_out-*.yaml"))
+
+
+@pytest.mark.parametrize("config", DEMO_CONFIGS, ids=lambda path: path.stem.split("-")[-1])
+def test_train_on_the_demos_model_and_text(folder: Path, config: Path) -> None:
     done = subprocess.run(
         [
             *CLI,
@@ -180,8 +182,8 @@ def test_train_on_the_demos_model_and_text(folder: Path, architecture: str) -> N
         timeout=600,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    out = folder / "output" / f"smollm2-135m-mlp_out-{architecture}"
-    assert SAE.load_from_disk(out).cfg.architecture() == architecture
+    out = folder / "output" / config.stem
+    assert SAE.load_from_disk(out).cfg.architecture() == config.stem.split("-")[-1]
     quality = json.loads((out / "quality.json").read_text())
     assert f"L0 {quality['l0']:.1f}" in done.stdout
     assert (out / "sparsity.safetensors").exists()

@@ -16,8 +16,8 @@ from sae_lens.registry import get_sae_training_class
 from sae_lens_signaware.checks import ConfigError, InvalidInputError
 from sae_lens_signaware.training.config import load_runner_config
 from sae_lens_signaware.training.strict import StrictModel, read_yaml, validated
+from tests.support.runners import write
 from tests.support.saes import TRAINING_CONFIGS, training_config
-from tests.test_config import write
 
 
 @pytest.mark.parametrize("architecture", TRAINING_CONFIGS)

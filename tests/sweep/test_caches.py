@@ -15,7 +15,8 @@ from sae_lens_signaware.experiments.sweep import runs as sweep
 from sae_lens_signaware.experiments.sweep.cache import make_caches
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 from sae_lens_signaware.experiments.sweep.store import SweepStore
-from tests.sweep.examples import sweep_values, write
+from tests.support.configs import write
+from tests.sweep.examples import sweep_values
 
 
 def test_a_cache_that_cannot_be_read_fails_the_runs_of_its_cell(

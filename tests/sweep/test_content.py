@@ -20,7 +20,8 @@ from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 from sae_lens_signaware.experiments.sweep.content import FileDigests, model_digest, text_digest
 from sae_lens_signaware.experiments.sweep.store import SweepStore
 from tests.support.cli import invoke
-from tests.sweep.examples import measured, sweep_values, write, written_at
+from tests.support.configs import write
+from tests.sweep.examples import measured, sweep_values, written_at
 
 OLD = Path(__file__).parents[1] / "fixtures" / "swept_by_0_1_0"
 TAKEN_OVER = "results of an earlier version have no digest of model and text"

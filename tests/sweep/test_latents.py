@@ -10,7 +10,8 @@ import pytest
 from sae_lens_signaware.experiments.sweep import latents
 from sae_lens_signaware.experiments.sweep.latent_pages import Dialler
 from tests.support.cli import invoke
-from tests.sweep.examples import sweep_values, write
+from tests.support.configs import write
+from tests.sweep.examples import sweep_values
 
 
 def without_latents(whole: tuple[Path, str], out: Path) -> Path:

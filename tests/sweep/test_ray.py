@@ -15,7 +15,8 @@ from sae_lens_signaware.experiments.sweep import executors
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 from sae_lens_signaware.experiments.sweep.store import SweepStore
 from tests.support.cli import invoke
-from tests.sweep.examples import last_line, measured, sweep_values, write
+from tests.support.configs import write
+from tests.sweep.examples import last_line, measured, sweep_values
 
 
 def test_a_worker_that_dies_before_its_first_run_fails_that_run(

@@ -8,7 +8,8 @@ import pytest
 
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 from tests.report.pages import run_result
-from tests.sweep.examples import sweep_values, write
+from tests.support.configs import write
+from tests.sweep.examples import sweep_values
 
 SHARED = {"d_sae": 24}
 
