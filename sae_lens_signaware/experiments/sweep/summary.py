@@ -23,7 +23,7 @@ from sae_lens_signaware.experiments.sweep.comparison import (
 )
 from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
 from sae_lens_signaware.experiments.sweep.frontier import Point
-from sae_lens_signaware.experiments.sweep.result import TARGET_FIELDS, RunResult
+from sae_lens_signaware.experiments.sweep.result import TARGET_FIELDS, RunResult, target_l0_of
 from sae_lens_signaware.experiments.sweep.store import SweepStore
 from sae_lens_signaware.files import write_json
 
@@ -65,7 +65,10 @@ class SweepSummary:
             **dataclasses.asdict(dataclasses.replace(self, command=command)),
         }
         for result in value["results"]:
-            result["identity"] = _asks_for_l0(result["identity"])
+            # long, and in the run's own file
+            identity = result.pop("identity")
+            if result["field"] not in TARGET_FIELDS and (asked := _asks_for_l0(identity)):
+                result["identity"] = asked
         write_json(value, out / SUMMARY_FILENAME)
 
     @classmethod
@@ -73,27 +76,16 @@ class SweepSummary:
         """Read what :meth:`write` wrote, by this version of the package or an earlier one.
 
         Verdicts are those of the points in the file, by the rule of today. Of an ``identity`` there
-        is only what asks for an L0: the rest is long, and in the run's own file.
+        is at most what asks for an L0, where the swept value does not say it.
 
         Raises:
             ValueError: ``path`` is no such file.
         """
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            results = [
-                RunResult(**{**r, "quality": SAEQuality(**r["quality"]), "identity": identity})
-                for r in values["results"]
-                for identity in [_asks_for_l0(r.get("identity", {}))]  # 0.1.0 wrote none
-            ]
+            results = [_result(r) for r in values["results"]]
             frontiers = _by_frontier(results)
-            compared = [
-                (c["cell"], c["a"], c["b"], [int(seed) for seed in c["verdicts"]])
-                for c in values["comparisons"]
-            ]
-            comparisons = [
-                compare_on(cell, a, b, seeds, frontiers, frontiers)
-                for cell, a, b, seeds in compared
-            ]
+            comparisons = [_compared_again(c, frontiers) for c in values["comparisons"]]
             return cls(
                 n_runs=values["n_runs"],
                 results=results,
@@ -134,7 +126,19 @@ class SweepSummary:
 
 def _asks_for_l0(identity: Mapping[str, Any]) -> dict[str, Any]:
     sae = identity.get("sae", {})
-    return {"sae": {name: sae[name] for name in _ASKS_FOR_L0 if name in sae}}
+    asked = {name: sae[name] for name in _ASKS_FOR_L0 if name in sae}
+    return {} if target_l0_of(asked) is None else {"sae": asked}
+
+
+def _result(values: Mapping[str, Any]) -> RunResult:
+    identity = _asks_for_l0(values.get("identity", {}))
+    quality = SAEQuality(**values["quality"])
+    return RunResult(**{**values, "quality": quality, "identity": identity})
+
+
+def _compared_again(values: Mapping[str, Any], frontiers: Frontiers) -> Comparison | None:
+    seeds = [int(seed) for seed in values["verdicts"]]
+    return compare_on(values["cell"], values["a"], values["b"], seeds, frontiers, frontiers)
 
 
 def _table(title: str, notes: Sequence[str]) -> Table:
