@@ -71,8 +71,7 @@ print(json.dumps({
 def test_the_import_registers_the_architectures_and_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", BEFORE_AND_AFTER], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {
-        "loaded": [],
-        "saes": ["bi_jumprelu", "sa_gsae"],
-        "training_saes": ["bi_jumprelu", "sa_gsae"],
-    }
+    result = json.loads(done.stdout)
+    assert result["loaded"] == []
+    assert result["saes"] == result["training_saes"]
+    assert {"bi_jumprelu", "sa_gsae"} <= set(result["saes"])
