@@ -239,9 +239,7 @@ def test_torchs_own_hooks_are_called(architecture: str) -> None:
 @pytest.mark.parametrize(
     "register", ["register_full_backward_hook", "register_full_backward_pre_hook"]
 )
-@pytest.mark.parametrize(
-    "hook_point", ["hook_sae_input", "hook_sae_acts_pre", "hook_sae_acts_post"]
-)
+@pytest.mark.parametrize("hook_point", ["hook_sae_acts_pre", "hook_sae_acts_post"])
 def test_torchs_backward_hooks_are_called(
     architecture: str, register: str, hook_point: str
 ) -> None:
