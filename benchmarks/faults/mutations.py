@@ -237,9 +237,8 @@ def metadata_cases() -> Iterator[Case]:
         ("nested 600 deep", {"a": nested(600)}),  # too deep for a copy by Python
     ):
         expect: Expectation = "either" if "600" in name else "same"
-        yield Case(
-            "cfg.json: metadata", name, expect, edit_cfg(lambda c, m=more: c["metadata"].update(m))
-        )
+        change = edit_cfg(lambda c, m=more: c["metadata"].update(m))
+        yield Case("cfg.json: metadata", name, expect, change)
     for name in ("to_dict", "items", "__class__"):
         yield Case(
             "cfg.json: metadata", f"a key {name!r}", "refuse",
