@@ -189,12 +189,8 @@ def key_cases(cfg: dict[str, Any], rng: random.Random) -> Iterator[Case]:
             )
             yield Case(f"cfg.json: {kind}", new or field, expect, change, named, training_only)
     for key, value in (("k", 32), ("", ""), ("finetuning_scaling_factor", True), ("x" * 9999, [1])):
-        yield Case(
-            "cfg.json: key added",
-            key[:40],
-            "same",
-            edit_cfg(lambda c, k=key, v=value: c.update({k: v})),
-        )
+        change = edit_cfg(lambda c, k=key, v=value: c.update({k: v}))
+        yield Case("cfg.json: key added", key[:40], "same", change)
 
 
 def architecture_cases(strangers: Sequence[str]) -> Iterator[Case]:
