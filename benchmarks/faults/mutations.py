@@ -189,12 +189,8 @@ def key_cases(cfg: dict[str, Any], rng: random.Random) -> Iterator[Case]:
             )
             yield Case(f"cfg.json: {kind}", new or field, expect, change, named, training_only)
     for key, value in (("k", 32), ("", ""), ("finetuning_scaling_factor", True), ("x" * 9999, [1])):
-        yield Case(
-            "cfg.json: key added",
-            key[:40],
-            "same",
-            edit_cfg(lambda c, k=key, v=value: c.update({k: v})),
-        )
+        change = edit_cfg(lambda c, k=key, v=value: c.update({k: v}))
+        yield Case("cfg.json: key added", key[:40], "same", change)
 
 
 def architecture_cases(strangers: Sequence[str]) -> Iterator[Case]:
@@ -237,9 +233,8 @@ def metadata_cases() -> Iterator[Case]:
         ("nested 600 deep", {"a": nested(600)}),  # too deep for a copy by Python
     ):
         expect: Expectation = "either" if "600" in name else "same"
-        yield Case(
-            "cfg.json: metadata", name, expect, edit_cfg(lambda c, m=more: c["metadata"].update(m))
-        )
+        change = edit_cfg(lambda c, m=more: c["metadata"].update(m))
+        yield Case("cfg.json: metadata", name, expect, change)
     for name in ("to_dict", "items", "__class__"):
         yield Case(
             "cfg.json: metadata", f"a key {name!r}", "refuse",
