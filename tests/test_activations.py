@@ -1,4 +1,4 @@
-"""Hand-computed values and gradients of the pure functions: e != 1, unequal thresholds, both signs, the edges."""
+"""Hand-computed values and gradients of the pure functions: both signs, both rows, the edges."""
 
 import math
 
@@ -159,7 +159,8 @@ def test_rectangle_is_open_at_its_edges() -> None:
     assert rectangle(x).tolist() == [0.0, 1.0, 1.0, 1.0, 0.0]
 
 
-# Bandwidth 1/4, all values exact in binary. Windows of h: + side (0.375, 0.625), - side (-1.125, -0.875).
+# Bandwidth 1/4, all values exact in binary. Windows of h: + side (0.375, 0.625), - side
+# (-1.125, -0.875).
 E = 0.25
 H = torch.tensor([[0.5625], [0.4375], [0.625], [0.9], [-1.0625], [-0.9375], [-1.125], [-2.0]])
 GRAD = torch.tensor([[1.0], [2.0], [4.0], [8.0], [16.0], [32.0], [64.0], [128.0]])

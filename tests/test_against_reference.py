@@ -1,4 +1,4 @@
-"""The package against the slow reference in float64: values and gradients to 1e-10, over random shapes and tyings."""
+"""The package against the slow reference in float64: values and gradients to 1e-10, over shapes."""
 
 from typing import Any
 

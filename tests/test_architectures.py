@@ -1,4 +1,4 @@
-"""What SAELens asks of an architecture, for both and for each tying: files, folds, hooks, dtypes."""
+"""What SAELens asks of every architecture, for each tying: files, folds, hooks, dtypes."""
 
 import importlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The split is exact: same output, the latents are the two sides, and plain SAELens loads the result."""
+"""The split is exact: same output, latents are the two sides, plain SAELens loads the result."""
 
 import subprocess
 import sys

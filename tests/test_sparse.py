@@ -1,4 +1,4 @@
-"""SAEs on the sparse path against the dense one: latents, steps, whole trainings, and when it steps aside."""
+"""Steps over active latents against steps over all: latents, losses, trainings, and which runs."""
 
 import copy
 from typing import Any
@@ -109,7 +109,7 @@ def test_a_training_agrees_trainer_statistics_included(architecture: str, tying:
         trainers.append(trainer)
     ours, theirs = trainers
     for name, value in ours.sae.state_dict().items():
-        # Adam's first steps are +-lr whatever the size of the gradient: rounding can flip a tiny one
+        # Adam's first steps are +-lr whatever the gradient's size: rounding can flip a tiny one
         torch.testing.assert_close(value, theirs.sae.state_dict()[name], rtol=1e-4, atol=1e-4)
     for name in ("n_forward_passes_since_fired", "act_freq_scores"):
         torch.testing.assert_close(getattr(ours, name), getattr(theirs, name))

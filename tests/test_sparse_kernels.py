@@ -1,4 +1,4 @@
-"""The sparse path's functions against dense ones: positions, products, gradients, and when they decline."""
+"""Kernels of active latents against dense ones: positions, products, gradients, declining."""
 
 from typing import Any
 from unittest import mock

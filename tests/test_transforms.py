@@ -1,4 +1,4 @@
-"""torch.func over signed SAEs, as attribution work uses it: the derivatives of the plain backward pass."""
+"""torch.func over signed SAEs gives the derivatives of the backward pass."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Signed SAEs: what one is, its architectures, the exact split. Importing this registers all of them."""
+"""Signed SAEs: the architectures, their parts, the exact split. Importing this registers them."""
 
 from sae_lens_signaware.saes.bi_jumprelu import (
     BiJumpReLUSAE,

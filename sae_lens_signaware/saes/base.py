@@ -1,4 +1,4 @@
-"""What every signed SAE is: pre-activations, encode, decode, folds, loading. No formula of its own."""
+"""What every signed SAE is: pre-activations, encode, decode, folds, loading; no formula."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from sae_lens_signaware.saes.transforms import is_transformed
 PlainSAE = GatedSAE | JumpReLUSAE | StandardSAE
 """What a signed SAE can be split into: SAELens's own, with non-negative latents."""
 
-# A mixin's host: what a type checker knows of `super()`. At run time SAELens's class comes after it.
+# A mixin's host: what a type checker knows of `super()`. At run time SAELens's class follows it.
 _Host = SAE[Any] if TYPE_CHECKING else object
 
 
@@ -53,14 +53,14 @@ class SignedSAEMixin(_Host):
     threshold: nn.Parameter
 
     _scales_with_pre_activation: tuple[str, ...] = ("threshold",)
-    """Parameters that scale with the pre-activations when the decoder norm moves into the encoder."""
+    """Parameters that scale with the pre-activations when the decoder norm is folded."""
 
     def _activate(self, pre: Tensor, latents: Latents) -> Tensor:
         """Signed latents z of pre-activations ``pre``, values of ``latents``; the same shape."""
         raise NotImplementedError
 
     def to_plain(self) -> PlainSAE:
-        """The plain SAELens SAE that this one is: see :func:`~sae_lens_signaware.split_polarities`."""
+        """The plain twin: see :func:`~sae_lens_signaware.split_polarities`."""
         raise NotImplementedError
 
     @property
@@ -74,7 +74,7 @@ class SignedSAEMixin(_Host):
         return True
 
     def _active_margin(self) -> float:
-        """How far below its threshold a side still counts as active: 0, but for an estimator's window."""
+        """How far below its threshold a side counts as active: 0, but for an estimator's window."""
         return 0.0
 
     def _make_rows(
@@ -121,7 +121,7 @@ class SignedSAEMixin(_Host):
         return latents.where(fires).to_coo(z[fires])
 
     def _encode_all(self, x: Tensor, x_c: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents and pre-activations, (..., d_sae) each, of ``x`` and ``x_c = process_sae_in(x)``."""
+        """Latents and pre-activations, (..., d_sae) each, for ``x_c = process_sae_in(x)``."""
         pre, b_enc = self._encoder_product(x, x_c), self._encoder_bias
         pre = self.hook_sae_acts_pre(pre if b_enc is None else pre + b_enc)
         return self.hook_sae_acts_post(self._activate(pre, AllLatents.of(pre))), pre
@@ -175,7 +175,7 @@ class SignedSAEMixin(_Host):
         return self._finish_decode(product)
 
     def _active_product(self, z: Tensor) -> Tensor | None:
-        # z @ W_dec of the active latents alone; None where they are many, or a gradient is asked for
+        # z @ W_dec of the active latents; None where they are many, or a gradient is asked for
         wants_grad = torch.is_grad_enabled() and (z.requires_grad or self.W_dec.requires_grad)
         if wants_grad or not is_supported(z, self.W_dec) or z.dtype != self.W_dec.dtype:
             return None

@@ -28,7 +28,7 @@ from sae_lens_signaware.saes.config import (
     require_not_negative,
     require_steerable,
 )
-from sae_lens_signaware.saes.latents import Latents
+from sae_lens_signaware.saes.latents import ActiveLatents, Latents
 from sae_lens_signaware.saes.plain import both_sides, make_plain
 from sae_lens_signaware.saes.thresholds import ThresholdTrainingMixin
 from sae_lens_signaware.saes.training import Losses, parameter_histograms
@@ -71,6 +71,10 @@ class _BiJumpReLU(SignedSAEMixin):
     @override
     def _activate(self, pre: Tensor, latents: Latents) -> Tensor:
         return bi_jump_step(pre, latents.rows_of(self.threshold.to(pre.dtype)))
+
+    @override
+    def _encode_active(self, x_c: Tensor) -> tuple[ActiveLatents, Tensor] | None:
+        return self._find_active(x_c, margin=0.0)  # where a latent is active, z is h
 
     @override
     def to_plain(self) -> JumpReLUSAE:

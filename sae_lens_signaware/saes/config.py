@@ -102,7 +102,7 @@ def require_not_negative(cfg: object, *fields: str) -> None:
 
 
 def require_steerable(cfg: SignedTrainingSAEConfig, coefficient: str) -> None:
-    """Raise InvalidInputError where ``target_l0`` is set and its coefficient is 0: no multiple of 0 steers."""
+    """Raise InvalidInputError where ``target_l0`` is set and its coefficient is 0."""
     value = getattr(cfg, coefficient)
     require(
         cfg.target_l0 is None or value > 0,

@@ -1,4 +1,4 @@
-"""Exact split of a signed SAE into a plain SAELens SAE of twice the width (docs/architectures.md)."""
+"""Exact split of a signed SAE into a plain one of twice the width (docs/architectures.md)."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from sae_lens_signaware.saes.base import PlainSAE, SignedSAEMixin
 
 @torch.no_grad()
 def split_polarities(sae: SAE[Any]) -> PlainSAE:
-    """The plain SAE of width 2H that a signed SAE of width H *is*: same output, latents non-negative.
+    """The plain SAE of width 2H that a signed one of width H is: same output, no negative latent.
 
     Latent i becomes i (its + side) and i + H (its - side). ``sa_gsae`` gives SAELens's ``gated``,
     ``bi_jumprelu`` its ``jumprelu``; the result loads where this package is not installed. A

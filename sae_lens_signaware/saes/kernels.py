@@ -1,6 +1,6 @@
-"""Products with the encoder: of all latents, and of the active ones alone, found without a dense matrix.
+"""Products with the encoder, of all latents and of the active ones alone. Ours.
 
-Pre-activations of the active latents are made in tiles, so that there is no (n_tokens, d_sae) matrix. Ours.
+Active latents are found in tiles, so that there is no (n_tokens, d_sae) matrix.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,15 +13,15 @@ from sae_lens_signaware.saes.latents import ActiveLatents, nonzero_positions
 from sae_lens_signaware.saes.transforms import is_transformed
 
 MAX_DENSITY = 0.1
-"""Share of active latents up to which bags are faster than dense products (measured, see benchmarks/)."""
+"""Share of active latents up to which bags are faster than dense products (measured)."""
 
 CHUNK_ELEMENTS = 2**21
 """Pre-activations made at once: 8 MiB in float32. Above 32 MiB glibc maps fresh pages for every
 buffer, and clearing those costs more than the arithmetic (measured)."""
 
 MIN_ROWS = 512
-"""Tokens encoded at once where there are as many: with fewer, reading W_enc again for each few takes
-longer than the product (measured)."""
+"""Tokens encoded at once where there are as many: with fewer, reading W_enc again for each few
+takes longer than the product (measured)."""
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -66,7 +66,10 @@ def encoder_product(x_c: Tensor, W_enc: Tensor, b_dec: Tensor) -> Tensor:
 
 
 def is_sparse_enough(z: Tensor, max_density: float, n_sampled: int = 32) -> bool:
-    """Whether at most that share of (n_tokens, d_sae) latents is active; of dense ones by some of the rows."""
+    """Whether at most that share of (n_tokens, d_sae) latents is active.
+
+    Of dense latents some of the rows are looked at.
+    """
     if z.is_sparse:
         return z.values().numel() <= max_density * z.numel()
     sample = z[:: max(1, len(z) // n_sampled)]
@@ -74,7 +77,7 @@ def is_sparse_enough(z: Tensor, max_density: float, n_sampled: int = 32) -> bool
 
 
 def is_supported(*tensors: Tensor) -> bool:
-    """Whether active latents can be computed alone: on a CPU, in float32 or float64, eager, no autocast."""
+    """Whether active latents can be computed alone: a CPU, 32 or 64 bits, eager, no autocast."""
     return (
         not torch.compiler.is_compiling()
         and not is_transformed(*tensors)
@@ -110,13 +113,14 @@ def encode_active(
 
     Args:
         x: (n_tokens, d_in).
-        is_active: (rows, n) pre-activations, and which n latents they are of -> bool mask of that shape.
-        max_density: as soon as more than this share of all latents is active, or five times this share
-            of a tile, None is returned.
+        is_active: (rows, n) pre-activations, and which n latents they are of -> a bool mask of
+            that shape.
+        max_density: as soon as more than this share of all latents is active, or five times this
+            share of a tile, None is returned.
 
     Returns:
-        The active latents and their (n_active,) pre-activations; None where they are too many, or where
-        an input or a weight is not finite.
+        The active latents and their (n_active,) pre-activations; None where they are too many, or
+        where an input or a weight is not finite.
     """
     n_tokens, d_sae, n_active = x.shape[0], W_enc.shape[1], 0
     if not x.sum().isfinite():

@@ -1,4 +1,4 @@
-"""The controller behind ``target_l0``: it steers the sparsity coefficient until L0 settles (ours)."""
+"""The controller of ``target_l0``: it steers the sparsity coefficient until L0 settles (ours)."""
 
 import math
 
@@ -13,9 +13,9 @@ MAX_LOG_ERROR = 1.0
 target, and a faster climb overshoots and kills latents (ours, measured on SmolLM2-135M)."""
 
 MAX_LOG_MULTIPLIER = math.log(100.0)
-"""The controller keeps its multiplier within 1/100 and 100. Where L0 follows slowly (thresholds move
-by at most the learning rate a step) more pressure does not make it faster: it only crowds the
-reconstruction out of the clipped gradient, and takes long to unwind (ours, measured)."""
+"""The controller keeps its multiplier within 1/100 and 100. Thresholds move by at most the learning
+rate a step. Where L0 follows slowly for that reason, more pressure does not make it faster: it only
+crowds the reconstruction out of the clipped gradient, and takes long to unwind (ours, measured)."""
 
 
 def update_l0_control(

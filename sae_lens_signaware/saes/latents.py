@@ -1,9 +1,9 @@
-"""Which latents a computation goes over: all of them, or the active ones alone. One interface for both.
+"""One interface for a computation over all latents and for one over the active latents alone. Ours.
 
-An architecture writes its activation and its losses once, against :class:`Latents`. At L0 64 and d_sae
-16,384 nearly all of a product with all latents is multiplication by zero; with :class:`ActiveLatents` the
-same formulas cost L0 instead of d_sae. Reads and writes of the decoder are then bags of its rows (torch's
-``embedding_bag``), by token for products with it, by latent for its gradient. Ours.
+An architecture writes its activation and its losses once, against :class:`Latents`. At L0 64 and
+d_sae 16,384 nearly all of a product with all latents is multiplication by zero. With
+:class:`ActiveLatents` the same formulas cost L0 instead of d_sae. Products with the decoder are
+then bags of its rows (torch's ``embedding_bag``): by token, and by latent for its gradient.
 """
 
 from functools import cached_property
@@ -71,7 +71,9 @@ class AllLatents:
 
 
 class ActiveLatents:
-    """The active latents of each token, ordered by token, then latent: values are (n_active,). On a CPU.
+    """The active latents of each token, ordered by token, then latent: values are (n_active,).
+
+    For a CPU.
 
     Attributes:
         token, latent: (n_active,) int64.
@@ -103,7 +105,7 @@ class ActiveLatents:
 
     @cached_property
     def by_latent(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Order that sorts by latent, the tokens in that order, and (d_sae,) where each latent starts."""
+        """The order by latent, the tokens in that order, and (d_sae,) where each latent starts."""
         # sorting int32 takes half the time of int64
         order = self.latent.int().sort(stable=True).indices
         counts = self.latent.bincount(minlength=self.d_sae)
@@ -123,7 +125,7 @@ class ActiveLatents:
         return values.new_zeros(self.n_tokens).index_add(0, self.token, values)
 
     def sum_by_latent(self, values: Tensor, rows: Tensor) -> Tensor:
-        """Sum over tokens of values[t, i] * rows[t]: the transposed product, (d_sae, rows.shape[1])."""
+        """Sum over tokens t of values[t, i] * rows[t], (d_sae, rows.shape[1])."""
         order, token, offsets = self.by_latent
         return embedding_bag(token, rows, offsets, mode="sum", per_sample_weights=values[order])
 

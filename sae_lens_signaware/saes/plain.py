@@ -27,7 +27,7 @@ def make_plain(
     parameters: Mapping[str, Tensor],
     n_sides: int = 2,
 ) -> S:
-    """The plain twin: [W_enc, -W_enc], [W_dec; -W_dec], b_dec, and the architecture's own parameters.
+    """The plain twin: [W_enc, -W_enc], [W_dec; -W_dec], b_dec, and parameters of its own.
 
     Args:
         sae: a signed SAE, width H. It is left as it is.

@@ -28,8 +28,9 @@ def register(
 ) -> None:
     """Register one architecture in both of SAELens's registries.
 
-    SAELens refuses a name twice. An entry that is this very class, or an earlier load of it (the
-    module was reloaded), is replaced; any other holder of the name stays, and SAELens's error says so.
+    SAELens refuses a name twice. An entry that is this very class is replaced, also where it is
+    that of an earlier load of the module. Any other holder of the name stays, and SAELens's error
+    says so.
     """
     name = config_class.architecture()
     for registry, ours in (

@@ -1,7 +1,7 @@
 """``sa_gsae``, the Sign-Aware Gated SAE of arXiv 2605.28149: configs, inference SAE, training SAE.
 
-The formulas are in :mod:`sae_lens_signaware.saes.activations`; the details that the paper's abstract
-does not fix are ours (docs/architectures.md).
+The formulas are in :mod:`sae_lens_signaware.saes.activations`. The details that the paper's
+abstract does not fix are ours (docs/architectures.md).
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,9 @@
 """The weights file of a signed SAE: what may be in it, and training state that a cast would round.
 
-State of a training SAE that an inference SAE does not have travels in the weights file, since that is
-the only file of SAELens's checkpoint that the SAE itself writes. SAELens casts every tensor of the file to
-the SAE's dtype when it loads one. So a 16-bit training SAE writes its exact state a second time, as
-bytes: numbers from 0 to 255, which every dtype holds.
+State of a training SAE that an inference SAE does not have travels in the weights file, since that
+is the only file of SAELens's checkpoint that the SAE itself writes. SAELens casts every tensor of
+the file to the SAE's dtype when it loads one. So a 16-bit training SAE writes its exact state a second
+time, as bytes: numbers from 0 to 255, which every dtype holds.
 """
 
 import torch
@@ -23,7 +23,7 @@ def to_bytes(tensor: Tensor) -> Tensor:
 
 
 def from_bytes(data: Tensor, like: Tensor) -> Tensor:
-    """The tensor of :func:`to_bytes`, of the dtype and shape of ``like``, after any cast of the bytes."""
+    """The tensor of :func:`to_bytes`, after any cast of it, of the dtype and shape of ``like``."""
     n_bytes = like.numel() * like.element_size()
     whole = data.ndim == 1 and len(data) == n_bytes
     require(whole, f"shape of exact state in {WEIGHTS_FILE}", tuple(data.shape), f"({n_bytes},)")
@@ -47,7 +47,7 @@ def check_state(state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     """Check a file's tensors before torch takes them, so that a wrong file gives one clear line.
 
     Args:
-        state: of the file. Training state is dropped or added, dtypes are brought to those expected.
+        state: of the file. Training state is dropped or added, dtypes become those expected.
         expected: ``state_dict()`` of the SAE that loads it.
 
     Raises:
@@ -104,6 +104,6 @@ def _checked_threshold(threshold: Tensor, of_training: bool, for_training: bool)
         threshold.min().item() if threshold.numel() else None,
         "at least 0 everywhere",
     )
-    # An optimiser step after the last clamp leaves some below 0. A resumed training clamps before it
-    # steps; for inference it is done here, as save_inference_model does.
+    # An optimiser step after the last clamp leaves some below 0. A resumed training clamps before
+    # it steps; for inference it is done here, as save_inference_model does.
     return threshold if for_training else threshold.clamp(min=0.0)

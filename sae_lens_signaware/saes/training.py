@@ -1,4 +1,4 @@
-"""What the training of every signed SAE shares: steps over active latents, AuxK, target L0, NaN stop.
+"""Training of every signed SAE: steps over active latents, AuxK, target L0, NaN stop.
 
 What concerns thresholds that are parameters is in :mod:`sae_lens_signaware.saes.thresholds`.
 """
@@ -67,7 +67,7 @@ def _n_active(feature_acts: Tensor) -> Tensor:
 def _active_forward_pass(
     sae: "SignedTrainingMixin", step_input: TrainStepInput
 ) -> TrainStepOutput | None:
-    """SAELens's training_forward_pass from the active latents alone; None where they are too many."""
+    """SAELens's training_forward_pass over active latents; None where they are too many."""
     sae_in = step_input.sae_in
     if sae_in.requires_grad or is_hooked(sae.hook_sae_input) or sae._needs_all_latents(step_input):
         return None
@@ -129,7 +129,7 @@ class SignedTrainingMixin(SignedSAEMixin, _Host):
         raise NotImplementedError
 
     def _ungated(self, pre: Tensor, columns: Tensor | slice) -> Tensor:
-        """Magnitudes of the latents ``columns`` as if every gate were open, the shape of ``pre``."""
+        """Magnitudes of the latents ``columns`` with every gate open, the shape of ``pre``."""
         del columns
         return pre
 
@@ -289,7 +289,7 @@ class SignedTrainingMixin(SignedSAEMixin, _Host):
             raise RuntimeError(NON_FINITE_MESSAGE)
 
     def process_state_dict_for_saving(self, state_dict: dict[str, Any]) -> None:
-        """Add exact training state where the dtype would round it; refuse weights of a failed run."""
+        """Add exact training state where the dtype would round it; refuse a failed run's."""
         self.require_finite_losses()
         super().process_state_dict_for_saving(state_dict)
         add_exact_state(state_dict, self.dtype)

@@ -1,4 +1,4 @@
-"""Whether a transform of torch is at work that a custom autograd Function or a bag cannot follow."""
+"""Whether a transform of torch is at work that our autograd Functions cannot follow."""
 
 import torch
 from torch import Tensor
