@@ -1,8 +1,8 @@
 """How docstrings of this package are read for the API page: an extension of griffe.
 
 Three of our habits are not Markdown or Google style as griffe knows them: a formula stands on
-indented lines right below its sentence; names that share a description share an entry ("a, b: text");
-and names are quoted with Sphinx's roles (":func:").
+indented lines right below its sentence; names that share a description share an entry ("a, b:
+text"); and names are quoted with Sphinx's roles (":func:").
 """
 
 import re

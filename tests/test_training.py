@@ -172,7 +172,7 @@ def test_saelens_logs_the_metrics() -> None:
 @each_variant
 def test_a_step_that_does_not_log_never_waits_for_the_device(architecture: str, tying: str) -> None:
     # Fake tensors hold no data: whatever would read a value on the host (.item(), a branch on a
-    # tensor), and so wait for a GPU, raises. Active latents and AuxK's count of the dead are for CPUs.
+    # tensor), and so wait for a GPU, raises. Steps over active latents are for CPUs.
     with FakeTensorMode(allow_non_fake_inputs=False) as mode:
         cfg = training_config(
             architecture,

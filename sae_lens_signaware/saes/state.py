@@ -2,8 +2,8 @@
 
 State of a training SAE that an inference SAE does not have travels in the weights file, since that
 is the only file of SAELens's checkpoint that the SAE itself writes. SAELens casts every tensor of
-the file to the SAE's dtype when it loads one. So a 16-bit training SAE writes its exact state a second
-time, as bytes: numbers from 0 to 255, which every dtype holds.
+the file to the SAE's dtype when it loads one. So a 16-bit training SAE writes its exact state a
+second time, as bytes: numbers from 0 to 255, which every dtype holds.
 """
 
 import torch
