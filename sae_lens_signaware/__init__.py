@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from sae_lens_signaware.training import train_and_measure as train_and_measure
     from sae_lens_signaware.training import train_on_cache as train_on_cache
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Where each public name lives. A name loads when it is used (PEP 562): `import` stays light, and a
 # module that moves breaks nobody. The block above says the same to type checkers.
