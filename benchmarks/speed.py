@@ -4,14 +4,14 @@
 
 Random inputs and decoders, thresholds set for the L0 asked for, one process, float32, medians of
 runs that take turns. A step is SAELens's own ``SAETrainer.step``, Adam and bookkeeping included.
-"W" is the width of the signed SAEs; the plain ones run at the widths named. encode_sparse gives sparse
-latents, and decode takes them. TopK runs without rescale_acts_by_decoder_norm: its backward fails
-with sparse activations (torch 2.13).
+"W" is the width of the signed SAEs; the plain ones run at the widths named. encode_sparse gives
+sparse latents, and decode takes them. TopK runs without rescale_acts_by_decoder_norm: its backward
+fails with sparse activations (torch 2.13).
 
 Floors: "dense floor" is the seven products of an SA-GSAE step and Adam, "sparse floor" the
-encoder's product and Adam. Memory: peak of resident memory over that with the SAE built, of forward and
-backward, each SAE in a process of its own. Name other sizes with --sizes d:W:batch:L0 ... About 10
-minutes on two cores.
+encoder's product and Adam. Memory: peak of resident memory over that with the SAE built, of forward
+and backward, each SAE in a process of its own. Name other sizes with --sizes d:W:batch:L0 ... About
+10 minutes on two cores.
 """
 
 import argparse

@@ -300,6 +300,7 @@ SA, BI = "sa_gsae", "bi_jumprelu"
         (SA, {"tying": "both"}, "polarity_tying must be one of full, radii, none, got 'both'"),
         (BI, {"tying": "radii"}, "polarity_tying must be one of full, none, got 'radii'"),
         (SA, {"threshold_init": -0.1}, "threshold_init must be a number >= 0, got -0.1"),
+        (SA, {"threshold_init": 1e300}, "threshold_init must be at most 3.4e+38, got 1e+300"),
         (BI, {"jumprelu_init_threshold": -1.0}, "jumprelu_init_threshold must be a number >= 0"),
         (SA, {"target_l0": 25.0}, "at most d_sae = 24, got 25.0"),
         (BI, {"target_l0": 0.0}, "target_l0 must be null or a number above 0"),

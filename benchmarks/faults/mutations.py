@@ -75,6 +75,10 @@ def _at_least_0(v: Any) -> bool:
     return _number(v) and v >= 0
 
 
+def _threshold(v: Any) -> bool:
+    return _at_least_0(v) and v < 3.5e38  # of 32 bits
+
+
 def _above_0(v: Any) -> bool:
     return _number(v) and v > 0
 
@@ -101,8 +105,8 @@ ACCEPTS: dict[str, Callable[[Any], bool]] = {
     "auxk_coefficient": _at_least_0,
     "detach_decoder": _boolean,
     "detach_norm": _boolean,
-    "threshold_init": _at_least_0,
-    "jumprelu_init_threshold": _at_least_0,
+    "threshold_init": _threshold,
+    "jumprelu_init_threshold": _threshold,
     "jumprelu_bandwidth": _above_0,
     "jumprelu_sparsity_loss_mode": _one_of("step", "tanh", "quadratic"),
     "jumprelu_tanh_scale": _number,

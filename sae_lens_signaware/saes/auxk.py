@@ -4,13 +4,10 @@ arXiv 2406.04093, appendix A.2, as SAELens's ``topk`` has it. Signs, and the tre
 normalisations, are ours (docs/architectures.md).
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from sae_lens_signaware.saes.training import SignedTrainingMixin
 
 
 def top_dead(ungated: Tensor, dead: Tensor, k: int) -> Tensor:
@@ -40,35 +37,28 @@ def dead_columns(dead: Tensor) -> Tensor | slice:
 
 
 def auxk_loss(
-    sae: "SignedTrainingMixin",
-    sae_in: Tensor,
-    sae_out: Tensor,
-    pre: Tensor,
-    columns: Tensor | slice,
+    ungated: Tensor,
+    W_dec: Tensor,
+    error: Tensor,
     dead: Tensor,
+    n_dead: Tensor,
+    to_input_space: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """min(n_dead / k, 1) * mean over tokens of ||e - z~ W_dec||^2,  e = sg(x - x^),  k = d_in // 2.
+    """min(n_dead / k, 1) * mean over tokens of ||e - z~ W_dec||^2,  k = d_in // 2.
 
     z~ are the ``k`` largest ungated latents among the dead: magnitudes as if every gate were open.
 
     Args:
-        sae_in, sae_out: (n_tokens, d_in), x and x^.
-        pre: (n_tokens, n_columns) pre-activations of the latents ``columns``.
-        dead: (d_sae,) bool.
+        ungated: (n_tokens, n) signed magnitudes of n latents.
+        W_dec, dead: (n, d_in) and (n,) bool, of the same latents.
+        error: (n_tokens, d_in), e = x - x^, a constant.
+        n_dead: () dead latents of the SAE.
+        to_input_space: what a product with the decoder is in the units of ``error``.
 
     Returns:
         ().
     """
-    k = max(1, sae.cfg.d_in // 2)
-    z = top_dead(sae._ungated(pre, columns), dead[columns], k)
-    recons = _in_input_space(sae, sae_in, z @ sae.W_dec[columns])
-    error = (sae_in - sae_out).detach()
-    scale = (dead.sum() / k).clamp(max=1.0)
+    k = max(1, error.shape[-1] // 2)
+    recons = to_input_space(top_dead(ungated, dead, k) @ W_dec)
+    scale = (n_dead / k).clamp(max=1.0)
     return scale * (recons - error).pow(2).sum(-1).mean()
-
-
-def _in_input_space(sae: "SignedTrainingMixin", sae_in: Tensor, product: Tensor) -> Tensor:
-    # the error is no activation but a difference of two: a run-time normalisation scales it back
-    # and does not shift it. SAELens's output half does both.
-    shift = sae._normalised_out(sae_in, torch.zeros_like(product))
-    return sae._normalised_out(sae_in, product) - shift

@@ -27,11 +27,13 @@ from sae_lens_signaware.saes.config import (
     ThresholdTrainingSAEConfig,
     require_not_negative,
     require_steerable,
+    require_threshold,
 )
 from sae_lens_signaware.saes.latents import ActiveLatents, Latents
+from sae_lens_signaware.saes.metrics import parameter_histograms
 from sae_lens_signaware.saes.plain import both_sides, make_plain
 from sae_lens_signaware.saes.thresholds import ThresholdTrainingMixin
-from sae_lens_signaware.saes.training import Losses, parameter_histograms
+from sae_lens_signaware.saes.training import Losses
 
 # Rows P of threshold by tying.
 ROWS = {"full": 1, "none": 2}
@@ -150,7 +152,8 @@ class BiJumpReLUTrainingSAEConfig(_BiJumpReLUFields, ThresholdTrainingSAEConfig)
         )
         bandwidth = self.jumprelu_bandwidth
         require(bandwidth > 0, "jumprelu_bandwidth", bandwidth, "a number above 0")
-        require_not_negative(self, "jumprelu_init_threshold", "l0_coefficient", "l0_warm_up_steps")
+        require_threshold(self, "jumprelu_init_threshold")
+        require_not_negative(self, "l0_coefficient", "l0_warm_up_steps")
         if self.jumprelu_sparsity_loss_mode != "quadratic":
             require_steerable(self, "l0_coefficient")
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from sae_lens import SAEConfig, TrainingSAEConfig
 
 from sae_lens_signaware.checks import check_types, require
@@ -12,6 +13,9 @@ FORMAT_VERSION = 1
 
 MAX_SIZE = 2**28
 """Largest d_in and d_sae: torch cannot count the bytes of a matrix of more by more."""
+
+MAX_FLOAT32 = torch.finfo(torch.float32).max
+"""Thresholds are kept in 32 bits."""
 
 
 @dataclass
@@ -99,6 +103,13 @@ def require_not_negative(cfg: object, *fields: str) -> None:
     """Raise InvalidInputError, one line, for the first of these fields that is below 0."""
     for field in fields:
         require(getattr(cfg, field) >= 0, field, getattr(cfg, field), "a number >= 0")
+
+
+def require_threshold(cfg: object, field: str) -> None:
+    """Raise InvalidInputError where an initial threshold is below 0, or no number of 32 bits."""
+    require_not_negative(cfg, field)
+    value = getattr(cfg, field)
+    require(value <= MAX_FLOAT32, field, value, f"at most {MAX_FLOAT32:.3g}")
 
 
 def require_steerable(cfg: SignedTrainingSAEConfig, coefficient: str) -> None:

@@ -22,11 +22,13 @@ from sae_lens_signaware.saes.config import (
     ThresholdTrainingSAEConfig,
     require_not_negative,
     require_steerable,
+    require_threshold,
 )
 from sae_lens_signaware.saes.latents import Latents
+from sae_lens_signaware.saes.metrics import parameter_histograms
 from sae_lens_signaware.saes.plain import both_sides, make_plain
 from sae_lens_signaware.saes.thresholds import ThresholdTrainingMixin
-from sae_lens_signaware.saes.training import Losses, parameter_histograms
+from sae_lens_signaware.saes.training import Losses
 
 PolarityTying = Literal["full", "radii", "none"]
 
@@ -178,9 +180,8 @@ class SAGatedTrainingSAEConfig(_SAGatedFields, ThresholdTrainingSAEConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check(self)
-        require_not_negative(
-            self, "threshold_init", "l1_coefficient", "l1_warm_up_steps", "aux_coefficient"
-        )
+        require_threshold(self, "threshold_init")
+        require_not_negative(self, "l1_coefficient", "l1_warm_up_steps", "aux_coefficient")
         require_steerable(self, "l1_coefficient")
 
 

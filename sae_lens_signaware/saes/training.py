@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from sae_lens import TrainingSAE
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
-from torch import Tensor, nn
+from torch import Tensor
 
 from sae_lens_signaware.saes.auxk import auxk_loss, dead_columns
 from sae_lens_signaware.saes.base import SignedSAEMixin, is_hooked
 from sae_lens_signaware.saes.kernels import pre_activation
 from sae_lens_signaware.saes.l0_control import update_l0_control
 from sae_lens_signaware.saes.latents import AllLatents, Latents
+from sae_lens_signaware.saes.metrics import n_active, side_metrics
 from sae_lens_signaware.saes.state import add_exact_state, drop_training_state
 
 NON_FINITE_MESSAGE = (
@@ -31,34 +32,6 @@ _Host = TrainingSAE[Any] if TYPE_CHECKING else object
 
 Losses = dict[str, Tensor]
 """Name in the logs -> loss, a mean over tokens."""
-
-
-def side_metrics(feature_acts: Tensor, bipolar_min_share: float = 0.1) -> dict[str, Tensor]:
-    """L0 of each side, and the share of bipolar latents among those that fire in this batch.
-
-    *Bipolar*: the rarer side makes up at least ``bipolar_min_share`` of a latent's firings. Over
-    one batch this is noisy for rare latents; the census over many tokens is the measure to cite.
-
-    Args:
-        feature_acts: (batch, d_sae), signed.
-    """
-    n_pos = (feature_acts > 0).sum(0)
-    n_neg = (feature_acts < 0).sum(0)
-    n_fired = n_pos + n_neg
-    alive = n_fired > 0
-    bipolar = alive & (torch.minimum(n_pos, n_neg) >= bipolar_min_share * n_fired)
-    batch = feature_acts.shape[0]
-    return {
-        "l0_pos": n_pos.sum() / batch,
-        "l0_neg": n_neg.sum() / batch,
-        "bipolar_share_of_batch": bipolar.sum() / alive.sum().clamp(min=1),
-    }
-
-
-def _n_active(feature_acts: Tensor) -> Tensor:
-    if feature_acts.is_sparse:
-        return torch.tensor(float(feature_acts.values().numel()))
-    return (feature_acts != 0).sum()
 
 
 # Sizes here depend on the data. Under torch.compile this runs as it is, and only the dense path
@@ -214,6 +187,14 @@ class SignedTrainingMixin(SignedSAEMixin, _Host):
         self.run_time_activation_norm_fn_in(sae_in.to(self.dtype))
         return self.run_time_activation_norm_fn_out(tensor)
 
+    def _scaled_out(self, sae_in: Tensor, product: Tensor) -> Tensor:
+        """A difference of two activations from the decoder's space to that of ``sae_in``.
+
+        A run-time normalisation scales it back and does not shift it; SAELens's does both.
+        """
+        shift = self._normalised_out(sae_in, torch.zeros_like(product))
+        return self._normalised_out(sae_in, product) - shift
+
     def _auxk_losses(
         self,
         step_input: TrainStepInput,
@@ -231,7 +212,15 @@ class SignedTrainingMixin(SignedSAEMixin, _Host):
         columns = dead_columns(dead)
         if isinstance(columns, Tensor) and not len(columns):
             return {"auxk_loss": sae_out.new_zeros(())}
-        loss = auxk_loss(self, step_input.sae_in, sae_out, pre_of(columns), columns, dead)
+        sae_in = step_input.sae_in
+        loss = auxk_loss(
+            self._ungated(pre_of(columns), columns),
+            self.W_dec[columns],
+            (sae_in - sae_out).detach(),
+            dead[columns],
+            dead.sum(),
+            lambda product: self._scaled_out(sae_in, product),
+        )
         return {"auxk_loss": coefficient * loss}
 
     def _pre_of(self, x_c: Tensor, columns: Tensor | slice) -> Tensor:
@@ -247,7 +236,7 @@ class SignedTrainingMixin(SignedSAEMixin, _Host):
             self.l0_control.copy_(
                 update_l0_control(
                     self.l0_control,
-                    _n_active(acts) / acts.shape[0],
+                    n_active(acts) / acts.shape[0],
                     self.cfg.target_l0,
                     self.cfg.target_l0_rate,
                     integrate=step_input.n_training_steps >= self._warm_up_steps(),
@@ -298,8 +287,3 @@ class SignedTrainingMixin(SignedSAEMixin, _Host):
         """Drop what only training needs."""
         super().process_state_dict_for_saving_inference(state_dict)
         drop_training_state(state_dict)
-
-
-def parameter_histograms(sae: nn.Module, names: tuple[str, ...]) -> dict[str, Any]:
-    """numpy arrays for SAELens's ``log_histograms``, one a parameter."""
-    return {f"weights/{name}": getattr(sae, name).detach().float().cpu().numpy() for name in names}
