@@ -57,16 +57,16 @@ def test_it_trains_folds_saves_loads_splits_and_goes_up(
     cfg: Any = signaware.load_runner_config(
         write(tmp_path, sae=sae), ["--auxk_coefficient", "0.03"]
     )
-    assert type(cfg.sae) is module.SignedStandardTrainingSAEConfig
-    cfg = runner_config(cfg.sae, tmp_path, training_tokens=64 * 60)
+    assert type(cfg.sae) is module.TrainingConfig
+    cfg = runner_config(cfg.sae, tmp_path, training_tokens=64 * 300, lr=1e-2)
     model = HookedTransformer(tiny_model_config())
     runner = LanguageModelSAETrainingRunner(cfg, override_model=model, override_dataset=tokens())
     trained: Any = runner.run()
-    assert type(trained) is module.SignedStandardTrainingSAE
+    assert type(trained) is module.Training
     assert trained.l0_control[1].item() == pytest.approx(6, rel=0.5)  # target_l0 steers it
 
     loaded = SAE.load_from_disk(tmp_path / "out")
-    assert type(loaded) is module.SignedStandardSAE
+    assert type(loaded) is module.InferenceSAE
     x = torch.randn(50, 16, generator=torch.Generator().manual_seed(0))
     z = loaded.encode(x)
     assert (z > 0).any()
@@ -94,9 +94,7 @@ def test_it_trains_folds_saves_loads_splits_and_goes_up(
 def test_it_computes_the_same_over_all_and_over_active_latents(module: ModuleType) -> None:
     def step(use_sparse: bool) -> tuple[Any, Any]:
         torch.manual_seed(0)
-        cfg = module.SignedStandardTrainingSAEConfig(
-            d_in=16, d_sae=200, use_sparse_activations=use_sparse
-        )
+        cfg = module.TrainingConfig(d_in=16, d_sae=200, use_sparse_activations=use_sparse)
         sae: Any = TrainingSAE.from_dict(cfg.to_dict())
         sae.threshold.data.fill_(3.0)
         sae.W_enc.data.mul_(8.0)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 from sae_lens import SAE, JumpReLUSAE, JumpReLUSAEConfig, TrainingSAE
-from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput
+from sae_lens.saes.sae import TrainStepInput
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -210,11 +210,6 @@ class BiJumpReLUTrainingSAE(
         return bi_step_ste(h, threshold, cfg.jumprelu_bandwidth, cfg.jumprelu_ste_to_input)
 
     @override
-    def get_coefficients(self) -> dict[str, float | TrainCoefficientConfig]:
-        cfg = self.cfg
-        return {"l0": TrainCoefficientConfig(cfg.l0_coefficient, cfg.l0_warm_up_steps)}
-
-    @override
     def log_histograms(self) -> dict[str, Any]:
         return super().log_histograms() | parameter_histograms(self, ("threshold", "b_enc"))
 
@@ -226,7 +221,3 @@ class BiJumpReLUTrainingSAE(
     @override
     def _threshold_init(self) -> float:
         return self.cfg.jumprelu_init_threshold
-
-    @override
-    def _warm_up_steps(self) -> int:
-        return self.cfg.l0_warm_up_steps

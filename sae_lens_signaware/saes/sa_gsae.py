@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 from sae_lens import SAE, GatedSAE, GatedSAEConfig, TrainingSAE
-from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput
+from sae_lens.saes.sae import TrainStepInput
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -223,11 +223,6 @@ class SAGatedTrainingSAE(ThresholdTrainingMixin, _SAGated, TrainingSAE[SAGatedTr
         return signed_gate(pre, torch.zeros_like(b_mag), r_mag, b_mag, self._two_sided)
 
     @override
-    def get_coefficients(self) -> dict[str, float | TrainCoefficientConfig]:
-        cfg = self.cfg
-        return {"l1": TrainCoefficientConfig(cfg.l1_coefficient, cfg.l1_warm_up_steps)}
-
-    @override
     def log_histograms(self) -> dict[str, Any]:
         names = ("threshold", "r_mag", "b_mag")
         return super().log_histograms() | parameter_histograms(self, names)
@@ -235,7 +230,3 @@ class SAGatedTrainingSAE(ThresholdTrainingMixin, _SAGated, TrainingSAE[SAGatedTr
     @override
     def _threshold_init(self) -> float:
         return self.cfg.threshold_init
-
-    @override
-    def _warm_up_steps(self) -> int:
-        return self.cfg.l1_warm_up_steps

@@ -20,8 +20,8 @@ class ThresholdTrainingMixin(SignedTrainingMixin):
     _kept_in_float32 = (*SignedTrainingMixin._kept_in_float32, "threshold")
 
     def _threshold_init(self) -> float:
-        """Initial threshold, and the value that resets restore."""
-        raise NotImplementedError
+        """Initial threshold, and the value that resets restore; 0 if nothing else is said."""
+        return 0.0
 
     def initialize_weights(self) -> None:
         super().initialize_weights()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from sae_lens import TrainingSAE
-from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
+from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput, TrainStepOutput
 from torch import Tensor
 
 from sae_lens_signaware.saes.auxk import auxk_loss, dead_columns
@@ -78,7 +78,8 @@ class SignedTrainingMixin(SignedSAEMixin, _Host):
     Adds a buffer that checkpoints carry and inference SAEs do not: ``l0_control`` (2,) float32,
     [log multiplier on the sparsity coefficient, running L0].
 
-    An architecture writes :meth:`_losses`, and names its sparsity coefficient.
+    An architecture writes :meth:`_losses`, and names its sparsity coefficient NAME. Its config has
+    ``NAME_coefficient`` and ``NAME_warm_up_steps``.
     """
 
     l0_control: Tensor
@@ -117,7 +118,13 @@ class SignedTrainingMixin(SignedSAEMixin, _Host):
 
     def _warm_up_steps(self) -> int:
         """Steps over which SAELens's scheduler raises the sparsity coefficient."""
-        raise NotImplementedError
+        return getattr(self.cfg, f"{self._sparsity_coefficient}_warm_up_steps")
+
+    def get_coefficients(self) -> dict[str, float | TrainCoefficientConfig]:
+        """The sparsity coefficient NAME, of ``NAME_coefficient`` and ``NAME_warm_up_steps``."""
+        name = self._sparsity_coefficient
+        value = getattr(self.cfg, f"{name}_coefficient")
+        return {name: TrainCoefficientConfig(value, self._warm_up_steps())}
 
     def initialize_weights(self) -> None:
         super().initialize_weights()
