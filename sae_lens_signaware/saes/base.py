@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import torch
-from sae_lens import SAE, GatedSAE, JumpReLUSAE, StandardSAE, TrainingSAE
+from sae_lens import SAE, TrainingSAE
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
@@ -18,9 +18,6 @@ from sae_lens_signaware.saes.kernels import (
 from sae_lens_signaware.saes.latents import ActiveLatents, AllLatents, Latents
 from sae_lens_signaware.saes.state import check_state
 from sae_lens_signaware.saes.transforms import is_transformed
-
-PlainSAE = GatedSAE | JumpReLUSAE | StandardSAE
-"""What a signed SAE can be split into: SAELens's own, with non-negative latents."""
 
 # A mixin's host: what a type checker knows of `super()`. At run time SAELens's class follows it.
 _Host = SAE[Any] if TYPE_CHECKING else object
@@ -59,7 +56,7 @@ class SignedSAEMixin(_Host):
         """Signed latents z of pre-activations ``pre``, values of ``latents``; the same shape."""
         raise NotImplementedError
 
-    def to_plain(self) -> PlainSAE:
+    def to_plain(self) -> SAE[Any]:
         """The plain twin: see :func:`~sae_lens_signaware.split_polarities`."""
         raise NotImplementedError
 

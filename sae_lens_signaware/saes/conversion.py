@@ -6,11 +6,11 @@ import torch
 from sae_lens import SAE
 from torch import Tensor
 
-from sae_lens_signaware.saes.base import PlainSAE, SignedSAEMixin
+from sae_lens_signaware.saes.base import SignedSAEMixin
 
 
 @torch.no_grad()
-def split_polarities(sae: SAE[Any]) -> PlainSAE:
+def split_polarities(sae: SAE[Any]) -> SAE[Any]:
     """The plain SAE of width 2H that a signed one of width H is: same output, no negative latent.
 
     Latent i becomes i (its + side) and i + H (its - side). ``sa_gsae`` gives SAELens's ``gated``,
