@@ -9,8 +9,11 @@ import reprlib
 import sys
 import types
 import typing
-from collections.abc import Iterable
-from typing import Any, Literal, TypeVar, Union
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 # SAELens accepts more for these fields than its annotations say.
 MORE_VALUES = {"normalize_activations": ("constant_norm_rescale",)}
@@ -56,7 +59,7 @@ def short(value: object) -> str:
     return _repr.repr(value)
 
 
-def check_types(cfg: Any) -> None:
+def check_types(cfg: "DataclassInstance") -> None:
     """Check that each field of a config holds what its annotation says, and only finite numbers.
 
     A dataclass checks nothing, and a cfg.json may hold anything: a "false" would count as true.
@@ -72,7 +75,7 @@ def check_types(cfg: Any) -> None:
             setattr(cfg, name, new)
 
 
-def checked(field: str, value: Any, hint: Any) -> Any:
+def checked(field: str, value: object, hint: Any) -> Any:
     """``value``, converted to ``hint``.
 
     Raises:
@@ -83,7 +86,7 @@ def checked(field: str, value: Any, hint: Any) -> Any:
 
 
 @functools.cache
-def field_types(config_class: type) -> dict[str, Any]:
+def field_types(config_class: "type[DataclassInstance]") -> dict[str, Any]:
     """Types of a dataclass by field name, with what SAELens accepts beyond its annotations."""
     hints = typing.get_type_hints(config_class)
     return {f.name: _widened(f.name, hints[f.name]) for f in dataclasses.fields(config_class)}
@@ -161,27 +164,27 @@ def converted(value: Any, hint: Any) -> Any:
     return value
 
 
-def is_union(hint: Any) -> bool:
+def is_union(hint: object) -> bool:
     """Whether a type is ``X | Y``, in either spelling."""
     return typing.get_origin(hint) in (Union, types.UnionType)
 
 
-def _is_metadata(hint: Any) -> bool:
+def _is_metadata(hint: object) -> bool:
     # not imported: this module must load in milliseconds
     return getattr(hint, "__qualname__", None) == "SAEMetadata"
 
 
-def _is_homogeneous(args: tuple[Any, ...]) -> bool:
+def _is_homogeneous(args: tuple[object, ...]) -> bool:
     return len(args) == 2 and args[1] is Ellipsis
 
 
-def _items_fit(items: list[Any] | tuple[Any, ...], args: tuple[Any, ...]) -> bool:
+def _items_fit(items: Sequence[object], args: tuple[object, ...]) -> bool:
     if _is_homogeneous(args):
         return all(fits(item, args[0]) for item in items)
     return len(items) == len(args) and all(map(fits, items, args))
 
 
-def _is_number(value: Any, whole: bool) -> bool:
+def _is_number(value: object, whole: bool) -> bool:
     # an integer that no float holds does not count
     if isinstance(value, numbers.Integral):
         return abs(int(value)) <= sys.float_info.max

@@ -18,7 +18,7 @@ def sweep(
         Literal["local", "ray"], typer.Option(help="This process, or Ray (here or on a cluster).")
     ] = "local",
 ) -> None:
-    """Frontiers over cells, seeds and sparsities, and which dominates; resumes where it stopped.
+    """Compare frontiers over cells, seeds and sparsities; resume where the last call stopped.
 
     Example: sae-lens-signaware sweep configs/sweep-smollm2-135m.yaml --out sweep_out
     """

@@ -1,7 +1,7 @@
 """Commands that take a saved SAE: push, split, analyze, audit, merge."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -139,7 +139,7 @@ def merge(
 
     if out.exists():
         raise ConfigError(f"OUT: {out} exists already; name a new folder")
-    loaded: Any = hub.load_sae_reference(sae)
+    loaded = hub.load_sae_reference(sae)
     tensor = load_named_activations(activations, key)
     try:
         with console.status(f"Merging pairs of {loaded.cfg.d_sae:,} latents"):

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from sae_lens import TrainingSAE
 from sae_lens.evals import ExplainedVarianceCalculator
 from sae_lens.training.activation_scaler import ActivationScaler
+from sae_lens.training.sae_trainer import Evaluator
 from torch import Tensor
 
 from sae_lens_signaware.checks import InvalidInputError
@@ -42,7 +43,7 @@ class SignedEvaluator:
     """
 
     n_batches: int = 4
-    inner: Callable[..., dict[str, Any]] | None = None
+    inner: Evaluator[TrainingSAE[Any]] | None = None
     bipolar_min_share: float = 0.1
 
     @torch.no_grad()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.evaluation.census import BipolarCensus, census_of
+from sae_lens_signaware.evaluation.models import HookedRootModule
 from sae_lens_signaware.evaluation.streaming import explained_variance_of, sum_sides
 
 QUALITY_FILENAME = "quality.json"
@@ -71,7 +72,7 @@ class SAEQuality:
     sae_lens_version: str = sae_lens.__version__
     torch_version: str = torch.__version__
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         return dataclasses.asdict(self)
 
     @classmethod
@@ -125,7 +126,7 @@ def measure_quality(
 def add_loss_recovered(
     quality: SAEQuality,
     sae: SAE[Any],
-    model: Any,
+    model: HookedRootModule,
     store: ActivationsStore,
     n_batches: int = 1,
 ) -> SAEQuality:

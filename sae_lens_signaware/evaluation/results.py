@@ -75,7 +75,7 @@ class Result:
         """Numbers that sum the result up, beside the fields that are numbers."""
         return {}
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """JSON-ready: tensors as lists, NaN as null."""
         return {
             field.name: dataclasses.asdict(value)
@@ -108,7 +108,7 @@ def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _to_json(value: Any) -> Any:
+def _to_json(value: object) -> object:
     if isinstance(value, Tensor):
         return [None if v != v else v for v in value.tolist()]
     return value

@@ -2,7 +2,6 @@
 
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 import datasets
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.evaluation.models import HookedRootModule, tokenizer_of
 from sae_lens_signaware.files import write_tensors
 from sae_lens_signaware.training.cache import collect_activations, load_activations
 
@@ -90,7 +90,7 @@ def prepare_text(folder: Path) -> dict[str, Path]:
 
 
 def make_store(
-    model: Any, dataset: Path, n_tokens: int, hook_name: str = HOOK_NAME
+    model: HookedRootModule, dataset: Path, n_tokens: int, hook_name: str = HOOK_NAME
 ) -> ActivationsStore:
     """SAELens's store over one of the demo's datasets, special tokens left out."""
     rows = datasets.Dataset.from_parquet(str(dataset / "train.parquet"))
@@ -111,11 +111,11 @@ def make_store(
         normalize_activations="none",
         device=torch.device("cpu"),
         dtype="float32",
-        exclude_special_tokens=torch.tensor(get_special_token_ids(model.tokenizer)),
+        exclude_special_tokens=torch.tensor(get_special_token_ids(tokenizer_of(model))),
     )
 
 
-def load_demo_model(folder: Path) -> Any:
+def load_demo_model(folder: Path) -> HookedRootModule:
     """The model as SAELens hooks it, by the code path that any user's model takes."""
     return load_model(
         "AutoModelForCausalLM",
@@ -127,7 +127,7 @@ def load_demo_model(folder: Path) -> Any:
 
 
 def cached_activations(
-    model: Any,
+    model: HookedRootModule,
     texts: dict[str, Path],
     token_counts: dict[str, int],
     cache: Path,

@@ -6,7 +6,6 @@ import io
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from sae_lens import TrainingSAEConfig
 from sae_lens.config import SAETrainerConfig
@@ -40,7 +39,7 @@ def train_save_and_measure(
     folder: Path,
     checkpoint: Path,
     tokens_from: str,
-    metadata: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, object] | None = None,
     shows_bar: bool = False,
 ) -> TrainedSAE:
     """Train one SAE on cached activations; the SAE and what was measured of it are in ``folder``.

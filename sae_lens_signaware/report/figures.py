@@ -10,7 +10,7 @@ from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.experiments.sweep.summary import SweepSummary, missed_l0
 from sae_lens_signaware.report.load import LabelledLatents
 
-Figure = dict[str, Any]
+Figure = dict[str, object]
 
 # Paul Tol's muted colours, told apart with any colour vision, those that stand out most first; blue
 # and vermillion are left out: on this page they are the signs
@@ -113,7 +113,7 @@ def _against_l0(
     looks: dict[str, Style],
     y: Callable[[RunResult], float],
     yaxis: dict[str, Any],
-    shapes: Sequence[dict[str, Any]] = (),
+    shapes: Sequence[dict[str, object]] = (),
     hollow: Callable[[RunResult], bool] = lambda r: False,
 ) -> Figure:
     traces = []
@@ -275,7 +275,7 @@ def _count_ticks(most: int) -> list[int]:
     return list(range(-step * (most // step), most + 1, step))
 
 
-def _layout(xaxis: dict[str, Any], yaxis: dict[str, Any], **more: Any) -> dict[str, Any]:
+def _layout(xaxis: dict[str, Any], yaxis: dict[str, Any], **more: object) -> dict[str, object]:
     axis = {
         "gridcolor": "#e4e4e4",
         "linecolor": "#888",

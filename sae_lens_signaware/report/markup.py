@@ -2,8 +2,7 @@
 
 import html
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 from sae_lens_signaware.experiments.protocols.result import TableValue
 
@@ -71,13 +70,13 @@ def _all_numbers(rows: Sequence[Sequence[TableValue]], column: int) -> bool:
     )
 
 
-def data(name: str, value: Any) -> str:
+def data(name: str, value: object) -> str:
     """A block of JSON that a script of the page reads; nothing in it can end the block."""
     dumped = json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return f'<script type="application/json" id="{text(name)}">{dumped}</script>'
 
 
-def chart(name: str, title: str, figure: dict[str, Any], height: int = 400) -> str:
+def chart(name: str, title: str, figure: Mapping[str, object], height: int = 400) -> str:
     """A chart and its title; the page's script draws it."""
     return (
         f'<figure class="chart"><figcaption>{text(title)}</figcaption>'
@@ -86,7 +85,7 @@ def chart(name: str, title: str, figure: dict[str, Any], height: int = 400) -> s
     )
 
 
-def charts(figures: Iterable[tuple[str, str, dict[str, Any]]], height: int = 400) -> str:
+def charts(figures: Iterable[tuple[str, str, Mapping[str, object]]], height: int = 400) -> str:
     """Charts side by side, each a name, a title and a figure."""
     drawn = "".join(chart(name, title, figure, height) for name, title, figure in figures)
     return f'<div class="charts">{drawn}</div>'

@@ -2,15 +2,12 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sae_lens import ActivationsStore
 
+from sae_lens_signaware.evaluation.models import HookedRootModule
 from sae_lens_signaware.evaluation.quality import SAEQuality, add_loss_recovered
 from sae_lens_signaware.evaluation.saved import measure_saved, write_measurement
-
-if TYPE_CHECKING:  # transformer-lens 2 has it in another module
-    from transformer_lens.HookedRootModule import HookedRootModule
 
 AFTER_TRAINING = "the training dataset, after the tokens trained on"
 TRAINED_ON_TOO = (
@@ -46,7 +43,7 @@ class TextPosition:
 
 def measure_on_following_tokens(
     folder: Path,
-    model: "HookedRootModule",
+    model: HookedRootModule,
     store: ActivationsStore,
     position: TextPosition,
     n_batches: int,

@@ -34,7 +34,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, object]:
     """Safe YAML with a mapping at its top.
 
     Raises:
@@ -63,7 +63,7 @@ class StrictModel(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _take_lists_for_tuples(cls, value: Any, info: ValidationInfo) -> Any:
+    def _take_lists_for_tuples(cls, value: object, info: ValidationInfo) -> object:
         assert info.field_name is not None  # pydantic has one for a field's validator
         return converted(value, cls.model_fields[info.field_name].annotation)
 

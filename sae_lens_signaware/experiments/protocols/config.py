@@ -142,7 +142,7 @@ class ProtocolConfig(StrictModel):
     protocol: Literal["a", "b", "c"]
     seeds: tuple[int, ...] = Field(min_length=1)
     target_l0: float = Field(gt=0)
-    saes: dict[str, dict[str, Any]] = Field(min_length=1)
+    saes: dict[str, dict[str, object]] = Field(min_length=1)
     training: TrainingConfig
     threads: int | None = Field(default=None, gt=0)
     data: Any

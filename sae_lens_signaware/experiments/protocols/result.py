@@ -7,7 +7,6 @@ import statistics
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -45,7 +44,7 @@ class ProtocolResult:
     notes: list[str]
     command: str
     versions: dict[str, str]
-    config: dict[str, Any]
+    config: dict[str, object]
 
     def table(self, width: int = 120) -> Table:
         """Table for a terminal of ``width``: deviations behind their means, and no number cut.

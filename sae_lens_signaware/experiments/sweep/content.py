@@ -10,7 +10,7 @@ import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class FileDigests:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.known: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
+            self.known: dict[str, object] = dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             self.known = {}
 
@@ -65,7 +65,7 @@ class FileDigests:
 
 
 def model_digest(
-    name: str, class_name: str, kwargs: dict[str, Any], digests: FileDigests
+    name: str, class_name: str, kwargs: Mapping[str, Any], digests: FileDigests
 ) -> str | None:
     """Of a model's weights, config and tokenizer; None where they are not on this machine.
 

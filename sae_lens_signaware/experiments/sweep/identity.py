@@ -4,9 +4,12 @@ import dataclasses
 import enum
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Identity = dict[str, Any]
 Content = dict[str, str | None]
@@ -120,7 +123,7 @@ def _comparable(identity: object) -> Identity | None:
     return None
 
 
-def _defaults(cfg: Any) -> dict[str, Any]:
+def _defaults(cfg: "DataclassInstance") -> dict[str, object]:
     fields = dataclasses.fields(cfg)
     return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
 

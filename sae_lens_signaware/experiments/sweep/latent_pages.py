@@ -19,6 +19,7 @@ from sae_lens_signaware.evaluation import (
     top_examples,
 )
 from sae_lens_signaware.evaluation.dial import dialled_directions
+from sae_lens_signaware.evaluation.models import HookedRootModule, token_text, tokenizer_of
 from sae_lens_signaware.experiments.sweep.cache import make_store
 from sae_lens_signaware.experiments.sweep.config import LatentsConfig, Run
 from sae_lens_signaware.experiments.sweep.latent_results import Dial, LatentPage
@@ -35,7 +36,7 @@ def chosen_latents(analysis: Analysis, n: int) -> list[int]:
 
 
 def pages_without_dials(
-    model: Any,
+    model: HookedRootModule,
     sae: SAE[Any],
     analysis: Analysis,
     latents: Sequence[int],
@@ -76,7 +77,7 @@ class Dialler:
 
     def __init__(
         self,
-        model: Any,
+        model: HookedRootModule,
         sae: SAE[Any],
         plain: SAE[Any] | None,
         pages: Sequence[LatentPage],
@@ -103,12 +104,12 @@ class Dialler:
         plus, minus = dialled_directions(sae, latent)
         votes = read_out @ (plus - minus)
         ids = (int(votes.argmax()), int(votes.argmin()))
-        decode = self.model.tokenizer.decode
+        tokenizer = tokenizer_of(self.model)
         dial = polarity_dial(self.model, sae, latent, self.prompts, self.sizes, ids)
-        return Dial.of(dial, (decode([ids[0]]), decode([ids[1]])))
+        return Dial.of(dial, (token_text(tokenizer, ids[0]), token_text(tokenizer, ids[1])))
 
 
-def prompts_of(model: Any, run: Run, dataset: str, shown: LatentsConfig) -> Tensor:
+def prompts_of(model: HookedRootModule, run: Run, dataset: str, shown: LatentsConfig) -> Tensor:
     """The first prompts of ``dataset``, (prompt, position), to search for contexts."""
     hook = {run.cfg.hook_name: run.cfg.sae.d_in}
     store = make_store(model, run.cfg, dataset, hook)
@@ -146,12 +147,13 @@ def _dial_sizes(energy: Tensor) -> tuple[float, ...]:
     return tuple(typical * factor for factor in (0.5, 1.0, 2.0, 4.0))
 
 
-def _read_out(model: Any) -> Tensor | None:
+def _read_out(model: HookedRootModule) -> Tensor | None:
     # (vocabulary, d_model) from the stream to logits, the final norm's weight in it
-    if hasattr(model, "W_U"):  # TransformerLens folds the final norm's weight
-        return model.W_U.detach().float().T
-    inner: Any = getattr(model, "model", None)
-    head = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
+    unembedding = getattr(model, "W_U", None)
+    if unembedding is not None:  # TransformerLens folds the final norm's weight
+        return unembedding.detach().float().T
+    inner = getattr(model, "model", None)
+    head = getattr(inner, "get_output_embeddings", lambda: None)()
     if head is None:
         return None
     norm = getattr(getattr(inner, "model", None), "norm", None)

@@ -113,7 +113,7 @@ class SAELatents:
     plain_run: str | None
     audit: dict[str, dict[str, int]]
     pages: tuple[LatentPage, ...]
-    identity: dict[str, Any] = dataclasses.field(default_factory=dict)
+    identity: dict[str, object] = dataclasses.field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         write_json(dataclasses.asdict(self), path)
@@ -139,7 +139,7 @@ class PartialLatents:
         n_done: pages that are whole.
     """
 
-    identity: dict[str, Any]
+    identity: dict[str, object]
     pages: list[LatentPage]
     n_done: int
 
@@ -148,7 +148,7 @@ class PartialLatents:
 
     @classmethod
     def read(
-        cls, path: Path, identity: dict[str, Any], latents: Sequence[int]
+        cls, path: Path, identity: dict[str, object], latents: Sequence[int]
     ) -> "PartialLatents | None":
         """None where there is none of this ``identity`` and of these ``latents``."""
         try:
