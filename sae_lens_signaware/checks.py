@@ -40,7 +40,7 @@ class ConfigError(InvalidInputError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"``, or the known names where none is near."""
+    """Return ``"; did you mean 'x'?"``, or a list of the known names where none is near."""
     known = sorted(known)
     match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {match[0]!r}?" if match else f"; known: {', '.join(known)}"
@@ -55,7 +55,7 @@ def require(condition: bool, field: str, value: object, allowed: str, why: str =
 
 
 def short(value: object) -> str:
-    """``repr(value)``, cut where it is long or deep: values come from files."""
+    """Return ``repr(value)``, cut where it is long or deep: values come from files."""
     return _repr.repr(value)
 
 
@@ -76,7 +76,7 @@ def check_types(cfg: "DataclassInstance") -> None:
 
 
 def checked(field: str, value: object, hint: Any) -> Any:
-    """``value``, converted to ``hint``.
+    """Return ``value``, converted to ``hint``.
 
     Raises:
         InvalidInputError: the value does not fit.
@@ -87,7 +87,7 @@ def checked(field: str, value: object, hint: Any) -> Any:
 
 @functools.cache
 def field_types(config_class: "type[DataclassInstance]") -> dict[str, Any]:
-    """Types of a dataclass by field name, with what SAELens accepts beyond its annotations."""
+    """Return a dataclass's types by field, with what SAELens accepts beyond its annotations."""
     hints = typing.get_type_hints(config_class)
     return {f.name: _widened(f.name, hints[f.name]) for f in dataclasses.fields(config_class)}
 
@@ -104,7 +104,7 @@ def _widened(name: str, hint: Any) -> Any:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether ``value`` is of the type ``hint``, at every depth.
+    """Tell whether ``value`` is of the type ``hint``, at every depth.
 
     A list fits a tuple, as YAML and JSON have no tuples. An integer fits a float. A bool is no
     number. NumPy's numbers count as Python's. A number that is not finite fits nothing.
@@ -139,7 +139,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def converted(value: Any, hint: Any) -> Any:
-    """``value`` as ``hint`` has it: lists become tuples, integers floats, mappings metadata.
+    """Convert ``value`` to ``hint``: lists become tuples, integers floats, mappings metadata.
 
     What does not fit stays as it is.
     """
@@ -165,7 +165,7 @@ def converted(value: Any, hint: Any) -> Any:
 
 
 def is_union(hint: object) -> bool:
-    """Whether a type is ``X | Y``, in either spelling."""
+    """Tell whether a type is ``X | Y``, in either spelling."""
     return typing.get_origin(hint) in (Union, types.UnionType)
 
 
@@ -201,7 +201,7 @@ def _advice(value: object, hint: Any) -> str:
 
 
 def is_number_as_text(value: object) -> bool:
-    """Whether ``value`` is a text that reads as a number, such as ``"16"``."""
+    """Tell whether ``value`` is a text that reads as a number, such as ``"16"``."""
     try:
         return isinstance(value, str) and math.isfinite(float(value))
     except ValueError:
@@ -209,7 +209,7 @@ def is_number_as_text(value: object) -> bool:
 
 
 def describe(hint: Any) -> str:
-    """A type in words that a user of the YAML knows."""
+    """Describe a type in words that a user of the YAML knows."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return "one of " + ", ".join(str(arg) for arg in args)

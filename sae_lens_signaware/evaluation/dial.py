@@ -157,7 +157,7 @@ def polarity_dial(
 
 
 def dialled_directions(sae: SAE[Any], latent: int | tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """What a positive and a negative coefficient write, (d_in,) each, of norm 1.
+    """Return what a positive and a negative coefficient write, (d_in,) each, of norm 1.
 
     They are both ways along the axis of one latent, or the own directions of two.
     """
@@ -167,7 +167,7 @@ def dialled_directions(sae: SAE[Any], latent: int | tuple[int, int]) -> tuple[Te
 
 
 def nearest_antipodal_pair(plain: SAE[Any], direction: Tensor) -> tuple[int, int]:
-    """The two latents of a plain SAE that are nearest to the + and the - end of an axis.
+    """Find the two latents of a plain SAE that are nearest to the + and the - end of an axis.
 
     Args:
         plain: any SAELens SAE; its decoder rows are searched.

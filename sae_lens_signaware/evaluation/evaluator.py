@@ -53,7 +53,7 @@ class SignedEvaluator:
         data_provider: Iterator[Tensor],
         activation_scaler: ActivationScaler,
     ) -> dict[str, Any]:
-        """A flat dict of floats, keys under ``signed/``, ready for Weights & Biases."""
+        """Return a flat dict of floats, keys under ``signed/``, ready for Weights & Biases."""
         metrics = {} if self.inner is None else self.inner(sae, data_provider, activation_scaler)
         batches = (
             activation_scaler(batch.to(sae.device))
@@ -65,7 +65,7 @@ class SignedEvaluator:
 def signed_metrics(
     sae: TrainingSAE[Any], batches: Iterator[Tensor], bipolar_min_share: float
 ) -> dict[str, float]:
-    """Census, calibration and R² of ``batches`` as flat metrics, keys under ``signed/``."""
+    """Measure census, calibration and R² of ``batches`` as flat metrics, keys under ``signed/``."""
     calibrates = has_common_units(sae)
     variance = ExplainedVarianceCalculator()
     sums = sum_sides(sae, batches, with_alignment=calibrates, variance=variance)
@@ -81,7 +81,7 @@ def signed_metrics_of(
     calibration: PolarityCalibration | None,
     bipolar_min_share: float = 0.1,
 ) -> dict[str, float]:
-    """Both results as scalars, without NaN: what does not apply is left out."""
+    """Sum both results up as scalars, without NaN: what does not apply is left out."""
     metrics = {
         "n_tokens": float(census.n_tokens),
         "l0": census.l0,

@@ -74,7 +74,7 @@ class TopExamples(Result):
     k: int
 
     def of(self, latent: int) -> LatentExamples:
-        """The examples of one latent.
+        """Return the examples of one latent.
 
         Raises:
             KeyError: it was not asked for.
@@ -107,10 +107,16 @@ class TopExamples(Result):
         }
 
     def to_dict(self) -> dict[str, object]:
+        """Return all contexts as JSON holds them."""
         return dataclasses.asdict(self)
 
     @classmethod
     def read(cls, path: Path) -> "TopExamples":
+        """Read back what :meth:`write` wrote.
+
+        Raises:
+            ValueError: the file holds no such result.
+        """
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             return cls(

@@ -29,7 +29,7 @@ def merge_antipodal(
     activations: Iterable[Tensor] | Tensor,
     max_cosine: float = -0.9,
 ) -> SAGatedSAE | BiJumpReLUSAE:
-    """Merge antipodal latents of a plain SAE that never fire together into signed latents (ours).
+    """Merge antipodal latents of a plain SAE that never fire together into signed latents.
 
     A pair becomes the mean of one latent and the negated other, brought to the same norms. Each
     side keeps its own threshold and, of a ``gated`` SAE, its own magnitude. A latent without a

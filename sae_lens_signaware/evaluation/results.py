@@ -18,7 +18,7 @@ T = TypeVar("T", bound="Result")
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
-    """Where a result comes from.
+    """Origin of a result.
 
     Attributes:
         n_tokens: tokens measured on.
@@ -32,6 +32,7 @@ class Provenance:
 
     @classmethod
     def of(cls, sae: SAE[Any], n_tokens: int) -> "Provenance":
+        """Record an SAE, the tokens, and the versions that are installed."""
         names = ("sae-lens-signaware", "sae-lens", "torch")
         return cls(n_tokens, sae.cfg.to_dict(), {name: version(name) for name in names})
 
@@ -76,7 +77,7 @@ class Result:
         return {}
 
     def to_dict(self) -> dict[str, object]:
-        """JSON-ready: tensors as lists, NaN as null."""
+        """Return the fields as JSON holds them: tensors as lists, NaN as null."""
         return {
             field.name: dataclasses.asdict(value)
             if isinstance(value := getattr(self, field.name), Provenance)

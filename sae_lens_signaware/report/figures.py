@@ -35,7 +35,7 @@ class Style:
 
 
 def styles(names: Sequence[str]) -> dict[str, Style]:
-    """A style for each name, all different until colours, symbols and dashes are used up."""
+    """Choose a style for each name, all different until colours, symbols and dashes are used up."""
     return {
         name: Style(
             COLOURS[i % len(COLOURS)],
@@ -192,7 +192,7 @@ def _thinned(n: int) -> list[int]:
 
 
 def gain_range(all_latents: Sequence[LabelledLatents]) -> tuple[float, float]:
-    """Range of gains that the histograms show: all but a hundredth at either end, and 1."""
+    """Find the range that the histograms show: all gains but a hundredth at either end, and 1."""
     gains = sorted(g for one in all_latents for side in _gains(one) for g in side)
     if not gains:
         return 0.5, 1.5

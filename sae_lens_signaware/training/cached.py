@@ -111,7 +111,7 @@ def _mean_of_input(sae: TrainingSAE[TrainingSAEConfig], activations: Tensor) -> 
 
 
 def fingerprint(activations: Tensor) -> str:
-    """Hash of the shape and of some rows: activations of another hook, text or length differ."""
+    """Hash the shape and some rows: activations of another hook, text or length differ."""
     some = activations[:: max(1, len(activations) // 1024)].cpu().contiguous()
     shape = f"{tuple(activations.shape)} {activations.dtype}".encode()
     return hashlib.sha256(shape + some.view(torch.uint8).numpy().tobytes()).hexdigest()

@@ -17,7 +17,7 @@ FROM_CACHE = "the cached activations and the start of the text; both may have be
 
 
 class TextPosition:
-    """Whether a store is still in the first pass over its text.
+    """Position of a store in its text: within the first pass, or past the end.
 
     SAELens's store begins its text anew without a word where it is too short. It then makes a new
     iterator of sequences. Tokens that the store's mixing buffer holds back count as read: where it
@@ -34,7 +34,7 @@ class TextPosition:
 
     @property
     def tokens_from(self) -> str:
-        """What the tokens are that were read last, for ``quality.json``."""
+        """Description of the tokens that were read last, for ``quality.json``."""
         if self._store.cached_activation_dataset is not None:
             return FROM_CACHE
         in_first_pass = self._store.iterable_sequences is self._first_pass

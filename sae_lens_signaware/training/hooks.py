@@ -39,7 +39,7 @@ def require_width(
 def activations_of_one_context(
     model: HookedRootModule, cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig]
 ) -> Tensor:
-    """What the hook holds for one context of token 0, before SAELens selects or joins heads.
+    """Return what the hook holds for one context of token 0, before SAELens selects or joins heads.
 
     No text is read, and no random number is drawn: the training that follows is the same.
     """

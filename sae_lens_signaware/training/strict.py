@@ -35,7 +35,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> dict[str, object]:
-    """Safe YAML with a mapping at its top.
+    """Read safe YAML with a mapping at its top.
 
     Raises:
         ConfigError: unreadable, not YAML, or no mapping.
@@ -69,7 +69,7 @@ class StrictModel(BaseModel):
 
 
 def validated(model: type[Model], values: Mapping[str, object]) -> Model:
-    """``values`` as a ``model``.
+    """Check ``values``, and return them as a ``model``.
 
     Raises:
         ConfigError: the first thing that is wrong, in one line that names the field.

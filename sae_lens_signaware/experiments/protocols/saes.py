@@ -30,7 +30,7 @@ def candidates_of(
     d_in: int,
     source: str = "the config",
 ) -> dict[str, list[Candidate]]:
-    """Every training of every SAE. The run of an SAE whose L0 is nearest to the target counts.
+    """List every training of every SAE; the one whose L0 is nearest to the target counts.
 
     Raises:
         ConfigError: an SAE's fields are wrong; one line that starts with "saes.NAME".
@@ -45,7 +45,7 @@ def candidates_of(
 
 
 def l0_field(cls: type[TrainingSAEConfig]) -> str | None:
-    """The field by which an architecture is asked for an L0; None where it cannot be asked.
+    """Name the field by which an architecture is asked for an L0; None where it has none.
 
     That is ``k`` of the TopK family, and ``target_l0`` where training steers to it. SAELens's
     jumprelu has a ``target_l0`` that only one of its modes reads.

@@ -1,4 +1,4 @@
-"""The activations of a sweep's cells: one pass through the model for all, one file a cell."""
+"""Activations of a sweep's cells: one pass through the model for all, one file for each cell."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,7 +61,7 @@ def _write_caches(store: SweepStore, cells: dict[str, Run], progress: Progress) 
 def load_hooked_model(
     cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig], hook_names: list[str]
 ) -> HookedRootModule:
-    """The model of a runner config, as SAELens hooks it.
+    """Load the model of a runner config, as SAELens hooks it.
 
     Raises:
         ConfigError: it lacks one of ``hook_names``.
@@ -94,7 +94,7 @@ def make_store(
     dataset: str,
     d_ins: dict[str, int],
 ) -> ActivationsStore:
-    """SAELens's store over several hook points, as its ``MultiSAETrainingRunner`` builds it.
+    """Make SAELens's store over several hook points, as its ``MultiSAETrainingRunner`` does.
 
     Args:
         d_ins: hook name -> width.
@@ -135,7 +135,7 @@ def collect(
     n_tokens: int,
     progress: Progress,
 ) -> dict[str, Tensor]:
-    """The first ``n_tokens`` activations of every hook point, (n_tokens, d_in) each, in text order.
+    """Collect the first ``n_tokens`` activations, (n_tokens, d_in), of every hook in text order.
 
     Raises:
         ConfigError: the text is too short, or a hook point has another width.

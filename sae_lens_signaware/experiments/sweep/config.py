@@ -1,4 +1,4 @@
-"""Strict YAML -> the runs of a sweep; every SAE of it is checked before the first token is read."""
+"""Sweep files: strict YAML, of which every SAE is checked before the first token is read."""
 
 import copy
 import typing
@@ -18,7 +18,7 @@ from sae_lens_signaware.training.strict import StrictModel, read_yaml, validated
 
 
 class CellConfig(StrictModel):
-    """A hook point.
+    """A cell of a sweep: one hook point.
 
     Attributes:
         hook_name, d_in: of the activations.
@@ -46,9 +46,9 @@ class LatentsConfig(StrictModel):
     Attributes:
         saes: names of ``saes``; of each the run whose swept value is ``value``.
         plain: a name of ``saes``; of its runs the one nearest in L0 is dialled and audited as well.
-        n_latents: of most energy, an SAE.
-        n_contexts: a side of a latent.
-        n_prompts: searched for contexts.
+        n_latents: latents of each SAE, those of most energy.
+        n_contexts: contexts of each side of a latent.
+        n_prompts: prompts that are searched for contexts.
     """
 
     saes: tuple[str, ...] = Field(min_length=1)
@@ -114,7 +114,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Unique in the sweep, and a relative path."""
+        """Name that is unique in the sweep, and a relative path."""
         return f"{self.cell}/seed-{self.seed}/{self.sae}/{self.field}-{self.value:g}"
 
     @property

@@ -46,7 +46,7 @@ class FileDigests:
             self.known = {}
 
     def of(self, file: Path) -> str:
-        """SHA-256 of the content of ``file``."""
+        """Return the SHA-256 of the content of ``file``."""
         status, key = file.stat(), str(file.absolute())
         stamp = [status.st_size, status.st_mtime_ns]
         entry = self.known.get(key)
@@ -59,7 +59,7 @@ class FileDigests:
         return digest
 
     def of_files(self, folder: Path, files: Iterable[Path]) -> str | None:
-        """One digest of the names and the content of ``files`` in ``folder``; None without any."""
+        """Digest the names and contents of ``files`` in ``folder`` together; None without any."""
         entries = [[file.relative_to(folder).as_posix(), self.of(file)] for file in sorted(files)]
         return _digest(entries) if entries else None
 
@@ -67,7 +67,7 @@ class FileDigests:
 def model_digest(
     name: str, class_name: str, kwargs: Mapping[str, Any], digests: FileDigests
 ) -> str | None:
-    """Of a model's weights, config and tokenizer; None where they are not on this machine.
+    """Digest a model's weights, config and tokenizer; None where they are not on this machine.
 
     Args:
         name, class_name, kwargs: ``model_name``, ``model_class_name`` and
@@ -111,7 +111,7 @@ def _snapshot(repository: str, revision: str | None) -> Path | None:
 
 
 def text_digest(name: str, digests: FileDigests) -> str | None:
-    """Of a dataset, as ``datasets.load_dataset`` takes its name; None where it cannot be had."""
+    """Digest a dataset, named as for ``datasets.load_dataset``; None where it cannot be had."""
     path = Path(name)
     if path.is_file():
         return digests.of(path)

@@ -1,4 +1,4 @@
-"""Frontiers of R2 against L0, and the verdict on two of them (docs/experiments.md; ours)."""
+"""Frontiers of R2 against L0, and the verdict on two of them (docs/experiments.md)."""
 
 import math
 import statistics
@@ -111,7 +111,7 @@ class SeedSummary:
 
 
 def interpolate(points: Sequence[Point], l0: float) -> float:
-    """R2 of a frontier at an L0 within its range, linear in log L0 between neighbours.
+    """Interpolate the R² of a frontier at an L0 within its range, linearly in log L0.
 
     Raises:
         ValueError: outside of the range.
@@ -168,7 +168,7 @@ def compare_frontiers(a: Sequence[Point], b: Sequence[Point]) -> Verdict:
 
 
 def outcome_of(smallest_gap: float, largest_gap: float) -> Outcome:
-    """The outcome that the extremes of the gap over the overlap make."""
+    """Decide the outcome by the smallest and the largest gap over the overlap."""
     if smallest_gap > MARGIN:
         return "ahead"
     if largest_gap < -MARGIN:
@@ -181,7 +181,7 @@ def _n_dead(points: Sequence[Point]) -> tuple[int, ...]:
 
 
 def dead_share_ratio(a: Sequence[Point], b: Sequence[Point]) -> float:
-    """Geometric mean of the dead shares of A's frontier over that of B's.
+    """Divide the geometric mean of the dead shares of A's frontier by that of B's.
 
     An SAE without dead latents counts as one with half a dead latent, so that the mean exists. The
     ratio of two such SAEs is that of their widths.
@@ -194,7 +194,7 @@ def dead_share_ratio(a: Sequence[Point], b: Sequence[Point]) -> float:
 
 
 def summarise_seeds(verdicts: Sequence[Verdict]) -> SeedSummary:
-    """Mean and deviation over seeds.
+    """Sum verdicts up: mean and deviation over the seeds.
 
     Raises:
         ValueError: no verdict.

@@ -37,7 +37,7 @@ _FIELDS = (
 
 
 class Match(enum.Enum):
-    """How far what is on disk is what is asked for."""
+    """Agreement of a result or cache on disk with the one that is asked for."""
 
     OTHER = "other"
     """Of another config, or no identity."""
@@ -57,7 +57,7 @@ class Match(enum.Enum):
 
 
 def identity_of_cache(config: SweepConfig, run: Run, content: Content) -> Identity:
-    """All that the activations of a run's cell depend on."""
+    """Return all that the activations of a run's cell depend on."""
     values = {name: getattr(run.cfg, name) for name in _FIELDS} | {
         "n_cached_tokens": config.n_cached_tokens,
         "n_heldout_tokens": config.n_heldout_tokens,
@@ -68,7 +68,7 @@ def identity_of_cache(config: SweepConfig, run: Run, content: Content) -> Identi
 
 
 def identity_of_run(config: SweepConfig, run: Run, content: Content) -> Identity:
-    """All that the result of a run depends on."""
+    """Return all that the result of a run depends on."""
     values = {
         "sae": run.cfg.sae.to_dict(),
         "trainer": dataclasses.asdict(run.cfg.to_sae_trainer_config()),

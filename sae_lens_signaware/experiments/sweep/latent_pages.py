@@ -29,7 +29,7 @@ DIAL_PROMPTS, DIAL_POSITIONS = 4, 64
 
 
 def chosen_latents(analysis: Analysis, n: int) -> list[int]:
-    """The ``n`` alive latents of most energy, or fewer, most first."""
+    """Choose the ``n`` alive latents of most energy, or fewer, most energy first."""
     census = analysis.census
     energy = census.energy_pos + census.energy_neg
     return energy.topk(min(n, int(census.alive.sum()))).indices.tolist()
@@ -43,7 +43,7 @@ def pages_without_dials(
     tokens: Tensor,
     n_contexts: int,
 ) -> list[LatentPage]:
-    """A page a latent, in one pass over ``tokens``."""
+    """Make a page for each latent, in one pass over ``tokens``."""
     census, calibration = analysis.census, analysis.calibration
     examples = top_examples(model, sae, tokens, latents, k=n_contexts)
     gain_pos, gain_neg = map(numbers, (calibration.gain_pos, calibration.gain_neg))
@@ -67,10 +67,10 @@ def pages_without_dials(
 
 
 class Dialler:
-    """The dials of an SAE's latents, all on the same prompts and of the same sizes.
+    """Dials of an SAE's latents, all on the same prompts and of the same sizes.
 
     Args:
-        plain: of which the pair nearest to a latent's two ends is dialled as well.
+        plain: a plain SAE, of which the pair nearest to a latent's two ends is dialled as well.
         pages: of all latents; their energies set the sizes.
         tokens: (prompt, position).
     """
@@ -90,7 +90,7 @@ class Dialler:
         self.prompts = tokens[:DIAL_PROMPTS, :DIAL_POSITIONS]
 
     def with_dials(self, page: LatentPage) -> LatentPage:
-        """The page with its dials; without them where the model hides its unembedding."""
+        """Return the page with its dials; without them where the model hides its unembedding."""
         if self.read_out is None:
             return page
         dial, pair_dial = self._dial(self.sae, page.latent, self.read_out), None
@@ -110,7 +110,7 @@ class Dialler:
 
 
 def prompts_of(model: HookedRootModule, run: Run, dataset: str, shown: LatentsConfig) -> Tensor:
-    """The first prompts of ``dataset``, (prompt, position), to search for contexts."""
+    """Read the first prompts of ``dataset``, (prompt, position), to search for contexts."""
     hook = {run.cfg.hook_name: run.cfg.sae.d_in}
     store = make_store(model, run.cfg, dataset, hook)
     rows: list[Tensor] = []
@@ -123,12 +123,12 @@ def prompts_of(model: HookedRootModule, run: Run, dataset: str, shown: LatentsCo
 
 
 def numbers(values: Tensor) -> list[float | None]:
-    """The values of a tensor, None for NaN."""
+    """Return the values of a tensor, None for NaN."""
     return [None if math.isnan(v) else v for v in values.tolist()]
 
 
 def audit_pairs(plain: SAE[Any], activations: Tensor) -> dict[str, dict[str, int]]:
-    """Highest cosine of a pair -> what merging the pairs of the plain SAE would free."""
+    """Return highest cosine of a pair -> what merging such pairs of the plain SAE would free."""
     by_cosine = {}
     for cosine in AUDIT_COSINES:
         audit = antipodal_audit(plain, activations, cosine)

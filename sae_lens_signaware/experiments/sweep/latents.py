@@ -1,4 +1,4 @@
-"""What a report shows of single latents, for some SAEs of a sweep; resumed latent by latent."""
+"""Pages of single latents for a report, for some SAEs of a sweep; resumed latent by latent."""
 
 import json
 import math
@@ -51,14 +51,14 @@ def write_latents(config: SweepConfig, runs: Sequence[Run], out: Path, console: 
 
 
 class LatentsStage:
-    """The latents of a sweep: which are asked for, which are there, and how the others are made."""
+    """Stage of a sweep that makes the pages of latents that are asked for and not on disk yet."""
 
     def __init__(self, store: SweepStore, shown: LatentsConfig, runs: Sequence[Run]) -> None:
         self.store, self.shown = store, shown
         self.runs = [run for run in runs if run.seed == store.config.seeds[0]]
 
     def run(self, console: Console) -> None:
-        """Write what is not there."""
+        """Write the pages that are not on disk yet."""
         asked = [r for r in self.runs if r.sae in self.shown.saes and r.value == self.shown.value]
         asked = [r for r in asked if (result := self.store.finished(r)) and result.quality.l0 > 0]
         pairs = [(run, self._plain_run(run)) for run in asked]
@@ -197,7 +197,7 @@ class LatentsStage:
 
 
 class LatentsView:
-    """Latents done, of how many, and the time left.
+    """Progress of the stage: latents done, of how many, and the time left.
 
     Args:
         n_saes, n_latents: of the whole stage, and of an SAE.
@@ -208,11 +208,11 @@ class LatentsView:
         self.task = progress.add_task("Latents", total=n_saes * n_latents)
 
     def start(self, run: Run) -> None:
-        """The latents of ``run`` are next."""
+        """Show that the latents of ``run`` are next."""
         self.progress.update(self.task, description=f"Latents of {run.name}")
 
     def expect(self, n: int, n_done: int) -> None:
-        """The SAE has ``n`` latents to show, and an earlier call has done ``n_done`` of them."""
+        """Count ``n`` latents for the SAE, of which an earlier call has done ``n_done``."""
         task = self.progress.tasks[0]
         assert task.total is not None
         self.progress.update(self.task, total=task.total - self.n_latents + n)
@@ -220,5 +220,5 @@ class LatentsView:
             self.progress.reset(self.task, completed=int(task.completed) + n_done)
 
     def advance(self) -> None:
-        """One more is done."""
+        """Count one more latent as done."""
         self.progress.advance(self.task)
