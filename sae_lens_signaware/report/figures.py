@@ -52,7 +52,7 @@ def escape(value: object) -> str:
 
 
 def frontier(summary: SweepSummary, cell: str, looks: dict[str, Style]) -> Figure:
-    """Draw R2 against L0: a line for each SAE and seed, and the overlaps of the verdicts.
+    """Draw R² against L0: a line for each SAE and seed, and the overlaps of the verdicts.
 
     A run that misses the L0 asked for is hollow.
     """

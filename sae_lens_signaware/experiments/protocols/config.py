@@ -169,7 +169,7 @@ class ConsolidationConfig(ProtocolConfig):
     """Config of protocol C.
 
     Attributes:
-        reference: a name of ``saes``, whose R2 is taken off that of the others.
+        reference: a name of ``saes``, whose R² is taken off that of the others.
     """
 
     data: ConsolidationData

@@ -1,4 +1,4 @@
-"""Frontiers of R2 against L0, and the verdict on two of them (docs/experiments.md)."""
+"""Frontiers of R² against L0, and the verdict on two of them (docs/experiments.md)."""
 
 import math
 import statistics
@@ -17,7 +17,7 @@ MIN_OVERLAP = 1.5
 says nothing of a frontier."""
 
 MARGIN = 0.002
-"""Gap in R2 up to which two frontiers are level.
+"""Gap in R² up to which two frontiers are level.
 
 A gap depends on the seed. Of the 38 comparisons of three seeds in ``results/sweep.json``, the
 standard deviation of the smallest gap over seeds has the median 0.0009 and is below 0.002 in 33.
@@ -37,7 +37,7 @@ class Point:
 
     Attributes:
         l0: mean number of active latents per token, above 0.
-        explained_variance: R2.
+        explained_variance: R².
         dead_share: share of latents that never fired over the evaluated tokens.
         d_sae: its width.
     """
@@ -60,7 +60,7 @@ class Verdict:
     Attributes:
         overlap: intersection of their L0 ranges, (low, high); None where they do not overlap, and
             then there is no gap either.
-        smallest_gap: least R2 of A less R2 of B over the overlap.
+        smallest_gap: least R² of A less R² of B over the overlap.
         smallest_gap_l0: the L0 of the smallest gap.
         largest_gap, mean_gap: likewise; the mean is over log L0.
         outcome: see :data:`Outcome`; None where there is no verdict, see :attr:`why_none`.

@@ -221,7 +221,7 @@ def comparisons_of(
 
 
 def plot_cell(summary: SweepSummary, cell: str, path: Path) -> None:
-    """Draw R2 against L0 of every SAE of a cell, the seeds of an SAE in one colour.
+    """Draw R² against L0 of every SAE of a cell, the seeds of an SAE in one colour.
 
     The overlap of each verdict is shaded. A run that misses the L0 asked for is hollow.
     """
