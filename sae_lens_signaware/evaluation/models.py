@@ -1,5 +1,6 @@
 """The language models that SAELens hooks: their type, and their tokenizer."""
 
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from transformers import PreTrainedTokenizerBase
@@ -14,8 +15,8 @@ __all__ = ["HookedRootModule", "token_text", "tokenizer_of"]
 
 def tokenizer_of(model: HookedRootModule) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a model; every model that SAELens loads has one."""
-    # to a type checker, an attribute of a torch module that is not declared is a tensor
-    return getattr(model, "tokenizer")  # noqa: B009
+    # a type checker takes an attribute that torch's modules do not declare for a tensor
+    return attrgetter("tokenizer")(model)
 
 
 def token_text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
