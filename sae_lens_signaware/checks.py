@@ -9,8 +9,11 @@ import reprlib
 import sys
 import types
 import typing
-from collections.abc import Iterable
-from typing import Any, Literal, TypeVar, Union
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 # SAELens accepts more for these fields than its annotations say.
 MORE_VALUES = {"normalize_activations": ("constant_norm_rescale",)}
@@ -37,7 +40,7 @@ class ConfigError(InvalidInputError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"``, or the known names where none is near."""
+    """Return ``"; did you mean 'x'?"``, or a list of the known names where none is near."""
     known = sorted(known)
     match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {match[0]!r}?" if match else f"; known: {', '.join(known)}"
@@ -52,11 +55,11 @@ def require(condition: bool, field: str, value: object, allowed: str, why: str =
 
 
 def short(value: object) -> str:
-    """``repr(value)``, cut where it is long or deep: values come from files."""
+    """Return ``repr(value)``, cut where it is long or deep: values come from files."""
     return _repr.repr(value)
 
 
-def check_types(cfg: Any) -> None:
+def check_types(cfg: "DataclassInstance") -> None:
     """Check that each field of a config holds what its annotation says, and only finite numbers.
 
     A dataclass checks nothing, and a cfg.json may hold anything: a "false" would count as true.
@@ -72,8 +75,8 @@ def check_types(cfg: Any) -> None:
             setattr(cfg, name, new)
 
 
-def checked(field: str, value: Any, hint: Any) -> Any:
-    """``value``, converted to ``hint``.
+def checked(field: str, value: object, hint: Any) -> Any:
+    """Return ``value``, converted to ``hint``.
 
     Raises:
         InvalidInputError: the value does not fit.
@@ -83,8 +86,8 @@ def checked(field: str, value: Any, hint: Any) -> Any:
 
 
 @functools.cache
-def field_types(config_class: type) -> dict[str, Any]:
-    """Types of a dataclass by field name, with what SAELens accepts beyond its annotations."""
+def field_types(config_class: "type[DataclassInstance]") -> dict[str, Any]:
+    """Return a dataclass's types by field, with what SAELens accepts beyond its annotations."""
     hints = typing.get_type_hints(config_class)
     return {f.name: _widened(f.name, hints[f.name]) for f in dataclasses.fields(config_class)}
 
@@ -101,7 +104,7 @@ def _widened(name: str, hint: Any) -> Any:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether ``value`` is of the type ``hint``, at every depth.
+    """Tell whether ``value`` is of the type ``hint``, at every depth.
 
     A list fits a tuple, as YAML and JSON have no tuples. An integer fits a float. A bool is no
     number. NumPy's numbers count as Python's. A number that is not finite fits nothing.
@@ -136,7 +139,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def converted(value: Any, hint: Any) -> Any:
-    """``value`` as ``hint`` has it: lists become tuples, integers floats, mappings metadata.
+    """Convert ``value`` to ``hint``: lists become tuples, integers floats, mappings metadata.
 
     What does not fit stays as it is.
     """
@@ -161,27 +164,27 @@ def converted(value: Any, hint: Any) -> Any:
     return value
 
 
-def is_union(hint: Any) -> bool:
-    """Whether a type is ``X | Y``, in either spelling."""
+def is_union(hint: object) -> bool:
+    """Tell whether a type is ``X | Y``, in either spelling."""
     return typing.get_origin(hint) in (Union, types.UnionType)
 
 
-def _is_metadata(hint: Any) -> bool:
+def _is_metadata(hint: object) -> bool:
     # not imported: this module must load in milliseconds
     return getattr(hint, "__qualname__", None) == "SAEMetadata"
 
 
-def _is_homogeneous(args: tuple[Any, ...]) -> bool:
+def _is_homogeneous(args: tuple[object, ...]) -> bool:
     return len(args) == 2 and args[1] is Ellipsis
 
 
-def _items_fit(items: list[Any] | tuple[Any, ...], args: tuple[Any, ...]) -> bool:
+def _items_fit(items: Sequence[object], args: tuple[object, ...]) -> bool:
     if _is_homogeneous(args):
         return all(fits(item, args[0]) for item in items)
     return len(items) == len(args) and all(map(fits, items, args))
 
 
-def _is_number(value: Any, whole: bool) -> bool:
+def _is_number(value: object, whole: bool) -> bool:
     # an integer that no float holds does not count
     if isinstance(value, numbers.Integral):
         return abs(int(value)) <= sys.float_info.max
@@ -198,7 +201,7 @@ def _advice(value: object, hint: Any) -> str:
 
 
 def is_number_as_text(value: object) -> bool:
-    """Whether ``value`` is a text that reads as a number, such as ``"16"``."""
+    """Tell whether ``value`` is a text that reads as a number, such as ``"16"``."""
     try:
         return isinstance(value, str) and math.isfinite(float(value))
     except ValueError:
@@ -206,7 +209,7 @@ def is_number_as_text(value: object) -> bool:
 
 
 def describe(hint: Any) -> str:
-    """A type in words that a user of the YAML knows."""
+    """Describe a type in words that a user of the YAML knows."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return "one of " + ", ".join(str(arg) for arg in args)

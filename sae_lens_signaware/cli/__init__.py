@@ -10,7 +10,7 @@ import importlib.metadata
 import signal
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -55,11 +55,11 @@ def program(
     del version  # its callback has printed it
 
 
-def _registers_first(command: Callable[..., Any]) -> Callable[..., Any]:
+def _registers_first(command: Callable[..., None]) -> Callable[..., None]:
     """Register the architectures before the command: it may load an SAE of any of them."""
 
     @functools.wraps(command)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
+    def wrapper(*args: object, **kwargs: object) -> None:
         importlib.import_module("sae_lens_signaware.saes")
         return command(*args, **kwargs)
 

@@ -3,7 +3,6 @@
 import functools
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import typer
 from rich.console import Console
@@ -22,7 +21,7 @@ TORCH_WRITER = "PytorchStreamWriter"
 HTTP_CLIENTS = ("httpx", "httpx2", "requests")
 
 
-def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     """Turn what a command raises into one line and an exit code.
 
     The code is 2 for wrong input; 1 where the Hub, the disk or the training failed; 130 for Ctrl-C.
@@ -30,7 +29,7 @@ def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @functools.wraps(command)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
+    def wrapper(*args: object, **kwargs: object) -> None:
         warnings.filterwarnings("ignore", category=UserWarning)
         try:
             return command(*args, **kwargs)

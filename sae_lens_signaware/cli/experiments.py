@@ -18,7 +18,7 @@ def sweep(
         Literal["local", "ray"], typer.Option(help="This process, or Ray (here or on a cluster).")
     ] = "local",
 ) -> None:
-    """Frontiers over cells, seeds and sparsities, and which dominates; resumes where it stopped.
+    """Compare frontiers over cells, seeds and sparsities; resume where the last call stopped.
 
     Example: sae-lens-signaware sweep configs/sweep-smollm2-135m.yaml --out sweep_out
     """
@@ -56,7 +56,7 @@ def protocol(
         "protocols_out"
     ),
 ) -> None:
-    """Protocols A to C on synthetic worlds: polarity dial, anomalies under a latent budget, pairs.
+    """Run a protocol on synthetic worlds: polarity dial, anomaly detection or antipodal pairs.
 
     Example: sae-lens-signaware protocol configs/protocol-a-polarity-dial.yaml --out protocols_out
     """
@@ -91,7 +91,7 @@ def report(
     ],
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
 ) -> None:
-    """One self-contained HTML page: frontiers, census, calibration, and a browser of latents.
+    """Write one self-contained HTML page: frontiers, census, calibration, and a browser of latents.
 
     Example: sae-lens-signaware report sweep_out --out report.html
     """

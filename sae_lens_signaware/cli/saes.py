@@ -1,7 +1,7 @@
 """Commands that take a saved SAE: push, split, analyze, audit, merge."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -37,7 +37,7 @@ def split(
     sae: SaeArgument,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],
 ) -> None:
-    """Write the plain SAELens SAE of twice the width that a signed SAE is; it needs no plugin.
+    """Write a signed SAE as a plain one of twice the width, which needs no plugin.
 
     Example: sae-lens-signaware split output output-plain
     """
@@ -72,7 +72,7 @@ def analyze(
         Path | None, typer.Option(help="Folder for census.json and calibration.json.")
     ] = None,
 ) -> None:
-    """Census and calibration of both sides of every latent, as a table and as JSON.
+    """Measure census and calibration of both sides of every latent, as a table and as JSON.
 
     Example: sae-lens-signaware analyze demo_out/saes/sa_gsae-576-l0-64
     --activations demo_out/cache/model.layers.15.mlp.safetensors
@@ -101,7 +101,7 @@ def audit(
     max_cosine: Annotated[float, typer.Option(help="A pair has at most this cosine.")] = -0.9,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
-    """How much of a dictionary, of any SAELens SAE, is spent on the two ends of one axis.
+    """Measure how much of any SAELens SAE is spent on the two ends of one axis.
 
     Example: sae-lens-signaware audit
     jbloom/GPT2-Small-SAEs-Reformatted:blocks.8.hook_resid_pre --max-cosine -0.8
@@ -139,7 +139,7 @@ def merge(
 
     if out.exists():
         raise ConfigError(f"OUT: {out} exists already; name a new folder")
-    loaded: Any = hub.load_sae_reference(sae)
+    loaded = hub.load_sae_reference(sae)
     tensor = load_named_activations(activations, key)
     try:
         with console.status(f"Merging pairs of {loaded.cfg.d_sae:,} latents"):

@@ -19,7 +19,7 @@ def demo(
         int, typer.Option(min=1024, help="Tokens of cached activations.")
     ] = 80_000,
 ) -> None:
-    """SA-GSAE at half width against SAELens's Gated SAE, on SmolLM2-135M and real text.
+    """Compare SA-GSAE at half width with SAELens's Gated SAE, on SmolLM2-135M and real text.
 
     Example: sae-lens-signaware demo --out demo_out
     """
@@ -50,7 +50,7 @@ def train(
         typer.Option(metavar="NAME", help="Overrides the config's; its flags are listed."),
     ] = None,
 ) -> None:
-    """One run through SAELens's own runner; any SAELens flag overrides the YAML.
+    """Train one SAE with SAELens's own runner; any SAELens flag overrides the YAML.
 
     Example: sae-lens-signaware train configs/smollm2-135m-mlp_out-sa_gsae.yaml --lr 1e-3
     --d_sae 1152

@@ -134,7 +134,7 @@ def antipodal_audit(
 def find_antipodal_pairs(
     directions: Tensor, max_cosine: float, block_size: int = 2048
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """All pairs i < j whose directions have a cosine <= max_cosine, the most antipodal first.
+    """Find all pairs i < j whose directions have a cosine <= max_cosine, most antipodal first.
 
     Args:
         directions: (d_sae, d_in). A row of zeros has no direction and is in no pair.
@@ -163,7 +163,7 @@ def _blocks(tensor: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
 
 
 def disjoint_pairs(a: Tensor, b: Tensor, eligible: Tensor) -> list[tuple[int, int]]:
-    """The eligible pairs, taken greedily in the order given, no latent in two of them."""
+    """Choose among the eligible pairs, greedily in their order, so that no latent is in two."""
     used: set[int] = set()
     pairs: list[tuple[int, int]] = []
     for i, j, ok in zip(a.tolist(), b.tolist(), eligible.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""Polarity calibration: is a latent's magnitude right, on each side (docs/measures.md)."""
+"""Polarity calibration: is the magnitude of a latent right on each side? (docs/measures.md)"""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ from sae_lens_signaware.evaluation.streaming import SideSums, squared_norms, sum
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class PolarityCalibration(Result):
-    """Per latent, (d_sae,) float64 each, NaN where a side never fires.
+    """Calibration of every latent; (d_sae,) float64 each, NaN where a side never fires.
 
     Attributes:
         gain_pos, gain_neg: factor on the side's magnitude that minimises the squared error, all
@@ -34,7 +34,7 @@ class PolarityCalibration(Result):
 def polarity_calibration(
     sae: SAE[Any], activations: Iterable[Tensor] | Tensor
 ) -> PolarityCalibration:
-    """Measure the gain of each side of each latent that would lower the squared error most (ours).
+    """Measure the gain of each side of each latent that would lower the squared error most.
 
     Over the tokens where side s of latent i fires, the gain is
         a_i,s = 1 + E[z_i <d_i, x - x^>] / (E[z_i^2] ||d_i||^2)
@@ -54,7 +54,7 @@ def polarity_calibration(
 
 
 def has_common_units(sae: SAE[Any]) -> bool:
-    """Whether residuals are in the units of the latents: no per-token normalisation at run time."""
+    """Tell whether residuals have the units of the latents: nothing is normalised per token."""
     return sae.cfg.normalize_activations not in ("layer_norm", "constant_norm_rescale")
 
 
@@ -68,7 +68,7 @@ def require_common_units(sae: SAE[Any]) -> None:
 
 
 def calibration_of(sae: SAE[Any], sums: SideSums) -> PolarityCalibration:
-    """The calibration, from the sums of a pass with alignment."""
+    """Compute the calibration from the sums of a pass with alignment."""
     gain = 1 + sums.sum_alignment / (sums.sum_sq * squared_norms(sae))
     gain[sums.n_fired == 0] = float("nan")
     return PolarityCalibration(

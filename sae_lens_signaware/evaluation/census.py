@@ -14,7 +14,7 @@ from sae_lens_signaware.evaluation.streaming import SideSums, squared_norms, sum
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class BipolarCensus(Result):
-    """Per latent, (d_sae,) float64 each.
+    """Firing rates and energies of both sides of every latent, (d_sae,) float64 each.
 
     Attributes:
         firing_rate_pos, firing_rate_neg: share of tokens on which the side fires.
@@ -100,7 +100,7 @@ def bipolar_census(sae: SAE[Any], activations: Iterable[Tensor] | Tensor) -> Bip
 
 
 def census_of(sae: SAE[Any], sums: SideSums) -> BipolarCensus:
-    """The census, from the sums of a pass."""
+    """Compute the census from the sums of a pass."""
     rate = sums.n_fired.double() / sums.n_tokens
     energy = sums.sum_sq / sums.n_tokens * squared_norms(sae)
     return BipolarCensus(

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
 from sae_lens_signaware.checks import require
+from sae_lens_signaware.evaluation.models import HookedRootModule
 from sae_lens_signaware.evaluation.results import Provenance, Result
 from sae_lens_signaware.evaluation.streaming import decoder_directions
 
@@ -100,7 +101,7 @@ class PolarityDial(Result):
 
 @torch.no_grad()
 def polarity_dial(
-    model: Any,
+    model: HookedRootModule,
     sae: SAE[Any],
     latent: int | tuple[int, int],
     tokens: Tensor,
@@ -156,7 +157,7 @@ def polarity_dial(
 
 
 def dialled_directions(sae: SAE[Any], latent: int | tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """What a positive and a negative coefficient write, (d_in,) each, of norm 1.
+    """Return what a positive and a negative coefficient write, (d_in,) each, of norm 1.
 
     They are both ways along the axis of one latent, or the own directions of two.
     """
@@ -166,7 +167,7 @@ def dialled_directions(sae: SAE[Any], latent: int | tuple[int, int]) -> tuple[Te
 
 
 def nearest_antipodal_pair(plain: SAE[Any], direction: Tensor) -> tuple[int, int]:
-    """The two latents of a plain SAE that are nearest to the + and the - end of an axis.
+    """Find the two latents of a plain SAE that are nearest to the + and the - end of an axis.
 
     Args:
         plain: any SAELens SAE; its decoder rows are searched.
@@ -177,11 +178,15 @@ def nearest_antipodal_pair(plain: SAE[Any], direction: Tensor) -> tuple[int, int
 
 
 def _measure(
-    model: Any, sae: SAE[Any], tokens: Tensor, added: Tensor, logit_tokens: tuple[int, int] | None
+    model: HookedRootModule,
+    sae: SAE[Any],
+    tokens: Tensor,
+    added: Tensor,
+    logit_tokens: tuple[int, int] | None,
 ) -> float:
     hook_name, head = sae.cfg.metadata.hook_name, sae.cfg.metadata.hook_head_index
 
-    def add(activations: Tensor, hook: Any) -> Tensor:
+    def add(activations: Tensor, hook: object) -> Tensor:
         del hook
         if head is None:
             # all heads of hook_z are one activation of the SAE

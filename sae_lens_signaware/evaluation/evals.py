@@ -12,6 +12,7 @@ from sae_lens_signaware.evaluation.calibration import calibration_of, has_common
 from sae_lens_signaware.evaluation.census import census_of
 from sae_lens_signaware.evaluation.evaluator import signed_metrics_of
 from sae_lens_signaware.evaluation.inputs import flat_activations
+from sae_lens_signaware.evaluation.models import HookedRootModule, tokenizer_of
 from sae_lens_signaware.evaluation.prompts import prompts_of_store
 from sae_lens_signaware.evaluation.streaming import sum_sides
 
@@ -19,7 +20,7 @@ from sae_lens_signaware.evaluation.streaming import sum_sides
 def bipolar_evals(
     sae: SAE[Any],
     activation_store: ActivationsStore,
-    model: Any,
+    model: HookedRootModule,
     activation_scaler: ActivationScaler | None = None,
     eval_config: EvalConfig | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
@@ -54,7 +55,7 @@ def bipolar_evals(
         verbose=verbose,
     )
     if exclude_special_tokens is True:
-        excluded = get_special_token_ids(model.tokenizer)
+        excluded = get_special_token_ids(tokenizer_of(model))
     else:
         excluded = list(exclude_special_tokens or ())
     with flat_activations(sae):

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from sae_lens import TrainingSAE
 from sae_lens.evals import ExplainedVarianceCalculator
 from sae_lens.training.activation_scaler import ActivationScaler
+from sae_lens.training.sae_trainer import Evaluator
 from torch import Tensor
 
 from sae_lens_signaware.checks import InvalidInputError
@@ -42,7 +43,7 @@ class SignedEvaluator:
     """
 
     n_batches: int = 4
-    inner: Callable[..., dict[str, Any]] | None = None
+    inner: Evaluator[TrainingSAE[Any]] | None = None
     bipolar_min_share: float = 0.1
 
     @torch.no_grad()
@@ -52,7 +53,7 @@ class SignedEvaluator:
         data_provider: Iterator[Tensor],
         activation_scaler: ActivationScaler,
     ) -> dict[str, Any]:
-        """A flat dict of floats, keys under ``signed/``, ready for Weights & Biases."""
+        """Return a flat dict of floats, keys under ``signed/``, ready for Weights & Biases."""
         metrics = {} if self.inner is None else self.inner(sae, data_provider, activation_scaler)
         batches = (
             activation_scaler(batch.to(sae.device))
@@ -64,7 +65,7 @@ class SignedEvaluator:
 def signed_metrics(
     sae: TrainingSAE[Any], batches: Iterator[Tensor], bipolar_min_share: float
 ) -> dict[str, float]:
-    """Census, calibration and R² of ``batches`` as flat metrics, keys under ``signed/``."""
+    """Measure census, calibration and R² of ``batches`` as flat metrics, keys under ``signed/``."""
     calibrates = has_common_units(sae)
     variance = ExplainedVarianceCalculator()
     sums = sum_sides(sae, batches, with_alignment=calibrates, variance=variance)
@@ -80,7 +81,7 @@ def signed_metrics_of(
     calibration: PolarityCalibration | None,
     bipolar_min_share: float = 0.1,
 ) -> dict[str, float]:
-    """Both results as scalars, without NaN: what does not apply is left out."""
+    """Sum both results up as scalars, without NaN: what does not apply is left out."""
     metrics = {
         "n_tokens": float(census.n_tokens),
         "l0": census.l0,

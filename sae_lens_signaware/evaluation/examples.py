@@ -12,9 +12,11 @@ from rich.text import Text
 from sae_lens import SAE, ActivationsStore
 from sae_lens.util import get_special_token_ids
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from sae_lens_signaware.checks import require
 from sae_lens_signaware.evaluation.inputs import MAX_TOKENS, flat_activations, require_in_range
+from sae_lens_signaware.evaluation.models import HookedRootModule, token_text, tokenizer_of
 from sae_lens_signaware.evaluation.prompts import (
     Prompts,
     prompts_of_store,
@@ -72,7 +74,7 @@ class TopExamples(Result):
     k: int
 
     def of(self, latent: int) -> LatentExamples:
-        """The examples of one latent.
+        """Return the examples of one latent.
 
         Raises:
             KeyError: it was not asked for.
@@ -104,11 +106,17 @@ class TopExamples(Result):
             "contexts": sum(len(e.pos) + len(e.neg) for e in self.latents),
         }
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
+        """Return all contexts as JSON holds them."""
         return dataclasses.asdict(self)
 
     @classmethod
     def read(cls, path: Path) -> "TopExamples":
+        """Read back what :meth:`write` wrote.
+
+        Raises:
+            ValueError: the file holds no such result.
+        """
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             return cls(
@@ -133,7 +141,7 @@ def _context(values: dict[str, Any]) -> Context:
 
 @torch.no_grad()
 def top_examples(
-    model: Any,
+    model: HookedRootModule,
     sae: SAE[Any],
     source: ActivationsStore | Tensor,
     latents: Sequence[int] | None = None,
@@ -175,7 +183,7 @@ def top_examples(
     ):
         require(value >= 1, name, value, "at least 1")
     require(min(window) >= 0, "window", window, "two numbers of tokens, 0 or more")
-    tokenizer = model.tokenizer
+    tokenizer = tokenizer_of(model)
     require(tokenizer is not None, "model.tokenizer", tokenizer, "a tokenizer")
     excluded = get_special_token_ids(tokenizer) if exclude_special_tokens else []
     if isinstance(source, Tensor):
@@ -245,9 +253,11 @@ class _TopWindows:
         self.n_prompts += len(tokens)
         self.n_tokens += int(keep.sum())
 
-    def contexts(self, latents: list[int], tokenizer: Any) -> tuple[LatentExamples, ...]:
+    def contexts(
+        self, latents: list[int], tokenizer: PreTrainedTokenizerBase
+    ) -> tuple[LatentExamples, ...]:
         """All windows as token strings."""
-        known = {i: tokenizer.decode([i]) for i in self.ids.unique().tolist() if i >= 0}
+        known = {i: token_text(tokenizer, i) for i in self.ids.unique().tolist() if i >= 0}
         return tuple(
             LatentExamples(latent, *(self._side(i, side, known) for side in (0, 1)))
             for i, latent in enumerate(latents)

@@ -1,4 +1,4 @@
-"""What the measures take: activations as batches, the SAE set to read them, and what is refused."""
+"""Inputs of the measures: activations as batches, an SAE that can read them, and checks of both."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping

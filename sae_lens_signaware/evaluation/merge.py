@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from sae_lens import GatedSAE, JumpReLUSAE, SAEConfig
+from sae_lens import SAE, GatedSAE, JumpReLUSAE, SAEConfig
 from sae_lens.saes.sae import SAEMetadata
 from torch import Tensor
 
@@ -25,11 +25,11 @@ NEVER_ACTIVE = 1e30
 
 
 def merge_antipodal(
-    sae: GatedSAE | JumpReLUSAE,
+    sae: SAE[Any],
     activations: Iterable[Tensor] | Tensor,
     max_cosine: float = -0.9,
 ) -> SAGatedSAE | BiJumpReLUSAE:
-    """Merge antipodal latents of a plain SAE that never fire together into signed latents (ours).
+    """Merge antipodal latents of a plain SAE that never fire together into signed latents.
 
     A pair becomes the mean of one latent and the negated other, brought to the same norms. Each
     side keeps its own threshold and, of a ``gated`` SAE, its own magnitude. A latent without a
@@ -75,7 +75,7 @@ def merge_antipodal(
 
 
 @torch.no_grad()
-def _merge(sae: GatedSAE | JumpReLUSAE, pairs: list[tuple[int, int]]) -> Any:
+def _merge(sae: GatedSAE | JumpReLUSAE, pairs: list[tuple[int, int]]) -> SAGatedSAE | BiJumpReLUSAE:
     """The signed SAE of which each pair is one latent, and every other latent keeps its + side."""
     paired = {i for pair in pairs for i in pair}
     rest = [i for i in range(sae.cfg.d_sae) if i not in paired]
@@ -102,25 +102,22 @@ def _merge(sae: GatedSAE | JumpReLUSAE, pairs: list[tuple[int, int]]) -> Any:
         return torch.stack([param[pos], other])
 
     state = {"W_enc": W_enc, "W_dec": W_dec, "b_dec": sae.b_dec.clone()}
-    sae_class: Any
-    config_class: Any
-    if isinstance(sae, GatedSAE):
-        sae_class, config_class = SAGatedSAE, SAGatedSAEConfig
-        threshold = rows(-sae.b_gate, -sae.b_gate[neg] * s_enc, NEVER_ACTIVE)
-        state["r_mag"] = rows(sae.r_mag, sae.r_mag[neg] + (s_dec / s_enc).log())
-        state["b_mag"] = rows(sae.b_mag, sae.b_mag[neg] * s_dec)
-    else:
-        sae_class, config_class = BiJumpReLUSAE, BiJumpReLUSAEConfig
-        threshold = rows(sae.threshold, sae.threshold[neg] * s_enc, NEVER_ACTIVE)
-        state["b_enc"] = sae.b_enc[pos].clone()
-        state["b_enc"][:n] = (state["b_enc"][:n] - sae.b_enc[neg] * s_enc) / 2
-    state["threshold"] = threshold.clamp(min=0.0)
     fields = {f.name: getattr(sae.cfg, f.name) for f in dataclasses.fields(SAEConfig)}
     fields |= {
         "d_sae": len(pos),
         "metadata": SAEMetadata(**copy.deepcopy(sae.cfg.metadata.to_dict())),
     }
-    merged = sae_class(config_class(polarity_tying="none", **fields))
+    if isinstance(sae, GatedSAE):
+        merged = SAGatedSAE(SAGatedSAEConfig(polarity_tying="none", **fields))
+        threshold = rows(-sae.b_gate, -sae.b_gate[neg] * s_enc, NEVER_ACTIVE)
+        state["r_mag"] = rows(sae.r_mag, sae.r_mag[neg] + (s_dec / s_enc).log())
+        state["b_mag"] = rows(sae.b_mag, sae.b_mag[neg] * s_dec)
+    else:
+        merged = BiJumpReLUSAE(BiJumpReLUSAEConfig(polarity_tying="none", **fields))
+        threshold = rows(sae.threshold, sae.threshold[neg] * s_enc, NEVER_ACTIVE)
+        state["b_enc"] = sae.b_enc[pos].clone()
+        state["b_enc"][:n] = (state["b_enc"][:n] - sae.b_enc[neg] * s_enc) / 2
+    state["threshold"] = threshold.clamp(min=0.0)
     merged.load_state_dict({k: v.contiguous() for k, v in state.items()})
     return merged
 

@@ -9,6 +9,7 @@ from sae_lens.util import extract_stop_at_layer_from_tlens_hook_name
 from torch import Tensor
 
 from sae_lens_signaware.checks import require
+from sae_lens_signaware.evaluation.models import HookedRootModule
 
 
 class Prompts(NamedTuple):
@@ -47,7 +48,11 @@ def prompts_of_store(
 
 @torch.no_grad()
 def prompts_of_tokens(
-    model: Any, sae: SAE[Any], tokens: Tensor, batch_size_prompts: int, excluded: list[int]
+    model: HookedRootModule,
+    sae: SAE[Any],
+    tokens: Tensor,
+    batch_size_prompts: int,
+    excluded: list[int],
 ) -> Iterator[Prompts]:
     """Yield batches of token ids (prompt, position), run through ``model`` up to the SAE's hook.
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.evaluation.census import BipolarCensus, census_of
+from sae_lens_signaware.evaluation.models import HookedRootModule
 from sae_lens_signaware.evaluation.streaming import explained_variance_of, sum_sides
 
 QUALITY_FILENAME = "quality.json"
@@ -27,7 +28,7 @@ Steering holds the L0 of training batches. On held-out text the L0 of Gemma 3 27
 
 
 def missed_target_l0(target: float | None, l0: float) -> str | None:
-    """``"asked for L0 16, measured 58.2"``, or None where ``l0`` is near enough to ``target``.
+    """Return ``"asked for L0 16, measured 58.2"``, or None where ``l0`` is near ``target``.
 
     Args:
         target: the config's ``target_l0``; None where no L0 was asked for.
@@ -40,10 +41,10 @@ def missed_target_l0(target: float | None, l0: float) -> str | None:
 
 @dataclasses.dataclass(frozen=True)
 class SAEQuality:
-    """What one pass over ``n_tokens`` activations measured. Written to ``quality.json`` as it is.
+    """Measures of one pass over ``n_tokens`` activations; ``quality.json`` holds the same fields.
 
     Attributes:
-        l0: mean number of nonzero latents per token, either side.
+        l0: mean number of active latents per token, either side.
         explained_variance: R² by SAELens's ExplainedVarianceCalculator; 1 is perfect.
         dead_share: share of latents that never fired on either side over ``n_tokens``; it shrinks
             as ``n_tokens`` grows, so cite both.
@@ -71,7 +72,8 @@ class SAEQuality:
     sae_lens_version: str = sae_lens.__version__
     torch_version: str = torch.__version__
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields as JSON holds them."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -125,11 +127,11 @@ def measure_quality(
 def add_loss_recovered(
     quality: SAEQuality,
     sae: SAE[Any],
-    model: Any,
+    model: HookedRootModule,
     store: ActivationsStore,
     n_batches: int = 1,
 ) -> SAEQuality:
-    """Loss recovered by SAELens's own ``run_evals``, on the next tokens of ``store``.
+    """Add the loss recovered, by SAELens's ``run_evals`` on the next tokens of ``store``.
 
     Args:
         quality: result to extend.

@@ -18,7 +18,7 @@ T = TypeVar("T", bound="Result")
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
-    """Where a result comes from.
+    """Origin of a result.
 
     Attributes:
         n_tokens: tokens measured on.
@@ -32,6 +32,7 @@ class Provenance:
 
     @classmethod
     def of(cls, sae: SAE[Any], n_tokens: int) -> "Provenance":
+        """Record an SAE, the tokens, and the versions that are installed."""
         names = ("sae-lens-signaware", "sae-lens", "torch")
         return cls(n_tokens, sae.cfg.to_dict(), {name: version(name) for name in names})
 
@@ -75,8 +76,8 @@ class Result:
         """Numbers that sum the result up, beside the fields that are numbers."""
         return {}
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: tensors as lists, NaN as null."""
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields as JSON holds them: tensors as lists, NaN as null."""
         return {
             field.name: dataclasses.asdict(value)
             if isinstance(value := getattr(self, field.name), Provenance)
@@ -108,7 +109,7 @@ def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _to_json(value: Any) -> Any:
+def _to_json(value: object) -> object:
     if isinstance(value, Tensor):
         return [None if v != v else v for v in value.tolist()]
     return value

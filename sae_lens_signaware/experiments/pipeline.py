@@ -6,7 +6,6 @@ import io
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from sae_lens import TrainingSAEConfig
 from sae_lens.config import SAETrainerConfig
@@ -40,10 +39,10 @@ def train_save_and_measure(
     folder: Path,
     checkpoint: Path,
     tokens_from: str,
-    metadata: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, object] | None = None,
     shows_bar: bool = False,
 ) -> TrainedSAE:
-    """Train one SAE on cached activations; the SAE and what was measured of it are in ``folder``.
+    """Train one SAE on cached activations, and write it and what was measured of it to ``folder``.
 
     What is measured is the inference SAE that was loaded from ``folder``. It may be of another
     architecture: SAELens saves its batchtopk as a jumprelu.
@@ -73,7 +72,7 @@ def train_save_and_measure(
 
 @contextlib.contextmanager
 def without_bars() -> Iterator[None]:
-    """Within: standard error is dropped, where SAELens draws a progress bar for each SAE.
+    """Drop standard error, where SAELens draws a progress bar for each SAE.
 
     An experiment of many SAEs draws one bar for all of them.
     """

@@ -1,4 +1,4 @@
-"""Load a SAE by what a user calls it: a folder, or ``REPO:ID`` on the Hub."""
+"""Load an SAE by what a user calls it: a folder, or ``REPO:ID`` on the Hub."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from sae_lens_signaware.evaluation.saved import cannot_be_loaded, load_sae
 
 
 def load_sae_reference(reference: str) -> SAE[SAEConfig]:
-    """Load a SAE from a folder, or from ``REPO:ID`` on the Hub.
+    """Load an SAE from a folder, or from ``REPO:ID`` on the Hub.
 
     Raises:
         ConfigError: as :func:`load_sae`.

@@ -1,4 +1,4 @@
-"""One self-contained HTML page from the result files of sweeps; computes nothing."""
+"""Report: one self-contained HTML page from result files; nothing is measured here."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def write_report(results: Path, out: Path) -> Path:
 
 
 def plotly_js() -> str:
-    """Source of plotly.js, from the installed plotly.
+    """Return the source of plotly.js, from the installed plotly.
 
     Raises:
         ConfigError: plotly is not installed.

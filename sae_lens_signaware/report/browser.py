@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from sae_lens_signaware.report import markup
 from sae_lens_signaware.report.load import LabelledLatents
@@ -45,7 +44,7 @@ to <b class="plus">+ side</b>, stronger colour for a larger activation; the peak
 
 
 def browser(all_latents: Sequence[LabelledLatents]) -> str:
-    """HTML of the controls, both sides of one latent, its numbers and its dial."""
+    """Return the HTML of the controls, both sides of one latent, its numbers and its dial."""
     shown = [one for one in all_latents if one.latents.pages]
     options = "".join(
         f'<option value="{i}">{markup.text(one.label)}</option>' for i, one in enumerate(shown)
@@ -64,7 +63,7 @@ def browser(all_latents: Sequence[LabelledLatents]) -> str:
     )
 
 
-def _entry(one: LabelledLatents) -> dict[str, Any]:
+def _entry(one: LabelledLatents) -> dict[str, object]:
     latents = one.latents
     return {
         "label": one.label,
@@ -74,7 +73,7 @@ def _entry(one: LabelledLatents) -> dict[str, Any]:
     }
 
 
-def _rounded(value: Any) -> Any:
+def _rounded(value: object) -> object:
     """Round floats to five digits: the page shows fewer, and stays small."""
     if isinstance(value, float):
         return float(f"{value:.5g}")

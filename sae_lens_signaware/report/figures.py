@@ -10,7 +10,7 @@ from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.experiments.sweep.summary import SweepSummary, missed_l0
 from sae_lens_signaware.report.load import LabelledLatents
 
-Figure = dict[str, Any]
+Figure = dict[str, object]
 
 # Paul Tol's muted colours, told apart with any colour vision, those that stand out most first; blue
 # and vermillion are left out: on this page they are the signs
@@ -35,7 +35,7 @@ class Style:
 
 
 def styles(names: Sequence[str]) -> dict[str, Style]:
-    """A style for each name, all different until colours, symbols and dashes are used up."""
+    """Choose a style for each name, all different until colours, symbols and dashes are used up."""
     return {
         name: Style(
             COLOURS[i % len(COLOURS)],
@@ -52,7 +52,7 @@ def escape(value: object) -> str:
 
 
 def frontier(summary: SweepSummary, cell: str, looks: dict[str, Style]) -> Figure:
-    """Draw R2 against L0: a line for each SAE and seed, and the overlaps of the verdicts.
+    """Draw R² against L0: a line for each SAE and seed, and the overlaps of the verdicts.
 
     A run that misses the L0 asked for is hollow.
     """
@@ -113,7 +113,7 @@ def _against_l0(
     looks: dict[str, Style],
     y: Callable[[RunResult], float],
     yaxis: dict[str, Any],
-    shapes: Sequence[dict[str, Any]] = (),
+    shapes: Sequence[dict[str, object]] = (),
     hollow: Callable[[RunResult], bool] = lambda r: False,
 ) -> Figure:
     traces = []
@@ -192,7 +192,7 @@ def _thinned(n: int) -> list[int]:
 
 
 def gain_range(all_latents: Sequence[LabelledLatents]) -> tuple[float, float]:
-    """Range of gains that the histograms show: all but a hundredth at either end, and 1."""
+    """Find the range that the histograms show: all gains but a hundredth at either end, and 1."""
     gains = sorted(g for one in all_latents for side in _gains(one) for g in side)
     if not gains:
         return 0.5, 1.5
@@ -275,7 +275,7 @@ def _count_ticks(most: int) -> list[int]:
     return list(range(-step * (most // step), most + 1, step))
 
 
-def _layout(xaxis: dict[str, Any], yaxis: dict[str, Any], **more: Any) -> dict[str, Any]:
+def _layout(xaxis: dict[str, Any], yaxis: dict[str, Any], **more: object) -> dict[str, object]:
     axis = {
         "gridcolor": "#e4e4e4",
         "linecolor": "#888",

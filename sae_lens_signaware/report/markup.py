@@ -2,8 +2,7 @@
 
 import html
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 from sae_lens_signaware.experiments.protocols.result import TableValue
 
@@ -13,17 +12,17 @@ Section = tuple[str, str, str]
 
 
 def text(value: object) -> str:
-    """Any text as HTML, fit for an attribute in quotes as well."""
+    """Escape any text for HTML, fit for an attribute in quotes as well."""
     return html.escape(str(value))
 
 
 def number(value: float | None, form: str = ".4g") -> str:
-    """A number with a real minus sign; a dash for none."""
+    """Format a number with a real minus sign; a dash for none."""
     return "–" if value is None else format(value, form).replace("-", MINUS)
 
 
 def in_words(value: TableValue) -> str:
-    """A value of a table as text."""
+    """Format a value of a table as text."""
     if value is None or isinstance(value, bool):
         return "–" if value is None else ("yes" if value else "no")
     if isinstance(value, int):
@@ -32,7 +31,7 @@ def in_words(value: TableValue) -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[TableValue]], n_names: int = 1) -> str:
-    """A table, with numbers at the right.
+    """Make a table, with numbers at the right.
 
     Args:
         n_names: number of first columns that are names. They stand at the left, and so does a
@@ -71,14 +70,14 @@ def _all_numbers(rows: Sequence[Sequence[TableValue]], column: int) -> bool:
     )
 
 
-def data(name: str, value: Any) -> str:
-    """A block of JSON that a script of the page reads; nothing in it can end the block."""
+def data(name: str, value: object) -> str:
+    """Make a block of JSON that a script of the page reads; nothing in it can end the block."""
     dumped = json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return f'<script type="application/json" id="{text(name)}">{dumped}</script>'
 
 
-def chart(name: str, title: str, figure: dict[str, Any], height: int = 400) -> str:
-    """A chart and its title; the page's script draws it."""
+def chart(name: str, title: str, figure: Mapping[str, object], height: int = 400) -> str:
+    """Make the place of a chart, and its title; the page's script draws it."""
     return (
         f'<figure class="chart"><figcaption>{text(title)}</figcaption>'
         f'<div class="chart-area" data-figure="{text(name)}" style="height:{height}px"></div>'
@@ -86,19 +85,19 @@ def chart(name: str, title: str, figure: dict[str, Any], height: int = 400) -> s
     )
 
 
-def charts(figures: Iterable[tuple[str, str, dict[str, Any]]], height: int = 400) -> str:
-    """Charts side by side, each a name, a title and a figure."""
+def charts(figures: Iterable[tuple[str, str, Mapping[str, object]]], height: int = 400) -> str:
+    """Put charts side by side, each given as a name, a title and a figure."""
     drawn = "".join(chart(name, title, figure, height) for name, title, figure in figures)
     return f'<div class="charts">{drawn}</div>'
 
 
 def command(words: str) -> str:
-    """The command that made a result; nothing for an empty one."""
+    """Show the command that made a result; nothing for an empty one."""
     return f'<p class="command"><code>{text(words)}</code></p>' if words else ""
 
 
 def section(name: str, title: str, *parts: str) -> str:
-    """A section that the table of contents links to."""
+    """Make a section that the table of contents links to."""
     return (
         f'<section id="{text(name)}" aria-labelledby="{text(name)}-title">'
         f'<h2 id="{text(name)}-title">{text(title)}</h2>{"".join(parts)}</section>'
@@ -106,5 +105,5 @@ def section(name: str, title: str, *parts: str) -> str:
 
 
 def note(words: str) -> str:
-    """A plain sentence under a heading."""
+    """Put a plain sentence under a heading."""
     return f'<p class="note">{text(words)}</p>'

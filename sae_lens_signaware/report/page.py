@@ -37,7 +37,7 @@ _PAGE = """<!DOCTYPE html>
 
 
 def page(results: Results, sections: Sequence[Section], plotly_js: str) -> str:
-    """HTML of the whole page."""
+    """Return the HTML of the whole page."""
     contents = "".join(
         f'<li><a href="#{markup.text(name)}">{markup.text(title)}</a></li>'
         for name, title, _ in sections

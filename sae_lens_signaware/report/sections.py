@@ -11,7 +11,7 @@ from sae_lens_signaware.report.sweep_section import sweep_section
 
 
 def sections(results: Results) -> list[Section]:
-    """All sections for which there are results."""
+    """Make all sections for which there are results."""
     looks = figures.styles(results.sae_names)
     parts: list[Section] = []
     for i, sweep in enumerate(results.sweeps):

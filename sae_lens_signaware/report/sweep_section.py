@@ -30,7 +30,7 @@ HOLLOW = " Hollow: the run misses the L0 it was asked for; the text at the point
 
 
 def sweep_section(name: str, sweep: Sweep, looks: dict[str, figures.Style]) -> markup.Section:
-    """The section of one sweep: verdicts, frontiers, dead latents, all runs."""
+    """Make the section of one sweep: verdicts, frontiers, dead latents, all runs."""
     summary = sweep.summary
     cells = list(dict.fromkeys(r.cell for r in summary.results))
     parts = [markup.command(summary.command), _unfinished(summary)]

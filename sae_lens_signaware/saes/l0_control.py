@@ -36,7 +36,7 @@ def update_l0_control(
 
     Args:
         control: (2,) float32, [log_multiplier, l0_ema]; l0_ema is 0 before the first step.
-        batch_l0: () mean number of open latents per token.
+        batch_l0: () mean number of active latents per token.
         integrate: False while the coefficient warms up.
 
     Returns:

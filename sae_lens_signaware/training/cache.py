@@ -16,7 +16,7 @@ from sae_lens_signaware.checks import InvalidInputError
 def collect_activations(
     store: ActivationsStore, n_tokens: int, progress: Progress, label: str
 ) -> Tensor:
-    """The first ``n_tokens`` activations of a store in text order, special tokens left out.
+    """Collect a store's first ``n_tokens`` activations in text order, without special tokens.
 
     Returns:
         (n_tokens, d_in) on the store's device. One pass: a store that runs out of text raises.
@@ -41,12 +41,12 @@ def collect_activations(
 
 
 def load_activations(path: Path) -> dict[str, Tensor]:
-    """Tensors of a cache file written by :func:`~sae_lens_signaware.files.write_tensors`."""
+    """Load the tensors that :func:`~sae_lens_signaware.files.write_tensors` wrote."""
     return load_file(path)
 
 
 def load_named_activations(path: Path, key: str) -> Tensor:
-    """One tensor of a safetensors file.
+    """Load one tensor of a safetensors file.
 
     Raises:
         InvalidInputError: the file cannot be read, or has no such tensor.

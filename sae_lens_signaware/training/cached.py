@@ -4,8 +4,8 @@ import dataclasses
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from sae_lens import SAETrainer, TrainingSAE, TrainingSAEConfig
@@ -111,13 +111,13 @@ def _mean_of_input(sae: TrainingSAE[TrainingSAEConfig], activations: Tensor) -> 
 
 
 def fingerprint(activations: Tensor) -> str:
-    """Hash of the shape and of some rows: activations of another hook, text or length differ."""
+    """Hash the shape and some rows: activations of another hook, text or length differ."""
     some = activations[:: max(1, len(activations) // 1024)].cpu().contiguous()
     shape = f"{tuple(activations.shape)} {activations.dtype}".encode()
     return hashlib.sha256(shape + some.view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
-def _save_whole(trainer: Trainer, identity: dict[str, Any], checkpoint: Path) -> None:
+def _save_whole(trainer: Trainer, identity: Mapping[str, object], checkpoint: Path) -> None:
     """Write beside ``checkpoint``, then take its place: a full disk leaves the earlier one."""
     staging = _staging(checkpoint)
     shutil.rmtree(staging, ignore_errors=True)
@@ -146,7 +146,7 @@ def _clear_staging(checkpoint: Path) -> None:
     shutil.rmtree(staging, ignore_errors=True)
 
 
-def _is_of(marker: Path, identity: dict[str, Any]) -> bool:
+def _is_of(marker: Path, identity: Mapping[str, object]) -> bool:
     """Whether a whole checkpoint of this very training is there."""
     if not marker.exists():
         return False

@@ -28,7 +28,7 @@ CHECKPOINT_FILES = (
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """``path`` where it is a whole checkpoint, else the newest whole one below it.
+    """Return ``path`` where it is a whole checkpoint, else the newest whole one below it.
 
     A run that was killed while it wrote a checkpoint leaves one without its last file; that one
     is passed over.

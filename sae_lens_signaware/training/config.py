@@ -26,7 +26,7 @@ SECTIONS = ("sae", "logger")
 
 
 def training_config_class(architecture: object) -> type[TrainingSAEConfig]:
-    """Config class that SAELens's registry holds for ``architecture``.
+    """Return the config class that SAELens's registry holds for ``architecture``.
 
     Raises:
         ConfigError: the architecture is not registered.
@@ -125,7 +125,7 @@ def _pop_architecture(flags: Sequence[str]) -> tuple[list[str], str | None]:
 
 
 def override_parser(sae_class: type[TrainingSAEConfig]) -> ArgumentParser:
-    """A parser of every SAELens flag for this architecture; flags not given stay absent."""
+    """Make a parser of every SAELens flag for this architecture; flags not given stay absent."""
     cli_class = dataclasses.make_dataclass(
         "RunnerFlags", [("sae", sae_class)], bases=(LanguageModelSAERunnerConfig,)
     )
@@ -144,7 +144,7 @@ def override_parser(sae_class: type[TrainingSAEConfig]) -> ArgumentParser:
 
 
 def parse_overrides(sae_class: type[TrainingSAEConfig], flags: Sequence[str]) -> dict[str, Any]:
-    """SAELens flags to a nested dict of just the fields that were given.
+    """Parse SAELens flags into a nested dict of just the fields that were given.
 
     Raises:
         ConfigError: an unknown flag (with the nearest right one) or a value of the wrong type.

@@ -2,15 +2,12 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sae_lens import ActivationsStore
 
+from sae_lens_signaware.evaluation.models import HookedRootModule
 from sae_lens_signaware.evaluation.quality import SAEQuality, add_loss_recovered
 from sae_lens_signaware.evaluation.saved import measure_saved, write_measurement
-
-if TYPE_CHECKING:  # transformer-lens 2 has it in another module
-    from transformer_lens.HookedRootModule import HookedRootModule
 
 AFTER_TRAINING = "the training dataset, after the tokens trained on"
 TRAINED_ON_TOO = (
@@ -20,7 +17,7 @@ FROM_CACHE = "the cached activations and the start of the text; both may have be
 
 
 class TextPosition:
-    """Whether a store is still in the first pass over its text.
+    """Position of a store in its text: within the first pass, or past the end.
 
     SAELens's store begins its text anew without a word where it is too short. It then makes a new
     iterator of sequences. Tokens that the store's mixing buffer holds back count as read: where it
@@ -37,7 +34,7 @@ class TextPosition:
 
     @property
     def tokens_from(self) -> str:
-        """What the tokens are that were read last, for ``quality.json``."""
+        """Description of the tokens that were read last, for ``quality.json``."""
         if self._store.cached_activation_dataset is not None:
             return FROM_CACHE
         in_first_pass = self._store.iterable_sequences is self._first_pass
@@ -46,7 +43,7 @@ class TextPosition:
 
 def measure_on_following_tokens(
     folder: Path,
-    model: "HookedRootModule",
+    model: HookedRootModule,
     store: ActivationsStore,
     position: TextPosition,
     n_batches: int,

@@ -1,19 +1,15 @@
 """The hook point of a runner config: whether the model has it, and how wide its activations are."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from sae_lens import LanguageModelSAERunnerConfig, TrainingSAEConfig
 from sae_lens.util import extract_stop_at_layer_from_tlens_hook_name
 from torch import Tensor
 
 from sae_lens_signaware.checks import ConfigError, nearest, require
-
-if TYPE_CHECKING:  # transformer-lens 2 has it in another module
-    from transformer_lens.HookedRootModule import HookedRootModule
+from sae_lens_signaware.evaluation.models import HookedRootModule
 
 
-def require_hook(model: "HookedRootModule", hook_name: str) -> None:
+def require_hook(model: HookedRootModule, hook_name: str) -> None:
     """Raise ConfigError, naming the nearest hook, where the model lacks ``hook_name``."""
     hooks = list(getattr(model, "hook_dict", {}))
     if hook_name not in hooks:
@@ -23,7 +19,7 @@ def require_hook(model: "HookedRootModule", hook_name: str) -> None:
 
 
 def require_width(
-    model: "HookedRootModule", cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig]
+    model: HookedRootModule, cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig]
 ) -> None:
     """Raise InvalidInputError where ``sae.d_in`` is not the width of the hook's activations."""
     shape = activations_of_one_context(model, cfg).shape
@@ -41,9 +37,9 @@ def require_width(
 
 @torch.no_grad()
 def activations_of_one_context(
-    model: "HookedRootModule", cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig]
+    model: HookedRootModule, cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig]
 ) -> Tensor:
-    """What the hook holds for one context of token 0, before SAELens selects or joins heads.
+    """Return what the hook holds for one context of token 0, before SAELens selects or joins heads.
 
     No text is read, and no random number is drawn: the training that follows is the same.
     """

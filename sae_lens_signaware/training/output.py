@@ -35,7 +35,7 @@ def require_writable(field: str, path: str | Path) -> None:
 
 
 def staging_folder(folder: Path) -> Path:
-    """The folder beside ``folder`` in which its files are written first."""
+    """Return the folder beside ``folder`` in which its files are written first."""
     return folder.with_name(f".{folder.name}.partial")
 
 

@@ -48,7 +48,9 @@ from sae_lens_signaware.training.output import (
 
 
 class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
-    """``LanguageModelSAETrainingRunner``, by its public methods alone:
+    """``LanguageModelSAETrainingRunner`` with checks before training and files that are whole.
+
+    It overrides public methods alone:
 
     - the types of the config's fields, the hook's name, ``sae.d_in`` and the folders that are
       written are checked before training;

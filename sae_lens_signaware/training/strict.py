@@ -34,8 +34,8 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Safe YAML with a mapping at its top.
+def read_yaml(path: Path) -> dict[str, object]:
+    """Read safe YAML with a mapping at its top.
 
     Raises:
         ConfigError: unreadable, not YAML, or no mapping.
@@ -63,13 +63,13 @@ class StrictModel(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _take_lists_for_tuples(cls, value: Any, info: ValidationInfo) -> Any:
+    def _take_lists_for_tuples(cls, value: object, info: ValidationInfo) -> object:
         assert info.field_name is not None  # pydantic has one for a field's validator
         return converted(value, cls.model_fields[info.field_name].annotation)
 
 
 def validated(model: type[Model], values: Mapping[str, object]) -> Model:
-    """``values`` as a ``model``.
+    """Check ``values``, and return them as a ``model``.
 
     Raises:
         ConfigError: the first thing that is wrong, in one line that names the field.

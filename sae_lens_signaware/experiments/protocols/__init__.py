@@ -1,6 +1,6 @@
 """Protocols A to C: polarity dial, anomalies under a latent budget, antipodal pairs.
 
-Their names are those of arXiv 2605.28149's appendix; the details are ours.
+Their names are those of arXiv 2605.28149's appendix; the details are this package's own.
 """
 
 import torch
@@ -28,14 +28,14 @@ __all__ = [
 
 
 def n_trainings(config: ProtocolConfig) -> int:
-    """Number of SAEs that :func:`run_protocol` trains."""
+    """Return the number of SAEs that :func:`run_protocol` trains."""
     candidates = candidates_of(config.saes, config.target_l0, config.d_in)
     worlds = len(config.data.pair_shares) if isinstance(config, ConsolidationConfig) else 1
     return worlds * len(config.seeds) * sum(map(len, candidates.values()))
 
 
 def result_filename(config: ProtocolConfig) -> str:
-    """Name of the file of the result, such as ``protocol-a.json``."""
+    """Return the name of the file of the result, such as ``protocol-a.json``."""
     return f"protocol-{config.protocol}.json"
 
 

@@ -1,4 +1,4 @@
-"""Protocol B, directional anomaly detection under a strict latent budget (ours).
+"""Protocol B, directional anomaly detection under a strict latent budget.
 
 An anomaly is a shift of +-delta along one of a few axes that were rare in training. Of an SAE only
 n latents may be read. On a labelled split:
@@ -68,7 +68,7 @@ class Detection:
 
 
 def auroc(scores: Tensor, positive: Tensor) -> float:
-    """Area under the ROC curve: P(score of a positive > that of a negative) + P(equal) / 2.
+    """Compute the area under the ROC curve: P(a positive scores above a negative) + P(equal) / 2.
 
     Args:
         scores: (n,).
@@ -83,7 +83,7 @@ def auroc(scores: Tensor, positive: Tensor) -> float:
 
 
 def correlation_with(values: Tensor, label: Tensor) -> Tensor:
-    """(d_sae,) Pearson correlation of each column with a label; 0 for a constant column.
+    """Compute each column's Pearson correlation with a label, (d_sae,); 0 for a constant column.
 
     Args:
         values: (n, d_sae).
@@ -120,7 +120,7 @@ def logistic_regression(x: Tensor, label: Tensor) -> Tensor:
 
 
 def logits_of(x: Tensor, weights: Tensor) -> Tensor:
-    """(n,) float64 logits of the weights of :func:`logistic_regression`."""
+    """Compute the (n,) float64 logits of the weights of :func:`logistic_regression`."""
     return _with_bias(x) @ weights
 
 

@@ -1,4 +1,4 @@
-"""A protocol from strict YAML; every SAE is checked before the first sample is drawn."""
+"""Protocol files: strict YAML, of which every SAE is checked before a sample is drawn."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from sae_lens_signaware.training.strict import StrictModel, read_yaml, validated
 
 
 class TrainingConfig(StrictModel):
-    """Training, the same for every SAE.
+    """Settings of the training, the same for every SAE.
 
     Attributes:
         n_steps, batch_size, lr: of Adam; the learning rate is constant.
@@ -53,7 +53,7 @@ class WorldConfig(StrictModel):
         return round(self.signed_share * self.n_background)
 
     def size(self, n_extra: int) -> str:
-        """Axes and ends in words, with ``n_extra`` more signed axes."""
+        """Say how many axes and ends there are with ``n_extra`` more signed axes."""
         n_axes = self.n_background + n_extra
         return (
             f"{n_axes} axes with {n_axes + self.n_signed + n_extra} ends. "
@@ -142,7 +142,7 @@ class ProtocolConfig(StrictModel):
     protocol: Literal["a", "b", "c"]
     seeds: tuple[int, ...] = Field(min_length=1)
     target_l0: float = Field(gt=0)
-    saes: dict[str, dict[str, Any]] = Field(min_length=1)
+    saes: dict[str, dict[str, object]] = Field(min_length=1)
     training: TrainingConfig
     threads: int | None = Field(default=None, gt=0)
     data: Any
@@ -154,22 +154,22 @@ class ProtocolConfig(StrictModel):
 
 
 class DialConfig(ProtocolConfig):
-    """Protocol A."""
+    """Config of protocol A."""
 
     data: DialData
 
 
 class AnomalyConfig(ProtocolConfig):
-    """Protocol B."""
+    """Config of protocol B."""
 
     data: AnomalyData
 
 
 class ConsolidationConfig(ProtocolConfig):
-    """Protocol C.
+    """Config of protocol C.
 
     Attributes:
-        reference: a name of ``saes``, whose R2 is taken off that of the others.
+        reference: a name of ``saes``, whose R² is taken off that of the others.
     """
 
     data: ConsolidationData

@@ -1,4 +1,4 @@
-"""Protocol C, consolidation of antipodal pairs: does one latent carry both ends? (ours)
+"""Protocol C, consolidation of antipodal pairs: does one latent carry both ends?
 
 Features 2k and 2k + 1 of the paired ones are antipodal and never fire together. Latent i carries
 feature f on side s where
@@ -98,7 +98,7 @@ def antipodal_initializer(n_pairs: int) -> FeatureDictionaryInitializer:
 
 
 def exclusive_pairs(n_pairs: int) -> Callable[[Tensor], Tensor]:
-    """An activations modifier of SAELens: of the ends of a pair that both fire, one is silenced.
+    """Make an activations modifier that silences one of the ends of a pair where both fire.
 
     A fair coin says which.
     """
@@ -115,7 +115,7 @@ def exclusive_pairs(n_pairs: int) -> Callable[[Tensor], Tensor]:
 
 
 def probability_before_exclusion(p: float) -> float:
-    """The rate q of each end for which p is left: q - q^2 / 2 = p.
+    """Return the rate q of each end for which p is left: q - q^2 / 2 = p.
 
     Both ends fire at a rate of q^2, and each is silenced in half of these cases.
     """
@@ -151,7 +151,7 @@ def carried(
     min_cosine: float,
     min_firing_share: float,
 ) -> Tensor:
-    """(d_sae, n_features) bool: whether latent i carries feature f, on whichever side.
+    """Tell whether latent i carries feature f, on whichever side: (d_sae, n_features) bool.
 
     Args:
         directions: (d_sae, d_in) of the decoder.
@@ -169,7 +169,7 @@ def carried(
 
 
 def consolidation_of(carries: Tensor, n_pairs: int) -> Consolidation:
-    """Shares of pairs and features, from what :func:`carried` gives.
+    """Compute shares of pairs and features from what :func:`carried` gives.
 
     The ends of a pair are antipodal, so a latent that carries both has one on each side.
     """

@@ -1,4 +1,4 @@
-"""Protocol A, Polarity Dial: is the response to a signed axis calibrated on both sides? (ours)
+"""Protocol A, Polarity Dial: is the response to a signed axis calibrated on both sides?
 
 The axis has another gain on each side. The dial t moves the world by y(t) along its axis u, with
 y = gain_+ t above 0 and gain_- t below. The protocol asks whether the SAE's reconstruction follows:
@@ -82,24 +82,24 @@ class DialMeasure:
 
 
 def world_response(t: Tensor, gain_pos: float, gain_neg: float) -> Tensor:
-    """The movement y(t) = gain_+ t for t > 0, gain_- t for t < 0."""
+    """Return the movement y(t) = gain_+ t for t > 0, gain_- t for t < 0."""
     return torch.where(t > 0, gain_pos * t, gain_neg * t)
 
 
 def movements(data: DialData) -> Tensor:
-    """(2 n_points + 1,) movements at equally spaced dial positions, ascending, 0 in the middle."""
+    """Return the 2 n_points + 1 movements at equally spaced dial positions, ascending."""
     t = torch.linspace(-data.dial_max, data.dial_max, 2 * data.n_points + 1)
     t[data.n_points] = 0.0  # exactly, whatever linspace rounds to
     return world_response(t, data.gain_pos, data.gain_neg)
 
 
 def side_gain(response: Tensor, y: Tensor) -> float:
-    """Slope of least squares through 0: sum r y / sum y^2."""
+    """Fit a slope through 0 by least squares: sum r y / sum y^2."""
     return ((response * y).sum() / y.square().sum()).item()
 
 
 def carrying_latents(contributions: Tensor, y: Tensor) -> set[int]:
-    """The fewest latents that make up 90% of a side's response.
+    """Choose the fewest latents that make up 90% of a side's response.
 
     w_i = sum over points of c_i y; largest first until their sum reaches 90% of the sum of all.
 

@@ -7,7 +7,6 @@ import statistics
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -45,10 +44,10 @@ class ProtocolResult:
     notes: list[str]
     command: str
     versions: dict[str, str]
-    config: dict[str, Any]
+    config: dict[str, object]
 
     def table(self, width: int = 120) -> Table:
-        """Table for a terminal of ``width``: deviations behind their means, and no number cut.
+        """Make a table for a terminal of ``width``: deviations behind their means, no number cut.
 
         Where the terminal is too narrow, values wrap between words, and headings within words.
         """
@@ -106,18 +105,18 @@ class ProtocolResult:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that a result depends on."""
+    """Return the versions of the packages that a result depends on."""
     return {name: version(name) for name in ("sae-lens-signaware", "sae-lens", "torch")}
 
 
 def mean_of(values: Sequence[float | None]) -> float | None:
-    """Mean over the seeds in which a value was measured; None where in none."""
+    """Average over the seeds in which a value was measured; None where in none."""
     measured = [v for v in values if v is not None and math.isfinite(v)]
     return statistics.fmean(measured) if measured else None
 
 
 def sd_of(values: Sequence[float | None]) -> float | None:
-    """Standard deviation of the sample over the same seeds; None for fewer than two."""
+    """Return the standard deviation of the sample over these seeds; None for fewer than two."""
     measured = [v for v in values if v is not None and math.isfinite(v)]
     return statistics.stdev(measured) if len(measured) > 1 else None
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 from sae_lens import TrainingSAEConfig
 
@@ -26,9 +25,12 @@ class Candidate:
 
 
 def candidates_of(
-    saes: Mapping[str, Mapping[str, Any]], target_l0: float, d_in: int, source: str = "the config"
+    saes: Mapping[str, Mapping[str, object]],
+    target_l0: float,
+    d_in: int,
+    source: str = "the config",
 ) -> dict[str, list[Candidate]]:
-    """Every training of every SAE. The run of an SAE whose L0 is nearest to the target counts.
+    """List every training of every SAE; the one whose L0 is nearest to the target counts.
 
     Raises:
         ConfigError: an SAE's fields are wrong; one line that starts with "saes.NAME".
@@ -43,7 +45,7 @@ def candidates_of(
 
 
 def l0_field(cls: type[TrainingSAEConfig]) -> str | None:
-    """The field by which an architecture is asked for an L0; None where it cannot be asked.
+    """Name the field by which an architecture is asked for an L0; None where it has none.
 
     That is ``k`` of the TopK family, and ``target_l0`` where training steers to it. SAELens's
     jumprelu has a ``target_l0`` that only one of its modes reads.
@@ -55,7 +57,7 @@ def l0_field(cls: type[TrainingSAEConfig]) -> str | None:
 
 
 def _candidates(
-    fields: Mapping[str, Any], target_l0: float, d_in: int, source: str
+    fields: Mapping[str, object], target_l0: float, d_in: int, source: str
 ) -> list[Candidate]:
     for name in SET_BY_THE_PROTOCOL:
         if name in fields:
@@ -73,23 +75,23 @@ def _candidates(
     ]
 
 
-def _sparsity(fields: Mapping[str, Any], target_l0: float) -> tuple[str, list[Any]]:
+def _sparsity(fields: Mapping[str, object], target_l0: float) -> tuple[str, list[object]]:
     """The field that sets the sparsity, and the values to train."""
-    swept = [name for name, value in fields.items() if isinstance(value, list)]
+    swept = {name: value for name, value in fields.items() if isinstance(value, list)}
     asked = l0_field(training_config_class(fields["architecture"]))
     if asked is not None:
         if asked in fields:
             raise ConfigError(f"sae.{asked}: is set by the protocol's target_l0, leave it out")
         if swept:
+            name, values = next(iter(swept.items()))
             raise ConfigError(
-                f"sae.{swept[0]}: must be one value, got {fields[swept[0]]}: target_l0 sets the "
-                "sparsity"
+                f"sae.{name}: must be one value, got {values}: target_l0 sets the sparsity"
             )
         # a protocol's L0 is a float, and k an integer
         return asked, [int(target_l0) if float(target_l0).is_integer() else target_l0]
-    if len(swept) != 1 or not fields[swept[0]]:
+    if len(swept) != 1 or not all(swept.values()):
         raise ConfigError(
             "sae: exactly one field must hold a list of values, of which the one whose L0 is "
-            f"nearest to target_l0 counts, got {swept or 'none'}"
+            f"nearest to target_l0 counts, got {list(swept) or 'none'}"
         )
-    return swept[0], fields[swept[0]]
+    return next(iter(swept.items()))

@@ -36,12 +36,12 @@ class Trained:
     sae: SAE[Any]
 
     def quality(self, heldout: Tensor) -> SAEQuality:
-        """L0, R2 and dead share."""
+        """Measure L0, R² and dead share on ``heldout``."""
         return measure_quality(self.sae, heldout, "held-out synthetic samples")[0]
 
 
 def trainer_config(training: TrainingConfig) -> SAETrainerConfig:
-    """SAELens's own; the scale of the inputs is estimated on one whole epoch."""
+    """Make SAELens's trainer config; it estimates the scale of the inputs on a whole epoch."""
     return SAETrainerConfig(
         total_training_samples=training.n_steps * training.batch_size,
         train_batch_size_samples=training.batch_size,
@@ -60,7 +60,7 @@ def train_all(
     seed: int,
     advance: Advance,
 ) -> Iterator[Trained]:
-    """One SAE a name, in their order.
+    """Train all candidates, and yield for each name the one nearest to the target L0.
 
     Args:
         activations: (n_train, d_in).
@@ -84,7 +84,7 @@ def train(
     sample: Tensor,
     seed: int,
 ) -> TrainedSAE:
-    """One training, its inference SAE, and what was measured of it on ``sample``."""
+    """Train one candidate, and measure its inference SAE on ``sample``."""
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         return train_save_and_measure(
             candidate.cfg,
@@ -99,7 +99,7 @@ def train(
 
 
 def nearest_in_l0(runs: Sequence[Trained], l0s: Sequence[float], target_l0: float) -> Trained:
-    """The run of the least |log(L0 / target)|; the first of equals."""
+    """Choose the run of the least |log(L0 / target)|; the first of equals."""
 
     def distance(i: int) -> float:
         return abs(math.log(max(l0s[i], 1e-6) / target_l0))

@@ -1,4 +1,4 @@
-"""Worlds of sparse signed axes, made with SAELens's synthetic models (ours).
+"""Worlds of sparse signed axes, made with SAELens's synthetic models.
 
 x = sum_k a_k f_k + noise        a_k in {0, +m, -m}, m = relu(1 + magnitude_sd * normal)
 """
@@ -27,7 +27,7 @@ def seeded(seed: int, stream: int) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """Axes and how they occur.
+    """Axes of a synthetic world, and how they occur.
 
     Attributes:
         directions: (n_axes, d_in) of unit norm; the background first, then ``n_extra`` more axes.
@@ -50,13 +50,13 @@ class World:
         return torch.where(negative, -magnitudes, magnitudes)
 
     def activations(self, amplitudes: Tensor) -> Tensor:
-        """(n, d_in) activations of these amplitudes, with noise."""
+        """Return the (n, d_in) activations of these amplitudes, with noise."""
         x = amplitudes @ self.directions
         return x + self.noise * torch.randn_like(x)
 
 
 def make_world(data: WorldConfig, n_extra: int, extra_probability: float, seed: int) -> World:
-    """The background of ``data``, and ``n_extra`` signed axes that occur at their own rate.
+    """Make the background of ``data``, and ``n_extra`` signed axes that occur at their own rate.
 
     Args:
         extra_probability: of each of them, both signs together.

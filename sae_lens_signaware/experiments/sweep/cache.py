@@ -1,18 +1,18 @@
-"""The activations of a sweep's cells: one pass through the model for all, one file a cell."""
+"""Activations of a sweep's cells: one pass through the model for all, one file for each cell."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from filelock import FileLock
 from rich.progress import Progress
-from sae_lens import ActivationsStore, LanguageModelSAERunnerConfig
+from sae_lens import ActivationsStore, LanguageModelSAERunnerConfig, TrainingSAEConfig
 from sae_lens.load_model import load_model
 from sae_lens.util import get_special_token_ids
 from torch import Tensor
 
 from sae_lens_signaware.checks import ConfigError, nearest
+from sae_lens_signaware.evaluation.models import HookedRootModule, tokenizer_of
 from sae_lens_signaware.experiments.sweep.config import Run
 from sae_lens_signaware.experiments.sweep.store import SweepStore
 
@@ -58,8 +58,10 @@ def _write_caches(store: SweepStore, cells: dict[str, Run], progress: Progress) 
         )
 
 
-def load_hooked_model(cfg: LanguageModelSAERunnerConfig[Any], hook_names: list[str]) -> Any:
-    """The model of a runner config, as SAELens hooks it.
+def load_hooked_model(
+    cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig], hook_names: list[str]
+) -> HookedRootModule:
+    """Load the model of a runner config, as SAELens hooks it.
 
     Raises:
         ConfigError: it lacks one of ``hook_names``.
@@ -87,9 +89,12 @@ def load_hooked_model(cfg: LanguageModelSAERunnerConfig[Any], hook_names: list[s
 
 
 def make_store(
-    model: Any, cfg: LanguageModelSAERunnerConfig[Any], dataset: str, d_ins: dict[str, int]
+    model: HookedRootModule,
+    cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig],
+    dataset: str,
+    d_ins: dict[str, int],
 ) -> ActivationsStore:
-    """SAELens's store over several hook points, as its ``MultiSAETrainingRunner`` builds it.
+    """Make SAELens's store over several hook points, as its ``MultiSAETrainingRunner`` does.
 
     Args:
         d_ins: hook name -> width.
@@ -97,7 +102,7 @@ def make_store(
     assert cfg.act_store_device is not None  # SAELens's config sets it
     device = torch.device(cfg.act_store_device)
     exclude = cfg.exclude_special_tokens
-    ids = get_special_token_ids(model.tokenizer) if exclude is True else exclude or []
+    ids = get_special_token_ids(tokenizer_of(model)) if exclude is True else exclude or []
     return ActivationsStore.from_config_multi_hook(
         model=model,
         dataset=dataset,
@@ -123,14 +128,14 @@ def make_store(
 
 
 def collect(
-    model: Any,
-    cfg: LanguageModelSAERunnerConfig[Any],
+    model: HookedRootModule,
+    cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig],
     dataset: str,
     d_ins: dict[str, int],
     n_tokens: int,
     progress: Progress,
 ) -> dict[str, Tensor]:
-    """The first ``n_tokens`` activations of every hook point, (n_tokens, d_in) each, in text order.
+    """Collect the first ``n_tokens`` activations, (n_tokens, d_in), of every hook in text order.
 
     Raises:
         ConfigError: the text is too short, or a hook point has another width.

@@ -74,7 +74,7 @@ class Comparison:
         return (low, high) if low <= high else None
 
     def row(self) -> tuple[str, ...]:
-        """The texts of :data:`VERDICT_COLUMNS`."""
+        """Return the texts of :data:`VERDICT_COLUMNS`."""
         s = self.summary
         overlap = "none" if self.overlap is None else " to ".join(f"{x:.1f}" for x in self.overlap)
         gap = "–" if s.smallest_gap_mean is None else f"{s.smallest_gap_mean:+.4f}"
@@ -101,7 +101,7 @@ class Comparison:
         return f"{statistics.fmean(a):.3g} / {statistics.fmean(b):.3g} latents"
 
     def notes(self) -> Iterator[str]:
-        """One sentence for each seed without a verdict: why there is none."""
+        """Yield one sentence for each seed without a verdict: why there is none."""
         for seed, verdict in self.verdicts.items():
             if verdict.why_none is not None:
                 where = f"{self.cell}, {self.a} against {self.b}, seed {seed}"

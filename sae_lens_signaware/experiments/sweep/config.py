@@ -1,4 +1,4 @@
-"""Strict YAML -> the runs of a sweep; every SAE of it is checked before the first token is read."""
+"""Sweep files: strict YAML, of which every SAE is checked before the first token is read."""
 
 import copy
 import typing
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field
-from sae_lens import LanguageModelSAERunnerConfig
+from sae_lens import LanguageModelSAERunnerConfig, TrainingSAEConfig
 from sae_lens.registry import get_sae_training_class
 
 from sae_lens_signaware.checks import ConfigError, nearest
@@ -18,7 +18,7 @@ from sae_lens_signaware.training.strict import StrictModel, read_yaml, validated
 
 
 class CellConfig(StrictModel):
-    """A hook point.
+    """A cell of a sweep: one hook point.
 
     Attributes:
         hook_name, d_in: of the activations.
@@ -46,9 +46,9 @@ class LatentsConfig(StrictModel):
     Attributes:
         saes: names of ``saes``; of each the run whose swept value is ``value``.
         plain: a name of ``saes``; of its runs the one nearest in L0 is dialled and audited as well.
-        n_latents: of most energy, an SAE.
-        n_contexts: a side of a latent.
-        n_prompts: searched for contexts.
+        n_latents: latents of each SAE, those of most energy.
+        n_contexts: contexts of each side of a latent.
+        n_prompts: prompts that are searched for contexts.
     """
 
     saes: tuple[str, ...] = Field(min_length=1)
@@ -80,7 +80,7 @@ class SweepConfig(StrictModel):
         num_cpus, num_gpus: of a group under Ray.
     """
 
-    runner: dict[str, Any]
+    runner: dict[str, object]
     cells: dict[str, CellConfig] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(min_length=1)
     saes: dict[str, dict[str, Any]] = Field(min_length=1)
@@ -110,11 +110,11 @@ class Run:
     sae: str
     field: str
     value: float
-    cfg: LanguageModelSAERunnerConfig[Any]
+    cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig]
 
     @property
     def name(self) -> str:
-        """Unique in the sweep, and a relative path."""
+        """Name that is unique in the sweep, and a relative path."""
         return f"{self.cell}/seed-{self.seed}/{self.sae}/{self.field}-{self.value:g}"
 
     @property
@@ -231,7 +231,7 @@ def _is_swept(fields: Mapping[str, Any], name: str, value: object) -> bool:
     return typing.get_origin(hint) is not list or any(isinstance(v, list) for v in value)
 
 
-def _seeds_of(config: SweepConfig, sae_name: str, seeds: Any) -> tuple[int, ...]:
+def _seeds_of(config: SweepConfig, sae_name: str, seeds: object) -> tuple[int, ...]:
     if not isinstance(seeds, list | tuple) or not all(seed in config.seeds for seed in seeds):
         raise ConfigError(
             f"saes.{sae_name}.seeds: must be a list out of seeds, {list(config.seeds)}, "
@@ -241,8 +241,13 @@ def _seeds_of(config: SweepConfig, sae_name: str, seeds: Any) -> tuple[int, ...]
 
 
 def _runner_config(
-    config: SweepConfig, cell: CellConfig, seed: int, name: str, sae: Mapping[str, Any], source: str
-) -> LanguageModelSAERunnerConfig[Any]:
+    config: SweepConfig,
+    cell: CellConfig,
+    seed: int,
+    name: str,
+    sae: Mapping[str, object],
+    source: str,
+) -> LanguageModelSAERunnerConfig[TrainingSAEConfig]:
     values = copy.deepcopy(config.runner)
     for field in _SET_BY_SWEEP:
         if field in values:

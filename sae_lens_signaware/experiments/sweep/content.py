@@ -10,7 +10,7 @@ import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,12 @@ class FileDigests:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.known: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
+            self.known: dict[str, object] = dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             self.known = {}
 
     def of(self, file: Path) -> str:
-        """SHA-256 of the content of ``file``."""
+        """Return the SHA-256 of the content of ``file``."""
         status, key = file.stat(), str(file.absolute())
         stamp = [status.st_size, status.st_mtime_ns]
         entry = self.known.get(key)
@@ -59,15 +59,15 @@ class FileDigests:
         return digest
 
     def of_files(self, folder: Path, files: Iterable[Path]) -> str | None:
-        """One digest of the names and the content of ``files`` in ``folder``; None without any."""
+        """Digest the names and contents of ``files`` in ``folder`` together; None without any."""
         entries = [[file.relative_to(folder).as_posix(), self.of(file)] for file in sorted(files)]
         return _digest(entries) if entries else None
 
 
 def model_digest(
-    name: str, class_name: str, kwargs: dict[str, Any], digests: FileDigests
+    name: str, class_name: str, kwargs: Mapping[str, Any], digests: FileDigests
 ) -> str | None:
-    """Of a model's weights, config and tokenizer; None where they are not on this machine.
+    """Digest a model's weights, config and tokenizer; None where they are not on this machine.
 
     Args:
         name, class_name, kwargs: ``model_name``, ``model_class_name`` and
@@ -111,7 +111,7 @@ def _snapshot(repository: str, revision: str | None) -> Path | None:
 
 
 def text_digest(name: str, digests: FileDigests) -> str | None:
-    """Of a dataset, as ``datasets.load_dataset`` takes its name; None where it cannot be had."""
+    """Digest a dataset, named as for ``datasets.load_dataset``; None where it cannot be had."""
     path = Path(name)
     if path.is_file():
         return digests.of(path)

@@ -1,4 +1,4 @@
-"""Who runs the groups of a sweep: this process, or Ray."""
+"""Executors of a sweep's groups: this process, or Ray."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def _unfinished(store: SweepStore, runs: Sequence[Run]) -> list[list[Run]]:
 
 
 class ProgressView:
-    """Runs done, running and failed, with the reason of a failure as soon as it is there."""
+    """Progress of a sweep: runs done, running and failed, each failure with its reason."""
 
     def __init__(self, progress: Progress, store: SweepStore, runs: Sequence[Run]) -> None:
         self.progress, self.store = progress, store
@@ -46,7 +46,7 @@ class ProgressView:
         self.update()
 
     def update(self) -> None:
-        """From the files on disk, whoever wrote them."""
+        """Count again from the files on disk, whoever wrote them."""
         for run in list(self.waiting):
             reason = self.store.failure_of(run)
             if run.name not in self.failed and reason is not None:

@@ -1,4 +1,4 @@
-"""Frontiers of R2 against L0, and the verdict on two of them (docs/experiments.md; ours)."""
+"""Frontiers of R² against L0, and the verdict on two of them (docs/experiments.md)."""
 
 import math
 import statistics
@@ -17,7 +17,7 @@ MIN_OVERLAP = 1.5
 says nothing of a frontier."""
 
 MARGIN = 0.002
-"""Gap in R2 up to which two frontiers are level.
+"""Gap in R² up to which two frontiers are level.
 
 A gap depends on the seed. Of the 38 comparisons of three seeds in ``results/sweep.json``, the
 standard deviation of the smallest gap over seeds has the median 0.0009 and is below 0.002 in 33.
@@ -37,7 +37,7 @@ class Point:
 
     Attributes:
         l0: mean number of active latents per token, above 0.
-        explained_variance: R2.
+        explained_variance: R².
         dead_share: share of latents that never fired over the evaluated tokens.
         d_sae: its width.
     """
@@ -60,7 +60,7 @@ class Verdict:
     Attributes:
         overlap: intersection of their L0 ranges, (low, high); None where they do not overlap, and
             then there is no gap either.
-        smallest_gap: least R2 of A less R2 of B over the overlap.
+        smallest_gap: least R² of A less R² of B over the overlap.
         smallest_gap_l0: the L0 of the smallest gap.
         largest_gap, mean_gap: likewise; the mean is over log L0.
         outcome: see :data:`Outcome`; None where there is no verdict, see :attr:`why_none`.
@@ -111,7 +111,7 @@ class SeedSummary:
 
 
 def interpolate(points: Sequence[Point], l0: float) -> float:
-    """R2 of a frontier at an L0 within its range, linear in log L0 between neighbours.
+    """Interpolate the R² of a frontier at an L0 within its range, linearly in log L0.
 
     Raises:
         ValueError: outside of the range.
@@ -168,7 +168,7 @@ def compare_frontiers(a: Sequence[Point], b: Sequence[Point]) -> Verdict:
 
 
 def outcome_of(smallest_gap: float, largest_gap: float) -> Outcome:
-    """The outcome that the extremes of the gap over the overlap make."""
+    """Decide the outcome by the smallest and the largest gap over the overlap."""
     if smallest_gap > MARGIN:
         return "ahead"
     if largest_gap < -MARGIN:
@@ -181,7 +181,7 @@ def _n_dead(points: Sequence[Point]) -> tuple[int, ...]:
 
 
 def dead_share_ratio(a: Sequence[Point], b: Sequence[Point]) -> float:
-    """Geometric mean of the dead shares of A's frontier over that of B's.
+    """Divide the geometric mean of the dead shares of A's frontier by that of B's.
 
     An SAE without dead latents counts as one with half a dead latent, so that the mean exists. The
     ratio of two such SAEs is that of their widths.
@@ -194,7 +194,7 @@ def dead_share_ratio(a: Sequence[Point], b: Sequence[Point]) -> float:
 
 
 def summarise_seeds(verdicts: Sequence[Verdict]) -> SeedSummary:
-    """Mean and deviation over seeds.
+    """Sum verdicts up: mean and deviation over the seeds.
 
     Raises:
         ValueError: no verdict.

@@ -4,9 +4,12 @@ import dataclasses
 import enum
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Identity = dict[str, Any]
 Content = dict[str, str | None]
@@ -34,7 +37,7 @@ _FIELDS = (
 
 
 class Match(enum.Enum):
-    """How far what is on disk is what is asked for."""
+    """Agreement of a result or cache on disk with the one that is asked for."""
 
     OTHER = "other"
     """Of another config, or no identity."""
@@ -54,7 +57,7 @@ class Match(enum.Enum):
 
 
 def identity_of_cache(config: SweepConfig, run: Run, content: Content) -> Identity:
-    """All that the activations of a run's cell depend on."""
+    """Return all that the activations of a run's cell depend on."""
     values = {name: getattr(run.cfg, name) for name in _FIELDS} | {
         "n_cached_tokens": config.n_cached_tokens,
         "n_heldout_tokens": config.n_heldout_tokens,
@@ -65,7 +68,7 @@ def identity_of_cache(config: SweepConfig, run: Run, content: Content) -> Identi
 
 
 def identity_of_run(config: SweepConfig, run: Run, content: Content) -> Identity:
-    """All that the result of a run depends on."""
+    """Return all that the result of a run depends on."""
     values = {
         "sae": run.cfg.sae.to_dict(),
         "trainer": dataclasses.asdict(run.cfg.to_sae_trainer_config()),
@@ -120,7 +123,7 @@ def _comparable(identity: object) -> Identity | None:
     return None
 
 
-def _defaults(cfg: Any) -> dict[str, Any]:
+def _defaults(cfg: "DataclassInstance") -> dict[str, object]:
     fields = dataclasses.fields(cfg)
     return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
 

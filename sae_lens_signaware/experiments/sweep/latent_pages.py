@@ -19,6 +19,7 @@ from sae_lens_signaware.evaluation import (
     top_examples,
 )
 from sae_lens_signaware.evaluation.dial import dialled_directions
+from sae_lens_signaware.evaluation.models import HookedRootModule, token_text, tokenizer_of
 from sae_lens_signaware.experiments.sweep.cache import make_store
 from sae_lens_signaware.experiments.sweep.config import LatentsConfig, Run
 from sae_lens_signaware.experiments.sweep.latent_results import Dial, LatentPage
@@ -28,21 +29,21 @@ DIAL_PROMPTS, DIAL_POSITIONS = 4, 64
 
 
 def chosen_latents(analysis: Analysis, n: int) -> list[int]:
-    """The ``n`` alive latents of most energy, or fewer, most first."""
+    """Choose the ``n`` alive latents of most energy, or fewer, most energy first."""
     census = analysis.census
     energy = census.energy_pos + census.energy_neg
     return energy.topk(min(n, int(census.alive.sum()))).indices.tolist()
 
 
 def pages_without_dials(
-    model: Any,
+    model: HookedRootModule,
     sae: SAE[Any],
     analysis: Analysis,
     latents: Sequence[int],
     tokens: Tensor,
     n_contexts: int,
 ) -> list[LatentPage]:
-    """A page a latent, in one pass over ``tokens``."""
+    """Make a page for each latent, in one pass over ``tokens``."""
     census, calibration = analysis.census, analysis.calibration
     examples = top_examples(model, sae, tokens, latents, k=n_contexts)
     gain_pos, gain_neg = map(numbers, (calibration.gain_pos, calibration.gain_neg))
@@ -66,17 +67,17 @@ def pages_without_dials(
 
 
 class Dialler:
-    """The dials of an SAE's latents, all on the same prompts and of the same sizes.
+    """Dials of an SAE's latents, all on the same prompts and of the same sizes.
 
     Args:
-        plain: of which the pair nearest to a latent's two ends is dialled as well.
+        plain: a plain SAE, of which the pair nearest to a latent's two ends is dialled as well.
         pages: of all latents; their energies set the sizes.
         tokens: (prompt, position).
     """
 
     def __init__(
         self,
-        model: Any,
+        model: HookedRootModule,
         sae: SAE[Any],
         plain: SAE[Any] | None,
         pages: Sequence[LatentPage],
@@ -89,7 +90,7 @@ class Dialler:
         self.prompts = tokens[:DIAL_PROMPTS, :DIAL_POSITIONS]
 
     def with_dials(self, page: LatentPage) -> LatentPage:
-        """The page with its dials; without them where the model hides its unembedding."""
+        """Return the page with its dials; without them where the model hides its unembedding."""
         if self.read_out is None:
             return page
         dial, pair_dial = self._dial(self.sae, page.latent, self.read_out), None
@@ -103,13 +104,13 @@ class Dialler:
         plus, minus = dialled_directions(sae, latent)
         votes = read_out @ (plus - minus)
         ids = (int(votes.argmax()), int(votes.argmin()))
-        decode = self.model.tokenizer.decode
+        tokenizer = tokenizer_of(self.model)
         dial = polarity_dial(self.model, sae, latent, self.prompts, self.sizes, ids)
-        return Dial.of(dial, (decode([ids[0]]), decode([ids[1]])))
+        return Dial.of(dial, (token_text(tokenizer, ids[0]), token_text(tokenizer, ids[1])))
 
 
-def prompts_of(model: Any, run: Run, dataset: str, shown: LatentsConfig) -> Tensor:
-    """The first prompts of ``dataset``, (prompt, position), to search for contexts."""
+def prompts_of(model: HookedRootModule, run: Run, dataset: str, shown: LatentsConfig) -> Tensor:
+    """Read the first prompts of ``dataset``, (prompt, position), to search for contexts."""
     hook = {run.cfg.hook_name: run.cfg.sae.d_in}
     store = make_store(model, run.cfg, dataset, hook)
     rows: list[Tensor] = []
@@ -122,12 +123,12 @@ def prompts_of(model: Any, run: Run, dataset: str, shown: LatentsConfig) -> Tens
 
 
 def numbers(values: Tensor) -> list[float | None]:
-    """The values of a tensor, None for NaN."""
+    """Return the values of a tensor, None for NaN."""
     return [None if math.isnan(v) else v for v in values.tolist()]
 
 
 def audit_pairs(plain: SAE[Any], activations: Tensor) -> dict[str, dict[str, int]]:
-    """Highest cosine of a pair -> what merging the pairs of the plain SAE would free."""
+    """Return highest cosine of a pair -> what merging such pairs of the plain SAE would free."""
     by_cosine = {}
     for cosine in AUDIT_COSINES:
         audit = antipodal_audit(plain, activations, cosine)
@@ -146,12 +147,13 @@ def _dial_sizes(energy: Tensor) -> tuple[float, ...]:
     return tuple(typical * factor for factor in (0.5, 1.0, 2.0, 4.0))
 
 
-def _read_out(model: Any) -> Tensor | None:
+def _read_out(model: HookedRootModule) -> Tensor | None:
     # (vocabulary, d_model) from the stream to logits, the final norm's weight in it
-    if hasattr(model, "W_U"):  # TransformerLens folds the final norm's weight
-        return model.W_U.detach().float().T
-    inner: Any = getattr(model, "model", None)
-    head = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
+    unembedding = getattr(model, "W_U", None)
+    if unembedding is not None:  # TransformerLens folds the final norm's weight
+        return unembedding.detach().float().T
+    inner = getattr(model, "model", None)
+    head = getattr(inner, "get_output_embeddings", lambda: None)()
     if head is None:
         return None
     norm = getattr(getattr(inner, "model", None), "norm", None)

@@ -38,6 +38,7 @@ class Dial:
 
     @classmethod
     def of(cls, dial: PolarityDial, logit_tokens: tuple[str, str]) -> "Dial":
+        """Take the numbers of a dial that was measured on ``logit_tokens``."""
         return cls(
             latents=(dial.latent_pos, dial.latent_neg),
             logit_tokens=logit_tokens,
@@ -53,7 +54,7 @@ class Dial:
 
 @dataclasses.dataclass(frozen=True)
 class LatentPage:
-    """One latent.
+    """Numbers, contexts and dials of one latent.
 
     Attributes:
         latent: its index.
@@ -113,14 +114,19 @@ class SAELatents:
     plain_run: str | None
     audit: dict[str, dict[str, int]]
     pages: tuple[LatentPage, ...]
-    identity: dict[str, Any] = dataclasses.field(default_factory=dict)
+    identity: dict[str, object] = dataclasses.field(default_factory=dict)
 
     def write(self, path: Path) -> None:
+        """Write as JSON, whole or not at all."""
         write_json(dataclasses.asdict(self), path)
 
     @classmethod
     def read(cls, path: Path) -> "SAELatents":
-        """Raises ValueError where ``path`` is no such file."""
+        """Read what :meth:`write` wrote.
+
+        Raises:
+            ValueError: ``path`` is no such file.
+        """
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             values["pages"] = tuple(_page(page) for page in values["pages"])
@@ -139,18 +145,19 @@ class PartialLatents:
         n_done: pages that are whole.
     """
 
-    identity: dict[str, Any]
+    identity: dict[str, object]
     pages: list[LatentPage]
     n_done: int
 
     def write(self, path: Path) -> None:
+        """Write as JSON, whole or not at all."""
         write_json(dataclasses.asdict(self), path)
 
     @classmethod
     def read(
-        cls, path: Path, identity: dict[str, Any], latents: Sequence[int]
+        cls, path: Path, identity: dict[str, object], latents: Sequence[int]
     ) -> "PartialLatents | None":
-        """None where there is none of this ``identity`` and of these ``latents``."""
+        """Read what :meth:`write` wrote; None unless it is of ``identity`` and ``latents``."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             if values["identity"] != identity:

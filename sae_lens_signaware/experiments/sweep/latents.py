@@ -1,4 +1,4 @@
-"""What a report shows of single latents, for some SAEs of a sweep; resumed latent by latent."""
+"""Pages of single latents for a report, for some SAEs of a sweep; resumed latent by latent."""
 
 import json
 import math
@@ -17,6 +17,7 @@ from rich.progress import (
 from sae_lens import SAE
 
 from sae_lens_signaware.evaluation import Analysis, analyze_sae
+from sae_lens_signaware.evaluation.models import HookedRootModule
 from sae_lens_signaware.experiments.sweep.cache import load_hooked_model, make_caches
 from sae_lens_signaware.experiments.sweep.config import LatentsConfig, Run, SweepConfig
 from sae_lens_signaware.experiments.sweep.identity import Identity
@@ -33,7 +34,6 @@ from sae_lens_signaware.experiments.sweep.latent_results import (
     PartialLatents,
     SAELatents,
 )
-from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.experiments.sweep.store import SweepStore
 
 AUDIT_TOKENS = 16_384  # for whether the pairs fire together
@@ -51,16 +51,16 @@ def write_latents(config: SweepConfig, runs: Sequence[Run], out: Path, console: 
 
 
 class LatentsStage:
-    """The latents of a sweep: which are asked for, which are there, and how the others are made."""
+    """Stage of a sweep that makes the pages of latents that are asked for and not on disk yet."""
 
     def __init__(self, store: SweepStore, shown: LatentsConfig, runs: Sequence[Run]) -> None:
         self.store, self.shown = store, shown
         self.runs = [run for run in runs if run.seed == store.config.seeds[0]]
 
     def run(self, console: Console) -> None:
-        """Write what is not there."""
+        """Write the pages that are not on disk yet."""
         asked = [r for r in self.runs if r.sae in self.shown.saes and r.value == self.shown.value]
-        asked = [r for r in asked if (res := self.store.finished(r)) and res.quality.l0 > 0]
+        asked = [r for r in asked if (result := self.store.finished(r)) and result.quality.l0 > 0]
         pairs = [(run, self._plain_run(run)) for run in asked]
         pairs = [(run, plain) for run, plain in pairs if not self._is_on_disk(run, plain)]
         self._remove_others(asked, [run for run, _ in pairs])
@@ -99,7 +99,7 @@ class LatentsStage:
         }
         return json.loads(json.dumps(values))
 
-    def _shown(self) -> dict[str, Any]:
+    def _shown(self) -> dict[str, object]:
         return self.shown.model_dump(include={"n_latents", "n_contexts", "n_prompts"})
 
     def _is_on_disk(self, run: Run, plain: Run | None) -> bool:
@@ -128,7 +128,7 @@ class LatentsStage:
         return min(distances, key=lambda pair: pair[0])[1] if distances else None
 
     def _latents_of(
-        self, run: Run, plain_run: Run | None, model: Any, view: "LatentsView"
+        self, run: Run, plain_run: Run | None, model: HookedRootModule, view: "LatentsView"
     ) -> SAELatents:
         result = self.store.finished(run)
         assert result is not None
@@ -145,7 +145,12 @@ class LatentsStage:
             run=run.name,
             architecture=sae.cfg.architecture(),
             d_sae=sae.cfg.d_sae,
-            **_measured(result),
+            n_tokens=result.quality.n_tokens,
+            l0=result.quality.l0,
+            explained_variance=result.quality.explained_variance,
+            dead_share=result.quality.dead_share,
+            l0_pos=result.l0_pos,
+            l0_neg=result.l0_neg,
             bipolar_share=census.bipolar_share(),
             bipolar_share_by_energy_rank=census.bipolar_share_by_energy_rank().tolist(),
             gain_pos=numbers(calibration.gain_pos),
@@ -165,7 +170,7 @@ class LatentsStage:
         sae: SAE[Any],
         plain: SAE[Any] | None,
         analysis: Analysis,
-        model: Any,
+        model: HookedRootModule,
         identity: Identity,
         view: "LatentsView",
     ) -> list[LatentPage]:
@@ -191,20 +196,8 @@ class LatentsStage:
         return partial.pages
 
 
-def _measured(result: RunResult) -> dict[str, Any]:
-    q = result.quality
-    return {
-        "n_tokens": q.n_tokens,
-        "l0": q.l0,
-        "explained_variance": q.explained_variance,
-        "dead_share": q.dead_share,
-        "l0_pos": result.l0_pos,
-        "l0_neg": result.l0_neg,
-    }
-
-
 class LatentsView:
-    """Latents done, of how many, and the time left.
+    """Progress of the stage: latents done, of how many, and the time left.
 
     Args:
         n_saes, n_latents: of the whole stage, and of an SAE.
@@ -215,11 +208,11 @@ class LatentsView:
         self.task = progress.add_task("Latents", total=n_saes * n_latents)
 
     def start(self, run: Run) -> None:
-        """The latents of ``run`` are next."""
+        """Show that the latents of ``run`` are next."""
         self.progress.update(self.task, description=f"Latents of {run.name}")
 
     def expect(self, n: int, n_done: int) -> None:
-        """The SAE has ``n`` latents to show, and an earlier call has done ``n_done`` of them."""
+        """Count ``n`` latents for the SAE, of which an earlier call has done ``n_done``."""
         task = self.progress.tasks[0]
         assert task.total is not None
         self.progress.update(self.task, total=task.total - self.n_latents + n)
@@ -227,5 +220,5 @@ class LatentsView:
             self.progress.reset(self.task, completed=int(task.completed) + n_done)
 
     def advance(self) -> None:
-        """One more is done."""
+        """Count one more latent as done."""
         self.progress.advance(self.task)

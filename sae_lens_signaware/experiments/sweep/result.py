@@ -9,11 +9,11 @@ from typing import Any
 from sae_lens_signaware.evaluation.quality import SAEQuality
 
 TARGET_FIELDS = ("target_l0", "k")
-"""The fields of a SAE's config that ask for an L0."""
+"""The fields of an SAE's config that ask for an L0."""
 
 
 def target_l0_of(sae: Mapping[str, Any]) -> float | None:
-    """The L0 that a SAE's config asks for; None where a coefficient sets its sparsity.
+    """Return the L0 that an SAE's config asks for; None where a coefficient sets its sparsity.
 
     Args:
         sae: the config as a mapping, as ``to_dict`` gives it.
@@ -62,7 +62,11 @@ class RunResult:
 
     @classmethod
     def read(cls, path: Path) -> "RunResult":
-        """Raises ValueError where ``path`` is no such file."""
+        """Read the file of a finished run.
+
+        Raises:
+            ValueError: ``path`` is no such file.
+        """
         try:
             values = json.loads(path.read_text())
             return cls(**{**values, "quality": SAEQuality(**values["quality"])})

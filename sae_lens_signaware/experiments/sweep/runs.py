@@ -1,4 +1,4 @@
-"""Running a sweep: one cache of activations a cell, one result file a run, resumable at every file.
+"""Runs of a sweep: one cache for each cell, one result file for each run, resumed at any file.
 
 A group is the runs of one cell and one seed. It is the unit that an executor hands out; it reads
 the cell's cache and trains its SAEs one after another, each on the same batches in the same order.
@@ -19,12 +19,12 @@ from sae_lens_signaware.files import write_json
 
 
 def groups_of(runs: Sequence[Run]) -> list[list[Run]]:
-    """The runs of each cell and seed."""
+    """Split runs into groups, one for each cell and seed."""
     return [list(group) for _, group in groupby(runs, key=lambda run: (run.cell, run.seed))]
 
 
 def run_one(store: SweepStore, run: Run, activations: dict[str, Tensor]) -> RunResult:
-    """Train and measure one SAE; it, what was measured and the result are on disk at the end."""
+    """Train and measure one SAE, and write the SAE, what was measured and the result."""
     # of another config; the SAE beside it goes next
     store.result_path(run).unlink(missing_ok=True)
     cfg = run.cfg
@@ -66,7 +66,7 @@ def run_one(store: SweepStore, run: Run, activations: dict[str, Tensor]) -> RunR
 def run_group(
     store: SweepStore, runs: Sequence[Run], report: Callable[[], None] = lambda: None
 ) -> None:
-    """Run those of one cell and seed that are not finished yet.
+    """Run those runs of one cell and seed that are not finished yet.
 
     A failure is noted, whatever it is, and the next run goes on.
 

@@ -1,4 +1,4 @@
-"""The folder of a sweep: where every file is, what a result depends on, and what is finished."""
+"""Store of a sweep: where every file is, what a result depends on, and what is finished."""
 
 import contextlib
 import json
@@ -33,11 +33,11 @@ LATENTS_FOLDER = "latents"
 
 
 class CacheOverwrittenError(ConfigError):
-    """A cache that this sweep wrote or read holds other activations now."""
+    """Another sweep has overwritten a cache that this sweep wrote or read."""
 
 
 class SweepStore:
-    """What a sweep has on disk.
+    """Files that a sweep has on disk.
 
     Args:
         config: of the sweep.
@@ -53,51 +53,51 @@ class SweepStore:
     # ---- where
 
     def result_path(self, run: Run) -> Path:
-        """The file of a finished run."""
+        """Path of the result of a finished run."""
         return self.out / "runs" / f"{run.name}.json"
 
     def sae_path(self, run: Run) -> Path:
-        """The folder of its inference SAE."""
+        """Path of the folder of a run's inference SAE."""
         return self.out / "saes" / run.name
 
     def checkpoint_path(self, run: Run) -> Path:
-        """The folder of a training that was interrupted."""
+        """Path of the folder of a run's checkpoint, which an interrupted training leaves."""
         return self.out / "checkpoints" / run.name
 
     def failure_path(self, run: Run) -> Path:
-        """The file that says why a run failed."""
+        """Path of the file that says why a run failed."""
         return self.out / "failed" / f"{run.name}.txt"
 
     def in_progress_path(self, run: Run) -> Path:
-        """A file that is there while a run is trained; a kill leaves it behind."""
+        """Path of a file that exists while a run is trained; a kill leaves it behind."""
         return self.out / "running" / run.name
 
     def cache_path(self, cell: str) -> Path:
-        """The file of a cell's activations."""
+        """Path of the file of a cell's activations."""
         folder = self.config.cache_folder
         return (self.out / "cache" if folder is None else Path(folder)) / f"{cell}.safetensors"
 
     def cache_lock_path(self) -> Path:
-        """Held while caches are written; sweeps that share a cache_folder share it."""
+        """Path of the lock of the caches; sweeps that share a cache_folder share it."""
         return self.cache_path("").with_name(".lock")
 
     @property
     def latents_folder(self) -> Path:
-        """The folder of the latents that a report shows."""
+        """Folder of the latents that a report shows."""
         return self.out / LATENTS_FOLDER
 
     def latents_path(self, run: Run) -> Path:
-        """The file of the latents that a report shows of a run's SAE."""
+        """Path of the file of the latents that a report shows of a run's SAE."""
         return self.latents_folder / f"{run.cell}-{run.sae}-{run.value:g}.json"
 
     def partial_latents_path(self, run: Run) -> Path:
-        """What is done of that file; it is removed where the whole one is there."""
+        """Path of the part of these latents that is done; removed where the whole file is there."""
         return self.latents_path(run).with_suffix(".partial")
 
     # ---- what it depends on
 
     def content_of(self, run: Run) -> Content:
-        """Digests of model and text. All runs of a sweep share them; they are made once."""
+        """Return the digests of model and text; they are made once for all runs of a sweep."""
         if self.content is None:
             digests = FileDigests(self.out / DIGESTS_FILENAME)
             cfg, heldout = run.cfg, self.config.heldout_dataset_path
@@ -114,31 +114,31 @@ class SweepStore:
         return self.content
 
     def identity_of_cache(self, run: Run) -> Identity:
-        """All that the activations of the run's cell depend on."""
+        """Return all that the activations of the run's cell depend on."""
         return identity_of_cache(self.config, run, self.content_of(run))
 
     def identity_of_run(self, run: Run) -> Identity:
-        """All that the result of the run depends on."""
+        """Return all that the result of the run depends on."""
         return identity_of_run(self.config, run, self.content_of(run))
 
     # ---- results
 
     def finished(self, run: Run) -> RunResult | None:
-        """The result on disk, if it is that of this very run."""
+        """Return the result on disk if it is that of this very run."""
         result = self._read_result(run)
         return result if result is not None and self._match(run, result).is_accepted else None
 
     def unfinished(self, runs: Sequence[Run]) -> list[Run]:
-        """Those of ``runs`` that have no result yet."""
+        """Return those of ``runs`` that have no result yet."""
         return [run for run in runs if self.finished(run) is None]
 
     def count_of(self, match: Match, runs: Sequence[Run]) -> int:
-        """How many of ``runs`` have a result on disk of which ``match`` holds."""
+        """Count those of ``runs`` whose result on disk agrees to the degree ``match``."""
         results = [(run, self._read_result(run)) for run in runs]
         return sum(r is not None and self._match(run, r) is match for run, r in results)
 
     def matches(self, identity: object, run: Run) -> bool:
-        """Whether ``identity``, read from a file, is accepted as that of ``run``."""
+        """Tell whether ``identity``, read from a file, is accepted as that of ``run``."""
         return match_of_run(identity, self.identity_of_run(run), run).is_accepted
 
     def _read_result(self, run: Run) -> RunResult | None:
@@ -156,11 +156,11 @@ class SweepStore:
     # ---- caches
 
     def has_cache(self, run: Run) -> bool:
-        """Whether the whole activations of the run's cell are on disk."""
+        """Tell whether the whole activations of the run's cell are on disk."""
         return self._match_of_cache(run).is_accepted
 
     def has_unchecked_cache(self, run: Run) -> bool:
-        """Whether they are on disk, and of which model and text was not kept."""
+        """Tell whether they are on disk without digests of the model and text they come from."""
         return self._match_of_cache(run) is Match.UNCHECKED
 
     def _match_of_cache(self, run: Run) -> Match:
@@ -178,7 +178,7 @@ class SweepStore:
         write_json(self.identity_of_cache(run), _marker(path))
 
     def load_cache(self, run: Run) -> dict[str, Tensor]:
-        """The activations of the run's cell.
+        """Load the activations of the run's cell.
 
         Raises:
             CacheOverwrittenError: another sweep has written those of another hook, model or text.
@@ -192,7 +192,7 @@ class SweepStore:
         return load_activations(path)
 
     def identity_of_training(self, run: Run) -> Identity:
-        """The run's identity, with that of the cache on disk: it says what the run was trained on.
+        """Return the run's identity with that of the cache on disk, on which it was trained.
 
         A cache of an earlier version keeps no digest, and neither does what is trained on it.
         """
@@ -203,7 +203,7 @@ class SweepStore:
 
     @contextlib.contextmanager
     def in_progress(self, run: Run) -> Iterator[None]:
-        """Within: :meth:`in_progress_path` is there."""
+        """Keep the file :meth:`in_progress_path` while the body runs."""
         path = self.in_progress_path(run)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -213,11 +213,11 @@ class SweepStore:
             path.unlink(missing_ok=True)
 
     def is_in_progress(self, run: Run) -> bool:
-        """Whether someone trains the run, or did until a kill."""
+        """Tell whether a process trains the run, or did until it was killed."""
         return self.in_progress_path(run).exists()
 
     def note_failure(self, run: Run, error: BaseException) -> None:
-        """Keep the reason. On a disk that is full, this process alone remembers it."""
+        """Write down why a run failed; on a full disk, this process alone remembers it."""
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         try:
             self.in_progress_path(run).unlink(missing_ok=True)
@@ -226,7 +226,7 @@ class SweepStore:
             self._unwritten_failures[run.name] = reason
 
     def failure_of(self, run: Run) -> str | None:
-        """Why the run failed; None where it did not."""
+        """Return why the run failed; None where it did not."""
         path = self.failure_path(run)
         return path.read_text().strip() if path.exists() else self._unwritten_failures.get(run.name)
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SUMMARY_FILENAME = "sweep.json"
 _ASKS_FOR_L0 = ("k", "target_l0", "target_l0_rate", "jumprelu_sparsity_loss_mode")
-"""Fields of a SAE's config that :attr:`RunResult.target_l0` reads."""
+"""Fields of an SAE's config that :attr:`RunResult.target_l0` reads."""
 MISSED = "!"
 """Stands behind an L0 that misses the one asked for."""
 MISSED_NOTE = "hollow: misses the L0 asked for"
@@ -57,7 +57,7 @@ class SweepSummary:
     command: str = ""
 
     def write(self, out: Path, command: str) -> None:
-        """``sweep.json`` in ``out``."""
+        """Write ``sweep.json`` in ``out``."""
         value = {
             "command": command,
             "sae_lens_version": sae_lens.__version__,
@@ -97,7 +97,7 @@ class SweepSummary:
             raise ValueError(f"{path}: not the summary of a sweep: {error!r}") from None
 
     def verdict_table(self) -> Table:
-        """One row for each comparison; below it the rule, and why a verdict is missing."""
+        """Make a table of the comparisons; below it the rule, and why a verdict is missing."""
         notes = [VERDICT_NOTE, DEAD_NOTE, *self.verdict_notes()]
         table = _table("Frontiers: A against B", notes)
         for column in VERDICT_COLUMNS:
@@ -107,11 +107,11 @@ class SweepSummary:
         return table
 
     def verdict_notes(self) -> list[str]:
-        """Why there is no verdict, a sentence for each comparison and seed without one."""
+        """Say why there is no verdict, in a sentence for each comparison and seed without one."""
         return [note for c in self.comparisons for note in c.notes()]
 
     def point_table(self) -> Table:
-        """One row for each run; below it the runs that miss the L0 asked for."""
+        """Make a table of the runs; below it those that miss the L0 asked for."""
         table = _table("Runs", missed_notes(self.results))
         for column in ("cell", "SAE", "seed", "swept", "L0", "R2", "dead", "ms / step"):
             justify = "left" if column in ("cell", "SAE") else "right"
@@ -148,17 +148,17 @@ def _table(title: str, notes: Sequence[str]) -> Table:
 
 
 def missed_l0(result: RunResult) -> str | None:
-    """How a run misses the L0 asked for, in words; None where it does not or none was asked."""
+    """Say how a run misses the L0 asked for; None where it does not or none was asked."""
     return missed_target_l0(result.target_l0, result.quality.l0)
 
 
 def marked_l0(result: RunResult) -> str:
-    """The L0 of a run for a table, with :data:`MISSED` behind it where it misses its target."""
+    """Format a run's L0 for a table, with :data:`MISSED` behind it where it misses its target."""
     return f"{result.quality.l0:.2f}" + (f" {MISSED}" if missed_l0(result) else "")
 
 
 def missed_notes(results: Sequence[RunResult]) -> list[str]:
-    """One sentence for each run that misses the L0 asked for."""
+    """Make a sentence for each run that misses the L0 asked for."""
     return [
         f"{MISSED} {r.cell}, {r.sae}, seed {r.seed}{_swept(r)}: {missed}"
         for r in results
@@ -172,13 +172,13 @@ def _swept(result: RunResult) -> str:
 
 
 def point_of(result: RunResult) -> Point:
-    """The point of a frontier that a run is."""
+    """Make the point of a frontier from the result of a run."""
     q = result.quality
     return Point(q.l0, q.explained_variance, q.dead_share, q.d_sae)
 
 
 def summarise(config: SweepConfig, runs: Sequence[Run], out: Path) -> SweepSummary:
-    """Read what is on disk."""
+    """Sum up the results and failures of ``runs`` that are on disk."""
     store = SweepStore(config, out)
     by_run = [(run, store.finished(run)) for run in runs]
     results = [result for _, result in by_run if result is not None]
@@ -191,7 +191,7 @@ def summarise(config: SweepConfig, runs: Sequence[Run], out: Path) -> SweepSumma
 
 
 def frontiers_of(runs: Sequence[Run], results: Sequence[RunResult]) -> Frontiers:
-    """The frontiers of which every one of ``runs`` has a result."""
+    """Return the frontiers of which every one of ``runs`` has a result."""
     n_runs = Counter((run.cell, run.seed, run.sae) for run in runs)
     n_results = Counter((r.cell, r.seed, r.sae) for r in results)
     frontiers = _by_frontier(results)
@@ -210,7 +210,7 @@ def _by_frontier(results: Sequence[RunResult]) -> Frontiers:
 def comparisons_of(
     config: SweepConfig, runs: Sequence[Run], results: Sequence[RunResult]
 ) -> list[Comparison]:
-    """Those of ``config.compare``, by every cell of which at least one seed has both frontiers."""
+    """Compare as ``config.compare`` asks, on cells where a seed has both frontiers whole."""
     frontiers = frontiers_of(runs, results)
     comparisons = [
         compare_on(cell, a, b, config.seeds, frontiers, frontiers)
@@ -221,7 +221,7 @@ def comparisons_of(
 
 
 def plot_cell(summary: SweepSummary, cell: str, path: Path) -> None:
-    """Draw R2 against L0 of every SAE of a cell, the seeds of an SAE in one colour.
+    """Draw R² against L0 of every SAE of a cell, the seeds of an SAE in one colour.
 
     The overlap of each verdict is shaded. A run that misses the L0 asked for is hollow.
     """
