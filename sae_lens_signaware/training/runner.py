@@ -212,7 +212,9 @@ def announce_interruption(runner: SignawareTrainingRunner, console: Console) -> 
         console.print(f"Interrupted. The trained SAE is in {runner.kept_sae}", soft_wrap=True)
         return
     if runner.last_checkpoint is None:
-        console.print("Interrupted. No checkpoint: checkpoint_path is null.")
+        is_off = runner.cfg.checkpoint_path is None
+        reason = "checkpoint_path is null" if is_off else "none was written yet"
+        console.print(f"Interrupted. No checkpoint: {reason}.")
         return
     console.print(
         f"Interrupted. Checkpoint: {runner.last_checkpoint}\n"
