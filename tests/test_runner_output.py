@@ -16,6 +16,7 @@ from sae_lens_signaware.evaluation.quality import SAEQuality
 from sae_lens_signaware.evaluation.saved import measured_quality
 from sae_lens_signaware.hub.model_card import make_card
 from sae_lens_signaware.saes.training import NON_FINITE_MESSAGE
+from sae_lens_signaware.training import heldout
 from sae_lens_signaware.training.heldout import AFTER_TRAINING, TRAINED_ON_TOO
 from sae_lens_signaware.training.output import move_into
 from sae_lens_signaware.training.runner import (
@@ -187,6 +188,18 @@ def test_quality_says_whether_its_tokens_were_trained_on(
     card = make_card("someone/text", "a", SAE.load_from_disk(tmp_path / "out"), quality)
     assert tokens_from in card.text
     assert ("Warning: measured on" in printed) == (tokens_from == TRAINED_ON_TOO)
+
+
+def test_a_measurement_that_is_interrupted_leaves_no_claim(
+    model: HookedTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(heldout, "add_loss_recovered", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_and_measure(make_runner(tmp_path, model, tokens(100)), Console(file=StringIO()))
+    assert measured_quality(tmp_path / "out") is None
 
 
 def test_the_second_pass_over_the_text_is_known_after_a_resume(

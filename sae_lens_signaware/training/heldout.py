@@ -4,10 +4,10 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sae_lens import ActivationsStore
+from sae_lens import SAE, ActivationsStore
 
-from sae_lens_signaware.evaluation.quality import SAEQuality, add_loss_recovered
-from sae_lens_signaware.evaluation.saved import measure_saved, write_measurement
+from sae_lens_signaware.evaluation.quality import SAEQuality, add_loss_recovered, measure_quality
+from sae_lens_signaware.evaluation.saved import write_measurement
 
 if TYPE_CHECKING:  # transformer-lens 2 has it in another module
     from transformer_lens.HookedRootModule import HookedRootModule
@@ -62,9 +62,10 @@ def measure_on_following_tokens(
         What is in ``quality.json`` beside the SAE then, loss recovered included.
     """
     batches = (store.get_filtered_llm_batch() for _ in range(max(1, n_batches)))
-    measured = measure_saved(folder, batches, position.tokens_from, device)
-    quality = add_loss_recovered(measured.quality, measured.sae, model, store)
+    sae = SAE.load_from_disk(folder, device=device)
+    quality, census = measure_quality(sae, batches, AFTER_TRAINING)
+    quality = add_loss_recovered(quality, sae, model, store)
     # the text may have ended while it was measured on
     quality = dataclasses.replace(quality, tokens_from=position.tokens_from)
-    write_measurement(folder, quality, measured.census)
+    write_measurement(folder, quality, census)
     return quality
