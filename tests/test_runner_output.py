@@ -231,6 +231,16 @@ def test_what_is_measured_is_the_sae_that_a_user_loads(
     assert quality.loss_recovered is not None
 
 
+def test_a_loss_recovered_that_is_no_number_is_not_defined(
+    model: HookedTransformer, tmp_path: Path
+) -> None:
+    # the model divides by what this hook holds
+    printed, quality = run(make_runner(tmp_path, model, d_in=1, hook_name="ln_final.hook_scale"))
+    assert "loss recovered not defined" in " ".join(printed.split())
+    assert quality.loss_recovered is None
+    assert quality.loss_recovered_tokens is None
+
+
 def test_train_on_the_command_line(tmp_path: Path) -> None:
     proxy = proxy_model()
     proxy.model.save_pretrained(tmp_path / "model")  # type: ignore[operator]

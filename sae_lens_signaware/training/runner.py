@@ -259,10 +259,13 @@ def run_and_measure(
         cfg.n_eval_batches,
         str(cfg.device),
     )
+    loss_recovered = "not defined"
+    if quality.loss_recovered is not None:
+        loss_recovered = f"{quality.loss_recovered:.4f}"
     console.print(
         f"{cfg.output_path}: L0 {quality.l0:.1f}, R2 {quality.explained_variance:.4f}, "
         f"dead {quality.dead_share:.2%} of {quality.d_sae} over {quality.n_tokens:,} tokens, "
-        f"loss recovered {quality.loss_recovered:.4f}",
+        f"loss recovered {loss_recovered}",
         soft_wrap=True,
     )
     missed = missed_target_l0(getattr(cfg.sae, "target_l0", None), quality.l0)
