@@ -12,9 +12,10 @@ from sae_lens.load_model import load_model
 from sae_lens.util import get_special_token_ids
 from torch import Tensor
 
-from sae_lens_signaware.checks import ConfigError, nearest
+from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.experiments.sweep.config import Run
 from sae_lens_signaware.experiments.sweep.store import SweepStore
+from sae_lens_signaware.training.hooks import require_hook
 
 
 def make_caches(store: SweepStore, runs: Sequence[Run], progress: Progress) -> None:
@@ -79,10 +80,7 @@ def load_hooked_model(cfg: LanguageModelSAERunnerConfig[Any], hook_names: list[s
         missing = str(error).rpartition(":")[2].strip()
         raise ConfigError(f"hook_name: the model has no module {missing}") from None
     for hook in hook_names:
-        if hook not in model.hook_dict:
-            raise ConfigError(
-                f"hook_name: the model has no hook {hook!r}" + nearest(hook, model.hook_dict)
-            )
+        require_hook(model, hook)
     return model
 
 
