@@ -128,7 +128,7 @@ def _is_own_command_line() -> bool:
     """Whether this process is ``sae-lens-signaware`` or ``python -m sae_lens_signaware``."""
     program = sys.argv[0] if sys.argv else ""
     if program == "-m":  # what Python puts there while it looks for the module to run
-        return __name__ in sys.orig_argv
+        return sys.orig_argv[-len(sys.argv)] == __name__
     return PurePath(program).stem == "sae-lens-signaware"
 
 

@@ -39,11 +39,13 @@ class ConfigError(InvalidInputError):
     """A config, a flag or a file that a command was given is wrong; one line."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"``, or a list of the known names where none is near."""
+def nearest(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
+    """Return ``"; did you mean 'x'?"``; where no name is near, ``otherwise`` or all known names."""
     known = sorted(known)
     match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {match[0]!r}?" if match else f"; known: {', '.join(known)}"
+    if match:
+        return f"; did you mean {match[0]!r}?"
+    return f"; {otherwise or 'known: ' + ', '.join(known)}"
 
 
 def require(condition: bool, field: str, value: object, allowed: str, why: str = "") -> None:

@@ -1,6 +1,7 @@
 """The command line as a user meets it: a process, its exit code, its one line."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -107,6 +108,23 @@ def test_a_process_of_its_own_knows_the_architectures(program: list[str], tmp_pa
     done = subprocess.run(call, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "bi_jumprelu of width 24 -> jumprelu of width 48" in done.stdout
+
+
+def test_another_module_with_our_name_as_its_argument_knows_them_too(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "__init__.py").write_text("import sae_lens_signaware\n")
+    (tmp_path / "other" / "__main__.py").write_text(
+        "from sae_lens.registry import SAE_CLASS_REGISTRY\nprint('sa_gsae' in SAE_CLASS_REGISTRY)\n"
+    )
+    # Python imports the package while it looks for the module, before it knows the arguments
+    call = [sys.executable, "-m", "other", "sae_lens_signaware"]
+    done = subprocess.run(
+        call,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+    )
+    assert done.stdout == "True\n", done.stderr
 
 
 def test_split_of_a_folder(tmp_path: Path) -> None:

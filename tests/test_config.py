@@ -92,6 +92,7 @@ def test_a_saved_runner_cfg_json_loads_again(tmp_path: Path) -> None:
         ({}, {"target_l0": 33}, [], "at most d_sae = 32, got 33"),
         ({}, {"architecture": "sa_gase"}, [], "unknown value 'sa_gase'; did you mean 'sa_gsae'?"),
         ({}, {}, ["--l1_coef", "2"], "--l1_coef: unknown flag; did you mean '--l1_coefficient'?"),
+        ({}, {}, ["xyz"], "xyz: unknown flag; train --list-flags prints all"),
         ({}, {}, ["--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
         ({"sae": None}, {}, [], "sae.architecture: missing"),
         ({"sae": [1]}, {}, [], "sae: must be a mapping"),

@@ -113,6 +113,8 @@ def test_a_config_built_by_hand_is_checked_as_a_yaml_is(
         ("output_path", "file", "file is a file"),
         ("output_path", "file/below/it", "file is a file"),
         ("output_path", "/", "a folder of its own"),
+        ("output_path", "a" * 300, "a folder that can be written, .*File name too long"),
+        ("output_path", "file\0", "a folder that can be written, .*null byte"),
         ("checkpoint_path", "file", "file is a file"),
     ],
 )
@@ -124,6 +126,22 @@ def test_a_folder_that_cannot_be_written_is_found_before_training(
         make_runner(tmp_path, model, n_checkpoints=1, **{field: str(tmp_path / path)})
     assert "\n" not in str(error.value)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_loop_of_links_is_no_folder(model: HookedTransformer, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(InvalidInputError, match=r"^output_path must be a folder"):
+        make_runner(tmp_path, model, output_path=str(tmp_path / "loop"))
+
+
+@pytest.mark.parametrize("target", ["there", "not/there/yet"])
+def test_a_link_to_a_folder_can_be_the_output(
+    target: str, model: HookedTransformer, tmp_path: Path
+) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / target)
+    make_runner(tmp_path, model, output_path=str(tmp_path / "link"), training_tokens=128).run()
+    SAE.load_from_disk(tmp_path / target)
 
 
 def test_the_current_folder_can_be_the_output(

@@ -16,8 +16,14 @@ from sae_lens_signaware.evaluation.quality import SAEQuality
 from sae_lens_signaware.evaluation.saved import measured_quality
 from sae_lens_signaware.hub.model_card import make_card
 from sae_lens_signaware.saes.training import NON_FINITE_MESSAGE
+from sae_lens_signaware.training import heldout
 from sae_lens_signaware.training.heldout import AFTER_TRAINING, TRAINED_ON_TOO
-from sae_lens_signaware.training.runner import SignawareTrainingRunner, run_and_measure
+from sae_lens_signaware.training.output import move_into
+from sae_lens_signaware.training.runner import (
+    SignawareTrainingRunner,
+    announce_interruption,
+    run_and_measure,
+)
 from tests.support.checked_runs import make_runner, proxy_model
 from tests.support.cli import assert_one_line_error, invoke
 from tests.support.hub_server import HubServer
@@ -61,6 +67,38 @@ def test_what_cannot_be_moved_to_the_output_is_kept_beside_it(
     assert "\n" not in str(error.value)
 
 
+def test_a_folder_that_is_there_is_filled_from_inside(
+    model: HookedTransformer, tmp_path: Path
+) -> None:
+    # beside a mounted volume there is another file system, from which no file can be moved in
+    (tmp_path / "out").mkdir()
+    (tmp_path / ".out.partial").write_text("a file where the staging folder would be")
+    make_runner(tmp_path, model).run()
+    assert SAE.load_from_disk(tmp_path / "out").cfg.architecture() == "sa_gsae"
+    assert all(path.is_file() for path in (tmp_path / "out").iterdir())
+
+
+def test_ctrl_c_while_the_files_are_moved_moves_all_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["a", "b", "c"]
+    (tmp_path / "staging").mkdir()
+    for name in names:
+        (tmp_path / "staging" / name).touch()
+    replace = Path.replace
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if target == tmp_path / "out" / "b":
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        move_into(tmp_path / "staging", tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "staging").iterdir()) == names
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_what_cannot_be_written_beside_the_output_is_kept_with_the_checkpoints(
     model: HookedTransformer, tmp_path: Path
 ) -> None:
@@ -92,6 +130,18 @@ def test_ctrl_c_while_the_sae_is_saved_does_not_cost_it(
     kept = Path(out.getvalue().strip().rpartition(" is in ")[2])
     assert SAE.load_from_disk(kept).cfg.architecture() == "sa_gsae"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"), [(None, "checkpoint_path is null"), ("checkpoints", "none was written yet")]
+)
+def test_an_interruption_says_why_there_is_no_checkpoint(
+    path: str | None, reason: str, model: HookedTransformer, tmp_path: Path
+) -> None:
+    out = StringIO()
+    runner = make_runner(tmp_path, model, checkpoint_path=path and str(tmp_path / path))
+    announce_interruption(runner, Console(file=out))
+    assert out.getvalue() == f"Interrupted. No checkpoint: {reason}.\n"
 
 
 def test_a_last_checkpoint_that_fails_does_not_cost_the_sae(
@@ -140,6 +190,18 @@ def test_quality_says_whether_its_tokens_were_trained_on(
     assert ("Warning: measured on" in printed) == (tokens_from == TRAINED_ON_TOO)
 
 
+def test_a_measurement_that_is_interrupted_leaves_no_claim(
+    model: HookedTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(heldout, "add_loss_recovered", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_and_measure(make_runner(tmp_path, model, tokens(100)), Console(file=StringIO()))
+    assert measured_quality(tmp_path / "out") is None
+
+
 def test_the_second_pass_over_the_text_is_known_after_a_resume(
     model: HookedTransformer, tmp_path: Path
 ) -> None:
@@ -167,6 +229,16 @@ def test_what_is_measured_is_the_sae_that_a_user_loads(
     _, quality = run(make_runner(tmp_path, model, sae=sae))
     assert quality.architecture == "jumprelu"  # SAELens saves batchtopk as that
     assert quality.loss_recovered is not None
+
+
+def test_a_loss_recovered_that_is_no_number_is_not_defined(
+    model: HookedTransformer, tmp_path: Path
+) -> None:
+    # the model divides by what this hook holds
+    printed, quality = run(make_runner(tmp_path, model, d_in=1, hook_name="ln_final.hook_scale"))
+    assert "loss recovered not defined" in " ".join(printed.split())
+    assert quality.loss_recovered is None
+    assert quality.loss_recovered_tokens is None
 
 
 def test_train_on_the_command_line(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,10 @@ def add_loss_recovered(
         sae: as saved: activation normalisation is folded in.
         model: SAELens's hooked model.
         n_batches: batches of ``store.store_batch_size_prompts`` contexts.
+
+    Returns:
+        ``quality`` as it is where the loss is no number, such as after a hook whose zeros the model
+        divides by.
     """
     excluded = store.exclude_special_tokens
     metrics, _ = run_evals(
@@ -148,8 +153,11 @@ def add_loss_recovered(
         eval_config=EvalConfig(n_eval_reconstruction_batches=n_batches, compute_ce_loss=True),
         exclude_special_tokens=False if excluded is None else excluded.tolist(),
     )
+    loss_recovered = metrics["model_performance_preservation"]["ce_loss_score"]
+    if not math.isfinite(loss_recovered):
+        return quality
     return dataclasses.replace(
         quality,
-        loss_recovered=metrics["model_performance_preservation"]["ce_loss_score"],
+        loss_recovered=loss_recovered,
         loss_recovered_tokens=n_batches * store.store_batch_size_prompts * store.context_size,
     )

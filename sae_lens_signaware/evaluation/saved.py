@@ -139,17 +139,10 @@ def save_and_measure(
         activations, tokens_from: as in :func:`~sae_lens_signaware.measure_quality`.
     """
     sae.save_inference_model(folder)
-    return measure_saved(folder, activations, tokens_from, str(sae.device))
-
-
-def measure_saved(
-    folder: Path, activations: Iterable[Tensor] | Tensor, tokens_from: str, device: str = "cpu"
-) -> MeasuredSAE:
-    """Measure the SAE of a folder, and write the measurement beside it."""
-    sae = SAE.load_from_disk(folder, device=device)
-    quality, census = measure_quality(sae, activations, tokens_from)
+    loaded = SAE.load_from_disk(folder, device=str(sae.device))
+    quality, census = measure_quality(loaded, activations, tokens_from)
     write_measurement(folder, quality, census)
-    return MeasuredSAE(sae, quality, census)
+    return MeasuredSAE(loaded, quality, census)
 
 
 def write_measurement(folder: Path, quality: SAEQuality, census: BipolarCensus) -> None:

@@ -163,7 +163,8 @@ def parse_overrides(sae_class: type[TrainingSAEConfig], flags: Sequence[str]) ->
             for field in dataclasses.fields(cls)
         ]
         name = unknown[0].split("=")[0]
-        raise ConfigError(f"{name}: unknown flag" + nearest(name, known))
+        listed = "train --list-flags prints all"
+        raise ConfigError(f"{name}: unknown flag" + nearest(name, known, listed))
     return dict(getattr(namespace, "cfg", {}))
 
 

@@ -1,5 +1,6 @@
 """The folder of a trained SAE: checked before training, filled after it, never lost in between."""
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -15,28 +16,39 @@ from sae_lens_signaware.evaluation.saved import load_sae
 def require_writable(field: str, path: str | Path) -> None:
     """Raise ConfigError where no folder can be made at ``path``, or no file in it.
 
-    What is beside the folder counts as well, for a folder is written under another name first.
     Nothing is left on the disk.
     """
-    folder = Path(path).resolve()
+    try:
+        folder = Path(path).resolve()
+        place = next(place for place in (folder, *folder.parents) if _is_there(place))
+        if place.is_dir():
+            tempfile.NamedTemporaryFile(dir=place).close()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links is a RuntimeError
+        raise ConfigError(
+            f"{field} must be a folder that can be written, got {str(path)!r}: {error}"
+        ) from None
+    if not place.is_dir():
+        raise ConfigError(f"{field} must be a folder, got {str(path)!r}: {place} is a file")
     if not folder.name:
         raise ConfigError(f"{field} must be a folder of its own, got {str(path)!r}")
-    for place in (folder, folder.parent):
-        while not place.exists():
-            place = place.parent
-        if not place.is_dir():
-            raise ConfigError(f"{field} must be a folder, got {str(path)!r}: {place} is a file")
-        try:
-            tempfile.NamedTemporaryFile(dir=place).close()
-        except OSError as error:
-            raise ConfigError(
-                f"{field} must be a folder that can be written, got {str(path)!r}: {error}"
-            ) from None
+
+
+def _is_there(path: Path) -> bool:
+    """Whether something is at ``path``; unlike ``Path.exists``, raise where that is not known."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def staging_folder(folder: Path) -> Path:
-    """Return the folder beside ``folder`` in which its files are written first."""
-    return folder.with_name(f".{folder.name}.partial")
+    """Return the folder in which the files of ``folder`` are written first, on the same file system.
+
+    Where ``folder`` is there already, it is inside: ``folder`` may be a mounted volume, and what
+    is beside it another file system or not writable.
+    """
+    return folder / ".partial" if folder.is_dir() else folder.with_name(f".{folder.name}.partial")
 
 
 def move_into(staging: Path, folder: Path) -> None:
@@ -47,7 +59,7 @@ def move_into(staging: Path, folder: Path) -> None:
         for file in sorted(staging.iterdir()):
             file.replace(folder / file.name)
             moved.append(file.name)
-    except OSError:
+    except BaseException:  # Ctrl-C as well: half of an SAE in each folder is none
         for name in moved:
             (folder / name).replace(staging / name)
         raise
@@ -67,11 +79,11 @@ def keep_trained(
         Where the SAE is; None where no place took it.
     """
     if _can_be_loaded(staging):
-        kept = folder.with_name(f"{folder.name}.kept-{os.getpid()}")
-        try:
-            return staging.rename(kept)
-        except OSError:
-            return staging
+        name = f"{folder.name}.kept-{os.getpid()}"
+        for kept in (folder.with_name(name), folder / name):
+            with contextlib.suppress(OSError):
+                return staging.rename(kept)
+        return staging
     shutil.rmtree(staging, ignore_errors=True)
     for place in places:
         try:

@@ -214,7 +214,9 @@ def announce_interruption(runner: SignawareTrainingRunner, console: Console) -> 
         console.print(f"Interrupted. The trained SAE is in {runner.kept_sae}", soft_wrap=True)
         return
     if runner.last_checkpoint is None:
-        console.print("Interrupted. No checkpoint: checkpoint_path is null.")
+        is_off = runner.cfg.checkpoint_path is None
+        reason = "checkpoint_path is null" if is_off else "none was written yet"
+        console.print(f"Interrupted. No checkpoint: {reason}.")
         return
     console.print(
         f"Interrupted. Checkpoint: {runner.last_checkpoint}\n"
@@ -259,10 +261,13 @@ def run_and_measure(
         cfg.n_eval_batches,
         str(cfg.device),
     )
+    loss_recovered = "not defined"
+    if quality.loss_recovered is not None:
+        loss_recovered = f"{quality.loss_recovered:.4f}"
     console.print(
         f"{cfg.output_path}: L0 {quality.l0:.1f}, R2 {quality.explained_variance:.4f}, "
         f"dead {quality.dead_share:.2%} of {quality.d_sae} over {quality.n_tokens:,} tokens, "
-        f"loss recovered {quality.loss_recovered:.4f}",
+        f"loss recovered {loss_recovered}",
         soft_wrap=True,
     )
     missed = missed_target_l0(getattr(cfg.sae, "target_l0", None), quality.l0)

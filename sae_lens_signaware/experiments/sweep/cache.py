@@ -11,10 +11,11 @@ from sae_lens.load_model import load_model
 from sae_lens.util import get_special_token_ids
 from torch import Tensor
 
-from sae_lens_signaware.checks import ConfigError, nearest
+from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.evaluation.models import HookedRootModule, tokenizer_of
 from sae_lens_signaware.experiments.sweep.config import Run
 from sae_lens_signaware.experiments.sweep.store import SweepStore
+from sae_lens_signaware.training.hooks import require_hook
 
 
 def make_caches(store: SweepStore, runs: Sequence[Run], progress: Progress) -> None:
@@ -81,10 +82,7 @@ def load_hooked_model(
         missing = str(error).rpartition(":")[2].strip()
         raise ConfigError(f"hook_name: the model has no module {missing}") from None
     for hook in hook_names:
-        if hook not in model.hook_dict:
-            raise ConfigError(
-                f"hook_name: the model has no hook {hook!r}" + nearest(hook, model.hook_dict)
-            )
+        require_hook(model, hook)
     return model
 
 
