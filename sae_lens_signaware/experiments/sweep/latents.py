@@ -135,7 +135,7 @@ class LatentsStage:
         view.start(run)
         sae = self._load(run, run)
         plain = None if plain_run is None else self._load(plain_run, run)
-        heldout = self.store.load_cache(run)["heldout"]
+        heldout = self.store.load_cache(run).heldout
         analysis = analyze_sae(sae, heldout)
         identity = self._identity(run, plain_run)
         pages = self._pages(run, sae, plain, analysis, model, identity, view)
