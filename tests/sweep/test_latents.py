@@ -11,7 +11,7 @@ from sae_lens_signaware.experiments.sweep import latents
 from sae_lens_signaware.experiments.sweep.latent_pages import Dialler
 from tests.support.cli import invoke
 from tests.support.configs import write
-from tests.sweep.examples import sweep_values
+from tests.sweep.examples import last_line, sweep_values
 
 
 def without_latents(whole: tuple[Path, str], out: Path) -> Path:
@@ -47,7 +47,9 @@ def test_an_interrupted_stage_goes_on_after_the_latents_that_are_done(
     with monkeypatch.context() as patch:
         # 4 latents of the first SAE and 3 of the second
         Counted(patch, stop_at=7)
-        assert invoke("sweep", str(config), "--out", str(out)).exit_code == 130
+        result = invoke("sweep", str(config), "--out", str(out))
+    assert result.exit_code == 130
+    assert last_line(result).endswith("Run the same command again to go on from there.")
     assert set(pages(out)) == {"mlp-half-0.1.json", "resid-half-0.1.partial"}
     with monkeypatch.context() as patch:
         counted = Counted(patch, stop_at=None)
