@@ -10,8 +10,7 @@ import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Iterable
-from fnmatch import fnmatch
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,11 @@ from sae_lens_signaware.files import sha256_of, write_json
 DIGESTS_FILENAME = "digests.json"
 
 # What from_pretrained reads of a model's folder; the state of a trainer may lie beside it.
+SAFETENSORS, PICKLES = "*.safetensors", "pytorch_model*.bin"
 MODEL_FILES = (
     "config.json",
-    "*.safetensors",
-    "pytorch_model*.bin",
-    "*.gguf",
     "tokenizer*",
+    "chat_template*",
     "vocab*",
     "merges.txt",
     "special_tokens_map.json",
@@ -36,7 +34,10 @@ MODEL_FILES = (
 
 
 class FileDigests:
-    """Digests of files, kept in a JSON file: a file of the same size and time is not read again."""
+    """Digests of files, kept in a JSON file: a file of the same size and times is not read again.
+
+    The time of change counts as well. A copy can keep the time of modification of its source.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -47,21 +48,35 @@ class FileDigests:
 
     def of(self, file: Path) -> str:
         """SHA-256 of the content of ``file``."""
-        status, key = file.stat(), str(file.absolute())
-        stamp = [status.st_size, status.st_mtime_ns]
-        entry = self.known.get(key)
-        if isinstance(entry, dict) and entry.get("size_and_mtime_ns") == stamp:
-            return entry["sha256"]
-        digest = sha256_of(file)
-        self.known[key] = {"size_and_mtime_ns": stamp, "sha256": digest}
-        with contextlib.suppress(OSError):  # on a full disk, the file is read again next time
-            write_json(self.known, self.path)
-        return digest
+        with self._kept():
+            return self._of(file)
 
     def of_files(self, folder: Path, files: Iterable[Path]) -> str | None:
         """One digest of the names and the content of ``files`` in ``folder``; None without any."""
-        entries = [[file.relative_to(folder).as_posix(), self.of(file)] for file in sorted(files)]
-        return _digest(entries) if entries else None
+        with self._kept():
+            entries = [[file.relative_to(folder).as_posix(), self._of(file)] for file in files]
+        return _digest(sorted(entries)) if entries else None
+
+    def _of(self, file: Path) -> str:
+        status, key = file.stat(), str(file.absolute())
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        entry = self.known.get(key)
+        if isinstance(entry, dict) and entry.get("size_mtime_ctime") == stamp:
+            return entry["sha256"]
+        digest = sha256_of(file)
+        self.known[key] = {"size_mtime_ctime": stamp, "sha256": digest}
+        return digest
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[None]:
+        """Write what was read within: once for all files, and after an interruption too."""
+        before = dict(self.known)
+        try:
+            yield
+        finally:
+            if self.known != before:
+                with contextlib.suppress(OSError):  # on a full disk, it is read again next time
+                    write_json(self.known, self.path)
 
 
 def model_digest(
@@ -75,18 +90,24 @@ def model_digest(
     """
     folder = Path(name)
     if not folder.is_dir():
-        snapshot = _snapshot(_repository(name, class_name), kwargs.get("revision"))
+        snapshot = _snapshot(_repository(name, class_name), kwargs)
         if snapshot is None:
             return None
         folder = snapshot
     if isinstance(kwargs.get("subfolder"), str):
         folder = folder / kwargs["subfolder"]
-    files = [file for file in folder.glob("*") if _is_of_model(file)]
+    patterns = (*MODEL_FILES, *_weight_files(folder, kwargs))
+    files = {file for pattern in patterns for file in folder.glob(pattern) if file.is_file()}
     return digests.of_files(folder, files)
 
 
-def _is_of_model(file: Path) -> bool:
-    return file.is_file() and any(fnmatch(file.name, pattern) for pattern in MODEL_FILES)
+def _weight_files(folder: Path, kwargs: dict[str, Any]) -> Sequence[str]:
+    """Patterns of the weights that are read. Others may be there, or come with a later download."""
+    if isinstance(kwargs.get("gguf_file"), str):
+        return [kwargs["gguf_file"]]
+    if kwargs.get("use_safetensors") is not False and any(folder.glob(SAFETENSORS)):
+        return [SAFETENSORS]
+    return [PICKLES]
 
 
 def _repository(name: str, class_name: str) -> str:
@@ -101,11 +122,12 @@ def _repository(name: str, class_name: str) -> str:
         return name
 
 
-def _snapshot(repository: str, revision: str | None) -> Path | None:
+def _snapshot(repository: str, kwargs: dict[str, Any]) -> Path | None:
     from huggingface_hub import snapshot_download
 
+    where = {name: kwargs[name] for name in ("revision", "cache_dir") if name in kwargs}
     try:
-        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
+        return Path(snapshot_download(repository, local_files_only=True, **where))
     except (OSError, ValueError):  # not in the cache; or no name that the Hub could have
         return None
 
