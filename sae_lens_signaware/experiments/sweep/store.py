@@ -153,10 +153,6 @@ class SweepStore:
         results = [(run, self._read_result(run)) for run in runs]
         return sum(r is not None and self._match(run, r) is match for run, r in results)
 
-    def matches(self, identity: object, run: Run) -> bool:
-        """Whether ``identity``, read from a file, is accepted as that of ``run``."""
-        return match_of_run(identity, self.identity_of_run(run), run).is_accepted
-
     def _read_result(self, run: Run) -> RunResult | None:
         path = self.result_path(run)
         if not path.exists():
