@@ -118,3 +118,16 @@ def test_two_sweeps_at_once_write_one_cache_once(
     cached = SweepStore(config, tmp_path / "b").load_cache(runs[0])
     assert len(cached.train) == config.n_cached_tokens
     assert len(cached.heldout) == config.n_heldout_tokens
+
+
+def test_two_cells_of_one_hook_point_have_a_cache_each(data: Path, tmp_path: Path) -> None:
+    values = sweep_values(data)
+    values["cells"]["resid"] = values["cells"]["mlp"]
+    config, runs = load_sweep_config(write(values, tmp_path / "s.yaml"))
+    store = SweepStore(config, tmp_path / "out")
+    with Progress(disable=True) as progress:
+        make_caches(store, runs, progress)
+    mlp, resid = (store.load_cache(run) for run in (runs[0], runs[-1]))
+    assert (runs[0].cell, runs[-1].cell) == ("mlp", "resid")
+    assert mlp.train.equal(resid.train)
+    assert mlp.heldout.equal(resid.heldout)
