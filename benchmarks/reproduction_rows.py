@@ -166,8 +166,8 @@ def read_rows(
 ) -> tuple[Rows, str]:
     """The rows of ``runs``: from a sweep's output, else as the small JSON has them.
 
-    A row of other settings than the config's is left out, and so is a kept one of other content than
-    the output's. A row that lacks these is taken.
+    A row of other settings than the config's is left out, and so is a kept one of another model or
+    text than the output's. A row that lacks these is taken.
 
     Args:
         folder: of the output; need not exist.
