@@ -162,6 +162,25 @@ def test_a_digest_is_read_from_the_file_once(
     assert FileDigests(tmp_path / "digests.json").of(file) != first
 
 
+def test_nothing_is_thrown_away_for_what_does_not_matter(
+    whole: tuple[Path, str], data: Path, tmp_path: Path
+) -> None:
+    out, values = tmp_path / "moved", sweep_values(data)
+    shutil.copytree(whole[0], out)
+    at = written_at(out)
+    failure = out / "failed" / "mlp/seed-0/half/l1_coefficient-1.txt"  # of a kill after the result
+    failure.parent.mkdir(parents=True)
+    failure.write_text("RuntimeError: before")
+    for file in (f for name in ("model", "train", "heldout") for f in (data / name).iterdir()):
+        file.touch()
+    values |= {"threads": 2, "num_cpus": 2}
+    result = invoke("sweep", str(write(values, tmp_path / "s.yaml")), "--out", str(out))
+    assert result.exit_code == 0, result.stderr
+    assert "failed" not in result.stderr
+    assert "16 of 16 runs" in result.stdout
+    assert written_at(out) == at
+
+
 def test_a_copy_of_the_same_size_and_time_is_read_again(tmp_path: Path) -> None:
     file, digests = tmp_path / "model.safetensors", FileDigests(tmp_path / "digests.json")
     file.write_text("weights")
@@ -183,11 +202,14 @@ def test_digests_of_many_files_are_written_once(
     monkeypatch.setattr(content, "write_json", lambda *args: writes.append(args) or real(*args))
     first = text_digest(str(text), FileDigests(tmp_path / "digests.json"))
     assert len(writes) == 1
+    (text / ".cache").mkdir()
+    for name in ("README.md", ".gitattributes", ".cache/lock"):
+        (text / name).write_text("x")
     (text / "0.parquet").touch()  # read again, to the same end
     assert text_digest(str(text), FileDigests(tmp_path / "digests.json")) == first
     assert len(writes) == 2
 
-    real_digest, files = content.sha256_of, sorted(text.iterdir())
+    real_digest, files = content.sha256_of, sorted(text.glob("*.parquet"))
 
     def stops(path: Path) -> str:
         if path == files[3]:
@@ -217,8 +239,17 @@ def test_weights_that_are_not_read_do_not_count(tmp_path: Path) -> None:
     assert changed_by() == ["model.safetensors"]
     assert changed_by(use_safetensors=False) == ["pytorch_model.bin"]
     assert changed_by(gguf_file="model.gguf") == ["model.gguf"]
+    gguf = tmp_path / "model.gguf"
+    assert changed_by(gguf_file=str(gguf)) == ["model.gguf"]
     (tmp_path / "model.safetensors").unlink()
     assert changed_by() == ["pytorch_model.bin"]
+    elsewhere = FileDigests(tmp_path / "digests.json"), {"gguf_file": str(gguf)}
+    (tmp_path / "empty").mkdir()
+    before = model_digest(str(tmp_path / "empty"), "AutoModelForCausalLM", *elsewhere[::-1])
+    gguf.write_text("another")
+    after = model_digest(str(tmp_path / "empty"), "AutoModelForCausalLM", *elsewhere[::-1])
+    assert None not in (before, after)
+    assert before != after
 
 
 def test_what_counts_of_a_models_folder(tmp_path: Path) -> None:

@@ -1,25 +1,25 @@
 """Digests of a sweep's model and text, so that other content under the same path is another sweep.
 
-A local folder counts by the content of its files. A model of the Hub counts by the files of its
-snapshot in the local cache of the Hub, where a load leaves them. A dataset of the Hub counts by the
-ids of its files in the repository, its readme left out; that takes one request. Where none of these
-can be had there is no digest, and the name alone counts.
+A local folder counts by the content of its files, the readme of a text left out. A model of the Hub
+counts by the files of its snapshot in the local cache of the Hub, where a load leaves them. A
+dataset of the Hub counts by the ids of its files in the repository; that takes one request. Where
+none of these can be had there is no digest, and the name alone counts.
 """
 
 import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePath
 from typing import Any
 
 from sae_lens_signaware.files import sha256_of, write_json
 
 DIGESTS_FILENAME = "digests.json"
 
-# What from_pretrained reads of a model's folder; the state of a trainer may lie beside it.
-SAFETENSORS, PICKLES = "*.safetensors", "pytorch_model*.bin"
+# What from_pretrained reads beside the weights; the state of a trainer may lie there too.
 MODEL_FILES = (
     "config.json",
     "tokenizer*",
@@ -54,7 +54,7 @@ class FileDigests:
     def of_files(self, folder: Path, files: Iterable[Path]) -> str | None:
         """One digest of the names and the content of ``files`` in ``folder``; None without any."""
         with self._kept():
-            entries = [[file.relative_to(folder).as_posix(), self._of(file)] for file in files]
+            entries = [[_name(file, folder), self._of(file)] for file in files]
         return _digest(sorted(entries)) if entries else None
 
     def _of(self, file: Path) -> str:
@@ -79,6 +79,10 @@ class FileDigests:
                     write_json(self.known, self.path)
 
 
+def _name(file: Path, folder: Path) -> str:
+    return Path(os.path.relpath(file, folder)).as_posix()  # a gguf_file may lie elsewhere
+
+
 def model_digest(
     name: str, class_name: str, kwargs: dict[str, Any], digests: FileDigests
 ) -> str | None:
@@ -96,18 +100,19 @@ def model_digest(
         folder = snapshot
     if isinstance(kwargs.get("subfolder"), str):
         folder = folder / kwargs["subfolder"]
-    patterns = (*MODEL_FILES, *_weight_files(folder, kwargs))
-    files = {file for pattern in patterns for file in folder.glob(pattern) if file.is_file()}
-    return digests.of_files(folder, files)
+    files = {file for pattern in MODEL_FILES for file in folder.glob(pattern)}
+    files.update(_weights(folder, kwargs))
+    return digests.of_files(folder, filter(Path.is_file, files))
 
 
-def _weight_files(folder: Path, kwargs: dict[str, Any]) -> Sequence[str]:
-    """Patterns of the weights that are read. Others may be there, or come with a later download."""
+def _weights(folder: Path, kwargs: dict[str, Any]) -> Iterable[Path]:
+    """The weights that are read. Others may be there, or come with a later download."""
     if isinstance(kwargs.get("gguf_file"), str):
-        return [kwargs["gguf_file"]]
-    if kwargs.get("use_safetensors") is not False and any(folder.glob(SAFETENSORS)):
-        return [SAFETENSORS]
-    return [PICKLES]
+        return [folder / kwargs["gguf_file"]]
+    safetensors = list(folder.glob("*.safetensors"))
+    if safetensors and kwargs.get("use_safetensors") is not False:
+        return safetensors
+    return folder.glob("pytorch_model*.bin")
 
 
 def _repository(name: str, class_name: str) -> str:
@@ -140,11 +145,11 @@ def text_digest(name: str, digests: FileDigests) -> str | None:
     if not path.is_dir():
         return _hub_text_digest(name)
     files = (file for file in path.rglob("*") if file.is_file())
-    return digests.of_files(path, [f for f in files if not _is_hidden(f.relative_to(path))])
+    return digests.of_files(path, [f for f in files if _is_of_text(f.relative_to(path))])
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _is_of_text(path: PurePath) -> bool:
+    return path.name != "README.md" and not any(part.startswith(".") for part in path.parts)
 
 
 @functools.cache  # once a process: summaries ask again
@@ -156,7 +161,7 @@ def _hub_text_digest(name: str) -> str | None:
         entries = [
             [entry.path, entry.blob_id if isinstance(entry, RepoFile) else entry.tree_id]
             for entry in HfApi().list_repo_tree(name, repo_type="dataset")
-            if not entry.path.startswith(".") and not entry.path.endswith(".md")
+            if _is_of_text(PurePath(entry.path))
         ]
     except Exception:  # whatever it is: without the Hub, the name alone counts
         return None
