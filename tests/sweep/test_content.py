@@ -243,13 +243,18 @@ def test_weights_that_are_not_read_do_not_count(tmp_path: Path) -> None:
     assert changed_by(gguf_file=str(gguf)) == ["model.gguf"]
     (tmp_path / "model.safetensors").unlink()
     assert changed_by() == ["pytorch_model.bin"]
-    elsewhere = FileDigests(tmp_path / "digests.json"), {"gguf_file": str(gguf)}
-    (tmp_path / "empty").mkdir()
-    before = model_digest(str(tmp_path / "empty"), "AutoModelForCausalLM", *elsewhere[::-1])
-    gguf.write_text("another")
-    after = model_digest(str(tmp_path / "empty"), "AutoModelForCausalLM", *elsewhere[::-1])
-    assert None not in (before, after)
-    assert before != after
+
+
+def test_a_gguf_file_outside_of_the_models_folder_counts(tmp_path: Path) -> None:
+    model, gguf = tmp_path / "model", tmp_path / "weights.gguf"
+    model.mkdir()
+    digests, kwargs = FileDigests(tmp_path / "digests.json"), {"gguf_file": str(gguf)}
+    seen = []
+    for text in ("weights", "others"):
+        gguf.write_text(text)
+        seen.append(model_digest(str(model), "AutoModelForCausalLM", kwargs, digests))
+    assert None not in seen
+    assert seen[0] != seen[1]
 
 
 def test_what_counts_of_a_models_folder(tmp_path: Path) -> None:
