@@ -117,7 +117,8 @@ class Sweep:
             "runs": [row_of(r) for r in self.results],
             "comparisons": small_comparisons(self.comparisons),
         }
-        return block | ({"identities": digests} if digests else {})
+        carried = {"identities": digests, "contents": self.rows.contents}
+        return block | {name: values for name, values in carried.items() if values}
 
 
 def read_sweep(

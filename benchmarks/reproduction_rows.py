@@ -1,7 +1,9 @@
 """Rows of the reproduction's small JSON, and the settings that each was made with.
 
 A row carries a digest of its run's settings: the SAE, the trainer, the seed and the activations, as
-the config of the sweep has them. A row of other settings is not taken for a run of the config.
+the config of the sweep has them. A row of other settings is not taken for a run of the config. It
+carries a digest of the model and the text as well, where its result file has one: a row is not kept
+beside results of another model or text.
 """
 
 import dataclasses
@@ -38,10 +40,12 @@ class Rows:
     Attributes:
         by_run: name of the run -> its row.
         checked: names of the runs whose row carries settings, and those of the config.
+        contents: name of the run -> digest of the model and the text it was made with, where known.
     """
 
     by_run: dict[str, Row]
     checked: frozenset[str]
+    contents: dict[str, str]
 
 
 def row_of(result: RunResult) -> Row:
@@ -75,6 +79,14 @@ def settings_of(identity: object) -> Settings | None:
         case {"sae": {**sae}, "trainer": {**trainer}, "seed": seed, "cache": {**cache}}:
             names = (*_OF_ACTIVATIONS, *_OF_CACHE)
             return _flat(sae, trainer, {"seed": seed}, {n: cache.get(n) for n in names})
+    return None
+
+
+def content_of(identity: object) -> str | None:
+    """Digest of model and text in the identity of a result file; None where it lacks one."""
+    match identity:
+        case {"cache": {"content": {"model": str(), "text": str()} as content}}:
+            return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     return None
 
 
@@ -154,7 +166,8 @@ def read_rows(
 ) -> tuple[Rows, str]:
     """The rows of ``runs``: from a sweep's output, else as the small JSON has them.
 
-    A row of other settings than the config's is left out, a row without settings is taken.
+    A row of other settings than the config's is left out, and so is a kept one of another model or
+    text than the output's. A row that lacks these is taken.
 
     Args:
         folder: of the output; need not exist.
@@ -165,32 +178,76 @@ def read_rows(
         The rows, and a line that says where they are from and what was left out.
     """
     names = {(r.cell, r.sae, r.seed, r.field, r.value): r.name for r in runs}
-    new = _by_name(map(row_of, _results_in(folder)), names)
-    old = _by_name(kept.get("runs", []), names)
-    by_run: dict[str, Row] = {}
-    checked, dropped = set(), []
+    in_summary = _by_name(map(row_of, _results_in(folder)), names)
+    new = {run.name: _from_output(folder, run, in_summary.get(run.name)) for run in runs}
+    old_rows = _by_name(kept.get("runs", []), names)
+    old = {run.name: _from_json(kept, run, old_rows.get(run.name), fields) for run in runs}
+    contents = {made.content for made in new.values() if made is not None} - {None}
+    taken: dict[str, _Made] = {}
+    dropped: list[str] = []
     for run in runs:
-        digest = kept.get("identities", {}).get(run.name)
-        of_old = None if digest is None else (digest, fields[run.cfg.sae.architecture()])
-        settings = _settings_on_disk(folder, run)
-        of_new = None if settings is None else (digest_of(settings, settings), settings)
-        for row, made_with in ((new.get(run.name), of_new), (old.get(run.name), of_old)):
-            if row is None or run.name in by_run:
+        for made in filter(None, (new[run.name], old[run.name])):
+            if run.name in taken:
                 continue
-            if made_with is not None and not is_asked_for(*made_with, config, run):
+            if made.is_of(config, run) and (not contents or made.content in {None, *contents}):
+                taken[run.name] = made
+            else:
                 dropped.append(run.name)
-                continue
-            by_run[run.name] = row
-            if made_with is not None:
-                checked.add(run.name)
-    n_new = sum(by_run.get(name) is row for name, row in new.items())
+    n_new = sum(new[name] is made for name, made in taken.items())
+    checked = frozenset(name for name, made in taken.items() if made.settings is not None)
     line = (
-        f"{n_new} of {len(runs)} runs from {folder}, {len(by_run) - n_new} as they were; "
-        f"{len(by_run) - len(checked)} rows carry no settings to check and are kept"
+        f"{n_new} of {len(runs)} runs from {folder}, {len(taken) - n_new} as they were; "
+        f"{len(taken) - len(checked)} rows carry no settings to check and are kept"
     )
     if dropped:
-        line += f"; dropped {len(dropped)} rows of other settings, the first is {dropped[0]}"
-    return Rows(by_run, frozenset(checked)), line
+        line += (
+            f"; dropped {len(dropped)} rows of other settings, model or text, "
+            f"the first is {dropped[0]}"
+        )
+    return Rows(
+        by_run={name: made.row for name, made in taken.items()},
+        checked=checked,
+        contents={name: made.content for name, made in taken.items() if made.content is not None},
+    ), line
+
+
+@dataclasses.dataclass(frozen=True)
+class _Made:
+    """A row, and what it was made with as far as that is known.
+
+    Attributes:
+        settings: digest, and the fields that it is over.
+        content: digest of model and text.
+    """
+
+    row: Row
+    settings: tuple[str, Collection[str]] | None = None
+    content: str | None = None
+
+    def is_of(self, config: SweepConfig, run: Run) -> bool:
+        """Whether its settings are those of the config, where they are known."""
+        return self.settings is None or is_asked_for(*self.settings, config, run)
+
+
+def _from_output(folder: Path, run: Run, in_summary: Row | None) -> _Made | None:
+    """Of the run's own file: sweep.json may be of before the run was trained again."""
+    path = folder / "runs" / f"{run.name}.json"
+    if not path.exists():
+        return None if in_summary is None else _Made(in_summary)
+    result = RunResult.read(path)
+    settings = settings_of(result.identity)
+    digest = None if settings is None else (digest_of(settings, settings), settings)
+    return _Made(row_of(result), digest, content_of(result.identity))
+
+
+def _from_json(
+    kept: Mapping[str, Any], run: Run, row: Row | None, fields: Mapping[str, Sequence[str]]
+) -> _Made | None:
+    if row is None:
+        return None
+    digest = kept.get("identities", {}).get(run.name)
+    settings = None if digest is None else (digest, fields[run.cfg.sae.architecture()])
+    return _Made(row, settings, kept.get("contents", {}).get(run.name))
 
 
 def _results_in(folder: Path) -> Sequence[RunResult]:
@@ -200,8 +257,3 @@ def _results_in(folder: Path) -> Sequence[RunResult]:
 
 def _by_name(rows: Any, names: Mapping[tuple[Any, ...], str]) -> dict[str, Row]:
     return {names[key]: row for row in rows if (key := tuple(row[:N_KEY])) in names}
-
-
-def _settings_on_disk(folder: Path, run: Run) -> Settings | None:
-    path = folder / "runs" / f"{run.name}.json"
-    return settings_of(json.loads(path.read_text()).get("identity")) if path.exists() else None

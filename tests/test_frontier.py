@@ -67,6 +67,9 @@ def test_a_crossing_is_no_domination() -> None:
         (0.0021, 0.05, "ahead"),
         (0.0000188, 0.0000188, "level"),  # 0.0000188 counted as dominating once
         (0.0019, -0.0019, "level"),
+        (0.002, 0.002, "level"),  # as floats, 0.502 - 0.5 is more and 0.802 - 0.8 as well
+        (-0.002, -0.002, "level"),
+        (0.002, 0.0021, "mixed"),
         (-0.0021, -0.3, "behind"),
         (0.0019, 0.0021, "mixed"),  # ahead at one end only
         (-0.0019, -0.0021, "mixed"),
@@ -112,6 +115,19 @@ def test_the_least_overlap_is_a_factor(high: float, outcome: Outcome | None) -> 
     assert MIN_OVERLAP == 1.5
     b = frontier((10, 0.4), (high, 0.5))
     assert compare_frontiers(frontier((5, 0.5), (60, 0.9)), b).outcome == outcome
+
+
+@pytest.mark.parametrize("low", [1.1, 2.3, 7.7, 20.4])
+def test_a_factor_of_just_the_least_overlap_is_enough(low: float) -> None:
+    b = frontier((low, 0.4), (round(1.5 * low, 2), 0.5))
+    assert compare_frontiers(frontier((1, 0.5), (60, 0.9)), b).outcome == "ahead"
+
+
+def test_the_order_of_the_points_does_not_matter() -> None:
+    a, b = frontier((8, 0.5), (8, 0.9), (64, 0.95)), frontier((8, 0.6), (64, 0.7))
+    verdict = compare_frontiers(a, b)
+    assert compare_frontiers(a[::-1], b[::-1]) == verdict
+    assert verdict.smallest_gap == pytest.approx(-0.1)  # at 8, by the worse of the two
 
 
 def test_two_points_of_equal_l0_are_no_verdict() -> None:
@@ -223,5 +239,9 @@ def test_the_other_way_round_is_the_opposite(
 def test_wrong_input() -> None:
     with pytest.raises(ValueError, match="a must be a frontier with at least one point"):
         compare_frontiers([], frontier((8, 0.5)))
-    with pytest.raises(ValueError, match="l0 of b must be above 0, got 0"):
-        compare_frontiers(frontier((8, 0.5)), frontier((0, 0.5)))
+    for l0 in (0, -1, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"l0 of b must be finite and above 0, got {l0}"):
+            compare_frontiers(frontier((8, 0.5)), frontier((l0, 0.5)))
+    for r2 in (math.nan, -math.inf):
+        with pytest.raises(ValueError, match=f"explained_variance of a must be finite, got {r2}"):
+            compare_frontiers(frontier((8, r2)), frontier((8, 0.5)))

@@ -1,6 +1,7 @@
 """Rows of ``benchmarks/reproduction.py``: of the config's settings, of others, of unknown ones."""
 
 import importlib
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,10 @@ def test_a_kept_row_of_other_settings_is_dropped_with_a_line(
     write_config(tmp_path, lr=1e-9)
     with pytest.raises(SystemExit, match="4 runs are nowhere, the first is mlp/seed-0/half"):
         read(reproduction, tmp_path / "nowhere", whole)
-    words = "dropped 4 rows of other settings, the first is mlp/seed-0/half/l1_coefficient-0.1"
-    assert words in capsys.readouterr().out
+    words = (
+        "4 rows of other settings, model or text, the first is mlp/seed-0/half/l1_coefficient-0.1"
+    )
+    assert f"dropped {words}" in capsys.readouterr().out
 
 
 def test_a_row_of_an_output_of_other_settings_is_dropped_too(
@@ -93,6 +96,49 @@ def test_a_row_of_an_output_of_other_settings_is_dropped_too(
     assert "3 of 4 runs from" in text
     assert "1 as they were" in text
     assert "dropped 1 rows of other settings" in text
+
+
+def test_figures_and_settings_are_of_one_file(
+    reproduction: Any, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # trained again and interrupted: sweep.json still has the figures of before
+    path = out / "small/runs/mlp/seed-0/half/l1_coefficient-0.1.json"
+    values = json.loads(path.read_text())
+    values["quality"]["explained_variance"] = 0.5
+    path.write_text(json.dumps(values))
+    assert read(reproduction, out).small()["runs"][0] == [*ROW[:6], 0.5, *ROW[7:]]
+    # one that was removed leaves figures without settings
+    path.unlink()
+    assert read(reproduction, out).small()["runs"][0] == ROW
+    assert "1 rows carry no settings" in capsys.readouterr().out
+
+
+def set_content(out: Path, **content: Any) -> None:
+    for path in (out / "small/runs").rglob("*.json"):
+        values = json.loads(path.read_text())
+        values["identity"]["cache"]["content"] = content
+        path.write_text(json.dumps(values))
+
+
+def test_rows_carry_the_content_they_were_made_with(
+    reproduction: Any, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "contents" not in read(reproduction, out).small()
+    set_content(out, model="m", text=None, heldout_text=None)  # made offline
+    assert "contents" not in read(reproduction, out).small()
+    set_content(out, model="m", text="t", heldout_text=None)
+    whole = written(reproduction, read(reproduction, out))
+    contents = whole["small"]["contents"]
+    assert len(contents) == 4
+    assert len(set(contents.values())) == 1
+    # a part of the runs on a machine with the same model and text, then with another model
+    shutil.rmtree(out / "small/runs/mlp/seed-0/half")
+    (out / "small/sweep.json").unlink()
+    assert written(reproduction, read(reproduction, out, whole)) == whole
+    set_content(out, model="another", text="t", heldout_text=None)
+    with pytest.raises(SystemExit, match="2 runs are nowhere, the first is mlp/seed-0/half"):
+        read(reproduction, out, whole)
+    assert "dropped 2 rows of other settings, model or text" in capsys.readouterr().out
 
 
 def test_rows_made_before_carry_none_and_are_kept(

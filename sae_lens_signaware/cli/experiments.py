@@ -31,12 +31,12 @@ def sweep(
             executors.run_ray(cfg, runs, out, console)
         else:
             executors.run_local(cfg, runs, out, console)
+        result = summary.summarise(cfg, runs, out)
+        command = f"sae-lens-signaware sweep {config} --out {out}"
+        result.write(out, command + (" --executor ray" if executor == "ray" else ""))
+        latents.write_latents(cfg, runs, out, console)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("Run the same command again to go on from there.") from None
-    result = summary.summarise(cfg, runs, out)
-    command = f"sae-lens-signaware sweep {config} --out {out}"
-    result.write(out, command + (" --executor ray" if executor == "ray" else ""))
-    latents.write_latents(cfg, runs, out, console)
     console.print(result.point_table())
     if result.comparisons:
         console.print(result.verdict_table())

@@ -35,6 +35,7 @@ from sae_lens_signaware.experiments.demo_data import (
     prepare_text,
 )
 from sae_lens_signaware.experiments.pipeline import train_save_and_measure
+from sae_lens_signaware.experiments.plots import frontier_axes
 from sae_lens_signaware.files import write_json
 from sae_lens_signaware.saes.sa_gsae import SAGatedTrainingSAEConfig
 
@@ -262,33 +263,19 @@ def make_table(rows: list[DemoRow], hook_name: str = HOOK_NAME) -> Table:
 
 def plot_frontiers(rows: list[DemoRow], path: Path, hook_name: str = HOOK_NAME) -> None:
     """Draw R² against the logarithm of L0, one line for each architecture."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
-
-    fig, ax = plt.subplots(figsize=(6.4, 4.2), dpi=150, layout="constrained")
-    for architecture, colour, marker in (
-        ("sa_gsae", "#0072b2", "o"),
-        ("gated", "#d55e00", "s"),
-    ):
-        points = sorted(
-            (r.quality.l0, r.quality.explained_variance, r.quality.d_sae)
-            for r in rows
-            if r.quality.architecture == architecture
-        )
-        if points:
-            l0s, r2s, widths = zip(*points, strict=True)
-            label = f"{architecture}, {widths[0]:,} latents"
-            ax.plot(l0s, r2s, color=colour, marker=marker, label=label)
-    ax.set_xscale("log", base=2)
-    ax.xaxis.set_major_formatter(ScalarFormatter())
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_xlabel("L0 (active latents per token)")
-    ax.set_ylabel("R² on held-out tokens")
-    ax.set_title(f"SmolLM2-135M, {hook_name}", loc="left", fontsize=10)
-    ax.grid(alpha=0.3)
-    ax.legend(frameon=False)
-    fig.savefig(path)
-    plt.close(fig)
+    title = f"SmolLM2-135M, {hook_name}"
+    with frontier_axes(path, title, (6.4, 4.2)) as ax:
+        for architecture, colour, marker in (
+            ("sa_gsae", "#0072b2", "o"),
+            ("gated", "#d55e00", "s"),
+        ):
+            points = sorted(
+                (r.quality.l0, r.quality.explained_variance, r.quality.d_sae)
+                for r in rows
+                if r.quality.architecture == architecture
+            )
+            if points:
+                l0s, r2s, widths = zip(*points, strict=True)
+                label = f"{architecture}, {widths[0]:,} latents"
+                ax.plot(l0s, r2s, color=colour, marker=marker, label=label)
+        ax.legend(frameon=False)

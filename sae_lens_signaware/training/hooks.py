@@ -1,5 +1,8 @@
 """The hook point of a runner config: whether the model has it, and how wide its activations are."""
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from sae_lens import LanguageModelSAERunnerConfig, TrainingSAEConfig
 from sae_lens.util import extract_stop_at_layer_from_tlens_hook_name
@@ -7,6 +10,28 @@ from torch import Tensor
 
 from sae_lens_signaware.checks import ConfigError, nearest, require
 from sae_lens_signaware.evaluation.models import HookedRootModule
+
+
+@contextlib.contextmanager
+def naming_missing_modules(model_class_name: str) -> Iterator[None]:
+    """Say in one line where SAELens's ``load_model`` finds no module of a hook's name.
+
+    It hooks just the named modules of a transformers model; its HookedTransformer takes any name,
+    see :func:`require_hook`.
+
+    Raises:
+        ConfigError: naming the modules that are missing.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "hook_names not found" not in str(error):
+            raise
+        missing = str(error).rpartition(":")[2].strip(" []")
+        raise ConfigError(
+            f"hook_name: the model has no module {missing} (model_class_name {model_class_name}: "
+            "names of its submodules, e.g. 'model.layers.15.mlp')"
+        ) from None
 
 
 def require_hook(model: HookedRootModule, hook_name: str) -> None:
@@ -19,9 +44,15 @@ def require_hook(model: HookedRootModule, hook_name: str) -> None:
 
 
 def require_width(
-    model: HookedRootModule, cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig]
+    model: HookedRootModule,
+    cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig],
+    field: str = "sae.d_in",
 ) -> None:
-    """Raise InvalidInputError where ``sae.d_in`` is not the width of the hook's activations."""
+    """Raise InvalidInputError where ``sae.d_in`` is not the width of the hook's activations.
+
+    Args:
+        field: where the user has written it.
+    """
     shape = activations_of_one_context(model, cfg).shape
     hook, head = cfg.hook_name, cfg.hook_head_index
     require(len(shape) > 2, "hook_name", hook, "a hook of (batch, position, ...) activations")
@@ -32,7 +63,7 @@ def require_width(
         n_heads = shape[2]
         require(head in range(-n_heads, n_heads), "hook_head_index", head, f"below {n_heads}")
         width = shape[-1]
-    require(cfg.sae.d_in == width, "sae.d_in", cfg.sae.d_in, f"{width}, the width of hook {hook!r}")
+    require(cfg.sae.d_in == width, field, cfg.sae.d_in, f"{width}, the width of hook {hook!r}")
 
 
 @torch.no_grad()

@@ -43,7 +43,7 @@ def _is_there(path: Path) -> bool:
 
 
 def staging_folder(folder: Path) -> Path:
-    """Return the folder in which the files of ``folder`` are written first, on the same file system.
+    """Return the folder in which files of ``folder`` are written first, on the same file system.
 
     Where ``folder`` is there already, it is inside: ``folder`` may be a mounted volume, and what
     is beside it another file system or not writable.

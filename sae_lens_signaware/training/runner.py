@@ -22,7 +22,7 @@ from sae_lens.training.prefetch import PrefetchingIterator
 from torch import Tensor
 from typing_extensions import override
 
-from sae_lens_signaware.checks import ConfigError, check_types, require
+from sae_lens_signaware.checks import check_types, require
 from sae_lens_signaware.evaluation.quality import missed_target_l0
 from sae_lens_signaware.training.checkpoints import CHECKPOINT_FILES as CHECKPOINT_FILES
 from sae_lens_signaware.training.checkpoints import find_checkpoint
@@ -31,7 +31,11 @@ from sae_lens_signaware.training.heldout import (
     TextPosition,
     measure_on_following_tokens,
 )
-from sae_lens_signaware.training.hooks import require_hook, require_width
+from sae_lens_signaware.training.hooks import (
+    naming_missing_modules,
+    require_hook,
+    require_width,
+)
 from sae_lens_signaware.training.interruption import (
     SignalCount,
     Trainer,
@@ -84,18 +88,8 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
         _check_config(cfg)
         if cfg.resume_from_checkpoint is not None:
             cfg.resume_from_checkpoint = str(find_checkpoint(cfg.resume_from_checkpoint))
-        try:
+        with naming_missing_modules(cfg.model_class_name):
             super().__init__(cfg, *args, **kwargs)
-        except ValueError as error:
-            # SAELens's load_model hooks just the named modules of a transformers model, and says so
-            # where one is missing; its HookedTransformer takes any name and fails much later.
-            if "hook_names not found" not in str(error):
-                raise
-            raise ConfigError(
-                f"hook_name: the model has no module {cfg.hook_name!r} "
-                f"(model_class_name {cfg.model_class_name}: names of its submodules, "
-                "e.g. 'model.layers.15.mlp')"
-            ) from None
         require_hook(self.model, cfg.hook_name)
         require_width(self.model, cfg)
         d_in = self.sae.cfg.d_in  # of from_pretrained_path or override_sae, where one is given

@@ -12,6 +12,7 @@ from rich.progress import Progress
 from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.experiments.sweep import cache
 from sae_lens_signaware.experiments.sweep import runs as sweep
+from sae_lens_signaware.experiments.sweep import store as stores
 from sae_lens_signaware.experiments.sweep.cache import make_caches
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 from sae_lens_signaware.experiments.sweep.store import SweepStore
@@ -42,10 +43,55 @@ def test_a_cache_that_another_sweep_has_written_over_is_not_trained_on(
     store = SweepStore(config, out)
     with Progress(disable=True) as progress:
         make_caches(store, runs, progress)
-        assert set(store.load_cache(runs[0])) == {"train", "heldout"}
+        assert len(store.load_cache(runs[0]).train) == config.n_cached_tokens
         make_caches(SweepStore(other, tmp_path / "elsewhere"), other_runs, progress)
     with pytest.raises(ConfigError, match="does not hold the activations of this sweep any more"):
         sweep.run_group(store, runs[:1])
+
+
+def test_a_result_is_of_the_activations_it_was_trained_on_whatever_comes_into_their_place(
+    data: Path, tmp_path: Path
+) -> None:
+    values = sweep_values(data) | {"cache_folder": str(tmp_path / "cache")}
+    config, runs = load_sweep_config(write(values, tmp_path / "s.yaml"))
+    longer = values | {"n_cached_tokens": 2 * values["n_cached_tokens"]}
+    other, other_runs = load_sweep_config(write(longer, tmp_path / "other.yaml"))
+    store = SweepStore(config, tmp_path / "out")
+    with Progress(disable=True) as progress:
+        make_caches(store, runs[:1], progress)
+        cached = store.load_cache(runs[0])
+        make_caches(SweepStore(other, tmp_path / "elsewhere"), other_runs[:1], progress)
+    sweep.run_one(store, runs[0], cached)
+    assert store.finished(runs[0]) is not None
+    assert SweepStore(other, tmp_path / "out").finished(other_runs[0]) is None
+
+
+def test_activations_that_are_replaced_while_they_are_read_are_not_taken(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, runs = load_sweep_config(write(sweep_values(data), tmp_path / "s.yaml"))
+    store, real = SweepStore(config, tmp_path / "out"), stores.load_activations
+    with Progress(disable=True) as progress:
+        make_caches(store, runs[:1], progress)
+    marker = store.cache_path(runs[0].cell).with_suffix(".json")
+
+    def another_comes(path: Path) -> Any:
+        marker.write_text(marker.read_text().replace("transformer.h.0.mlp", "transformer.h.1.mlp"))
+        return real(path)
+
+    monkeypatch.setattr(stores, "load_activations", another_comes)
+    with pytest.raises(ConfigError, match="does not hold the activations of this sweep any more"):
+        store.load_cache(runs[0])
+
+
+def test_an_identity_that_cannot_be_read_is_that_of_no_cache(config: Path, tmp_path: Path) -> None:
+    values, runs = load_sweep_config(config)
+    store = SweepStore(values, tmp_path / "out")
+    with Progress(disable=True) as progress:
+        make_caches(store, runs[:1], progress)
+    assert store.has_cache(runs[0])
+    store.cache_path(runs[0].cell).with_suffix(".json").write_text("")
+    assert not store.has_cache(runs[0])
 
 
 def test_two_sweeps_at_once_write_one_cache_once(
@@ -69,4 +115,19 @@ def test_two_sweeps_at_once_write_one_cache_once(
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(one, ("a", "b")))
     assert len(loaded) == 1
-    assert set(SweepStore(config, tmp_path / "b").load_cache(runs[0])) == {"train", "heldout"}
+    cached = SweepStore(config, tmp_path / "b").load_cache(runs[0])
+    assert len(cached.train) == config.n_cached_tokens
+    assert len(cached.heldout) == config.n_heldout_tokens
+
+
+def test_two_cells_of_one_hook_point_have_a_cache_each(data: Path, tmp_path: Path) -> None:
+    values = sweep_values(data)
+    values["cells"]["resid"] = values["cells"]["mlp"]
+    config, runs = load_sweep_config(write(values, tmp_path / "s.yaml"))
+    store = SweepStore(config, tmp_path / "out")
+    with Progress(disable=True) as progress:
+        make_caches(store, runs, progress)
+    mlp, resid = (store.load_cache(run) for run in (runs[0], runs[-1]))
+    assert (runs[0].cell, runs[-1].cell) == ("mlp", "resid")
+    assert mlp.train.equal(resid.train)
+    assert mlp.heldout.equal(resid.heldout)

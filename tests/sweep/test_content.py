@@ -162,6 +162,101 @@ def test_a_digest_is_read_from_the_file_once(
     assert FileDigests(tmp_path / "digests.json").of(file) != first
 
 
+def test_nothing_is_thrown_away_for_what_does_not_matter(
+    whole: tuple[Path, str], data: Path, tmp_path: Path
+) -> None:
+    out, values = tmp_path / "moved", sweep_values(data)
+    shutil.copytree(whole[0], out)
+    at = written_at(out)
+    failure = out / "failed" / "mlp/seed-0/half/l1_coefficient-1.txt"  # of a kill after the result
+    failure.parent.mkdir(parents=True)
+    failure.write_text("RuntimeError: before")
+    for file in (f for name in ("model", "train", "heldout") for f in (data / name).iterdir()):
+        file.touch()
+    values |= {"threads": 2, "num_cpus": 2}
+    result = invoke("sweep", str(write(values, tmp_path / "s.yaml")), "--out", str(out))
+    assert result.exit_code == 0, result.stderr
+    assert "failed" not in result.stderr
+    assert "16 of 16 runs" in result.stdout
+    assert written_at(out) == at
+
+
+def test_a_copy_of_the_same_size_and_time_is_read_again(tmp_path: Path) -> None:
+    file, digests = tmp_path / "model.safetensors", FileDigests(tmp_path / "digests.json")
+    file.write_text("weights")
+    first, at = digests.of(file), file.stat()
+    file.write_text("WEIGHTS")
+    os.utime(file, ns=(at.st_atime_ns, at.st_mtime_ns))
+    assert file.stat().st_mtime_ns == at.st_mtime_ns
+    assert digests.of(file) != first
+
+
+def test_digests_of_many_files_are_written_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, writes = tmp_path / "text", []
+    text.mkdir()
+    for i in range(5):
+        (text / f"{i}.parquet").write_text(str(i))
+    real = content.write_json
+    monkeypatch.setattr(content, "write_json", lambda *args: writes.append(args) or real(*args))
+    first = text_digest(str(text), FileDigests(tmp_path / "digests.json"))
+    assert len(writes) == 1
+    (text / ".cache").mkdir()
+    for name in ("README.md", ".gitattributes", ".cache/lock"):
+        (text / name).write_text("x")
+    (text / "0.parquet").touch()  # read again, to the same end
+    assert text_digest(str(text), FileDigests(tmp_path / "digests.json")) == first
+    assert len(writes) == 2
+
+    real_digest, files = content.sha256_of, sorted(text.glob("*.parquet"))
+
+    def stops(path: Path) -> str:
+        if path == files[3]:
+            raise KeyboardInterrupt
+        return real_digest(path)
+
+    monkeypatch.setattr(content, "sha256_of", stops)
+    with pytest.raises(KeyboardInterrupt):
+        FileDigests(tmp_path / "others.json").of_files(text, files)
+    assert len(FileDigests(tmp_path / "others.json").known) == 3
+
+
+def test_weights_that_are_not_read_do_not_count(tmp_path: Path) -> None:
+    for name in ("model.safetensors", "pytorch_model.bin", "model.gguf"):
+        (tmp_path / name).write_text("x")
+
+    def changed_by(**kwargs: Any) -> list[str]:
+        """The files on which the digest depends."""
+        names, digests = [], FileDigests(tmp_path / "digests.json")
+        for file in sorted(tmp_path.glob("*model*")):
+            before = model_digest(str(tmp_path), "AutoModelForCausalLM", kwargs, digests)
+            file.write_text(file.read_text() + "x")
+            after = model_digest(str(tmp_path), "AutoModelForCausalLM", kwargs, digests)
+            names += [file.name] if after != before else []
+        return names
+
+    assert changed_by() == ["model.safetensors"]
+    assert changed_by(use_safetensors=False) == ["pytorch_model.bin"]
+    assert changed_by(gguf_file="model.gguf") == ["model.gguf"]
+    gguf = tmp_path / "model.gguf"
+    assert changed_by(gguf_file=str(gguf)) == ["model.gguf"]
+    (tmp_path / "model.safetensors").unlink()
+    assert changed_by() == ["pytorch_model.bin"]
+
+
+def test_a_gguf_file_outside_of_the_models_folder_counts(tmp_path: Path) -> None:
+    model, gguf = tmp_path / "model", tmp_path / "weights.gguf"
+    model.mkdir()
+    digests, kwargs = FileDigests(tmp_path / "digests.json"), {"gguf_file": str(gguf)}
+    seen = []
+    for text in ("weights", "others"):
+        gguf.write_text(text)
+        seen.append(model_digest(str(model), "AutoModelForCausalLM", kwargs, digests))
+    assert None not in seen
+    assert seen[0] != seen[1]
+
+
 def test_what_counts_of_a_models_folder(tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()
@@ -171,13 +266,14 @@ def test_what_counts_of_a_models_folder(tmp_path: Path) -> None:
         return model_digest(str(model), "AutoModelForCausalLM", {}, FileDigests(tmp_path / "d"))
 
     digests = [digest()]
-    for name in ("README.md", "optimizer.pt", "training_args.bin"):
+    for name in ("README.md", "optimizer.pt", "training_args.bin", "generation_config.json"):
         (model / name).write_text("x")
         assert digest() == digests[0]
-    for name in ("model-00001-of-00002.safetensors", "tokenizer.json", "merges.txt"):
+    counted = "model-00001-of-00002.safetensors tokenizer.json merges.txt chat_template.jinja"
+    for name in counted.split():
         (model / name).write_text("x")
         digests.append(digest())
-    assert len(set(digests)) == 4
+    assert len(set(digests)) == 5
 
 
 def test_a_model_of_the_hub_counts_by_its_snapshot(
@@ -194,9 +290,9 @@ def test_a_model_of_the_hub_counts_by_its_snapshot(
     assert model_digest("no name", "AutoModelForCausalLM", {}, digests) is None
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     (tmp_path / "model.safetensors").write_text("weights")
-    kwargs = {"revision": "step3000"}
+    kwargs = {"revision": "step3000", "cache_dir": "elsewhere", "torch_dtype": "float32"}
     first = model_digest("pythia-70m", "HookedTransformer", kwargs, digests)
-    local = {"revision": "step3000", "local_files_only": True}
+    local = {"revision": "step3000", "cache_dir": "elsewhere", "local_files_only": True}
     assert asked == [("EleutherAI/pythia-70m", local)]
     (tmp_path / "model.safetensors").write_text("other weights")
     assert model_digest("pythia-70m", "HookedTransformer", kwargs, digests) not in (None, first)

@@ -51,10 +51,13 @@ from tests.sweep.examples import last_line, sweep_values
         (lambda v: v["runner"].update(lrr=1), "runner.lrr: unknown field; did you mean 'lr'"),
         (lambda v: v["runner"].update(seed=1), "runner.seed: is set by the sweep"),
         (lambda v: v.update(n_cached_tokens=10**6), "n_cached_tokens, n_heldout_tokens:"),
-        (lambda v: v["cells"]["mlp"].update(hook_name="transformer.h.7"), "no module"),
+        (
+            lambda v: v["cells"]["mlp"].update(hook_name="transformer.h.7"),
+            "hook_name: the model has no module 'transformer.h.7' (model_class_name Auto",
+        ),
         (
             lambda v: v["cells"]["mlp"].update(d_in=8),
-            "d_in must be 16 for transformer.h.0.mlp, got 8",
+            "cells.mlp.d_in must be 16, the width of hook 'transformer.h.0.mlp', got 8",
         ),
         (
             lambda v: v.update(n_cached_tokens=63),

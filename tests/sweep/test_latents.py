@@ -11,7 +11,7 @@ from sae_lens_signaware.experiments.sweep import latents
 from sae_lens_signaware.experiments.sweep.latent_pages import Dialler
 from tests.support.cli import invoke
 from tests.support.configs import write
-from tests.sweep.examples import sweep_values
+from tests.sweep.examples import last_line, sweep_values
 
 
 def without_latents(whole: tuple[Path, str], out: Path) -> Path:
@@ -47,7 +47,9 @@ def test_an_interrupted_stage_goes_on_after_the_latents_that_are_done(
     with monkeypatch.context() as patch:
         # 4 latents of the first SAE and 3 of the second
         Counted(patch, stop_at=7)
-        assert invoke("sweep", str(config), "--out", str(out)).exit_code == 130
+        result = invoke("sweep", str(config), "--out", str(out))
+    assert result.exit_code == 130
+    assert last_line(result).endswith("Run the same command again to go on from there.")
     assert set(pages(out)) == {"mlp-half-0.1.json", "resid-half-0.1.partial"}
     with monkeypatch.context() as patch:
         counted = Counted(patch, stop_at=None)
@@ -94,3 +96,27 @@ def test_what_is_done_of_other_latents_is_not_taken(
     stale.write_text("{}")
     assert invoke("sweep", str(config), "--out", str(out)).exit_code == 0
     assert pages(out) == pages(whole[0])
+
+
+@pytest.mark.parametrize("of", ["run", "plain"])
+def test_pages_of_an_unchecked_result_go_where_it_was_made_again(
+    of: str, whole: tuple[Path, str], config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole[0], out)
+    path = out / "latents" / "mlp-half-0.1.json"
+    page = json.loads(path.read_text())
+    del page["identity"][of]["cache"]["content"]  # as of an earlier version
+    path.write_text(json.dumps(page))
+    counted = Counted(monkeypatch, stop_at=None)
+    assert invoke("sweep", str(config), "--out", str(out)).exit_code == 0
+    assert counted.n == 4
+    assert pages(out) == pages(whole[0])
+    # where the result has no digest either, nothing can be said against them
+    result = out / "runs" / f"{page['run'] if of == 'run' else page['plain_run']}.json"
+    values = json.loads(result.read_text())
+    del values["identity"]["cache"]["content"]
+    result.write_text(json.dumps(values))
+    path.write_text(json.dumps(page))
+    assert invoke("sweep", str(config), "--out", str(out)).exit_code == 0
+    assert counted.n == 4

@@ -15,7 +15,11 @@ from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.evaluation.models import HookedRootModule, tokenizer_of
 from sae_lens_signaware.experiments.sweep.config import Run
 from sae_lens_signaware.experiments.sweep.store import SweepStore
-from sae_lens_signaware.training.hooks import require_hook
+from sae_lens_signaware.training.hooks import (
+    naming_missing_modules,
+    require_hook,
+    require_width,
+)
 
 
 def make_caches(store: SweepStore, runs: Sequence[Run], progress: Progress) -> None:
@@ -26,7 +30,7 @@ def make_caches(store: SweepStore, runs: Sequence[Run], progress: Progress) -> N
     first has written.
 
     Raises:
-        ConfigError: the model lacks a hook, or the text is too short.
+        ConfigError: the model lacks a hook, a hook has another width, or the text is too short.
     """
     if all(store.has_cache(run) for run in runs):
         return
@@ -42,6 +46,8 @@ def _write_caches(store: SweepStore, cells: dict[str, Run], progress: Progress) 
     config, cfg = store.config, next(iter(cells.values())).cfg
     d_ins = {run.cfg.hook_name: run.cfg.sae.d_in for run in cells.values()}
     model = load_hooked_model(cfg, list(d_ins))
+    for cell, run in cells.items():
+        require_width(model, run.cfg, f"cells.{cell}.d_in")
     store.content = None  # the load may have brought a model of the Hub up to date
     n_train, n_heldout = config.n_cached_tokens, config.n_heldout_tokens
     if config.heldout_dataset_path is None:
@@ -51,12 +57,10 @@ def _write_caches(store: SweepStore, cells: dict[str, Run], progress: Progress) 
     else:
         train = collect(model, cfg, cfg.dataset_path, d_ins, n_train, progress)
         heldout = collect(model, cfg, config.heldout_dataset_path, d_ins, n_heldout, progress)
-    for run in cells.values():
+    for run in cells.values():  # two cells may be of one hook point
         hook = run.cfg.hook_name
-        store.write_cache(
-            run,
-            {"train": train.pop(hook).contiguous(), "heldout": heldout.pop(hook).contiguous()},
-        )
+        tensors = {"train": train[hook].contiguous(), "heldout": heldout[hook].contiguous()}
+        store.write_cache(run, tensors)
 
 
 def load_hooked_model(
@@ -68,7 +72,7 @@ def load_hooked_model(
         ConfigError: it lacks one of ``hook_names``.
     """
     assert cfg.device is not None
-    try:
+    with naming_missing_modules(cfg.model_class_name):
         model = load_model(
             cfg.model_class_name,
             cfg.model_name,
@@ -76,11 +80,6 @@ def load_hooked_model(
             model_from_pretrained_kwargs=cfg.model_from_pretrained_kwargs,
             hook_names=hook_names,
         )
-    except ValueError as error:
-        if "hook_names not found" not in str(error):
-            raise
-        missing = str(error).rpartition(":")[2].strip()
-        raise ConfigError(f"hook_name: the model has no module {missing}") from None
     for hook in hook_names:
         require_hook(model, hook)
     return model
@@ -136,7 +135,7 @@ def collect(
     """Collect the first ``n_tokens`` activations, (n_tokens, d_in), of every hook in text order.
 
     Raises:
-        ConfigError: the text is too short, or a hook point has another width.
+        ConfigError: the text is too short.
     """
     store = make_store(model, cfg, dataset, d_ins)
     out = {
@@ -160,10 +159,6 @@ def collect(
             keep = ~torch.isin(kept, store.exclude_special_tokens.to(kept.device))
         n_new = min(int(keep.sum()), n_tokens - n)
         for hook, rows in batch.items():
-            if rows.shape[-1] != d_ins[hook]:
-                raise ConfigError(
-                    f"cells: d_in must be {rows.shape[-1]} for {hook}, got {d_ins[hook]}"
-                )
             rows = rows.reshape(-1, rows.shape[-1]).to(store.device)
             out[hook][n : n + n_new] = rows[keep.to(store.device)][:n_new]
         n += n_new

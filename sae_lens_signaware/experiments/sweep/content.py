@@ -1,31 +1,29 @@
 """Digests of a sweep's model and text, so that other content under the same path is another sweep.
 
-A local folder counts by the content of its files. A model of the Hub counts by the files of its
-snapshot in the local cache of the Hub, where a load leaves them. A dataset of the Hub counts by the
-ids of its files in the repository, its readme left out; that takes one request. Where none of these
-can be had there is no digest, and the name alone counts.
+A local folder counts by the content of its files, the readme of a text left out. A model of the Hub
+counts by the files of its snapshot in the local cache of the Hub, where a load leaves them. A
+dataset of the Hub counts by the ids of its files in the repository; that takes one request. Where
+none of these can be had there is no digest, and the name alone counts.
 """
 
 import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from fnmatch import fnmatch
-from pathlib import Path
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePath
 from typing import Any
 
 from sae_lens_signaware.files import sha256_of, write_json
 
 DIGESTS_FILENAME = "digests.json"
 
-# What from_pretrained reads of a model's folder; the state of a trainer may lie beside it.
+# What from_pretrained reads beside the weights; the state of a trainer may lie there too.
 MODEL_FILES = (
     "config.json",
-    "*.safetensors",
-    "pytorch_model*.bin",
-    "*.gguf",
     "tokenizer*",
+    "chat_template*",
     "vocab*",
     "merges.txt",
     "special_tokens_map.json",
@@ -36,7 +34,10 @@ MODEL_FILES = (
 
 
 class FileDigests:
-    """Digests of files, kept in a JSON file: a file of the same size and time is not read again."""
+    """Digests of files, kept in a JSON file: a file of the same size and times is not read again.
+
+    The time of change counts as well. A copy can keep the time of modification of its source.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -47,21 +48,39 @@ class FileDigests:
 
     def of(self, file: Path) -> str:
         """Return the SHA-256 of the content of ``file``."""
-        status, key = file.stat(), str(file.absolute())
-        stamp = [status.st_size, status.st_mtime_ns]
-        entry = self.known.get(key)
-        if isinstance(entry, dict) and entry.get("size_and_mtime_ns") == stamp:
-            return entry["sha256"]
-        digest = sha256_of(file)
-        self.known[key] = {"size_and_mtime_ns": stamp, "sha256": digest}
-        with contextlib.suppress(OSError):  # on a full disk, the file is read again next time
-            write_json(self.known, self.path)
-        return digest
+        with self._kept():
+            return self._of(file)
 
     def of_files(self, folder: Path, files: Iterable[Path]) -> str | None:
         """Digest the names and contents of ``files`` in ``folder`` together; None without any."""
-        entries = [[file.relative_to(folder).as_posix(), self.of(file)] for file in sorted(files)]
-        return _digest(entries) if entries else None
+        with self._kept():
+            entries = [[_name(file, folder), self._of(file)] for file in files]
+        return _digest(sorted(entries)) if entries else None
+
+    def _of(self, file: Path) -> str:
+        status, key = file.stat(), str(file.absolute())
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        entry = self.known.get(key)
+        if isinstance(entry, dict) and entry.get("size_mtime_ctime") == stamp:
+            return entry["sha256"]
+        digest = sha256_of(file)
+        self.known[key] = {"size_mtime_ctime": stamp, "sha256": digest}
+        return digest
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[None]:
+        """Write what was read within: once for all files, and after an interruption too."""
+        before = dict(self.known)
+        try:
+            yield
+        finally:
+            if self.known != before:
+                with contextlib.suppress(OSError):  # on a full disk, it is read again next time
+                    write_json(self.known, self.path)
+
+
+def _name(file: Path, folder: Path) -> str:
+    return Path(os.path.relpath(file, folder)).as_posix()  # a gguf_file may lie elsewhere
 
 
 def model_digest(
@@ -75,18 +94,25 @@ def model_digest(
     """
     folder = Path(name)
     if not folder.is_dir():
-        snapshot = _snapshot(_repository(name, class_name), kwargs.get("revision"))
+        snapshot = _snapshot(_repository(name, class_name), kwargs)
         if snapshot is None:
             return None
         folder = snapshot
     if isinstance(kwargs.get("subfolder"), str):
         folder = folder / kwargs["subfolder"]
-    files = [file for file in folder.glob("*") if _is_of_model(file)]
-    return digests.of_files(folder, files)
+    files = {file for pattern in MODEL_FILES for file in folder.glob(pattern)}
+    files.update(_weights(folder, kwargs))
+    return digests.of_files(folder, filter(Path.is_file, files))
 
 
-def _is_of_model(file: Path) -> bool:
-    return file.is_file() and any(fnmatch(file.name, pattern) for pattern in MODEL_FILES)
+def _weights(folder: Path, kwargs: Mapping[str, Any]) -> Iterable[Path]:
+    """The weights that are read. Others may be there, or come with a later download."""
+    if isinstance(kwargs.get("gguf_file"), str):
+        return [folder / kwargs["gguf_file"]]
+    safetensors = list(folder.glob("*.safetensors"))
+    if safetensors and kwargs.get("use_safetensors") is not False:
+        return safetensors
+    return folder.glob("pytorch_model*.bin")
 
 
 def _repository(name: str, class_name: str) -> str:
@@ -101,11 +127,12 @@ def _repository(name: str, class_name: str) -> str:
         return name
 
 
-def _snapshot(repository: str, revision: str | None) -> Path | None:
+def _snapshot(repository: str, kwargs: Mapping[str, Any]) -> Path | None:
     from huggingface_hub import snapshot_download
 
+    where = {name: kwargs[name] for name in ("revision", "cache_dir") if name in kwargs}
     try:
-        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
+        return Path(snapshot_download(repository, local_files_only=True, **where))
     except (OSError, ValueError):  # not in the cache; or no name that the Hub could have
         return None
 
@@ -118,11 +145,11 @@ def text_digest(name: str, digests: FileDigests) -> str | None:
     if not path.is_dir():
         return _hub_text_digest(name)
     files = (file for file in path.rglob("*") if file.is_file())
-    return digests.of_files(path, [f for f in files if not _is_hidden(f.relative_to(path))])
+    return digests.of_files(path, [f for f in files if _is_of_text(f.relative_to(path))])
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _is_of_text(path: PurePath) -> bool:
+    return path.name != "README.md" and not any(part.startswith(".") for part in path.parts)
 
 
 @functools.cache  # once a process: summaries ask again
@@ -134,7 +161,7 @@ def _hub_text_digest(name: str) -> str | None:
         entries = [
             [entry.path, entry.blob_id if isinstance(entry, RepoFile) else entry.tree_id]
             for entry in HfApi().list_repo_tree(name, repo_type="dataset")
-            if not entry.path.startswith(".") and not entry.path.endswith(".md")
+            if _is_of_text(PurePath(entry.path))
         ]
     except Exception:  # whatever it is: without the Hub, the name alone counts
         return None

@@ -1,6 +1,5 @@
 """Pages of single latents for a report, for some SAEs of a sweep; resumed latent by latent."""
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from sae_lens_signaware.evaluation import Analysis, analyze_sae
 from sae_lens_signaware.evaluation.models import HookedRootModule
 from sae_lens_signaware.experiments.sweep.cache import load_hooked_model, make_caches
 from sae_lens_signaware.experiments.sweep.config import LatentsConfig, Run, SweepConfig
-from sae_lens_signaware.experiments.sweep.identity import Identity
+from sae_lens_signaware.experiments.sweep.identity import Identity, Match, match_of_run
 from sae_lens_signaware.experiments.sweep.latent_pages import (
     Dialler,
     audit_pairs,
@@ -34,6 +33,7 @@ from sae_lens_signaware.experiments.sweep.latent_results import (
     PartialLatents,
     SAELatents,
 )
+from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.experiments.sweep.store import SweepStore
 
 AUDIT_TOKENS = 16_384  # for whether the pairs fire together
@@ -92,12 +92,16 @@ class LatentsStage:
 
     def _identity(self, run: Run, plain: Run | None) -> Identity:
         """All that the pages depend on."""
-        values = {
-            "run": self.store.identity_of_run(run),
-            "plain": None if plain is None else self.store.identity_of_run(plain),
+        return {
+            "run": self._result(run).identity,
+            "plain": None if plain is None else self._result(plain).identity,
             "shown": self._shown(),
         }
-        return json.loads(json.dumps(values))
+
+    def _result(self, run: Run) -> RunResult:
+        result = self.store.finished(run)
+        assert result is not None
+        return result
 
     def _shown(self) -> dict[str, object]:
         return self.shown.model_dump(include={"n_latents", "n_contexts", "n_prompts"})
@@ -107,17 +111,22 @@ class LatentsStage:
             held = SAELatents.read(self.store.latents_path(run)).identity
         except (OSError, ValueError):
             return False
-        if not isinstance(held, dict):
+        if not isinstance(held, dict) or held.get("shown") != self._shown():
             return False
         of_plain = held.get("plain")
-        same_plain = of_plain is None if plain is None else self.store.matches(of_plain, plain)
-        same_run = self.store.matches(held.get("run"), run)
-        return same_run and same_plain and held.get("shown") == self._shown()
+        same_plain = of_plain is None if plain is None else self._is_of(of_plain, plain)
+        return same_plain and self._is_of(held.get("run"), run)
+
+    def _is_of(self, identity: object, run: Run) -> bool:
+        """Whether ``identity`` is that of the run's result, digests of model and text included.
+
+        The result may have been made again since the pages were.
+        """
+        return match_of_run(identity, self._result(run).identity, run) is Match.SAME
 
     def _plain_run(self, run: Run) -> Run | None:
         """The plain run of the cell whose L0 is nearest, in log, to that of ``run``."""
-        own = self.store.finished(run)
-        assert own is not None
+        own = self._result(run)
         distances: list[tuple[float, Run]] = []
         for other in self.runs:
             if other.cell == run.cell and other.sae == self.shown.plain:
@@ -130,12 +139,12 @@ class LatentsStage:
     def _latents_of(
         self, run: Run, plain_run: Run | None, model: HookedRootModule, view: "LatentsView"
     ) -> SAELatents:
-        result = self.store.finished(run)
-        assert result is not None
         view.start(run)
+        result = self._result(run)
+        quality = result.quality
         sae = self._load(run, run)
         plain = None if plain_run is None else self._load(plain_run, run)
-        heldout = self.store.load_cache(run)["heldout"]
+        heldout = self.store.load_cache(run).heldout
         analysis = analyze_sae(sae, heldout)
         identity = self._identity(run, plain_run)
         pages = self._pages(run, sae, plain, analysis, model, identity, view)
@@ -145,10 +154,10 @@ class LatentsStage:
             run=run.name,
             architecture=sae.cfg.architecture(),
             d_sae=sae.cfg.d_sae,
-            n_tokens=result.quality.n_tokens,
-            l0=result.quality.l0,
-            explained_variance=result.quality.explained_variance,
-            dead_share=result.quality.dead_share,
+            n_tokens=quality.n_tokens,
+            l0=quality.l0,
+            explained_variance=quality.explained_variance,
+            dead_share=quality.dead_share,
             l0_pos=result.l0_pos,
             l0_neg=result.l0_neg,
             bipolar_share=census.bipolar_share(),

@@ -9,12 +9,15 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 
 import torch
-from torch import Tensor
 
 from sae_lens_signaware.experiments.pipeline import train_save_and_measure
 from sae_lens_signaware.experiments.sweep.config import Run
 from sae_lens_signaware.experiments.sweep.result import RunResult
-from sae_lens_signaware.experiments.sweep.store import CacheOverwrittenError, SweepStore
+from sae_lens_signaware.experiments.sweep.store import (
+    CachedActivations,
+    CacheOverwrittenError,
+    SweepStore,
+)
 from sae_lens_signaware.files import write_json
 
 
@@ -23,7 +26,7 @@ def groups_of(runs: Sequence[Run]) -> list[list[Run]]:
     return [list(group) for _, group in groupby(runs, key=lambda run: (run.cell, run.seed))]
 
 
-def run_one(store: SweepStore, run: Run, activations: dict[str, Tensor]) -> RunResult:
+def run_one(store: SweepStore, run: Run, activations: CachedActivations) -> RunResult:
     """Train and measure one SAE, and write the SAE, what was measured and the result."""
     # of another config; the SAE beside it goes next
     store.result_path(run).unlink(missing_ok=True)
@@ -31,8 +34,8 @@ def run_one(store: SweepStore, run: Run, activations: dict[str, Tensor]) -> RunR
     trained = train_save_and_measure(
         cfg.sae,
         cfg.to_sae_trainer_config(),
-        activations["train"],
-        activations["heldout"],
+        activations.train,
+        activations.heldout,
         seed=run.seed,
         folder=store.sae_path(run),
         checkpoint=store.checkpoint_path(run),
@@ -56,7 +59,7 @@ def run_one(store: SweepStore, run: Run, activations: dict[str, Tensor]) -> RunR
         l0_pos=trained.census.firing_rate_pos.sum().item(),
         l0_neg=trained.census.firing_rate_neg.sum().item(),
         seconds_per_step=trained.seconds_per_step,
-        identity=store.identity_of_training(run),
+        identity=store.identity_of_training(run, activations),
     )
     write_json(dataclasses.asdict(result), store.result_path(run))
     store.clear_after(run)
@@ -79,7 +82,7 @@ def run_group(
     """
     if store.config.threads is not None:
         torch.set_num_threads(store.config.threads)
-    activations: dict[str, Tensor] | None = None
+    activations: CachedActivations | None = None
     for run in runs:
         if store.finished(run) is not None:
             continue

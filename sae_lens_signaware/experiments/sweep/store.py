@@ -1,6 +1,7 @@
 """Store of a sweep: where every file is, what a result depends on, and what is finished."""
 
 import contextlib
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,21 @@ LATENTS_FOLDER = "latents"
 
 class CacheOverwrittenError(ConfigError):
     """Another sweep has overwritten a cache that this sweep wrote or read."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CachedActivations:
+    """The activations of a cell, as they were read.
+
+    Attributes:
+        train, heldout: (tokens, d_in).
+        identity: all that they depend on. A cache of an earlier version keeps no digest, and
+            neither does what is trained on it.
+    """
+
+    train: Tensor
+    heldout: Tensor
+    identity: Identity
 
 
 class SweepStore:
@@ -137,10 +153,6 @@ class SweepStore:
         results = [(run, self._read_result(run)) for run in runs]
         return sum(r is not None and self._match(run, r) is match for run, r in results)
 
-    def matches(self, identity: object, run: Run) -> bool:
-        """Tell whether ``identity``, read from a file, is accepted as that of ``run``."""
-        return match_of_run(identity, self.identity_of_run(run), run).is_accepted
-
     def _read_result(self, run: Run) -> RunResult | None:
         path = self.result_path(run)
         if not path.exists():
@@ -165,10 +177,8 @@ class SweepStore:
 
     def _match_of_cache(self, run: Run) -> Match:
         path = self.cache_path(run.cell)
-        marker = _marker(path)
-        if not path.exists() or not marker.exists():
-            return Match.OTHER
-        return match_of_cache(json.loads(marker.read_text()), self.identity_of_cache(run))
+        identity = _identity_on_disk(path) if path.exists() else None
+        return match_of_cache(identity, self.identity_of_cache(run))
 
     def write_cache(self, run: Run, tensors: dict[str, Tensor]) -> None:
         """Write the activations of the run's cell, "train" and "heldout"."""
@@ -177,27 +187,27 @@ class SweepStore:
         write_tensors(tensors, path)
         write_json(self.identity_of_cache(run), _marker(path))
 
-    def load_cache(self, run: Run) -> dict[str, Tensor]:
+    def load_cache(self, run: Run) -> CachedActivations:
         """Load the activations of the run's cell.
 
         Raises:
             CacheOverwrittenError: another sweep has written those of another hook, model or text.
         """
         path = self.cache_path(run.cell)
-        if not self.has_cache(run):
+        identity = _identity_on_disk(path)
+        is_accepted = match_of_cache(identity, self.identity_of_cache(run)).is_accepted
+        tensors = load_activations(path) if is_accepted and path.exists() else {}
+        # unchanged behind the reading, the identity is that of what was read
+        if not tensors or identity is None or _identity_on_disk(path) != identity:
             raise CacheOverwrittenError(
                 f"cache_folder: {path} does not hold the activations of this sweep any more; "
                 "give each its own cache_folder"
             )
-        return load_activations(path)
+        return CachedActivations(tensors["train"], tensors["heldout"], identity)
 
-    def identity_of_training(self, run: Run) -> Identity:
-        """Return the run's identity with that of the cache on disk, on which it was trained.
-
-        A cache of an earlier version keeps no digest, and neither does what is trained on it.
-        """
-        cache = json.loads(_marker(self.cache_path(run.cell)).read_text())
-        return {**self.identity_of_run(run), "cache": cache}
+    def identity_of_training(self, run: Run, cache: CachedActivations) -> Identity:
+        """Return the run's identity with that of the activations it was trained on."""
+        return {**self.identity_of_run(run), "cache": cache.identity}
 
     # ---- what happens
 
@@ -245,3 +255,12 @@ class SweepStore:
 def _marker(cache: Path) -> Path:
     # written after the cache, so that it stands for a whole one
     return cache.with_suffix(".json")
+
+
+def _identity_on_disk(cache: Path) -> Identity | None:
+    """Of a cache that is whole; None without one."""
+    try:
+        identity = json.loads(_marker(cache).read_text())
+    except (OSError, ValueError):  # a crash of the machine can leave an empty file
+        return None
+    return identity if isinstance(identity, dict) else None

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sae_lens_signaware.evaluation.quality import SAEQuality, missed_target_l0
+from sae_lens_signaware.experiments.plots import frontier_axes
 from sae_lens_signaware.experiments.sweep.comparison import (
     DEAD_NOTE,
     VERDICT_COLUMNS,
@@ -225,30 +226,15 @@ def plot_cell(summary: SweepSummary, cell: str, path: Path) -> None:
 
     The overlap of each verdict is shaded. A run that misses the L0 asked for is hollow.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
-
-    fig, ax = plt.subplots(figsize=(8.4, 4.4), dpi=150, layout="constrained")
-    _draw_frontiers(ax, [r for r in summary.results if r.cell == cell])
     verdicts = [v for c in summary.comparisons if c.cell == cell for v in c.verdicts.values()]
     overlaps = [v.overlap for v in verdicts if v.outcome is not None and v.overlap is not None]
-    for overlap in overlaps:  # the more there are, the fainter, so that lines stay visible
-        ax.axvspan(*overlap, color="grey", alpha=min(0.06, 0.3 / len(overlaps)), linewidth=0)
-    ax.set_xscale("log", base=2)
-    ax.xaxis.set_major_formatter(ScalarFormatter())
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_xlabel("L0 (active latents per token)")
-    ax.set_ylabel("R² on held-out tokens")
-    ax.set_title(f"{cell}; shaded: where frontiers are compared", loc="left", fontsize=10)
-    ax.grid(alpha=0.3)
-    if ax.get_legend_handles_labels()[0]:  # no run of the cell is finished: nothing to name
-        ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path)
-    plt.close(fig)
+    title = f"{cell}; shaded: where frontiers are compared"
+    with frontier_axes(path, title, (8.4, 4.4)) as ax:
+        _draw_frontiers(ax, [r for r in summary.results if r.cell == cell])
+        for overlap in overlaps:  # the more there are, the fainter, so that lines stay visible
+            ax.axvspan(*overlap, color="grey", alpha=min(0.06, 0.3 / len(overlaps)), linewidth=0)
+        if ax.get_legend_handles_labels()[0]:  # no run of the cell is finished: nothing to name
+            ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
 
 
 def _draw_frontiers(ax: "Axes", results: Sequence[RunResult]) -> None:

@@ -1,0 +1,38 @@
+"""The picture of frontiers that the demo and a sweep draw: R2 against L0, on a log scale."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@contextlib.contextmanager
+def frontier_axes(path: Path, title: str, size: tuple[float, float]) -> Iterator["Axes"]:
+    """Yield the axes to draw in, then write the picture to ``path``.
+
+    Args:
+        size: width and height in inches.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+    fig, ax = plt.subplots(figsize=size, dpi=150, layout="constrained")
+    try:
+        yield ax
+        ax.set_xscale("log", base=2)
+        ax.xaxis.set_major_formatter(ScalarFormatter())
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.set_xlabel("L0 (active latents per token)")
+        ax.set_ylabel("R² on held-out tokens")
+        ax.set_title(title, loc="left", fontsize=10)
+        ax.grid(alpha=0.3)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fig.savefig(path)
+    finally:
+        plt.close(fig)
