@@ -58,6 +58,11 @@ def short(value: object) -> str:
     return _repr.repr(value)
 
 
+def one_line(error: object) -> str:
+    """An error's text, or another one, without its line breaks."""
+    return " ".join(str(error).split())
+
+
 def check_types(cfg: Any) -> None:
     """Check that each field of a config holds what its annotation says, and only finite numbers.
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.checks import ConfigError, one_line
 from sae_lens_signaware.evaluation.census import BipolarCensus
 from sae_lens_signaware.evaluation.quality import QUALITY_FILENAME, SAEQuality, measure_quality
 from sae_lens_signaware.files import sha256_of, write_json, write_tensors
@@ -42,7 +42,7 @@ def load_sae(path: str | Path) -> SAE[Any]:
 
 
 def cannot_be_loaded(source: object, error: Exception) -> ConfigError:
-    message = " ".join(str(error).split())
+    message = one_line(error)
     if len(message) > MAX_MESSAGE:
         message = f"{message[:MAX_MESSAGE]} ..."
     return ConfigError(f"SAE: {source} cannot be loaded: {type(error).__name__}: {message}")
