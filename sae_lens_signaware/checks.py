@@ -61,6 +61,11 @@ def short(value: object) -> str:
     return _repr.repr(value)
 
 
+def one_line(error: object) -> str:
+    """Return an error's text, or another one, without its line breaks."""
+    return " ".join(str(error).split())
+
+
 def check_types(cfg: "DataclassInstance") -> None:
     """Check that each field of a config holds what its annotation says, and only finite numbers.
 

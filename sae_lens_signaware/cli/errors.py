@@ -7,6 +7,8 @@ from collections.abc import Callable
 import typer
 from rich.console import Console
 
+from sae_lens_signaware.checks import InvalidInputError, one_line
+
 # what is printed are paths and messages, in which brackets and colons mean themselves
 console = Console(markup=False, emoji=False)
 errors = Console(stderr=True, markup=False, emoji=False)
@@ -34,7 +36,7 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             return command(*args, **kwargs)
         except KeyboardInterrupt as error:
-            code, message = EXIT_INTERRUPTED, f"Interrupted. {_one_line(error)}".strip()
+            code, message = EXIT_INTERRUPTED, f"Interrupted. {one_line(error)}".strip()
         except Exception as error:
             expected = _code_and_message(error)
             if expected is None:
@@ -44,10 +46,6 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
         raise typer.Exit(code)
 
     return wrapper
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 def _code_and_message(error: Exception) -> tuple[int, str] | None:
@@ -62,10 +60,9 @@ def _code_and_message(error: Exception) -> tuple[int, str] | None:
     )
     from safetensors import SafetensorError
 
-    from sae_lens_signaware.checks import InvalidInputError
     from sae_lens_signaware.saes.training import NON_FINITE_MESSAGE
 
-    message = _one_line(error)
+    message = one_line(error)
     if isinstance(error, InvalidInputError):
         return EXIT_WRONG_INPUT, message
     # before its base class EntryNotFoundError: the Hub failed, and the cache has no copy

@@ -2,7 +2,7 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.checks import ConfigError, one_line
 from sae_lens_signaware.evaluation.census import BipolarCensus
 from sae_lens_signaware.evaluation.quality import QUALITY_FILENAME, SAEQuality, measure_quality
 from sae_lens_signaware.files import sha256_of, write_json, write_tensors
@@ -43,7 +43,7 @@ def load_sae(path: str | Path) -> SAE[Any]:
 
 def cannot_be_loaded(source: object, error: Exception) -> ConfigError:
     """Make the error for an SAE whose files are there and cannot be loaded."""
-    message = " ".join(str(error).split())
+    message = one_line(error)
     if len(message) > MAX_MESSAGE:
         message = f"{message[:MAX_MESSAGE]} ..."
     return ConfigError(f"SAE: {source} cannot be loaded: {type(error).__name__}: {message}")
@@ -132,17 +132,35 @@ def save_and_measure(
     activations: Iterable[Tensor] | Tensor,
     tokens_from: str,
 ) -> MeasuredSAE:
-    """Save for inference, load as a user does, measure what was loaded, and write that beside it.
+    """Save for inference, then do what :func:`measure_saved` does.
 
     Args:
         sae: trained; normalisations whose scale is estimated are folded in.
         activations, tokens_from: as in :func:`~sae_lens_signaware.measure_quality`.
     """
     sae.save_inference_model(folder)
-    loaded = SAE.load_from_disk(folder, device=str(sae.device))
-    quality, census = measure_quality(loaded, activations, tokens_from)
+    return measure_saved(folder, activations, tokens_from, str(sae.device))
+
+
+def measure_saved(
+    folder: Path,
+    activations: Iterable[Tensor] | Tensor,
+    tokens_from: str,
+    device: str = "cpu",
+    complete: Callable[[SAE[Any], SAEQuality], SAEQuality] | None = None,
+) -> MeasuredSAE:
+    """Load an SAE as a user does, measure it, and write that beside it, once and whole.
+
+    Args:
+        folder: an inference SAE, saved.
+        complete: adds to the measurement before it is written, such as loss recovered.
+    """
+    sae = SAE.load_from_disk(folder, device=device)
+    quality, census = measure_quality(sae, activations, tokens_from)
+    if complete is not None:
+        quality = complete(sae, quality)
     write_measurement(folder, quality, census)
-    return MeasuredSAE(loaded, quality, census)
+    return MeasuredSAE(sae, quality, census)
 
 
 def write_measurement(folder: Path, quality: SAEQuality, census: BipolarCensus) -> None:

@@ -15,7 +15,7 @@ from sae_lens.constants import (
 )
 from sae_lens.registry import SAE_CLASS_REGISTRY
 
-from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.checks import ConfigError, one_line
 from sae_lens_signaware.evaluation.saved import (
     load_sae,
     measured_quality,
@@ -61,7 +61,7 @@ def push(
     try:
         card.validate()
     except ValueError as error:  # before anything is public
-        raise ConfigError(f"model card: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"model card: {one_line(error)}") from None
     with tempfile.TemporaryDirectory() as staging:
         signed = Path(staging) / "signed"
         signed.mkdir()

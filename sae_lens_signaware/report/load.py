@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.checks import ConfigError, one_line
 from sae_lens_signaware.experiments.protocols.result import ProtocolResult
 from sae_lens_signaware.experiments.sweep.latent_results import SAELatents
 from sae_lens_signaware.experiments.sweep.summary import SUMMARY_FILENAME, SweepSummary
@@ -98,7 +98,7 @@ def _read_all(read: Callable[[Path], T], paths: list[Path]) -> dict[Path, T]:
         try:
             contents[path] = read(path)
         except (ValueError, TypeError, KeyError, OSError) as error:
-            message = " ".join(str(error).split())
+            message = one_line(error)
             message = message if message.startswith(str(path)) else f"{path}: {message}"
             raise ConfigError(f"RESULTS: {message}; it must be a file that a run wrote") from None
     return contents

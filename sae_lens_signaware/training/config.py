@@ -15,7 +15,7 @@ from sae_lens import LanguageModelSAERunnerConfig, LoggingConfig, TrainingSAECon
 from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 from simple_parsing import ArgumentParser
 
-from sae_lens_signaware.checks import ConfigError, checked, field_types, nearest, short
+from sae_lens_signaware.checks import ConfigError, checked, field_types, nearest, one_line, short
 from sae_lens_signaware.training.strict import read_yaml
 
 if TYPE_CHECKING:
@@ -201,5 +201,5 @@ def _build(
         }
         return cls(**given, **ready)
     except (ValueError, AssertionError) as error:
-        message = " ".join(str(error).split())
+        message = one_line(error)
         raise ConfigError(message if message.startswith(prefix) else prefix + message) from None

@@ -2,12 +2,13 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from sae_lens import SAE, ActivationsStore
 
 from sae_lens_signaware.evaluation.models import HookedRootModule
-from sae_lens_signaware.evaluation.quality import SAEQuality, add_loss_recovered, measure_quality
-from sae_lens_signaware.evaluation.saved import write_measurement
+from sae_lens_signaware.evaluation.quality import SAEQuality, add_loss_recovered
+from sae_lens_signaware.evaluation.saved import measure_saved
 
 AFTER_TRAINING = "the training dataset, after the tokens trained on"
 TRAINED_ON_TOO = (
@@ -58,11 +59,11 @@ def measure_on_following_tokens(
     Returns:
         What is in ``quality.json`` beside the SAE then, loss recovered included.
     """
+
+    def complete(sae: SAE[Any], quality: SAEQuality) -> SAEQuality:
+        quality = add_loss_recovered(quality, sae, model, store)
+        # the text may have ended while it was measured on
+        return dataclasses.replace(quality, tokens_from=position.tokens_from)
+
     batches = (store.get_filtered_llm_batch() for _ in range(max(1, n_batches)))
-    sae = SAE.load_from_disk(folder, device=device)
-    quality, census = measure_quality(sae, batches, AFTER_TRAINING)
-    quality = add_loss_recovered(quality, sae, model, store)
-    # the text may have ended while it was measured on
-    quality = dataclasses.replace(quality, tokens_from=position.tokens_from)
-    write_measurement(folder, quality, census)
-    return quality
+    return measure_saved(folder, batches, AFTER_TRAINING, device, complete).quality

@@ -22,7 +22,7 @@ from sae_lens.training.prefetch import PrefetchingIterator
 from torch import Tensor
 from typing_extensions import override
 
-from sae_lens_signaware.checks import check_types, require
+from sae_lens_signaware.checks import check_types, one_line, require
 from sae_lens_signaware.evaluation.quality import missed_target_l0
 from sae_lens_signaware.training.checkpoints import CHECKPOINT_FILES as CHECKPOINT_FILES
 from sae_lens_signaware.training.checkpoints import find_checkpoint
@@ -168,7 +168,7 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
             kept = self.kept_sae
             raise OSError(
                 f"output_path: {output_path} could not be written: "
-                f"{type(error).__name__}: {' '.join(str(error).split())}; the trained SAE "
+                f"{type(error).__name__}: {one_line(error)}; the trained SAE "
                 + (f"is in {kept}" if kept else "could not be saved anywhere else either")
             ) from error
 

@@ -16,6 +16,7 @@ from sae_lens_signaware.checks import (
     is_number_as_text,
     is_union,
     nearest,
+    one_line,
     short,
 )
 
@@ -47,7 +48,7 @@ def read_yaml(path: Path) -> dict[str, object]:
     try:
         values = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-01
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{path}: not valid YAML: {one_line(error)}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: must hold a mapping of fields, got {type(values).__name__}")
     return values

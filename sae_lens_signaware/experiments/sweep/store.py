@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.checks import ConfigError, one_line
 from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
 from sae_lens_signaware.experiments.sweep.content import (
     DIGESTS_FILENAME,
@@ -228,7 +228,7 @@ class SweepStore:
 
     def note_failure(self, run: Run, error: BaseException) -> None:
         """Write down why a run failed; on a full disk, this process alone remembers it."""
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        reason = f"{type(error).__name__}: {one_line(error)}"
         try:
             self.in_progress_path(run).unlink(missing_ok=True)
             write_text(reason + "\n", self.failure_path(run))
