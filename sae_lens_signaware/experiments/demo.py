@@ -34,7 +34,7 @@ from sae_lens_signaware.experiments.demo_data import (
     prepare_model,
     prepare_text,
 )
-from sae_lens_signaware.experiments.pipeline import train_save_and_measure
+from sae_lens_signaware.experiments.pipeline import constant_lr_config, train_save_and_measure
 from sae_lens_signaware.experiments.plots import frontier_axes
 from sae_lens_signaware.files import write_json
 from sae_lens_signaware.saes.sa_gsae import SAGatedTrainingSAEConfig
@@ -160,13 +160,8 @@ def train_one(
 
 
 def _trainer_config(cfg: DemoConfig) -> SAETrainerConfig:
-    return SAETrainerConfig(
-        total_training_samples=cfg.n_steps * cfg.batch_size,
-        train_batch_size_samples=cfg.batch_size,
-        lr=cfg.lr,
-        lr_end=cfg.lr,
-        dead_feature_window=cfg.n_steps // 10,
-        n_batches_for_norm_estimate=cfg.n_train_tokens // cfg.batch_size,
+    return constant_lr_config(
+        cfg.n_steps, cfg.batch_size, cfg.lr, cfg.n_steps // 10, cfg.n_train_tokens
     )
 
 

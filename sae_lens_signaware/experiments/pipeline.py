@@ -29,6 +29,20 @@ class TrainedSAE(MeasuredSAE):
     seconds_per_step: float | None
 
 
+def constant_lr_config(
+    n_steps: int, batch_size: int, lr: float, dead_feature_window: int, n_cached: int
+) -> SAETrainerConfig:
+    """SAELens's trainer at one learning rate; the inputs' scale is estimated on one whole epoch."""
+    return SAETrainerConfig(
+        total_training_samples=n_steps * batch_size,
+        train_batch_size_samples=batch_size,
+        lr=lr,
+        lr_end=lr,
+        dead_feature_window=dead_feature_window,
+        n_batches_for_norm_estimate=n_cached // batch_size,
+    )
+
+
 def train_save_and_measure(
     sae_cfg: TrainingSAEConfig,
     trainer_cfg: SAETrainerConfig,
