@@ -47,7 +47,10 @@ def test_an_interrupted_stage_goes_on_after_the_latents_that_are_done(
     with monkeypatch.context() as patch:
         # 4 latents of the first SAE and 3 of the second
         Counted(patch, stop_at=7)
-        assert invoke("sweep", str(config), "--out", str(out)).exit_code == 130
+        stopped = invoke("sweep", str(config), "--out", str(out))
+    assert stopped.exit_code == 130
+    last = stopped.stderr.splitlines()[-1]  # above it are transformers' bars
+    assert last == "Error: Interrupted. Run the same command again to go on from there."
     assert set(pages(out)) == {"mlp-half-0.1.json", "resid-half-0.1.partial"}
     with monkeypatch.context() as patch:
         counted = Counted(patch, stop_at=None)
@@ -94,3 +97,17 @@ def test_what_is_done_of_other_latents_is_not_taken(
     stale.write_text("{}")
     assert invoke("sweep", str(config), "--out", str(out)).exit_code == 0
     assert pages(out) == pages(whole[0])
+
+
+def test_pages_of_another_run_do_not_outlive_an_interruption(
+    whole: tuple[Path, str], config: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(whole[0], tmp_path / "out")
+    page = out / "latents" / "resid-half-0.1.json"
+    held = json.loads(page.read_text())
+    held["identity"]["shown"]["n_prompts"] += 1
+    page.write_text(json.dumps(held))
+    with pytest.MonkeyPatch.context() as patch:
+        Counted(patch, stop_at=0)
+        assert invoke("sweep", str(config), "--out", str(out)).exit_code == 130
+    assert set(pages(out)) == {"mlp-half-0.1.json", "resid-half-0.1.partial"}
