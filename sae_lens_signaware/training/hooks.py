@@ -1,5 +1,8 @@
-"""The hook point of a runner config: whether the model has it, and how wide its activations are."""
+"""The model of a runner config: whether it is there, and its hook point's width."""
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +14,24 @@ from sae_lens_signaware.checks import ConfigError, nearest, require
 
 if TYPE_CHECKING:  # transformer-lens 2 has it in another module
     from transformer_lens.HookedRootModule import HookedRootModule
+
+
+@contextlib.contextmanager
+def naming_the_model(model_name: str) -> Iterator[None]:
+    """Add the model's name to an error of its loading.
+
+    A missing folder is taken for a name on the Hub, and where the Hub cannot be reached,
+    transformers' error names neither.
+    """
+    try:
+        yield
+    except OSError as error:
+        # transformers raises OSError itself, the datasets library classes below it
+        if type(error) is not OSError or model_name in str(error) or Path(model_name).exists():
+            raise
+        raise OSError(
+            f"model_name: {model_name!r} is no folder here, and the Hub did not give it: {error}"
+        ) from error
 
 
 def require_hook(model: "HookedRootModule", hook_name: str) -> None:

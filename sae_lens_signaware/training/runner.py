@@ -31,7 +31,7 @@ from sae_lens_signaware.training.heldout import (
     TextPosition,
     measure_on_following_tokens,
 )
-from sae_lens_signaware.training.hooks import require_hook, require_width
+from sae_lens_signaware.training.hooks import naming_the_model, require_hook, require_width
 from sae_lens_signaware.training.interruption import (
     SignalCount,
     Trainer,
@@ -83,7 +83,8 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
         if cfg.resume_from_checkpoint is not None:
             cfg.resume_from_checkpoint = str(find_checkpoint(cfg.resume_from_checkpoint))
         try:
-            super().__init__(cfg, *args, **kwargs)
+            with naming_the_model(cfg.model_name):
+                super().__init__(cfg, *args, **kwargs)
         except ValueError as error:
             # SAELens's load_model hooks just the named modules of a transformers model, and says so
             # where one is missing; its HookedTransformer takes any name and fails much later.

@@ -15,6 +15,7 @@ from torch import Tensor
 from sae_lens_signaware.checks import ConfigError, nearest
 from sae_lens_signaware.experiments.sweep.config import Run
 from sae_lens_signaware.experiments.sweep.store import SweepStore
+from sae_lens_signaware.training.hooks import naming_the_model
 
 
 def make_caches(store: SweepStore, runs: Sequence[Run], progress: Progress) -> None:
@@ -66,13 +67,14 @@ def load_hooked_model(cfg: LanguageModelSAERunnerConfig[Any], hook_names: list[s
     """
     assert cfg.device is not None
     try:
-        model = load_model(
-            cfg.model_class_name,
-            cfg.model_name,
-            device=cfg.device,
-            model_from_pretrained_kwargs=cfg.model_from_pretrained_kwargs,
-            hook_names=hook_names,
-        )
+        with naming_the_model(cfg.model_name):
+            model = load_model(
+                cfg.model_class_name,
+                cfg.model_name,
+                device=cfg.device,
+                model_from_pretrained_kwargs=cfg.model_from_pretrained_kwargs,
+                hook_names=hook_names,
+            )
     except ValueError as error:
         if "hook_names not found" not in str(error):
             raise
