@@ -242,7 +242,8 @@ def plot_cell(summary: SweepSummary, cell: str, path: Path) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("L0 (active latents per token)")
     ax.set_ylabel("R² on held-out tokens")
-    ax.set_title(f"{cell}; shaded: where frontiers are compared", loc="left", fontsize=10)
+    shaded = "; shaded: where frontiers are compared" if overlaps else ""
+    ax.set_title(f"{cell}{shaded}", loc="left", fontsize=10)
     ax.grid(alpha=0.3)
     if ax.get_legend_handles_labels()[0]:  # no run of the cell is finished: nothing to name
         ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
