@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -267,6 +268,9 @@ def test_analyze_prints_a_table_and_writes_json(tmp_path: Path) -> None:
     )
     args[-1] = str(tmp_path / "none.safetensors")
     assert_one_line_error(invoke(*args), 2, "cannot be read")
+    args[-1] = str(tmp_path / "acts.npy")
+    np.save(args[-1], np.zeros((5, D_IN)))
+    assert_one_line_error(invoke(*args), 2, "acts.npy is not a safetensors file")
     save_file({"heldout": torch.randn(5, D_IN + 1)}, file)
     args[-1] = str(file)
     message = "activations must be (n, 16) or (batch, position, 16) for this SAE, got (5, 17)"
@@ -300,3 +304,10 @@ def test_a_hub_that_is_not_there_is_one_line(
         1,
         "Hub: ConnectError: [Errno 111] Connection refused",
     )
+
+
+def test_an_output_folder_that_is_a_file_is_found_first(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        result = invoke("demo", "--out", str(out))
+        assert_one_line_error(result, 2, f"out: {tmp_path / 'file'} is a file; name a folder")

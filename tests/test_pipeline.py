@@ -62,3 +62,14 @@ def test_the_demo_measures_what_a_user_loads_and_reads_it_back(
     monkeypatch.delattr(demo, "train_save_and_measure")
     again, _ = demo.train_one("one", "k 2", CFG, activations, cfg, tmp_path)
     assert again == row
+
+
+def test_the_demo_names_the_saes_that_miss_the_l0_asked_for() -> None:
+    quality = SAEQuality(30.0, 0.5, 0.0, 1.0, 32, "sa_gsae", 576, "noise")
+    l0s = {"sa_gsae-576-l0-32": 30.7, "sa_gsae-576-l0-64": 553.7, "gated-1152-l1-2.5": 40.0}
+    rows = [
+        demo.DemoRow(name, "", dataclasses.replace(quality, l0=l0), None)
+        for name, l0 in l0s.items()
+    ]
+    lines = demo.missed_targets(rows, demo.DemoConfig())
+    assert lines == ["sa_gsae-576-l0-64: asked for L0 64, measured 553.7"]

@@ -65,3 +65,10 @@ def test_a_census_prints_its_main_numbers() -> None:
         assert f"{name} {value:.4g}" in text
     assert "firing_rate_pos, firing_rate_neg" in text
     assert "float64 (24,)" in text
+
+
+def test_an_analysis_prints_both_of_its_results() -> None:
+    analysis = signaware.analyze_sae(make_sae("sa_gsae", "none"), torch.randn(500, D_IN))
+    first, *others = str(analysis).splitlines()
+    assert first == f"Analysis, R² {analysis.explained_variance:.4g}"
+    assert others == f"{analysis.census}\n{analysis.calibration}".splitlines()

@@ -150,3 +150,17 @@ def test_the_current_folder_can_be_the_output(
     monkeypatch.chdir(tmp_path)
     make_runner(tmp_path, model, output_path=".").run()
     SAE.load_from_disk(tmp_path)
+
+
+def test_a_model_that_is_not_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*args: Any, **kwargs: Any) -> None:
+        raise OSError("We couldn't connect to the Hub")
+
+    monkeypatch.setattr("sae_lens.llm_sae_training_runner.load_model", load)
+    cfg = runner_config(training_config("sa_gsae"), tmp_path, model_name="no/model")
+    with pytest.raises(
+        OSError, match=r"model_name: 'no/model' is no folder here.*couldn't connect"
+    ):
+        SignawareTrainingRunner(cfg, override_dataset=tokens())

@@ -3,6 +3,7 @@
 import functools
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import typer
 from rich.console import Console
@@ -46,6 +47,15 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
         raise typer.Exit(code)
 
     return wrapper
+
+
+def require_folder(out: Path) -> None:
+    """Raise ConfigError, before long work starts, where ``out`` or what it is in is a file."""
+    from sae_lens_signaware.checks import ConfigError
+
+    place = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not place.is_dir():
+        raise ConfigError(f"out: {place} is a file; name a folder")
 
 
 def _code_and_message(error: Exception) -> tuple[int, str] | None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from sae_lens_signaware.cli.errors import EXIT_FAILED, console, errors
+from sae_lens_signaware.cli.errors import EXIT_FAILED, console, errors, require_folder
 
 
 def sweep(
@@ -26,13 +26,14 @@ def sweep(
     from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 
     cfg, runs = load_sweep_config(config)
+    require_folder(out)
+    command = f"sae-lens-signaware sweep {config} --out {out}"
     try:
         if executor == "ray":
             executors.run_ray(cfg, runs, out, console)
         else:
             executors.run_local(cfg, runs, out, console)
         result = summary.summarise(cfg, runs, out)
-        command = f"sae-lens-signaware sweep {config} --out {out}"
         result.write(out, command + (" --executor ray" if executor == "ray" else ""))
         latents.write_latents(cfg, runs, out, console)
     except KeyboardInterrupt:
@@ -62,11 +63,9 @@ def protocol(
     """
     from rich.progress import Progress
 
-    from sae_lens_signaware.checks import ConfigError
     from sae_lens_signaware.experiments import protocols
 
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"out: {out} is a file; name a folder")
+    require_folder(out)
     cfg = protocols.load_protocol_config(config)
     command = f"sae-lens-signaware protocol {config} --out {out}"
     try:

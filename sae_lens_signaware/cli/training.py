@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sae_lens_signaware.cli.errors import console
+from sae_lens_signaware.cli.errors import console, require_folder
 
 LISTED_ARCHITECTURE = "sa_gsae"  # whose flags --list-flags prints where none is named
 
@@ -25,6 +25,7 @@ def demo(
     """
     from sae_lens_signaware.experiments.demo import DemoConfig, run_demo
 
+    require_folder(out)
     cfg = DemoConfig(n_steps=steps, n_train_tokens=train_tokens)
     try:
         run_demo(out, cfg, console)

@@ -22,13 +22,18 @@ MIN_SHARE = 0.1
 TOP_LATENTS = (10, 100)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Analysis:
     """Census, calibration and R² of the same tokens."""
 
     census: BipolarCensus
     calibration: PolarityCalibration
     explained_variance: float
+
+    def __repr__(self) -> str:
+        """The lines of census and calibration, below R²."""
+        lines = (f"Analysis, R² {self.explained_variance:.4g}", self.census, self.calibration)
+        return "\n".join(map(str, lines))
 
     def write(self, folder: Path) -> None:
         """Write ``census.json`` and ``calibration.json``."""

@@ -22,6 +22,7 @@ from sae_lens_signaware.evaluation.quality import (
     QUALITY_FILENAME,
     SAEQuality,
     add_loss_recovered,
+    missed_target_l0,
 )
 from sae_lens_signaware.experiments.demo_data import (
     CONTEXT_SIZE,
@@ -208,8 +209,20 @@ def run_demo(out: Path, cfg: DemoConfig, console: Console) -> list[DemoRow]:
             progress.advance(task)
     write_results(rows, cfg, out)
     console.print(make_table(rows, cfg.hook_name))
+    for line in missed_targets(rows, cfg):
+        console.print(f"Warning: {line}", soft_wrap=True)
     console.print(f"SAEs, demo.json and frontier.png are in {out}", soft_wrap=True)
     return rows
+
+
+def missed_targets(rows: list[DemoRow], cfg: DemoConfig) -> list[str]:
+    """One line for each SAE that misses the L0 asked for."""
+    lines = []
+    for row in rows:
+        target = getattr(sae_configs(cfg)[row.name][1], "target_l0", None)
+        if (missed := missed_target_l0(target, row.quality.l0)) is not None:
+            lines.append(f"{row.name}: {missed}")
+    return lines
 
 
 def write_results(rows: list[DemoRow], cfg: DemoConfig, out: Path) -> None:

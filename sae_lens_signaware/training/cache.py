@@ -53,8 +53,12 @@ def load_named_activations(path: Path, key: str) -> Tensor:
     """
     try:
         tensors = load_activations(path)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise InvalidInputError(f"activations: {path} cannot be read: {error}") from None
+    except SafetensorError as error:
+        raise InvalidInputError(
+            f"activations: {path} is not a safetensors file, or not a whole one: {error}"
+        ) from None
     if key not in tensors:
         raise InvalidInputError(
             f"activations: {path} has no tensor {key!r}; it has {', '.join(sorted(tensors))}"

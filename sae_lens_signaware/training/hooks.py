@@ -1,7 +1,8 @@
-"""The hook point of a runner config: whether the model has it, and how wide its activations are."""
+"""The model of a runner config: whether it is there, and its hook point's width."""
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from sae_lens import LanguageModelSAERunnerConfig, TrainingSAEConfig
@@ -13,14 +14,16 @@ from sae_lens_signaware.evaluation.models import HookedRootModule
 
 
 @contextlib.contextmanager
-def naming_missing_modules(model_class_name: str) -> Iterator[None]:
-    """Say in one line where SAELens's ``load_model`` finds no module of a hook's name.
+def naming_what_is_missing(model_name: str, model_class_name: str) -> Iterator[None]:
+    """Say in one line which module or model SAELens's ``load_model`` does not find.
 
     It hooks just the named modules of a transformers model; its HookedTransformer takes any name,
-    see :func:`require_hook`.
+    see :func:`require_hook`. A missing folder is taken for a name on the Hub, and where the Hub
+    cannot be reached, transformers' error names neither.
 
     Raises:
         ConfigError: naming the modules that are missing.
+        OSError: naming the model.
     """
     try:
         yield
@@ -32,6 +35,13 @@ def naming_missing_modules(model_class_name: str) -> Iterator[None]:
             f"hook_name: the model has no module {missing} (model_class_name {model_class_name}: "
             "names of its submodules, e.g. 'model.layers.15.mlp')"
         ) from None
+    except OSError as error:
+        # transformers raises OSError itself, the datasets library classes below it
+        if type(error) is not OSError or model_name in str(error) or Path(model_name).exists():
+            raise
+        raise OSError(
+            f"model_name: {model_name!r} is no folder here, and the Hub did not give it: {error}"
+        ) from error
 
 
 def require_hook(model: HookedRootModule, hook_name: str) -> None:

@@ -31,11 +31,7 @@ from sae_lens_signaware.training.heldout import (
     TextPosition,
     measure_on_following_tokens,
 )
-from sae_lens_signaware.training.hooks import (
-    naming_missing_modules,
-    require_hook,
-    require_width,
-)
+from sae_lens_signaware.training.hooks import naming_what_is_missing, require_hook, require_width
 from sae_lens_signaware.training.interruption import (
     SignalCount,
     Trainer,
@@ -88,7 +84,7 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
         _check_config(cfg)
         if cfg.resume_from_checkpoint is not None:
             cfg.resume_from_checkpoint = str(find_checkpoint(cfg.resume_from_checkpoint))
-        with naming_missing_modules(cfg.model_class_name):
+        with naming_what_is_missing(cfg.model_name, cfg.model_class_name):
             super().__init__(cfg, *args, **kwargs)
         require_hook(self.model, cfg.hook_name)
         require_width(self.model, cfg)

@@ -120,3 +120,17 @@ def test_pages_of_an_unchecked_result_go_where_it_was_made_again(
     path.write_text(json.dumps(page))
     assert invoke("sweep", str(config), "--out", str(out)).exit_code == 0
     assert counted.n == 4
+
+
+def test_pages_of_another_run_do_not_outlive_an_interruption(
+    whole: tuple[Path, str], config: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(whole[0], tmp_path / "out")
+    page = out / "latents" / "resid-half-0.1.json"
+    held = json.loads(page.read_text())
+    held["identity"]["shown"]["n_prompts"] += 1
+    page.write_text(json.dumps(held))
+    with pytest.MonkeyPatch.context() as patch:
+        Counted(patch, stop_at=0)
+        assert invoke("sweep", str(config), "--out", str(out)).exit_code == 130
+    assert set(pages(out)) == {"mlp-half-0.1.json", "resid-half-0.1.partial"}

@@ -118,3 +118,8 @@ def test_a_missed_l0_is_hollow_in_the_picture(tmp_path: Path) -> None:
     assert missed.count(white) == 2  # the marker at the point, and the legend's
     reached = drawn([missing(8, 8.1), missing(58, 58.24)], tmp_path / "reached.svg")
     assert reached.count(white) == 0
+
+
+def test_the_title_speaks_of_shades_where_there_are_some(tmp_path: Path) -> None:
+    runs = [run_result(0, 0, sae, value) for sae in (0, 1) for value in (8, 64)]
+    assert "shaded" not in drawn(runs, tmp_path / "no_verdict.svg")

@@ -11,6 +11,7 @@ from sae_lens_signaware.experiments.sweep.cache import make_caches
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 from sae_lens_signaware.experiments.sweep.executors import ProgressView
 from sae_lens_signaware.experiments.sweep.store import SweepStore
+from tests.support.cli import assert_one_line_error, invoke
 
 
 def test_what_runs_can_be_seen_while_it_runs_and_no_longer(
@@ -45,3 +46,14 @@ def test_what_runs_can_be_seen_while_it_runs_and_no_longer(
         f"1 runs done, 0 failed, 1 running: {group[1].name}",
         "1 runs done, 1 failed, 0 running",
     ]
+
+
+def test_what_an_earlier_call_has_done_is_said_first(whole: tuple[Path, str], config: Path) -> None:
+    result = invoke("sweep", str(config), "--out", str(whole[0]))
+    assert result.stdout.startswith("16 of 16 runs are on disk; 0 to do\n")
+    assert " to do" not in whole[1]
+
+
+def test_an_output_folder_that_is_a_file_is_found_first(config: Path) -> None:
+    result = invoke("sweep", str(config), "--out", str(config))
+    assert_one_line_error(result, 2, f"out: {config} is a file; name a folder")

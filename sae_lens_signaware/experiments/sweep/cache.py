@@ -15,11 +15,7 @@ from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.evaluation.models import HookedRootModule, tokenizer_of
 from sae_lens_signaware.experiments.sweep.config import Run
 from sae_lens_signaware.experiments.sweep.store import SweepStore
-from sae_lens_signaware.training.hooks import (
-    naming_missing_modules,
-    require_hook,
-    require_width,
-)
+from sae_lens_signaware.training.hooks import naming_what_is_missing, require_hook, require_width
 
 
 def make_caches(store: SweepStore, runs: Sequence[Run], progress: Progress) -> None:
@@ -72,7 +68,7 @@ def load_hooked_model(
         ConfigError: it lacks one of ``hook_names``.
     """
     assert cfg.device is not None
-    with naming_missing_modules(cfg.model_class_name):
+    with naming_what_is_missing(cfg.model_name, cfg.model_class_name):
         model = load_model(
             cfg.model_class_name,
             cfg.model_name,

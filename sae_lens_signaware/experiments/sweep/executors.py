@@ -41,6 +41,9 @@ class ProgressView:
         self.task = progress.add_task("Runs", total=len(runs))
         self.waiting = store.unfinished(runs)
         self.n_done, self.failed = len(runs) - len(self.waiting), set[str]()
+        if self.n_done:
+            line = f"{self.n_done} of {len(runs)} runs are on disk; {len(self.waiting)} to do"
+            progress.console.print(line, highlight=False)
         for run in self.waiting:
             store.forget_failure(run)  # of an earlier call; it is tried again
         self.update()

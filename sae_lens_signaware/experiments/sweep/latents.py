@@ -83,8 +83,9 @@ class LatentsStage:
                 self.store.partial_latents_path(run).unlink(missing_ok=True)
 
     def _remove_others(self, asked: Sequence[Run], missing: Sequence[Run]) -> None:
-        # of an earlier config: the report would show them as of this one
+        # of an earlier config, model or text: the report would show them as of this one
         mine = {self.store.latents_path(run) for run in asked}
+        mine -= {self.store.latents_path(run) for run in missing}
         mine |= {self.store.partial_latents_path(run) for run in missing}
         folder = self.store.latents_folder
         for path in {*folder.glob("*.json"), *folder.glob("*.partial")} - mine:

@@ -228,7 +228,7 @@ def plot_cell(summary: SweepSummary, cell: str, path: Path) -> None:
     """
     verdicts = [v for c in summary.comparisons if c.cell == cell for v in c.verdicts.values()]
     overlaps = [v.overlap for v in verdicts if v.outcome is not None and v.overlap is not None]
-    title = f"{cell}; shaded: where frontiers are compared"
+    title = cell + ("; shaded: where frontiers are compared" if overlaps else "")
     with frontier_axes(path, title, (8.4, 4.4)) as ax:
         _draw_frontiers(ax, [r for r in summary.results if r.cell == cell])
         for overlap in overlaps:  # the more there are, the fainter, so that lines stay visible
