@@ -121,7 +121,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME_OF})
+    return sorted({"__version__", *_HOME_OF, *_HOMES})
 
 
 def _is_own_command_line() -> bool:

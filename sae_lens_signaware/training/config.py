@@ -129,6 +129,7 @@ def override_parser(sae_class: type[TrainingSAEConfig]) -> ArgumentParser:
     cli_class = dataclasses.make_dataclass(
         "RunnerFlags", [("sae", sae_class)], bases=(LanguageModelSAERunnerConfig,)
     )
+    cli_class.__doc__ = "Fields of SAELens's LanguageModelSAERunnerConfig."  # else its signature
     parser = ArgumentParser(
         argument_default=argparse.SUPPRESS,
         exit_on_error=False,

@@ -30,6 +30,11 @@ class Collected(Generic[T]):
         self.sparsities.setdefault(trained.name, []).append(trained.sparsity)
 
 
+def _seeds(config: ProtocolConfig) -> str:
+    n = len(config.seeds)
+    return f"{n} seed" + ("" if n == 1 else "s")
+
+
 def make_result(
     config: ProtocolConfig,
     *,
@@ -45,7 +50,7 @@ def make_result(
     training = config.training
     counted = "; ".join(f"{name}: {_times(used)}" for name, used in sparsities.items())
     shared = [
-        f"Means over {len(config.seeds)} seeds; ± is the sample's standard deviation. Every seed "
+        f"Means over {_seeds(config)}; ± is the sample's standard deviation. Every seed "
         "has its own world and initial weights.",
         f"All SAEs of a seed see the same batches in the same order: {training.n_steps} steps of "
         f"{training.batch_size}, learning rate {training.lr:g}, inputs scaled to a mean norm of "
