@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 
 import sae_lens_signaware as signaware
 from sae_lens_signaware.saes.registration import register
-from sae_lens_signaware.saes.state import EXACT_STATE
 from tests.support.saes import (
     D_IN,
     D_SAE,
@@ -263,68 +262,6 @@ def test_all_hook_points_fire_and_steer(architecture: str, tying: str) -> None:
         x_batch(), fwd_hooks=[("hook_sae_acts_pre", lambda t, hook: torch.zeros_like(t))]
     )
     torch.testing.assert_close(shut, sae.b_dec.expand_as(shut))
-
-
-@each_variant
-def test_bfloat16_keeps_the_training_threshold_in_float32(architecture: str, tying: str) -> None:
-    training = make_training_sae(architecture, tying, dtype="bfloat16")
-    assert training.W_enc.dtype == torch.bfloat16
-    assert training.threshold.dtype == torch.float32
-    assert training(x_batch().bfloat16()).dtype == torch.bfloat16
-    # a step that bfloat16 would round away at 0.25 survives a cast there and back
-    training.threshold.data.fill_(0.25 + 1e-4)
-    cast = training.to(torch.bfloat16)
-    assert cast.threshold.dtype == torch.float32
-    assert cast.threshold[0, 0].item() == pytest.approx(0.2501)
-    assert cast.l0_control.dtype == torch.float32
-    # float32 and bfloat16 agree to bfloat16's precision where no gate flips
-    inference = make_sae(architecture, tying)
-    z32 = inference.encode(x_batch())
-    z16 = inference.to(torch.bfloat16).encode(x_batch().bfloat16())
-    assert z16.dtype == torch.bfloat16
-    both = (z32 != 0) & (z16 != 0)
-    assert both.float().mean() > 0.3
-    torch.testing.assert_close(z16[both].float(), z32[both], rtol=0.05, atol=0.05)
-
-
-@each_variant
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_training_state_survives_a_file(
-    architecture: str, tying: str, dtype: str, tmp_path: Path
-) -> None:
-    sae = make_training_sae(architecture, tying, dtype=dtype)
-    sae.n_threshold_resets += 1001  # bfloat16 has no 1001, nor these
-    sae.l0_control.copy_(torch.tensor([0.123456, 31.23456]))
-    sae.save_model(tmp_path)
-    loaded = TrainingSAE.load_from_disk(tmp_path)
-    resumed = make_training_sae(architecture, tying, dtype=dtype)
-    resumed.load_weights_from_checkpoint(tmp_path)
-    for other in (loaded, resumed):
-        assert other.n_threshold_resets.item() == 1001
-        for name in ("l0_control", "threshold"):
-            assert torch.equal(getattr(other, name), getattr(sae, name)), name
-    inference = SAE.load_from_disk(tmp_path)
-    assert set(inference.state_dict()) == set(make_sae(architecture, tying).state_dict())
-    keys = set(load_file(tmp_path / "sae_weights.safetensors"))
-    assert keys - set(sae.state_dict()) == (
-        set() if dtype == "float32" else {f"{name}_bytes" for name in EXACT_STATE}
-    )
-
-
-@each_variant
-def test_bfloat16_round_trip(architecture: str, tying: str, tmp_path: Path) -> None:
-    training = make_training_sae(architecture, tying, dtype="bfloat16")
-    training.save_inference_model(tmp_path)
-    assert load_file(tmp_path / "sae_weights.safetensors")["threshold"].dtype == torch.bfloat16
-    assert SAE.load_from_disk(tmp_path).dtype == torch.bfloat16
-    assert SAE.load_from_disk(tmp_path, dtype="float32").threshold.dtype == torch.float32
-
-
-@each_variant
-def test_thresholds_follow_the_module_to_another_device(architecture: str, tying: str) -> None:
-    training = make_training_sae(architecture, tying, dtype="bfloat16").to("meta")
-    assert training.threshold.device.type == "meta"
-    assert training.l0_control.device.type == "meta"
 
 
 @each_variant

@@ -59,7 +59,7 @@ def write_split(sae: SAE[Any], source: Path | None, target: Path) -> SAE[Any]:
     if target.exists():
         raise ConfigError(f"OUT: {target} exists already; name a new folder")
     try:
-        plain = split_polarities(sae)  # type: ignore[arg-type]  # it raises TypeError on others
+        plain = split_polarities(sae)
     except RecursionError:
         raise ConfigError("SAE: metadata in cfg.json is nested too deeply to be copied") from None
     log_sparsity = None
