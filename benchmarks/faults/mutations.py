@@ -95,8 +95,8 @@ ACCEPTS: dict[str, Callable[[Any], bool]] = {
     "normalize_activations": _one_of("none", "expected_average_only_in", "layer_norm"),
     "reshape_activations": _one_of("none", "hook_z"),
     "format_version": lambda v: _integer(v) and v == 1,
-    "l1_coefficient": _at_least_0,
-    "l0_coefficient": _at_least_0,
+    "l1_coefficient": _above_0,  # the training SAEs here have a target_l0
+    "l0_coefficient": _above_0,
     "l1_warm_up_steps": _count_from(0),
     "l0_warm_up_steps": _count_from(0),
     "target_l0": lambda v: v is None or (_number(v) and 0 < v <= 24),
