@@ -270,7 +270,8 @@ class SignedTrainingMixin(SignedSAEMixin, _Host):
             )
             return
         # On CUDA that assertion would break every later run of the process, so look at times.
-        self._is_finite = is_finite if self._is_finite is None else self._is_finite & is_finite
+        earlier = self._is_finite
+        self._is_finite = is_finite if earlier is None else earlier.to(loss.device) & is_finite
         due = (step_input.n_training_steps + 1) % CHECK_INTERVAL == 0
         if due or step_input.is_logging_step:
             self.require_finite_losses()
