@@ -90,7 +90,7 @@ class SignedTrainingMixin(SignedSAEMixin, _Host):
     _kept_in_float32: tuple[str, ...] = ("l0_control",)
     """Parameters and buffers that keep their dtype whatever the SAE's is."""
 
-    _is_finite: Tensor | None = None  # (), whether every loss since the last look was finite
+    _is_finite: Tensor | None = None  # (), whether every loss since the last good look was finite
 
     def _losses(
         self, step_input: TrainStepInput, pre: Tensor, z: Tensor, latents: Latents
@@ -277,13 +277,13 @@ class SignedTrainingMixin(SignedSAEMixin, _Host):
             self.require_finite_losses()
 
     def require_finite_losses(self) -> None:
-        """Raise RuntimeError where a loss since the last call was not finite.
+        """Raise RuntimeError where a loss was not finite, then and ever after.
 
         This waits for the device.
         """
-        is_finite, self._is_finite = self._is_finite, None
-        if is_finite is not None and not is_finite.item():
+        if self._is_finite is not None and not self._is_finite.item():
             raise RuntimeError(NON_FINITE_MESSAGE)
+        self._is_finite = None
 
     def process_state_dict_for_saving(self, state_dict: dict[str, Any]) -> None:
         """Add exact training state where the dtype would round it; refuse a failed run's."""
