@@ -10,10 +10,14 @@ if TYPE_CHECKING:
     from sae_lens_signaware.checks import InvalidInputError as InvalidInputError
     from sae_lens_signaware.evaluation import AntipodalAudit as AntipodalAudit
     from sae_lens_signaware.evaluation import BipolarCensus as BipolarCensus
+    from sae_lens_signaware.evaluation import LabelledTexts as LabelledTexts
     from sae_lens_signaware.evaluation import PolarityCalibration as PolarityCalibration
     from sae_lens_signaware.evaluation import PolarityDial as PolarityDial
     from sae_lens_signaware.evaluation import SAEQuality as SAEQuality
     from sae_lens_signaware.evaluation import SignedEvaluator as SignedEvaluator
+    from sae_lens_signaware.evaluation import SignedLatents as SignedLatents
+    from sae_lens_signaware.evaluation import SparseProbes as SparseProbes
+    from sae_lens_signaware.evaluation import TextActivations as TextActivations
     from sae_lens_signaware.evaluation import TopExamples as TopExamples
     from sae_lens_signaware.evaluation import analyze_sae as analyze_sae
     from sae_lens_signaware.evaluation import antipodal_audit as antipodal_audit
@@ -24,10 +28,15 @@ if TYPE_CHECKING:
     from sae_lens_signaware.evaluation import nearest_antipodal_pair as nearest_antipodal_pair
     from sae_lens_signaware.evaluation import polarity_calibration as polarity_calibration
     from sae_lens_signaware.evaluation import polarity_dial as polarity_dial
+    from sae_lens_signaware.evaluation import probe as probe
+    from sae_lens_signaware.evaluation import read_labelled_texts as read_labelled_texts
+    from sae_lens_signaware.evaluation import signed_latents as signed_latents
+    from sae_lens_signaware.evaluation import text_activations as text_activations
     from sae_lens_signaware.evaluation import top_examples as top_examples
     from sae_lens_signaware.evaluation import write_measurement as write_measurement
     from sae_lens_signaware.evaluation import write_split as write_split
     from sae_lens_signaware.experiments import compare_frontiers as compare_frontiers
+    from sae_lens_signaware.experiments import load_demo_model as load_demo_model
     from sae_lens_signaware.experiments import load_protocol_config as load_protocol_config
     from sae_lens_signaware.experiments import load_sweep_config as load_sweep_config
     from sae_lens_signaware.experiments import run_local as run_local
@@ -36,11 +45,20 @@ if TYPE_CHECKING:
     from sae_lens_signaware.experiments import summarise as summarise
     from sae_lens_signaware.hub import load_sae_reference as load_sae_reference
     from sae_lens_signaware.hub import push as push
+    from sae_lens_signaware.report import write_latent_figure as write_latent_figure
     from sae_lens_signaware.report import write_report as write_report
+    from sae_lens_signaware.saes import BiBatchTopKTrainingSAE as BiBatchTopKTrainingSAE
+    from sae_lens_signaware.saes import BiBatchTopKTrainingSAEConfig as BiBatchTopKTrainingSAEConfig
     from sae_lens_signaware.saes import BiJumpReLUSAE as BiJumpReLUSAE
     from sae_lens_signaware.saes import BiJumpReLUSAEConfig as BiJumpReLUSAEConfig
     from sae_lens_signaware.saes import BiJumpReLUTrainingSAE as BiJumpReLUTrainingSAE
     from sae_lens_signaware.saes import BiJumpReLUTrainingSAEConfig as BiJumpReLUTrainingSAEConfig
+    from sae_lens_signaware.saes import (
+        BiMatryoshkaBatchTopKTrainingSAE as BiMatryoshkaBatchTopKTrainingSAE,
+    )
+    from sae_lens_signaware.saes import (
+        BiMatryoshkaBatchTopKTrainingSAEConfig as BiMatryoshkaBatchTopKTrainingSAEConfig,
+    )
     from sae_lens_signaware.saes import SAGatedSAE as SAGatedSAE
     from sae_lens_signaware.saes import SAGatedSAEConfig as SAGatedSAEConfig
     from sae_lens_signaware.saes import SAGatedTrainingSAE as SAGatedTrainingSAE
@@ -61,10 +79,14 @@ _HOMES = {
     "evaluation": (
         "AntipodalAudit",
         "BipolarCensus",
+        "LabelledTexts",
         "PolarityCalibration",
         "PolarityDial",
         "SAEQuality",
         "SignedEvaluator",
+        "SignedLatents",
+        "SparseProbes",
+        "TextActivations",
         "TopExamples",
         "analyze_sae",
         "antipodal_audit",
@@ -75,12 +97,17 @@ _HOMES = {
         "nearest_antipodal_pair",
         "polarity_calibration",
         "polarity_dial",
+        "probe",
+        "read_labelled_texts",
+        "signed_latents",
+        "text_activations",
         "top_examples",
         "write_measurement",
         "write_split",
     ),
     "experiments": (
         "compare_frontiers",
+        "load_demo_model",
         "load_protocol_config",
         "load_sweep_config",
         "run_local",
@@ -89,12 +116,16 @@ _HOMES = {
         "summarise",
     ),
     "hub": ("load_sae_reference", "push"),
-    "report": ("write_report",),
+    "report": ("write_latent_figure", "write_report"),
     "saes": (
+        "BiBatchTopKTrainingSAE",
+        "BiBatchTopKTrainingSAEConfig",
         "BiJumpReLUSAE",
         "BiJumpReLUSAEConfig",
         "BiJumpReLUTrainingSAE",
         "BiJumpReLUTrainingSAEConfig",
+        "BiMatryoshkaBatchTopKTrainingSAE",
+        "BiMatryoshkaBatchTopKTrainingSAEConfig",
         "SAGatedSAE",
         "SAGatedSAEConfig",
         "SAGatedTrainingSAE",

@@ -32,14 +32,16 @@ def write_tensors(tensors: "dict[str, Tensor]", path: Path) -> None:
         save_file(tensors, temporary)
 
 
-def write_json(value: object, path: Path) -> None:
-    """Write indented JSON; a reader sees the whole file or none.
+def write_json(value: object, path: Path, indent: int | None = 2) -> None:
+    """Write JSON; a reader sees the whole file or none.
 
     Raises:
         ValueError: a NaN or an inf, which is not JSON.
     """
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(value, indent=indent, allow_nan=False) + "\n", encoding="utf-8"
+        )
 
 
 def write_text(text: str, path: Path) -> None:

@@ -12,6 +12,7 @@ from sae_lens_signaware.saes.kernels import (
     MAX_DENSITY,
     encode_active,
     encoder_product,
+    has_csr_product,
     is_sparse_enough,
     is_supported,
 )
@@ -52,6 +53,9 @@ class SignedSAEMixin(_Host):
     _scales_with_pre_activation: tuple[str, ...] = ("threshold",)
     """Parameters that scale with the pre-activations when the decoder norm is folded."""
 
+    _zero_in_format_1: tuple[str, ...] = ()
+    """Parameters that files of format 1 do not have, where they are 0."""
+
     def _activate(self, pre: Tensor, latents: Latents) -> Tensor:
         """Signed latents z of pre-activations ``pre``, values of ``latents``; the same shape."""
         raise NotImplementedError
@@ -64,6 +68,27 @@ class SignedSAEMixin(_Host):
     def _encoder_bias(self) -> nn.Parameter | None:
         """``b_enc`` where the architecture has one."""
         return getattr(self, "b_enc", None)
+
+    @property
+    def _subtracted_bias(self) -> nn.Parameter | None:
+        """``b_dec`` where it is subtracted from the input."""
+        return self.b_dec if self.cfg.apply_b_dec_to_input else None
+
+    def _latent_scale(self) -> Tensor | None:
+        """(d_sae,) factors of the pre-activations, by which decoder rows are divided; None for 1.
+
+        Constants: in a reconstruction they cancel out.
+        """
+        return None
+
+    def _scaled(self, pre: Tensor, latents: Latents) -> Tensor:
+        scale = self._latent_scale()
+        return pre if scale is None else pre * latents.columns_of(scale)
+
+    def _unscaled(self, z: Tensor, latents: Latents) -> Tensor:
+        # what of z the decoder is multiplied by
+        scale = self._latent_scale()
+        return z if scale is None else z / latents.columns_of(scale)
 
     @property
     def _two_sided(self) -> bool:
@@ -113,7 +138,10 @@ class SignedSAEMixin(_Host):
         x = x.reshape(-1, *x.shape[-2 if self.hook_z_reshaping_mode else -1 :])
         x_c = self.process_sae_in(x)
         active = self._encode_active(x_c)
-        latents, z = active or ActiveLatents.of(self._encode_all(x, x_c)[0])
+        if active is None:
+            latents, z = ActiveLatents.of(self._encode_all(x, x_c)[0])
+            return latents.to_coo(z)
+        latents, z = active
         fires = z != 0
         return latents.where(fires).to_coo(z[fires])
 
@@ -121,12 +149,17 @@ class SignedSAEMixin(_Host):
         """Latents and pre-activations, (..., d_sae) each, for ``x_c = process_sae_in(x)``."""
         pre, b_enc = self._encoder_product(x, x_c), self._encoder_bias
         pre = self.hook_sae_acts_pre(pre if b_enc is None else pre + b_enc)
-        return self.hook_sae_acts_post(self._activate(pre, AllLatents.of(pre))), pre
+        latents = AllLatents.of(pre)
+        pre = self._scaled(pre, latents)
+        return self.hook_sae_acts_post(self._activate(pre, latents)), pre
 
     def _encode_active(self, x_c: Tensor) -> tuple[ActiveLatents, Tensor] | None:
         """The active latents and their (n_active,) values; None as in :meth:`_find_active`."""
         active = self._find_active(x_c, margin=0.0)
-        return active and (active[0], self._activate(active[1], active[0]))
+        if active is None:
+            return None
+        latents, pre = active
+        return latents, self._activate(self._scaled(pre, latents), latents)
 
     def _encoder_product(self, x: Tensor, x_c: Tensor) -> Tensor:
         """x_c @ W_enc, for ``x_c = process_sae_in(x)``."""
@@ -141,10 +174,9 @@ class SignedSAEMixin(_Host):
         """The active latents of processed inputs (..., d_in) and their (n_active,) pre-activations.
 
         None where all latents have to be computed: many are active, this is no CPU, or a hook wants
-        to see all of them.
+        to see all of them. The pre-activations are not scaled.
         """
-        hooked = is_hooked(self.hook_sae_acts_pre) or is_hooked(self.hook_sae_acts_post)
-        if hooked or not is_supported(x_c, self.W_enc) or x_c.dtype != self.W_enc.dtype:
+        if self._must_see_all_latents(x_c):
             return None
         threshold, two_sided = self.threshold.detach(), self._two_sided
         b_enc = self._encoder_bias
@@ -155,6 +187,12 @@ class SignedSAEMixin(_Host):
             lambda pre, columns: active_mask(pre, threshold[:, columns], two_sided, margin),
             MAX_DENSITY,
         )
+
+    def _must_see_all_latents(self, x_c: Tensor, density: float = 0.0) -> bool:
+        # density: the share of active latents, where it is known beforehand
+        hooked = is_hooked(self.hook_sae_acts_pre) or is_hooked(self.hook_sae_acts_post)
+        unsupported = not is_supported(x_c, self.W_enc) or x_c.dtype != self.W_enc.dtype
+        return hooked or unsupported or density > MAX_DENSITY
 
     def decode(self, feature_acts: Tensor) -> Tensor:
         """x^ = z @ W_dec + b_dec, then SAELens's output normalisation and hook_z reshape.
@@ -168,19 +206,26 @@ class SignedSAEMixin(_Host):
         product = self._active_product(feature_acts)
         if product is None:
             dense = feature_acts.to_dense() if feature_acts.is_sparse else feature_acts
-            product = dense @ self.W_dec
+            product = self._unscaled(dense, AllLatents.of(dense)) @ self.W_dec
         return self._finish_decode(product)
 
     def _active_product(self, z: Tensor) -> Tensor | None:
         # z @ W_dec of the active latents; None where they are many, or a gradient is asked for
         wants_grad = torch.is_grad_enabled() and (z.requires_grad or self.W_dec.requires_grad)
-        if wants_grad or not is_supported(z, self.W_dec) or z.dtype != self.W_dec.dtype:
+        if wants_grad or z.dtype != self.W_dec.dtype:
             return None
-        flat = z.coalesce() if z.is_sparse else z.reshape(-1, z.shape[-1])
+        if z.is_sparse and has_csr_product(z, self.W_dec):
+            flat, active_of = z, ActiveLatents.as_stored
+        elif is_supported(z, self.W_dec):
+            flat = z.coalesce() if z.is_sparse else z.reshape(-1, z.shape[-1])
+            active_of = ActiveLatents.of
+        else:
+            return None
         if not is_sparse_enough(flat, MAX_DENSITY):
             return None
-        latents, values = ActiveLatents.of(flat)
-        return latents.decode(values, self.W_dec).view(*z.shape[:-1], self.cfg.d_in)
+        latents, values = active_of(flat)
+        product = latents.decode(self._unscaled(values, latents), self.W_dec)
+        return product.view(*z.shape[:-1], self.cfg.d_in)
 
     def _finish_decode(self, product: Tensor) -> Tensor:
         sae_out_pre = self.hook_sae_recons(product + self.b_dec)
@@ -199,4 +244,8 @@ class SignedSAEMixin(_Host):
 
     def process_state_dict_for_loading(self, state_dict: dict[str, Any]) -> None:
         """Check a file's tensors: see :func:`~sae_lens_signaware.saes.state.check_state`."""
-        check_state(state_dict, self.state_dict())
+        expected = self.state_dict()
+        for name in self._zero_in_format_1 if self.cfg.format_version == 1 else ():
+            shape, dtype = expected[name].shape, expected[name].dtype
+            state_dict.setdefault(name, torch.zeros(shape, dtype=dtype))
+        check_state(state_dict, expected)

@@ -20,19 +20,24 @@ from sae_lens_signaware.saes.activations import (
     bi_step_ste,
     nearest_threshold_gap,
 )
+from sae_lens_signaware.saes.activations.tiles import JumpTiles
 from sae_lens_signaware.saes.base import SignedSAEMixin
 from sae_lens_signaware.saes.config import (
+    MINUS_BIAS_INIT,
     SignedFields,
     SignedSAEConfig,
     ThresholdTrainingSAEConfig,
+    require_bias,
     require_not_negative,
     require_steerable,
     require_threshold,
 )
-from sae_lens_signaware.saes.latents import ActiveLatents, Latents
+from sae_lens_signaware.saes.latents import Latents
 from sae_lens_signaware.saes.metrics import parameter_histograms
 from sae_lens_signaware.saes.plain import both_sides, make_plain
+from sae_lens_signaware.saes.side_bias import SideBiasMixin
 from sae_lens_signaware.saes.thresholds import ThresholdTrainingMixin
+from sae_lens_signaware.saes.tiled import TiledStep, TiledStepMixin
 from sae_lens_signaware.saes.training import Losses
 
 # Rows P of threshold by tying.
@@ -42,6 +47,7 @@ ROWS = {"full": 1, "none": 2}
 @dataclass
 class _BiJumpReLUFields(SignedFields):
     polarity_tying: Literal["full", "none"] = "full"
+    format_version: int = 2
 
     @classmethod
     def architecture(cls) -> str:
@@ -60,29 +66,38 @@ class BiJumpReLUSAEConfig(_BiJumpReLUFields, SignedSAEConfig):
 
 
 class _BiJumpReLU(SignedSAEMixin):
-    """Parameters and plain twin of both SAEs. SAELens's base folds b_enc by itself."""
+    """Parameters and plain twin of both SAEs. SAELens's base folds b_enc by itself.
+
+        h = x_c @ W_enc + b_enc,    u = sign(h) relu(|h| + b_mag)
+        z = u * (1[h > threshold_+] + 1[h < -threshold_-])
+
+    ``b_mag`` (1, d_sae): b_mag + b_enc and b_mag - b_enc are what the sides of the plain twin have
+    as b_enc. Ours, as the two-sided formulas are.
+    """
 
     b_enc: nn.Parameter
+    b_mag: nn.Parameter
+    _scales_with_pre_activation = ("threshold", "b_mag")
+    _zero_in_format_1 = ("b_mag",)
 
     @override
     def initialize_weights(self) -> None:
         super().initialize_weights()
         self.threshold = self._make_rows(ROWS[self.cfg.polarity_tying])
+        self.b_mag = self._make_rows(1)  # with b_enc, a bias for each side
         self.b_enc = nn.Parameter(torch.zeros(self.cfg.d_sae, dtype=self.dtype, device=self.device))
 
     @override
     def _activate(self, pre: Tensor, latents: Latents) -> Tensor:
-        return bi_jump_step(pre, latents.rows_of(self.threshold.to(pre.dtype)))
-
-    @override
-    def _encode_active(self, x_c: Tensor) -> tuple[ActiveLatents, Tensor] | None:
-        return self._find_active(x_c, margin=0.0)  # where a latent is active, z is h
+        threshold, b_mag = self.threshold.to(pre.dtype), self.b_mag
+        return bi_jump_step(pre, latents.rows_of(threshold), latents.rows_of(b_mag))
 
     @override
     def to_plain(self) -> JumpReLUSAE:
         parameters = {
-            "b_enc": torch.cat([self.b_enc, -self.b_enc]),
-            "threshold": both_sides(self.threshold.clamp(min=0.0)),
+            "b_enc": torch.cat([self.b_enc, -self.b_enc]) + both_sides(self.b_mag),
+            # of h here, and of |z| there
+            "threshold": both_sides(torch.relu(self.threshold.clamp(min=0.0) + self.b_mag)),
         }
         return make_plain(self, JumpReLUSAE, JumpReLUSAEConfig, parameters)
 
@@ -100,7 +115,10 @@ class BiJumpReLUTrainingSAEConfig(_BiJumpReLUFields, ThresholdTrainingSAEConfig)
 
     Args:
         polarity_tying: "full": both sides of a latent share one threshold; "none": one each.
-        jumprelu_init_threshold: initial threshold, and the value that resets restore.
+        jumprelu_init_threshold: initial size of z where a latent becomes active, and the one that
+            resets restore. The threshold of |h| is that less b_mag.
+        minus_bias_init: initial bias of the - sides; that of the + sides is 0. Below 0 a latent
+            starts as a latent of one side, and takes up the other where that pays.
         jumprelu_bandwidth: width of the straight-through estimator's window around each threshold,
             in units of the pre-activation. 0.5 trains well on inputs of mean norm sqrt(d_in).
         jumprelu_sparsity_loss_mode: "step" penalises L0, "tanh" penalises tanh of |z| times the
@@ -118,14 +136,16 @@ class BiJumpReLUTrainingSAEConfig(_BiJumpReLUFields, ThresholdTrainingSAEConfig)
         pre_act_loss_coefficient: weight of a loss that pulls |h| of dead latents to the nearer
             threshold. None switches it off.
         auxk_coefficient: weight of a loss by which dead latents learn to reconstruct the error of
-            the others (AuxK, arXiv 2406.04093). 0 switches it off. Latents count as dead by the
-            runner's dead_feature_window.
+            the others (AuxK, arXiv 2406.04093). 0 switches it off.
+        dead_after_tokens: a latent that has not been active for so many tokens counts as dead. null
+            counts the runner's dead_feature_window of steps instead.
         dead_threshold_reset: whether the thresholds of dead latents are reset to
             jumprelu_init_threshold at every threshold_reset_interval. Off as in SAELens's
             jumprelu: a reset makes a latent active on nearly every token, and where a quarter of
             them was dead R2 was lower by up to 0.07 and target_l0 was missed.
-        threshold_reset_interval: number of training steps between resets. Latents count as dead by
-            the runner's dead_feature_window.
+        threshold_reset_interval: number of training steps between resets.
+        dead_threshold_decay: share of its threshold, and of a b_mag below 0, that a dead latent
+            loses in each step, until it is active again. 0 switches it off.
         use_sparse_activations: whether steps with few active latents compute with those alone,
             where that is faster (on a CPU): the same results up to rounding. feature_acts and
             hidden_pre of such a step are sparse COO tensors, as SAELens's topk has them.
@@ -133,6 +153,7 @@ class BiJumpReLUTrainingSAEConfig(_BiJumpReLUFields, ThresholdTrainingSAEConfig)
     """
 
     jumprelu_init_threshold: float = 0.1
+    minus_bias_init: float = MINUS_BIAS_INIT
     jumprelu_bandwidth: float = 0.5
     jumprelu_sparsity_loss_mode: Literal["step", "tanh", "quadratic"] = "step"
     jumprelu_tanh_scale: float = 4.0
@@ -154,12 +175,17 @@ class BiJumpReLUTrainingSAEConfig(_BiJumpReLUFields, ThresholdTrainingSAEConfig)
         require(bandwidth > 0, "jumprelu_bandwidth", bandwidth, "a number above 0")
         require_threshold(self, "jumprelu_init_threshold")
         require_not_negative(self, "l0_coefficient", "l0_warm_up_steps")
+        require_bias(self)
         if self.jumprelu_sparsity_loss_mode != "quadratic":
             require_steerable(self, "l0_coefficient")
 
 
 class BiJumpReLUTrainingSAE(
-    ThresholdTrainingMixin, _BiJumpReLU, TrainingSAE[BiJumpReLUTrainingSAEConfig]
+    TiledStepMixin,
+    SideBiasMixin,
+    ThresholdTrainingMixin,
+    _BiJumpReLU,
+    TrainingSAE[BiJumpReLUTrainingSAEConfig],
 ):
     """Training SAE whose thresholds learn by straight-through estimators.
 
@@ -171,7 +197,8 @@ class BiJumpReLUTrainingSAE(
     @override
     def _activate(self, pre: Tensor, latents: Latents) -> Tensor:
         cfg, threshold = self.cfg, latents.rows_of(self.threshold.to(pre.dtype))
-        return bi_jump_relu_ste(pre, threshold, cfg.jumprelu_bandwidth, cfg.jumprelu_ste_to_input)
+        estimator = cfg.jumprelu_bandwidth, cfg.jumprelu_ste_to_input
+        return bi_jump_relu_ste(pre, threshold, latents.rows_of(self.b_mag), *estimator)
 
     @override
     def _active_margin(self) -> float:
@@ -187,18 +214,40 @@ class BiJumpReLUTrainingSAE(
     def _losses(
         self, step_input: TrainStepInput, pre: Tensor, z: Tensor, latents: Latents
     ) -> Losses:
-        cfg, threshold = self.cfg, latents.rows_of(self.threshold.to(pre.dtype))
+        threshold = latents.rows_of(self.threshold.to(pre.dtype))
         W_dec_norm = latents.columns_of(self.W_dec.norm(dim=1))  # not a constant, as in SAELens
         per_token = latents.sum_by_token(self._sparsity(pre, z, threshold, W_dec_norm))
+        return self._losses_of(step_input, pre, per_token)
+
+    def _losses_of(self, step_input: TrainStepInput, pre: Tensor, per_token: Tensor) -> Losses:
+        # of each token's sparsity, (n_tokens,)
+        cfg = self.cfg
         if cfg.jumprelu_sparsity_loss_mode == "quadratic":
             assert cfg.target_l0 is not None  # by the config's own check
             per_token = 2 / cfg.target_l0 * (per_token - cfg.target_l0) ** 2
         losses = {"l0_loss": step_input.coefficients["l0"] * per_token.mean()}
         dead = step_input.dead_neuron_mask
         if cfg.pre_act_loss_coefficient is not None and dead is not None:
-            gap = nearest_threshold_gap(pre, threshold) * (dead * W_dec_norm)
+            # of all latents, by _needs_all_latents
+            gap = nearest_threshold_gap(pre, self.threshold.to(pre.dtype))
+            gap = gap * (dead * self.W_dec.norm(dim=1))
             losses["pre_act_loss"] = cfg.pre_act_loss_coefficient * gap.sum(-1).mean()
         return losses
+
+    @override
+    def _tile_formulas(self) -> JumpTiles | None:
+        cfg = self.cfg
+        if cfg.jumprelu_sparsity_loss_mode == "tanh" or type(self) is not BiJumpReLUTrainingSAE:
+            return None
+        return JumpTiles(cfg.jumprelu_bandwidth, cfg.jumprelu_ste_to_input)
+
+    @override
+    def _tile_params(self) -> list[Tensor]:
+        return [self.threshold.to(self.W_enc.dtype), self.b_mag]
+
+    @override
+    def _tiled_losses(self, step_input: TrainStepInput, step: TiledStep) -> Losses:
+        return self._losses_of(step_input, step.pre, step.summed)
 
     def _sparsity(self, h: Tensor, z: Tensor, threshold: Tensor, W_dec_norm: Tensor) -> Tensor:
         # what each latent adds to its token's sparsity
@@ -211,7 +260,9 @@ class BiJumpReLUTrainingSAE(
 
     @override
     def log_histograms(self) -> dict[str, Any]:
-        return super().log_histograms() | parameter_histograms(self, ("threshold", "b_enc"))
+        return super().log_histograms() | parameter_histograms(
+            self, ("threshold", "b_enc", "b_mag")
+        )
 
     @override
     def _steers_l0(self) -> bool:
@@ -220,4 +271,4 @@ class BiJumpReLUTrainingSAE(
 
     @override
     def _threshold_init(self) -> float:
-        return self.cfg.jumprelu_init_threshold
+        return self.cfg.jumprelu_init_threshold - self.cfg.minus_bias_init / 2

@@ -5,17 +5,28 @@ from typing import Any
 
 import torch
 from sae_lens import SAEConfig, TrainingSAEConfig
+from typing_extensions import Self
 
 from sae_lens_signaware.checks import check_types, require
 
-FORMAT_VERSION = 1
-"""Format of ``cfg.json`` that this version writes, and the newest that it reads."""
+FORMAT_VERSION = 2
+"""Newest format of ``cfg.json`` that this version reads: 2 has ``b_mag`` in ``bi_jumprelu``."""
 
 MAX_SIZE = 2**28
 """Largest d_in and d_sae: torch cannot count the bytes of a matrix of more by more."""
 
 MAX_FLOAT32 = torch.finfo(torch.float32).max
 """Thresholds are kept in 32 bits."""
+
+MINUS_BIAS_INIT = -2.0
+"""Initial bias of the - sides. Measured: docs/log.md, "A bias for each side"."""
+
+BEFORE_DEAD_AFTER_TOKENS = {
+    "dead_after_tokens": None,
+    "dead_threshold_decay": 0.0,
+    "minus_bias_init": 0.0,
+}
+"""What a training did whose saved config has no such fields yet (version 0.1.0)."""
 
 
 @dataclass
@@ -29,7 +40,7 @@ class SignedFields:
     """
 
     polarity_tying: Any = "full"
-    format_version: int = FORMAT_VERSION
+    format_version: int = 1
 
 
 @dataclass
@@ -39,7 +50,7 @@ class SignedSAEConfig(SignedFields, SAEConfig):
     def __post_init__(self) -> None:
         check_types(self)
         super().__post_init__()
-        _check_sizes(self)
+        check_sizes(self)
 
 
 @dataclass(kw_only=True)
@@ -52,8 +63,9 @@ class SignedTrainingSAEConfig(SignedFields, TrainingSAEConfig):
             as it is.
         target_l0_rate: pace of that steering: L0 settles in about 1 / target_l0_rate steps.
         auxk_coefficient: weight of a loss by which dead latents learn to reconstruct the error
-            of the others (AuxK, arXiv 2406.04093). 0 switches it off. Latents count as dead by
-            the runner's dead_feature_window.
+            of the others (AuxK, arXiv 2406.04093). 0 switches it off.
+        dead_after_tokens: a latent that has not been active for so many tokens counts as dead. null
+            counts the runner's dead_feature_window of steps instead.
         use_sparse_activations: whether steps with few active latents compute with those alone,
             where that is faster (on a CPU): the same results up to rounding. feature_acts and
             hidden_pre of such a step are sparse COO tensors, as SAELens's topk has them.
@@ -61,13 +73,14 @@ class SignedTrainingSAEConfig(SignedFields, TrainingSAEConfig):
 
     target_l0: float | None = None
     target_l0_rate: float = 0.02
-    auxk_coefficient: float = 0.0
+    auxk_coefficient: float = 1.0
+    dead_after_tokens: int | None = 25_600
     use_sparse_activations: bool = True
 
     def __post_init__(self) -> None:
         check_types(self)
         super().__post_init__()
-        _check_sizes(self)
+        check_sizes(self)
         if self.target_l0 is not None:
             require(
                 0 < self.target_l0 <= self.d_sae,
@@ -77,6 +90,15 @@ class SignedTrainingSAEConfig(SignedFields, TrainingSAEConfig):
             )
         require(self.target_l0_rate > 0, "target_l0_rate", self.target_l0_rate, "a number above 0")
         require_not_negative(self, "auxk_coefficient")
+        require_window(self)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any]) -> Self:
+        """SAELens's; a saved training goes on as it began, whatever the defaults are by now."""
+        # a config that was saved for inference has no auxk_coefficient: its training is a new one
+        if "auxk_coefficient" in config_dict and "dead_after_tokens" not in config_dict:
+            config_dict = BEFORE_DEAD_AFTER_TOKENS | config_dict
+        return super().from_dict(config_dict)
 
 
 @dataclass(kw_only=True)
@@ -86,17 +108,38 @@ class ThresholdTrainingSAEConfig(SignedTrainingSAEConfig):
     Args:
         dead_threshold_reset: whether the thresholds of dead latents are reset to their initial
             value at every threshold_reset_interval.
-        threshold_reset_interval: number of training steps between resets. Latents count as dead
-            by the runner's dead_feature_window.
+        threshold_reset_interval: number of training steps between resets.
+        dead_threshold_decay: share of its threshold that a dead latent loses in each step, until it
+            is active again. 0 switches it off.
     """
 
     dead_threshold_reset: bool = False
     threshold_reset_interval: int = 500
+    dead_threshold_decay: float = 0.01
 
     def __post_init__(self) -> None:
         super().__post_init__()
         interval = self.threshold_reset_interval
         require(interval >= 1, "threshold_reset_interval", interval, "an integer >= 1")
+        require_share(self, "dead_threshold_decay")
+
+
+def require_window(cfg: Any) -> None:
+    """Raise InvalidInputError where ``dead_after_tokens`` is no number of tokens."""
+    window = cfg.dead_after_tokens
+    require(window is None or window >= 1, "dead_after_tokens", window, "null or an integer >= 1")
+
+
+def require_share(cfg: object, field: str) -> None:
+    """Raise InvalidInputError where a field is no number from 0 to below 1."""
+    value = getattr(cfg, field)
+    require(0 <= value < 1, field, value, "a number from 0 to below 1")
+
+
+def require_bias(cfg: Any) -> None:
+    """Raise InvalidInputError where ``minus_bias_init`` is above 0, or no number of 32 bits."""
+    value = cfg.minus_bias_init
+    require(-MAX_FLOAT32 <= value <= 0, "minus_bias_init", value, "a number <= 0")
 
 
 def require_not_negative(cfg: object, *fields: str) -> None:
@@ -124,7 +167,8 @@ def require_steerable(cfg: SignedTrainingSAEConfig, coefficient: str) -> None:
     )
 
 
-def _check_sizes(cfg: Any) -> None:
+def check_sizes(cfg: Any) -> None:
+    """Raise InvalidInputError for a later format, or a width that is not possible."""
     require(
         1 <= cfg.format_version <= FORMAT_VERSION,
         "format_version",

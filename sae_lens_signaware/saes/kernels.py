@@ -25,6 +25,9 @@ takes longer than the product (measured)."""
 
 DTYPES = (torch.float32, torch.float64)
 
+CSR_DEVICES: tuple[str, ...] = ("cuda",)
+"""Types of device where sparse latents are decoded by a CSR product, in those dtypes."""
+
 
 class _EncoderProduct(torch.autograd.Function):
     """Gives b_dec its gradient by a product with a vector, not by one with the batch."""
@@ -57,7 +60,7 @@ def encoder_product(x_c: Tensor, W_enc: Tensor, b_dec: Tensor) -> Tensor:
         b_dec: (d_in,); it is in ``x_c`` already, and gets its gradient through it.
     """
     x_c = x_c.detach()
-    if torch.is_autocast_enabled(x_c.device.type) and x_c.dtype != torch.float64:
+    if _is_autocast(x_c) and x_c.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x_c.device.type)
         x_c, W_enc, b_dec = x_c.to(dtype), W_enc.to(dtype), b_dec.to(dtype)
     out = _EncoderProduct.apply(x_c, W_enc, b_dec)
@@ -71,31 +74,46 @@ def is_sparse_enough(z: Tensor, max_density: float, n_sampled: int = 32) -> bool
     Of dense latents some of the rows are looked at.
     """
     if z.is_sparse:
-        return z.values().numel() <= max_density * z.numel()
+        return z._nnz() <= max_density * z.numel()  # values() needs it coalesced
     sample = z[:: max(1, len(z) // n_sampled)]
     return sample.count_nonzero().item() <= max_density * sample.numel()
 
 
 def is_supported(*tensors: Tensor) -> bool:
     """Whether active latents can be computed alone: a CPU, 32 or 64 bits, eager, no autocast."""
+    return _is_eager(("cpu",), *tensors)
+
+
+def has_csr_product(*tensors: Tensor) -> bool:
+    """Whether sparse latents are decoded by a CSR product: on CUDA, 32 or 64 bits, eager."""
+    return _is_eager(CSR_DEVICES, *tensors)
+
+
+def _is_eager(device_types: tuple[str, ...], *tensors: Tensor) -> bool:
     return (
         not torch.compiler.is_compiling()
         and not is_transformed(*tensors)
-        and not torch.is_autocast_enabled("cpu")
-        and all(t.device.type == "cpu" and t.dtype in DTYPES for t in tensors)
+        and all(t.device.type in device_types and t.dtype in DTYPES for t in tensors)
+        and not any(map(_is_autocast, tensors))
     )
+
+
+def _is_autocast(tensor: Tensor) -> bool:
+    device = tensor.device.type
+    # torch raises where a device, such as meta, has no autocast at all
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _tiles(n_tokens: int, d_sae: int) -> Iterator[tuple[slice, slice]]:
     """Tokens and latents of tiles that cover all of both, by latent, then by token."""
     rows = min(max(MIN_ROWS, CHUNK_ELEMENTS // d_sae), n_tokens)
     columns = min(max(1, CHUNK_ELEMENTS // max(1, rows)), d_sae)
-    for latents in _spread(d_sae, columns):
-        for tokens in _spread(n_tokens, rows):
+    for latents in spread(d_sae, columns):
+        for tokens in spread(n_tokens, rows):
             yield tokens, latents
 
 
-def _spread(n: int, most: int) -> list[slice]:
+def spread(n: int, most: int) -> list[slice]:
     """Slices of at most ``most``, as even as they can be."""
     size = -(-n // max(1, -(-n // most))) if n else 1
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
@@ -185,8 +203,7 @@ class _PreActivation(torch.autograd.Function):
         if needs_W_enc:
             grad_W_enc = ctx.latents.sum_by_latent(grad, x).T.contiguous()
         if needs_b_enc or needs_b_dec:
-            # bincount adds in float64
-            summed = ctx.latents.latent.bincount(grad, minlength=W_enc.shape[1]).to(grad)
+            summed = ctx.latents.total_by_latent(grad)
             grad_b_enc = summed if needs_b_enc else None
             grad_b_dec = -(W_enc @ summed) if needs_b_dec else None
         return None, None, grad_W_enc, grad_b_enc, grad_b_dec, None

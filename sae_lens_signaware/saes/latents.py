@@ -3,15 +3,18 @@
 An architecture writes its activation and its losses once, against :class:`Latents`. At L0 64 and
 d_sae 16,384 nearly all of a product with all latents is multiplication by zero. With
 :class:`ActiveLatents` the same formulas cost L0 instead of d_sae. Products with the decoder are
-then bags of its rows (torch's ``embedding_bag``): by token, and by latent for its gradient.
+then weighted sums of its rows: by token, and by latent for its gradient.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag
+
+from sae_lens_signaware.saes.row_sums import has_bags, row_starts, sum_of_rows
 
 
 class Latents(Protocol):
@@ -39,6 +42,10 @@ class Latents(Protocol):
 
     def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
         """values @ W_dec, (..., d_in) or (n_tokens, d_in), differentiable in both."""
+        ...
+
+    def decode_nested(self, values: Tensor, W_dec: Tensor, widths: Sequence[int]) -> list[Tensor]:
+        """For each of the ascending ``widths`` w, ``decode`` of the first w latents alone."""
         ...
 
 
@@ -69,11 +76,17 @@ class AllLatents:
         """(..., d_sae) @ (d_sae, d_in)."""
         return values @ W_dec
 
+    def decode_nested(self, values: Tensor, W_dec: Tensor, widths: Sequence[int]) -> list[Tensor]:
+        """(..., w) @ (w, d_in) for each w."""
+        groups = zip(_groups(values, -1, widths), _groups(W_dec, 0, widths), strict=True)
+        return list(accumulate(z @ rows for z, rows in groups))
+
 
 class ActiveLatents:
     """The active latents of each token, ordered by token, then latent: values are (n_active,).
 
-    For a CPU.
+    Off the CPU no method waits for the device but :meth:`of`, and :meth:`where` with a mask: both
+    have to know how many latents are active.
 
     Attributes:
         token, latent: (n_active,) int64.
@@ -97,19 +110,30 @@ class ActiveLatents:
         values = z.reshape(-1)[position]
         return cls(position // d_sae, position % d_sae, n_tokens, d_sae), values
 
-    @cached_property
-    def offsets(self) -> Tensor:
-        """(n_tokens,) where each token's latents start."""
-        counts = self.token.bincount(minlength=self.n_tokens)
-        return counts.cumsum(0) - counts
+    @classmethod
+    def as_stored(cls, z: Tensor) -> "tuple[ActiveLatents, Tensor]":
+        """What a (n_tokens, d_sae) sparse COO tensor stores, and its values, without a wait.
+
+        Zeros stay, and so do several values of one latent, which add up in every sum.
+        """
+        (token, latent), values = z._indices(), z._values()
+        if not z.is_coalesced():
+            token, order = token.sort(stable=True)
+            latent, values = latent[order], values[order]
+        # what was made of transposed indices is stored so, and CSR needs it in one piece
+        return cls(token.contiguous(), latent.contiguous(), *z.shape), values.contiguous()
 
     @cached_property
-    def by_latent(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The order by latent, the tokens in that order, and (d_sae,) where each latent starts."""
+    def starts(self) -> Tensor:
+        """Where each token's latents start, as ``row_starts`` has it."""
+        return row_starts(self.token, self.n_tokens)
+
+    @cached_property
+    def by_latent(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The order by latent, latents and tokens in that order, and where each latent starts."""
         # sorting int32 takes half the time of int64
-        order = self.latent.int().sort(stable=True).indices
-        counts = self.latent.bincount(minlength=self.d_sae)
-        return order, self.token[order], counts.cumsum(0) - counts
+        latent, order = self.latent.int().sort(stable=True)
+        return order, latent, self.token[order], row_starts(latent, self.d_sae)
 
     def rows_of(self, param: Tensor) -> Tensor:
         """(P, n_active): each active latent's column of a (P, d_sae) parameter."""
@@ -126,19 +150,41 @@ class ActiveLatents:
 
     def sum_by_latent(self, values: Tensor, rows: Tensor) -> Tensor:
         """Sum over tokens t of values[t, i] * rows[t], (d_sae, rows.shape[1])."""
-        order, token, offsets = self.by_latent
-        return embedding_bag(token, rows, offsets, mode="sum", per_sample_weights=values[order])
+        order, latent, token, starts = self.by_latent
+        return sum_of_rows(values[order], rows, latent, token, starts)
+
+    def total_by_latent(self, weights: Tensor) -> Tensor:
+        """Sum of the (n_active,) ``weights`` of each latent, (d_sae,)."""
+        if has_bags(weights):
+            # bincount adds in float64
+            return self.latent.bincount(weights, minlength=self.d_sae).to(weights)
+        return weights.new_zeros(self.d_sae).index_add(0, self.latent, weights)
 
     def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
         """z @ W_dec for z of these ``values``, (n_tokens, d_in)."""
-        bags = {"mode": "sum", "per_sample_weights": values}
-        recons = embedding_bag(self.latent, W_dec.detach(), self.offsets, **bags)
+        recons = sum_of_rows(values, W_dec.detach(), self.token, self.latent, self.starts)
         if not (W_dec.requires_grad and torch.is_grad_enabled()):
             return recons
         # torch's own gradient sorts again, and once for every product
         out = _DecoderGradient.apply(recons, W_dec, values.detach(), self)
         assert isinstance(out, Tensor)
         return out
+
+    def decode_nested(self, values: Tensor, W_dec: Tensor, widths: Sequence[int]) -> list[Tensor]:
+        """z[:, :w] @ W_dec[:w] for each w, (n_tokens, d_in)."""
+        if not has_bags(values):
+            # zeros in place of the others, since how many are inside would be waited for
+            bounds = pairwise([0, *widths])
+            inside = [(self.latent >= start) & (self.latent < end) for start, end in bounds]
+            return list(accumulate(self.decode(values.where(i, 0.0), W_dec) for i in inside))
+        products, start = [], 0
+        for rows, width in zip(_groups(W_dec, 0, widths), widths, strict=True):
+            inside = (self.latent >= start) & (self.latent < width)
+            token, latent = self.token[inside], self.latent[inside] - start
+            group = ActiveLatents(token, latent, self.n_tokens, width - start)
+            products.append(group.decode(values[inside], rows))
+            start = width
+        return list(accumulate(products))
 
     def where(self, keep: Tensor) -> "ActiveLatents":
         """Those at which the (n_active,) mask is set, or in the order of such indices."""
@@ -178,6 +224,14 @@ class _DecoderGradient(torch.autograd.Function):
         return grad, ctx.latents.sum_by_latent(values, grad.contiguous()), None, None
 
 
+def _groups(tensor: Tensor, dim: int, widths: Sequence[int]) -> Sequence[Tensor]:
+    # one split: its gradient is one tensor, where each slice would make one of the whole size
+    bounds = [0, *widths]
+    sizes = [end - start for start, end in pairwise(bounds)]
+    rest = tensor.shape[dim] - bounds[-1]
+    return tensor.split([*sizes, rest], dim)[: len(sizes)]
+
+
 def nonzero_positions(matrix: Tensor) -> Tensor:
     """Positions in the flat matrix of what is not 0, ascending, (n,) int64.
 
@@ -186,6 +240,8 @@ def nonzero_positions(matrix: Tensor) -> Tensor:
     """
     flat = matrix.reshape(-1).contiguous()  # of one column, reshape gives a view with its stride
     per_word = 8 // flat.element_size()
+    if flat.device.type != "cpu":
+        return flat.nonzero().squeeze(1)  # one wait for the device, where words need several
     if per_word < 2 or flat.numel() % per_word or flat.storage_offset() % per_word:
         return flat.nonzero().squeeze(1)
     words = flat.view(torch.int64)

@@ -33,11 +33,24 @@ def register(
     says so.
     """
     name = config_class.architecture()
-    for registry, ours in (
-        (SAE_CLASS_REGISTRY, sae_class),
-        (SAE_TRAINING_CLASS_REGISTRY, training_class),
-    ):
-        if name in registry and _is_ours(registry[name][0], ours):
-            del registry[name]
+    _make_way(SAE_CLASS_REGISTRY, name, sae_class)
     register_sae_class(name, sae_class, config_class)
+    register_training(training_class, training_config_class)
+
+
+def register_training(
+    training_class: type[TrainingSAE[Any]], training_config_class: type[TrainingSAEConfig]
+) -> None:
+    """Register an architecture that is saved as another one, as SAELens does with ``batchtopk``.
+
+    Such a name is in the registry of training SAEs alone. Its config's
+    ``get_inference_config_class`` says what it is saved as. Names are held as in :func:`register`.
+    """
+    name = training_config_class.architecture()
+    _make_way(SAE_TRAINING_CLASS_REGISTRY, name, training_class)
     register_sae_training_class(name, training_class, training_config_class)
+
+
+def _make_way(registry: dict[str, Any], name: str, ours: type) -> None:
+    if name in registry and _is_ours(registry[name][0], ours):
+        del registry[name]

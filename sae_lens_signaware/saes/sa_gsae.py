@@ -11,10 +11,12 @@ import torch
 from sae_lens import SAE, GatedSAE, GatedSAEConfig, TrainingSAE
 from sae_lens.saes.sae import TrainStepInput
 from torch import Tensor, nn
+from torch.nn.functional import mse_loss
 from typing_extensions import override
 
 from sae_lens_signaware.checks import require
 from sae_lens_signaware.saes.activations import log_sum, signed_gate, soft_threshold
+from sae_lens_signaware.saes.activations.tiles import GatedTiles
 from sae_lens_signaware.saes.base import SignedSAEMixin
 from sae_lens_signaware.saes.config import (
     SignedFields,
@@ -28,6 +30,7 @@ from sae_lens_signaware.saes.latents import Latents
 from sae_lens_signaware.saes.metrics import parameter_histograms
 from sae_lens_signaware.saes.plain import both_sides, make_plain
 from sae_lens_signaware.saes.thresholds import ThresholdTrainingMixin
+from sae_lens_signaware.saes.tiled import TiledStep, TiledStepMixin
 from sae_lens_signaware.saes.training import Losses
 
 PolarityTying = Literal["full", "radii", "none"]
@@ -147,10 +150,11 @@ class SAGatedTrainingSAEConfig(_SAGatedFields, ThresholdTrainingSAEConfig):
         target_l0_rate: pace of that steering: L0 settles in about 1 / target_l0_rate steps, and
             the weight stays within 1/100 and 100 times l1_coefficient.
         aux_coefficient: weight of the auxiliary reconstruction from the gate path, which keeps the
-            gate alive. 0 switches it off.
+            gate alive. 0 switches it off. The paper's is 1, with which more latents die.
         auxk_coefficient: weight of a loss by which dead latents learn to reconstruct the error of
-            the others (AuxK, arXiv 2406.04093). 0 switches it off. Latents count as dead by the
-            runner's dead_feature_window.
+            the others (AuxK, arXiv 2406.04093). 0 switches it off.
+        dead_after_tokens: a latent that has not been active for so many tokens counts as dead. null
+            counts the runner's dead_feature_window of steps instead.
         detach_decoder: whether the auxiliary reconstruction uses a frozen copy of the decoder, as
             the Gated SAE's paper does.
         detach_norm: whether the decoder norm in the sparsity penalty is a constant. False lets the
@@ -158,9 +162,10 @@ class SAGatedTrainingSAEConfig(_SAGatedFields, ThresholdTrainingSAEConfig):
         threshold_init: initial threshold of the gate, and the value that resets restore. Small
             values (0 or 0.01) train well.
         dead_threshold_reset: whether the thresholds of dead latents are reset to threshold_init at
-            every threshold_reset_interval.
-        threshold_reset_interval: number of training steps between resets. Latents count as dead by
-            the runner's dead_feature_window.
+            every threshold_reset_interval. In arXiv 2605.28149 they are.
+        threshold_reset_interval: number of training steps between resets.
+        dead_threshold_decay: share of its threshold that a dead latent loses in each step, until it
+            is active again. 0 switches it off.
         use_sparse_activations: whether steps with few active latents compute with those alone,
             where that is faster (on a CPU): the same results up to rounding. feature_acts and
             hidden_pre of such a step are sparse COO tensors, as SAELens's topk has them.
@@ -170,11 +175,10 @@ class SAGatedTrainingSAEConfig(_SAGatedFields, ThresholdTrainingSAEConfig):
     sparsity_penalty: Literal["l1", "log_sum"] = "l1"
     l1_coefficient: float = 1.0
     l1_warm_up_steps: int = 0
-    aux_coefficient: float = 1.0
+    aux_coefficient: float = 0.25
     detach_decoder: bool = True
     detach_norm: bool = True
     threshold_init: float = 0.0
-    dead_threshold_reset: bool = True
 
     @override
     def __post_init__(self) -> None:
@@ -185,7 +189,9 @@ class SAGatedTrainingSAEConfig(_SAGatedFields, ThresholdTrainingSAEConfig):
         require_steerable(self, "l1_coefficient")
 
 
-class SAGatedTrainingSAE(ThresholdTrainingMixin, _SAGated, TrainingSAE[SAGatedTrainingSAEConfig]):
+class SAGatedTrainingSAE(
+    TiledStepMixin, ThresholdTrainingMixin, _SAGated, TrainingSAE[SAGatedTrainingSAEConfig]
+):
     """Training SAE with two paths.
 
     The gate path v is trained by the sparsity penalty and the auxiliary loss, the signed magnitude
@@ -199,23 +205,54 @@ class SAGatedTrainingSAE(ThresholdTrainingMixin, _SAGated, TrainingSAE[SAGatedTr
         self, step_input: TrainStepInput, pre: Tensor, z: Tensor, latents: Latents
     ) -> Losses:
         cfg, threshold = self.cfg, latents.rows_of(self.threshold.to(pre.dtype))
-        W_dec, b_dec = self.W_dec, self.b_dec
-        norm = W_dec.norm(dim=1)
-        norm = latents.columns_of(norm.detach() if cfg.detach_norm else norm).to(pre.dtype)
+        norm = latents.columns_of(self._norm()).to(pre.dtype)
         v, l1 = soft_threshold(pre, threshold, norm, cfg.two_sided)
         penalty = log_sum(v, norm) if cfg.sparsity_penalty == "log_sum" else l1.sum()
-        losses = {
-            f"{cfg.sparsity_penalty}_loss": step_input.coefficients["l1"]
-            * (penalty / latents.n_tokens)
-        }
+        product = None
         if cfg.aux_coefficient != 0:
-            if cfg.detach_decoder:
-                W_dec, b_dec = W_dec.detach(), b_dec.detach()
-            sae_in = step_input.sae_in
-            recons = self._normalised_out(sae_in, latents.decode(v, W_dec) + b_dec)
-            error = (recons - sae_in).pow(2).sum(-1).mean()
+            W_dec = self.W_dec.detach() if cfg.detach_decoder else self.W_dec
+            product = latents.decode(v, W_dec)
+        return self._gate_losses(step_input, penalty / latents.n_tokens, product)
+
+    def _norm(self) -> Tensor:
+        # norms of the decoder rows, (d_sae,)
+        norm = self.W_dec.norm(dim=1)
+        return norm.detach() if self.cfg.detach_norm else norm
+
+    def _gate_losses(
+        self, step_input: TrainStepInput, penalty: Tensor, product: Tensor | None
+    ) -> Losses:
+        # of the gate path's mean penalty, and of v @ W_dec
+        cfg = self.cfg
+        name = f"{cfg.sparsity_penalty}_loss"
+        losses = {name: step_input.coefficients["l1"] * penalty}
+        if product is not None:
+            b_dec = self.b_dec.detach() if cfg.detach_decoder else self.b_dec
+            recons = self._normalised_out(step_input.sae_in, product + b_dec)
+            error = mse_loss(recons, step_input.sae_in) * recons.shape[-1]
             losses["auxiliary_reconstruction_loss"] = cfg.aux_coefficient * error
         return losses
+
+    @override
+    def _tile_formulas(self) -> GatedTiles | None:
+        cfg = self.cfg
+        by_tiles = (
+            type(self) is SAGatedTrainingSAE,
+            cfg.sparsity_penalty == "l1",
+            cfg.aux_coefficient != 0,
+            cfg.detach_decoder,
+            cfg.detach_norm,
+        )
+        return GatedTiles(cfg.two_sided) if all(by_tiles) else None
+
+    @override
+    def _tile_params(self) -> list[Tensor]:
+        threshold, norm = self.threshold.to(self.W_enc.dtype), self._norm()[None]
+        return [threshold, self.r_mag, self.b_mag, norm]
+
+    @override
+    def _tiled_losses(self, step_input: TrainStepInput, step: TiledStep) -> Losses:
+        return self._gate_losses(step_input, step.summed.mean(), step.products[1])
 
     @override
     def _ungated(self, pre: Tensor, columns: Tensor | slice) -> Tensor:

@@ -12,7 +12,10 @@ from torch import Tensor
 from sae_lens_signaware.checks import require
 
 WEIGHTS_FILE = "sae_weights.safetensors"
-TRAINING_STATE = ("l0_control", "n_threshold_resets")
+RESTARTED_STATE = ("l0_control", "n_threshold_resets", "tokens_since_active")
+"""State that starts afresh where an inference SAE is trained on."""
+
+TRAINING_STATE = (*RESTARTED_STATE, "topk_threshold")
 EXACT_STATE = ("threshold", *TRAINING_STATE)
 BYTES = "_bytes"
 
@@ -31,10 +34,18 @@ def from_bytes(data: Tensor, like: Tensor) -> Tensor:
     return plain.view(like.dtype).reshape(like.shape).to(data.device)
 
 
+def is_wider(dtype: torch.dtype, than: torch.dtype) -> bool:
+    """Whether it is a type of floating point numbers with more bytes."""
+    return dtype.is_floating_point and dtype.itemsize > than.itemsize
+
+
 def add_exact_state(state: dict[str, Tensor], dtype: torch.dtype) -> None:
-    """Add the bytes of what a cast to ``dtype`` would round, in place."""
-    if dtype.itemsize < 4:
-        state |= {name + BYTES: to_bytes(state[name]) for name in EXACT_STATE if name in state}
+    """Add the bytes of what a cast to ``dtype`` would round, in place. A count fits in 32 bits."""
+    state |= {
+        name + BYTES: to_bytes(state[name])
+        for name in EXACT_STATE
+        if name in state and (dtype.itemsize < 4 or is_wider(state[name].dtype, dtype))
+    }
 
 
 def drop_training_state(state: dict[str, Tensor]) -> None:
@@ -54,12 +65,12 @@ def check_state(state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         InvalidInputError: a tensor is missing, unknown, of the wrong shape or not finite, or a
             threshold is below 0 in a file that no training SAE wrote.
     """
-    of_training, for_training = (TRAINING_STATE[0] in s for s in (state, expected))
+    of_training, for_training = (any(n in s for n in TRAINING_STATE) for s in (state, expected))
     if for_training:
         for name in EXACT_STATE:
             if name + BYTES in state and name in expected:
                 state[name] = from_bytes(state.pop(name + BYTES), expected[name])
-        for name in TRAINING_STATE:
+        for name in RESTARTED_STATE:
             if name in expected and name not in state:
                 # saved for inference, loaded for training: training state starts afresh
                 state[name] = torch.zeros(expected[name].shape, dtype=expected[name].dtype)

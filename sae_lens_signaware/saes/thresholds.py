@@ -6,10 +6,10 @@ import torch
 from sae_lens.saes.sae import TrainStepInput
 from torch import Tensor
 
-from sae_lens_signaware.saes.training import SignedTrainingMixin
+from sae_lens_signaware.saes.sparsity_loss import SparsityLossMixin
 
 
-class ThresholdTrainingMixin(SignedTrainingMixin):
+class ThresholdTrainingMixin(SparsityLossMixin):
     """A signed training SAE whose ``threshold`` (P, d_sae) is trained.
 
     Adds a buffer that checkpoints carry: ``n_threshold_resets`` () int64.
@@ -17,7 +17,7 @@ class ThresholdTrainingMixin(SignedTrainingMixin):
 
     n_threshold_resets: Tensor
 
-    _kept_in_float32 = (*SignedTrainingMixin._kept_in_float32, "threshold")
+    _kept_in_own_dtype = (*SparsityLossMixin._kept_in_own_dtype, "threshold")
 
     def _threshold_init(self) -> float:
         """Initial threshold, and the value that resets restore; 0 if nothing else is said."""
@@ -34,13 +34,17 @@ class ThresholdTrainingMixin(SignedTrainingMixin):
         # In place on .data, not in the graph: a clamp in the graph has gradient zero below the
         # bound and would pin a latent there for good.
         self.threshold.data.clamp_(min=0.0)
+        step_input = super()._start_step(step_input)
         step, dead = step_input.n_training_steps, step_input.dead_neuron_mask
         due = step > 0 and step % self.cfg.threshold_reset_interval == 0
         if self.cfg.dead_threshold_reset and due and dead is not None:
             moved = dead & (self.threshold != self._threshold_init()).any(0)
             self.n_threshold_resets += moved.sum()
             self.threshold.data.masked_fill_(dead, self._threshold_init())
-        return super()._start_step(step_input)
+        if self.cfg.dead_threshold_decay and dead is not None:
+            kept = 1 - self.cfg.dead_threshold_decay * dead
+            self.threshold.data.mul_(kept)
+        return step_input
 
     def _metrics(self, step_input: TrainStepInput, acts: Tensor) -> dict[str, Any]:
         return super()._metrics(step_input, acts) | {

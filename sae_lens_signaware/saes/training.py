@@ -1,23 +1,22 @@
-"""Training of every signed SAE: steps over active latents, AuxK, target L0, NaN stop.
+"""Training of every signed SAE: steps over active latents, AuxK, NaN stop.
 
-What concerns thresholds that are parameters is in :mod:`sae_lens_signaware.saes.thresholds`.
+What concerns a sparsity loss is in :mod:`sae_lens_signaware.saes.sparsity_loss`, and what concerns
+thresholds that are parameters is in :mod:`sae_lens_signaware.saes.thresholds`.
 """
 
-import dataclasses
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from sae_lens import TrainingSAE
-from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput, TrainStepOutput
+from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from torch import Tensor
 
 from sae_lens_signaware.saes.auxk import auxk_loss, dead_columns
 from sae_lens_signaware.saes.base import SignedSAEMixin, is_hooked
 from sae_lens_signaware.saes.kernels import pre_activation
-from sae_lens_signaware.saes.l0_control import update_l0_control
 from sae_lens_signaware.saes.latents import AllLatents, Latents
-from sae_lens_signaware.saes.metrics import n_active, side_metrics
+from sae_lens_signaware.saes.metrics import side_metrics
 from sae_lens_signaware.saes.state import add_exact_state, drop_training_state
 
 NON_FINITE_MESSAGE = (
@@ -32,6 +31,15 @@ _Host = TrainingSAE[Any] if TYPE_CHECKING else object
 
 Losses = dict[str, Tensor]
 """Name in the logs -> loss, a mean over tokens."""
+
+
+class Reconstruction(NamedTuple):
+    """What a step has reconstructed: input, output, and the latents that the output is of."""
+
+    sae_in: Tensor
+    sae_out: Tensor
+    z: Tensor
+    latents: Latents
 
 
 # Sizes here depend on the data. Under torch.compile this runs as it is, and only the dense path
@@ -49,21 +57,18 @@ def _active_forward_pass(
     if active is None:
         return None
     latents, values = active
-    b_dec = sae.b_dec if sae.cfg.apply_b_dec_to_input else None
-    pre = pre_activation(values, x_c.detach(), sae.W_enc, sae._encoder_bias, b_dec, latents)
+    biases = sae._encoder_bias, sae._subtracted_bias
+    pre = sae._scaled(pre_activation(values, x_c.detach(), sae.W_enc, *biases, latents), latents)
     z = sae._activate(pre, latents)
-    sae_out = sae._finish_decode(latents.decode(z, sae.W_dec))
-    losses = {"mse_loss": sae.mse_loss_fn(sae_out, sae_in).sum(dim=-1).mean()}
-    losses |= sae._losses(step_input, pre, z, latents)
-    losses |= sae._auxk_losses(step_input, sae_out, lambda columns: sae._pre_of(x_c, columns))
+    sae_out = sae._finish_decode(latents.decode(sae._unscaled(z, latents), sae.W_dec))
     fires = z != 0
-    return TrainStepOutput(
-        sae_in=sae_in,
-        sae_out=sae_out,
-        feature_acts=latents.where(fires).to_coo(z.detach()[fires]),
-        hidden_pre=latents.to_coo(pre.detach()),
-        loss=torch.stack(list(losses.values())).sum(),
-        losses=losses,
+    return sae._output_of(
+        step_input,
+        Reconstruction(sae_in, sae_out, z, latents),
+        sae._losses(step_input, pre, z, latents),
+        lambda columns: sae._pre_of(x_c, columns),
+        latents.where(fires).to_coo(z.detach()[fires]),
+        latents.to_coo(pre.detach()),
     )
 
 
@@ -75,20 +80,14 @@ def _is_on_host(tensor: Tensor) -> bool:
 class SignedTrainingMixin(SignedSAEMixin, _Host):
     """Mixed into SAELens's ``TrainingSAE``, before it in the MRO.
 
-    Adds a buffer that checkpoints carry and inference SAEs do not: ``l0_control`` (2,) float32,
-    [log multiplier on the sparsity coefficient, running L0].
-
-    An architecture writes :meth:`_losses`, and names its sparsity coefficient NAME. Its config has
-    ``NAME_coefficient`` and ``NAME_warm_up_steps``.
+    An architecture writes :meth:`_losses` where it has any.
     """
 
-    l0_control: Tensor
-
-    _sparsity_coefficient: str
-    """Key of the sparsity coefficient in SAELens's coefficient schedulers."""
-
-    _kept_in_float32: tuple[str, ...] = ("l0_control",)
+    _kept_in_own_dtype: tuple[str, ...] = ()
     """Parameters and buffers that keep their dtype whatever the SAE's is."""
+
+    _auxk_names = ("auxk_coefficient", "auxk_loss")
+    """AuxK's coefficient in the config, and its loss in the logs."""
 
     _is_finite: Tensor | None = None  # (), whether every loss since the last good look was finite
 
@@ -100,7 +99,8 @@ class SignedTrainingMixin(SignedSAEMixin, _Host):
         Args:
             pre, z: pre-activations and latents, values of ``latents``.
         """
-        raise NotImplementedError
+        del step_input, pre, z, latents
+        return {}
 
     def _ungated(self, pre: Tensor, columns: Tensor | slice) -> Tensor:
         """Magnitudes of the latents ``columns`` with every gate open, the shape of ``pre``."""
@@ -112,24 +112,6 @@ class SignedTrainingMixin(SignedSAEMixin, _Host):
         del step_input
         return False
 
-    def _steers_l0(self) -> bool:
-        """Whether the sparsity coefficient is steered to ``target_l0``."""
-        return self.cfg.target_l0 is not None
-
-    def _warm_up_steps(self) -> int:
-        """Steps over which SAELens's scheduler raises the sparsity coefficient."""
-        return getattr(self.cfg, f"{self._sparsity_coefficient}_warm_up_steps")
-
-    def get_coefficients(self) -> dict[str, float | TrainCoefficientConfig]:
-        """The sparsity coefficient NAME, of ``NAME_coefficient`` and ``NAME_warm_up_steps``."""
-        name = self._sparsity_coefficient
-        value = getattr(self.cfg, f"{name}_coefficient")
-        return {name: TrainCoefficientConfig(value, self._warm_up_steps())}
-
-    def initialize_weights(self) -> None:
-        super().initialize_weights()
-        self.register_buffer("l0_control", torch.zeros(2, device=self.device))
-
     def encode_with_hidden_pre(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Signed latents and pre-activations, (batch, d_sae) each, from one encoder product."""
         return self._encode_all(x, self.process_sae_in(x))
@@ -140,7 +122,7 @@ class SignedTrainingMixin(SignedSAEMixin, _Host):
         # float32 as well). Overriding torch's _apply is how SAELens does it.
         kept = {
             name: tensor.data
-            for name in self._kept_in_float32
+            for name in self._kept_in_own_dtype
             if (tensor := getattr(self, name, None)) is not None
         }
         module = super()._apply(fn, recurse)
@@ -151,21 +133,19 @@ class SignedTrainingMixin(SignedSAEMixin, _Host):
         return module
 
     def _start_step(self, step_input: TrainStepInput) -> TrainStepInput:
-        """What happens before a step: the step's input, with the coefficient that is in force."""
-        if not self._steers_l0():
-            return step_input
-        coefficients: dict[str, Any] = dict(step_input.coefficients)
-        coefficients[self._sparsity_coefficient] = (
-            coefficients[self._sparsity_coefficient] * self.l0_control[0].exp()
-        )
-        return dataclasses.replace(step_input, coefficients=coefficients)
+        """What happens before a step; gives the input that the step takes."""
+        return step_input
+
+    def _dense_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
+        """A step over all latents, SAELens's."""
+        return super().training_forward_pass(step_input)
 
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
-        """SAELens's training step, with target L0 and NaN stop around it.
+        """SAELens's training step, over the active latents alone where that is faster.
 
         Raises:
-            RuntimeError: the loss is not finite. On a CPU the weights are then untouched. On other
-                devices, where asking would wait, it is raised within 100 steps or at the next
+            RuntimeError: the loss is not finite. On a CPU the optimiser then takes no step. On
+                other devices, where asking would wait, it is raised within 100 steps or at the next
                 logging step, and no such weights are saved.
         """
         with torch.no_grad():
@@ -175,7 +155,7 @@ class SignedTrainingMixin(SignedSAEMixin, _Host):
             # torch types what its decorator gives as the decorator itself
             output = _active_forward_pass(self, step_input)  # pyright: ignore[reportCallIssue]
         if output is None:
-            output = super().training_forward_pass(step_input)
+            output = self._dense_forward_pass(step_input)
         with torch.no_grad():
             self._end_step(step_input, output)
         return output
@@ -186,13 +166,14 @@ class SignedTrainingMixin(SignedSAEMixin, _Host):
         """The architecture's losses and AuxK (docs/architectures.md), over all latents."""
         latents = AllLatents.of(hidden_pre)
         losses = self._losses(step_input, hidden_pre, feature_acts, latents)
-        return losses | self._auxk_losses(step_input, sae_out, lambda of: hidden_pre[..., of])
+        recons = Reconstruction(step_input.sae_in, sae_out, feature_acts, latents)
+        return losses | self._auxk_losses(step_input, recons, lambda of: hidden_pre[..., of])
 
     def _normalised_out(self, sae_in: Tensor, tensor: Tensor) -> Tensor:
         """``tensor`` from the decoder's space to that of ``sae_in``, by SAELens's normalisation."""
         # decode has consumed the statistics that are kept between input and output
         self.run_time_activation_norm_fn_in(sae_in.to(self.dtype))
-        return self.run_time_activation_norm_fn_out(tensor)
+        return self.reshape_fn_out(self.run_time_activation_norm_fn_out(tensor), self.d_head)
 
     def _scaled_out(self, sae_in: Tensor, product: Tensor) -> Tensor:
         """A difference of two activations from the decoder's space to that of ``sae_in``.
@@ -202,63 +183,102 @@ class SignedTrainingMixin(SignedSAEMixin, _Host):
         shift = self._normalised_out(sae_in, torch.zeros_like(product))
         return self._normalised_out(sae_in, product) - shift
 
+    def _output_of(
+        self,
+        step_input: TrainStepInput,
+        recons: Reconstruction,
+        own_losses: Losses,
+        pre_of: Callable[[Tensor | slice], Tensor],
+        feature_acts: Tensor,
+        hidden_pre: Tensor,
+    ) -> TrainStepOutput:
+        """SAELens's output of a step that is not SAELens's own.
+
+        Args:
+            own_losses: of the architecture, beside the reconstruction's and AuxK.
+            pre_of: as in :meth:`_auxk_losses`.
+        """
+        sae_in, sae_out = recons.sae_in, recons.sae_out
+        losses = {"mse_loss": self.mse_loss_fn(sae_out, sae_in).sum(dim=-1).mean()}
+        losses |= own_losses | self._auxk_losses(step_input, recons, pre_of)
+        return TrainStepOutput(
+            sae_in=sae_in,
+            sae_out=sae_out,
+            feature_acts=feature_acts,
+            hidden_pre=hidden_pre,
+            loss=torch.stack(list(losses.values())).sum(),
+            losses=losses,
+        )
+
     def _auxk_losses(
         self,
         step_input: TrainStepInput,
-        sae_out: Tensor,
+        recons: Reconstruction,
         pre_of: Callable[[Tensor | slice], Tensor],
     ) -> Losses:
         """The AuxK loss by its name in the logs; nothing where it is off.
 
         Args:
+            recons: of this step.
             pre_of: some latents -> their pre-activations, (n_tokens, n).
         """
-        coefficient, dead = self.cfg.auxk_coefficient, step_input.dead_neuron_mask
+        coefficient_name, name = self._auxk_names
+        coefficient, dead = getattr(self.cfg, coefficient_name), step_input.dead_neuron_mask
         if coefficient == 0 or dead is None:
             return {}
-        columns = dead_columns(dead)
+        terms = [
+            self._auxk_term(recons.sae_in, sae_out, dead, columns, pre_of)
+            for sae_out, columns in self._auxk_parts(recons, dead)
+        ]
+        return {name: coefficient * sum(terms, start=recons.sae_out.new_zeros(()))}
+
+    def _auxk_parts(
+        self, recons: Reconstruction, dead: Tensor
+    ) -> Iterable[tuple[Tensor, Tensor | slice]]:
+        """Reconstructions, and the latents that learn to reconstruct the error of each."""
+        return [(recons.sae_out, dead_columns(dead))]
+
+    def _auxk_term(
+        self,
+        sae_in: Tensor,
+        sae_out: Tensor,
+        dead: Tensor,
+        columns: Tensor | slice,
+        pre_of: Callable[[Tensor | slice], Tensor],
+    ) -> Tensor:
         if isinstance(columns, Tensor) and not len(columns):
-            return {"auxk_loss": sae_out.new_zeros(())}
-        sae_in = step_input.sae_in
-        loss = auxk_loss(
+            return sae_out.new_zeros(())
+        W_dec, scale = self.W_dec[columns], self._latent_scale()
+        return auxk_loss(
             self._ungated(pre_of(columns), columns),
-            self.W_dec[columns],
+            W_dec if scale is None else W_dec / scale[columns, None],
             (sae_in - sae_out).detach(),
             dead[columns],
-            dead.sum(),
+            dead[columns].sum(),
             lambda product: self._scaled_out(sae_in, product),
         )
-        return {"auxk_loss": coefficient * loss}
 
     def _pre_of(self, x_c: Tensor, columns: Tensor | slice) -> Tensor:
         """Pre-activations of the latents ``columns`` alone, (n_tokens, n)."""
-        pre, b_enc = x_c @ self.W_enc[:, columns], self._encoder_bias
-        return pre if b_enc is None else pre + b_enc[columns]
+        W_enc, b_enc, b_dec = self.W_enc[:, columns], self._encoder_bias, self._subtracted_bias
+        scale = self._latent_scale()
+        pre = x_c.detach() @ W_enc
+        if b_dec is not None:
+            # adds 0: the gradient of b_dec, without one for each row of x_c
+            pre = pre + (b_dec.detach() - b_dec) @ W_enc.detach()
+        pre = pre if b_enc is None else pre + b_enc[columns]
+        return pre if scale is None else pre * scale[columns]
 
     def _end_step(self, step_input: TrainStepInput, output: TrainStepOutput) -> None:
-        """What happens after a step: the NaN stop, the L0 controller, the metrics."""
+        """What happens after a step: the NaN stop and the metrics."""
         self._note_loss(step_input, output.loss)
-        acts = output.feature_acts
-        if self._steers_l0():
-            self.l0_control.copy_(
-                update_l0_control(
-                    self.l0_control,
-                    n_active(acts) / acts.shape[0],
-                    self.cfg.target_l0,
-                    self.cfg.target_l0_rate,
-                    integrate=step_input.n_training_steps >= self._warm_up_steps(),
-                )
-            )
         if step_input.is_logging_step:
-            output.metrics.update(self._metrics(step_input, acts))
+            output.metrics.update(self._metrics(step_input, output.feature_acts))
 
     def _metrics(self, step_input: TrainStepInput, acts: Tensor) -> dict[str, Any]:
         """What a logging step logs beside the losses; ``acts`` (batch, d_sae), dense or sparse."""
-        name = self._sparsity_coefficient
-        in_force = torch.as_tensor(step_input.coefficients[name])
-        return side_metrics(acts.to_dense() if acts.is_sparse else acts) | {
-            f"{name}_in_force": in_force
-        }
+        del step_input
+        return side_metrics(acts.to_dense() if acts.is_sparse else acts)
 
     def _note_loss(self, step_input: TrainStepInput, loss: Tensor) -> None:
         """Stop where a loss is not finite, without a wait for the device in every step."""

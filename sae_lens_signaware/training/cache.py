@@ -73,11 +73,14 @@ class ShuffledEpochs(Iterator[Tensor]):
     the same tokens in the same order, and :meth:`skip` resumes one exactly.
     """
 
-    def __init__(self, activations: Tensor, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, activations: Tensor, batch_size: int, seed: int, dtype: torch.dtype | None = None
+    ) -> None:
         """
         Args:
             activations: (n, d_in), n >= batch_size. The tail of an epoch that fills no batch is
                 dropped.
+            dtype: of the batches; None: that of the activations.
         """
         if activations.shape[0] < batch_size:
             raise InvalidInputError(
@@ -86,6 +89,7 @@ class ShuffledEpochs(Iterator[Tensor]):
         self.activations = activations
         self.batch_size = batch_size
         self.seed = seed
+        self.dtype = dtype or activations.dtype
         self.n_served = 0
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.int64)
@@ -103,4 +107,4 @@ class ShuffledEpochs(Iterator[Tensor]):
             self._epoch = epoch
         self.n_served += 1
         rows = self._order[position * self.batch_size : (position + 1) * self.batch_size]
-        return self.activations[rows.to(self.activations.device)]
+        return self.activations[rows.to(self.activations.device)].to(self.dtype)

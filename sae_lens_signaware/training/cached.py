@@ -23,6 +23,8 @@ from sae_lens_signaware.training.interruption import (
 )
 
 DONE_FILENAME = "checkpoint_complete.json"
+BLOCK = 65_536
+"""Rows of a cache that are widened at once."""
 # Normalisations whose scale SAELens estimates on the first batches.
 _ESTIMATED = ("expected_average_only_in", "covariance_whitening")
 
@@ -50,7 +52,8 @@ def train_on_cache(
     Args:
         sae_cfg: any SAELens architecture.
         trainer_cfg: SAELens's; its ``checkpoint_path`` is not used.
-        activations: (n, d_in), raw. Where ``sae_cfg.normalize_activations`` is
+        activations: (n, d_in), raw. Where their dtype is narrower than the SAE's, each batch is
+            widened, and never the whole. Where ``sae_cfg.normalize_activations`` is
             "expected_average_only_in", the trainer scales them and folds the factor in at the end.
         checkpoint: folder that an interruption writes, and that a whole earlier one of this very
             training is resumed from; one of another config is left aside.
@@ -64,7 +67,8 @@ def train_on_cache(
     torch.manual_seed(seed)
     sae = TrainingSAE.from_dict(sae_cfg.to_dict())
     sae.b_dec.data.copy_(_mean_of_input(sae, activations))
-    data = ShuffledEpochs(activations, trainer_cfg.train_batch_size_samples, seed)
+    batch_size, dtype = trainer_cfg.train_batch_size_samples, _widened(sae, activations)
+    data = ShuffledEpochs(activations, batch_size, seed, dtype)
     signals = SignalCount()
     trainer: Trainer = SAETrainer(trainer_cfg, sae, stop_on_signal(signals, data))
     identity = {
@@ -98,16 +102,25 @@ def train_on_cache(
     return sae, trainer.n_training_steps - first_step
 
 
+def _widened(sae: TrainingSAE[TrainingSAEConfig], activations: Tensor) -> torch.dtype:
+    """Dtype in which activations are read: a cache may be in half precision."""
+    return torch.promote_types(activations.dtype, sae.dtype)
+
+
 @torch.no_grad()
 def _mean_of_input(sae: TrainingSAE[TrainingSAEConfig], activations: Tensor) -> Tensor:
     """(d_in,) mean of what the SAE will see, and ``b_dec`` be subtracted from."""
     normalisation = sae.cfg.normalize_activations
     if normalisation == "covariance_whitening":
         return torch.zeros(sae.cfg.d_in)  # whitening centres
+    dtype = _widened(sae, activations)
+    blocks = (block.to(dtype) for block in activations.split(BLOCK))
     if normalisation == "expected_average_only_in":
-        return activations.mean(0) * sae.cfg.d_in**0.5 / activations.norm(dim=-1).mean()
-    sums = [sae.run_time_activation_norm_fn_in(x).sum(0) for x in activations.split(65_536)]
-    return torch.stack(sums).sum(0) / len(activations)
+        sums = [(x.sum(0), x.norm(dim=-1).sum()) for x in blocks]
+        mean, norm = (torch.stack(s).sum(0) / len(activations) for s in zip(*sums, strict=True))
+        return mean * sae.cfg.d_in**0.5 / norm
+    totals = [sae.run_time_activation_norm_fn_in(x).sum(0) for x in blocks]
+    return torch.stack(totals).sum(0) / len(activations)
 
 
 def fingerprint(activations: Tensor) -> str:

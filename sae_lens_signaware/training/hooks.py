@@ -1,11 +1,13 @@
 """The model of a runner config: whether it is there, and its hook point's width."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from sae_lens import LanguageModelSAERunnerConfig, TrainingSAEConfig
+from sae_lens.load_model import load_model
 from sae_lens.util import extract_stop_at_layer_from_tlens_hook_name
 from torch import Tensor
 
@@ -42,6 +44,32 @@ def naming_what_is_missing(model_name: str, model_class_name: str) -> Iterator[N
         raise OSError(
             f"model_name: {model_name!r} is no folder here, and the Hub did not give it: {error}"
         ) from error
+
+
+def load_model_with_hooks(
+    model_name: str,
+    model_class_name: str,
+    model_from_pretrained_kwargs: Mapping[str, Any] | None,
+    hook_names: Sequence[str],
+    device: str = "cpu",
+) -> HookedRootModule:
+    """Load a model as SAELens hooks it, with one clear line where it lacks a hook.
+
+    Raises:
+        ConfigError: it lacks one of ``hook_names``.
+        OSError: there is no such model.
+    """
+    with naming_what_is_missing(model_name, model_class_name):
+        model = load_model(
+            model_class_name,
+            model_name,
+            device=device,
+            model_from_pretrained_kwargs=dict(model_from_pretrained_kwargs or {}),
+            hook_names=list(hook_names),
+        )
+    for hook in hook_names:
+        require_hook(model, hook)
+    return model
 
 
 def require_hook(model: HookedRootModule, hook_name: str) -> None:

@@ -18,10 +18,12 @@ from sae_lens_signaware.saes.activations.jump import (
     nearest_threshold_gap,
     rectangle,
 )
-from sae_lens_signaware.saes.activations.sides import active_mask, select_side
+from sae_lens_signaware.saes.activations.sides import active_mask, select_side, shifted
+from sae_lens_signaware.saes.activations.topk import bi_batch_topk
 
 __all__ = [
     "active_mask",
+    "bi_batch_topk",
     "bi_jump_relu_ste",
     "bi_jump_step",
     "bi_step_ste",
@@ -29,6 +31,7 @@ __all__ = [
     "nearest_threshold_gap",
     "rectangle",
     "select_side",
+    "shifted",
     "signed_gate",
     "soft_threshold",
 ]

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_lens_signaware.saes.activations.sides import active_mask, as_matrix, select_side
+from sae_lens_signaware.saes.activations.sides import active_mask, as_matrix, select_side, sum_sides
 from sae_lens_signaware.saes.transforms import is_transformed
 
 
@@ -21,15 +21,6 @@ def _rows(pi: Tensor, param: Tensor, two_sided: bool) -> Tensor:
 def _sign(pi: Tensor) -> Tensor:
     # +-1, +-0 included. On a CPU torch.where takes five times as long as this and a product
     return torch.ones_like(pi).copysign_(pi)
-
-
-def _sum_sides(grad: Tensor, pi: Tensor, n_rows: int) -> Tensor:
-    """Sum per-element gradients over the batch into (P, d_sae), each into the row that was read."""
-    grad, pi = as_matrix(grad), as_matrix(pi)
-    if n_rows == 1:
-        return grad.sum(0, keepdim=True)
-    plus = (grad * (pi > 0)).sum(0)
-    return torch.stack([plus, grad.sum(0) - plus])
 
 
 class _SignedGate(torch.autograd.Function):
@@ -64,9 +55,9 @@ class _SignedGate(torch.autograd.Function):
         # z = s (e^r |pi| + b) with s the sign of pi: dz/dpi = e^r, dz/dr = e^r pi, dz/db = s
         grad = grad * is_active
         signed = grad * _sign(pi) if two_sided else grad
-        grad_b = _sum_sides(signed, pi, b_mag.shape[0])
+        grad_b = sum_sides(signed, pi, b_mag.shape[0])
         grad_pi = grad * scale
-        grad_r = _sum_sides(grad_pi * pi, pi, r_mag.shape[0])
+        grad_r = sum_sides(grad_pi * pi, pi, r_mag.shape[0])
         return grad_pi, None, grad_r, grad_b, None
 
 
@@ -130,7 +121,7 @@ class _SoftThreshold(torch.autograd.Function):
             l1_part = l1_part * _sign(pi)
         grad_pi = (grad_v + l1_part) * is_active
         by_magnitude = grad_pi * _sign(pi) if ctx.two_sided else grad_pi
-        grad_threshold = -_sum_sides(by_magnitude, pi, threshold.shape[0])
+        grad_threshold = -sum_sides(by_magnitude, pi, threshold.shape[0])
         grad_norm = None
         if ctx.needs_input_grad[2]:
             grad_norm = grad_l1.reshape(-1) @ as_matrix(gap.relu_())

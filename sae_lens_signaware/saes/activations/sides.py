@@ -36,7 +36,30 @@ def active_mask(
     return mask.logical_or_(pi < margin - threshold[-1]) if two_sided else mask
 
 
+def shifted(h: Tensor, b_mag: Tensor) -> Tensor:
+    """Pre-activations with their size shifted by a bias of its own: sign(h) relu(|h| + b_mag_s).
+
+    A plain latent learns a negative bias, which holds back what other latents write into its
+    direction. One bias b_enc cannot do that for both sides of a signed latent: what it takes from
+    one side it gives to the other. Ours; ``sa_gsae`` has it from arXiv 2605.28149.
+
+    Args:
+        h: (..., d_sae) pre-activations.
+        b_mag: (P, d_sae), of the side s that the sign of h selects.
+    """
+    return h.sign() * torch.relu(h.abs() + select_side(h, b_mag))
+
+
 def as_matrix(tensor: Tensor) -> Tensor:
     """(..., n) -> (n_rows, n)."""
     # -1 for the rows would be ambiguous where no latent is active
     return tensor.reshape(tensor.shape[:-1].numel(), tensor.shape[-1])
+
+
+def sum_sides(grad: Tensor, pi: Tensor, n_rows: int) -> Tensor:
+    """Sum per-element gradients over the batch into (P, d_sae), each into the row that was read."""
+    grad, pi = as_matrix(grad), as_matrix(pi)
+    if n_rows == 1:
+        return grad.sum(0, keepdim=True)
+    plus = (grad * (pi > 0)).sum(0)
+    return torch.stack([plus, grad.sum(0) - plus])

@@ -1,0 +1,38 @@
+"""Training of ``b_mag``, which with ``b_enc`` makes a bias for each side of a latent. Ours.
+
+The formula is :func:`~sae_lens_signaware.saes.activations.shifted`.
+"""
+
+from sae_lens.saes.sae import TrainStepInput
+from torch import Tensor, nn
+
+from sae_lens_signaware.saes.activations import shifted
+from sae_lens_signaware.saes.dead_latents import DeadLatentsMixin
+
+
+class SideBiasMixin(DeadLatentsMixin):
+    """A signed training SAE with ``b_mag`` (1, d_sae), for which its config has two fields.
+
+    ``minus_bias_init`` is the initial bias b_mag - b_enc of the - sides; that of the + sides,
+    b_mag + b_enc, is 0. ``dead_threshold_decay`` is the share of a ``b_mag`` below 0, which keeps a
+    latent inactive, that a dead latent loses in each step.
+    """
+
+    b_enc: nn.Parameter
+    b_mag: nn.Parameter
+
+    def initialize_weights(self) -> None:
+        super().initialize_weights()
+        self.b_mag = self._make_rows(1, self.cfg.minus_bias_init / 2)
+        self.b_enc.data.fill_(-self.cfg.minus_bias_init / 2)
+
+    def _start_step(self, step_input: TrainStepInput) -> TrainStepInput:
+        step_input = super()._start_step(step_input)
+        decay, dead = self.cfg.dead_threshold_decay, step_input.dead_neuron_mask
+        if decay and dead is not None:
+            self.b_mag.data.mul_(1 - decay * (dead & (self.b_mag < 0)))
+        return step_input
+
+    def _ungated(self, pre: Tensor, columns: Tensor | slice) -> Tensor:
+        scale, b_mag = self._latent_scale(), self.b_mag[:, columns]
+        return shifted(pre, b_mag if scale is None else b_mag * scale[columns])
