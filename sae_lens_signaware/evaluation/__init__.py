@@ -1,5 +1,6 @@
 """Measures of signed SAEs (docs/measures.md)."""
 
+from sae_lens_signaware.evaluation.activations_of_texts import TextActivations, text_activations
 from sae_lens_signaware.evaluation.analysis import Analysis, analyze_sae
 from sae_lens_signaware.evaluation.audit import AntipodalAudit, antipodal_audit
 from sae_lens_signaware.evaluation.calibration import PolarityCalibration, polarity_calibration
@@ -8,18 +9,26 @@ from sae_lens_signaware.evaluation.dial import PolarityDial, nearest_antipodal_p
 from sae_lens_signaware.evaluation.evals import bipolar_evals
 from sae_lens_signaware.evaluation.evaluator import SignedEvaluator
 from sae_lens_signaware.evaluation.examples import TopExamples, top_examples
+from sae_lens_signaware.evaluation.labelled_texts import LabelledTexts, read_labelled_texts
 from sae_lens_signaware.evaluation.merge import merge_antipodal
+from sae_lens_signaware.evaluation.probe_results import SparseProbes
+from sae_lens_signaware.evaluation.probes import probe
 from sae_lens_signaware.evaluation.quality import SAEQuality, measure_quality
 from sae_lens_signaware.evaluation.saved import load_sae, write_measurement, write_split
+from sae_lens_signaware.evaluation.text import SignedLatents, signed_latents
 
 __all__ = [
     "Analysis",
     "AntipodalAudit",
     "BipolarCensus",
+    "LabelledTexts",
     "PolarityCalibration",
     "PolarityDial",
     "SAEQuality",
     "SignedEvaluator",
+    "SignedLatents",
+    "SparseProbes",
+    "TextActivations",
     "TopExamples",
     "analyze_sae",
     "antipodal_audit",
@@ -31,6 +40,10 @@ __all__ = [
     "nearest_antipodal_pair",
     "polarity_calibration",
     "polarity_dial",
+    "probe",
+    "read_labelled_texts",
+    "signed_latents",
+    "text_activations",
     "top_examples",
     "write_measurement",
     "write_split",

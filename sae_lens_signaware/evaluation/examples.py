@@ -1,9 +1,7 @@
 """Examples: the contexts in which each side of a latent is strongest (docs/measures.md)."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +13,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from sae_lens_signaware.checks import require
-from sae_lens_signaware.evaluation.inputs import MAX_TOKENS, flat_activations, require_in_range
-from sae_lens_signaware.evaluation.models import HookedRootModule, token_text, tokenizer_of
+from sae_lens_signaware.evaluation.inputs import (
+    MAX_TOKENS,
+    dense_latents,
+    flat_activations,
+    require_in_range,
+)
+from sae_lens_signaware.evaluation.models import HookedRootModule, required_tokenizer, token_text
 from sae_lens_signaware.evaluation.prompts import (
     Prompts,
     prompts_of_store,
@@ -111,27 +114,15 @@ class TopExamples(Result):
         return dataclasses.asdict(self)
 
     @classmethod
-    def read(cls, path: Path) -> "TopExamples":
-        """Read back what :meth:`write` wrote.
-
-        Raises:
-            ValueError: the file holds no such result.
-        """
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            return cls(
-                provenance=Provenance(**values["provenance"]),
-                latents=tuple(
-                    LatentExamples(
-                        latent=latent["latent"],
-                        **{s: tuple(_context(c) for c in latent[s]) for s in ("pos", "neg")},
-                    )
-                    for latent in values["latents"]
-                ),
-                k=values["k"],
+    def _fields_of(cls, values: dict[str, Any]) -> dict[str, Any]:
+        latents = tuple(
+            LatentExamples(
+                latent=latent["latent"],
+                **{s: tuple(_context(c) for c in latent[s]) for s in ("pos", "neg")},
             )
-        except (TypeError, KeyError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path}: not a {cls.__name__}: {error}") from None
+            for latent in values["latents"]
+        )
+        return {**values, "latents": latents}
 
 
 def _context(values: dict[str, Any]) -> Context:
@@ -183,8 +174,7 @@ def top_examples(
     ):
         require(value >= 1, name, value, "at least 1")
     require(min(window) >= 0, "window", window, "two numbers of tokens, 0 or more")
-    tokenizer = tokenizer_of(model)
-    require(tokenizer is not None, "model.tokenizer", tokenizer, "a tokenizer")
+    tokenizer = required_tokenizer(model)
     excluded = get_special_token_ids(tokenizer) if exclude_special_tokens else []
     if isinstance(source, Tensor):
         batches = prompts_of_tokens(model, sae, source, batch_size_prompts, excluded)
@@ -202,8 +192,7 @@ def top_examples(
 
 def _add_prompts(top: "_TopWindows", sae: SAE[Any], prompts: Prompts, columns: Tensor) -> None:
     require_in_range(prompts.activations)
-    z = sae.encode(prompts.activations.to(sae.device, sae.dtype))
-    z = (z.to_dense() if z.is_sparse else z)[..., columns].float()
+    z = dense_latents(sae, prompts.activations)[..., columns].float()
     top.add(
         prompts.tokens.to(sae.device),
         z,

@@ -92,6 +92,12 @@ def flat_activations(sae: SAE[Any]) -> Iterator[None]:
             sae.turn_on_forward_pass_hook_z_reshaping()
 
 
+def dense_latents(sae: SAE[Any], activations: Tensor) -> Tensor:
+    """Encode activations (..., d_in); (..., d_sae) also where the SAE gives a sparse tensor."""
+    z = sae.encode(activations.to(sae.device))
+    return z.to_dense() if z.is_sparse else z
+
+
 def require_autoencoder(sae: SAE[Any]) -> None:
     """Raise InvalidInputError for a transcoder, and for an SAE that reads whole sequences."""
     architecture = sae.cfg.architecture()

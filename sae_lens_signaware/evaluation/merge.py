@@ -114,9 +114,12 @@ def _merge(sae: GatedSAE | JumpReLUSAE, pairs: list[tuple[int, int]]) -> SAGated
         state["b_mag"] = rows(sae.b_mag, sae.b_mag[neg] * s_dec)
     else:
         merged = BiJumpReLUSAE(BiJumpReLUSAEConfig(polarity_tying="none", **fields))
-        threshold = rows(sae.threshold, sae.threshold[neg] * s_enc, NEVER_ACTIVE)
-        state["b_enc"] = sae.b_enc[pos].clone()
-        state["b_enc"][:n] = (state["b_enc"][:n] - sae.b_enc[neg] * s_enc) / 2
+        # biases of the sides are b_mag + b_enc and b_mag - b_enc; thresholds are of h, not of |z|
+        b_pos, b_neg = sae.b_enc[pos], sae.b_enc[neg] * s_enc
+        state["b_enc"], state["b_mag"] = b_pos.clone(), torch.zeros_like(b_pos)[None]
+        state["b_enc"][:n] = (b_pos[:n] - b_neg) / 2
+        state["b_mag"][0, :n] = (b_pos[:n] + b_neg) / 2
+        threshold = rows(sae.threshold, sae.threshold[neg] * s_enc, NEVER_ACTIVE) - state["b_mag"]
     state["threshold"] = threshold.clamp(min=0.0)
     merged.load_state_dict({k: v.contiguous() for k, v in state.items()})
     return merged

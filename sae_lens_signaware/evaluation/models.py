@@ -1,22 +1,54 @@
 """The language models that SAELens hooks: their type, and their tokenizer."""
 
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from transformers import PreTrainedTokenizerBase
+
+from sae_lens_signaware.checks import require
 
 if TYPE_CHECKING:  # transformer-lens 2 has it in another module
     from transformer_lens.HookedRootModule import HookedRootModule
 else:  # where SAELens imports it from, in every version
     from transformer_lens.HookedTransformer import HookedRootModule
 
-__all__ = ["HookedRootModule", "token_text", "tokenizer_of"]
+__all__ = [
+    "HookedRootModule",
+    "bos_ids",
+    "required_tokenizer",
+    "token_ids",
+    "token_text",
+    "tokenizer_of",
+]
 
 
 def tokenizer_of(model: HookedRootModule) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a model; every model that SAELens loads has one."""
     # a type checker takes an attribute that torch's modules do not declare for a tensor
     return attrgetter("tokenizer")(model)
+
+
+def required_tokenizer(model: HookedRootModule) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a model that a user has made, and that may have none.
+
+    Raises:
+        InvalidInputError: it has none.
+    """
+    tokenizer = tokenizer_of(model)
+    require(tokenizer is not None, "model.tokenizer", tokenizer, "a tokenizer")
+    return tokenizer
+
+
+def bos_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the beginning-of-sequence token that SAELens puts before a text, if there is one."""
+    bos = cast("int | None", tokenizer.bos_token_id)  # declared as a list of ids, too
+    return [] if bos is None else [bos]
+
+
+def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return the token ids of one text, without special tokens around it."""
+    # a tokenizer declares that it may give texts; of a text it gives ids
+    return cast("list[int]", tokenizer.encode(text, add_special_tokens=False))
 
 
 def token_text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:

@@ -1,6 +1,6 @@
 """Prompts with their activations, from a store of SAELens or from token ids."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -8,7 +8,7 @@ from sae_lens import SAE, ActivationsStore
 from sae_lens.util import extract_stop_at_layer_from_tlens_hook_name
 from torch import Tensor
 
-from sae_lens_signaware.checks import require
+from sae_lens_signaware.checks import InvalidInputError, require
 from sae_lens_signaware.evaluation.models import HookedRootModule
 
 
@@ -70,16 +70,43 @@ def prompts_of_tokens(
     )
     metadata = sae.cfg.metadata
     for batch in tokens.split(batch_size_prompts):
-        _, cache = model.run_with_cache(
-            batch,
-            names_filter=[metadata.hook_name],
-            stop_at_layer=extract_stop_at_layer_from_tlens_hook_name(metadata.hook_name),
-            prepend_bos=False,
-        )
-        activations = cache[metadata.hook_name]
-        if metadata.hook_head_index is not None:
-            activations = activations[:, :, metadata.hook_head_index]
-        yield _prompts(batch, activations.flatten(2), excluded)
+        hooks = [(metadata.hook_name, metadata.hook_head_index)]
+        (activations,) = hooked_activations(model, batch, hooks)
+        yield _prompts(batch, activations, excluded)
+
+
+def hooked_activations(
+    model: HookedRootModule, tokens: Tensor, hooks: Sequence[tuple[str, int | None]]
+) -> list[Tensor]:
+    """Run ``model`` on token ids (prompt, position), no further than the hooks need.
+
+    Args:
+        hooks: name of each, and the head that is taken; None joins the heads.
+
+    Returns:
+        (prompt, position, d_in) of each hook.
+
+    Raises:
+        InvalidInputError: the model has no such hook.
+    """
+    names = [name for name, _ in hooks]
+    last = [extract_stop_at_layer_from_tlens_hook_name(name) for name in names]
+    known = [layer for layer in last if layer is not None]
+    _, cache = model.run_with_cache(
+        tokens,
+        names_filter=names,
+        stop_at_layer=max(known) if len(known) == len(last) else None,
+        prepend_bos=False,
+    )
+    for name in names:
+        if name not in cache:
+            raise InvalidInputError(
+                f"hook_name: the model has no hook {name!r} that gives a tensor"
+            )
+    return [
+        (cache[name] if head is None else cache[name][:, :, head]).flatten(2)
+        for name, head in hooks
+    ]
 
 
 def _prompts(

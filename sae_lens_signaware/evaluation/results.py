@@ -97,12 +97,16 @@ class Result:
             ValueError: the file is not such a result.
         """
         try:
-            values: dict[str, Any] = json.loads(path.read_text())
+            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             provenance = Provenance(**values.pop("provenance"))
-            fields = {k: _from_json(v) if isinstance(v, list) else v for k, v in values.items()}
-            return cls(provenance=provenance, **fields)
+            return cls(provenance=provenance, **cls._fields_of(values))
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise ValueError(f"{path}: not a {cls.__name__}: {error}") from None
+
+    @classmethod
+    def _fields_of(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Make the fields beside the provenance from what ``to_dict`` gives of them."""
+        return {k: _from_json(v) if isinstance(v, list) else v for k, v in values.items()}
 
 
 def _short(value: object) -> str:

@@ -1,0 +1,106 @@
+"""The signed latents of a text: which are strongest at each of its tokens, and with which sign."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from rich.table import Table
+from rich.text import Text
+from sae_lens import SAE
+
+from sae_lens_signaware.checks import require
+from sae_lens_signaware.evaluation.inputs import dense_latents, flat_activations, require_in_range
+from sae_lens_signaware.evaluation.models import (
+    HookedRootModule,
+    bos_ids,
+    required_tokenizer,
+    token_ids,
+    token_text,
+)
+from sae_lens_signaware.evaluation.prompts import prompts_of_tokens
+from sae_lens_signaware.evaluation.results import Provenance, Result
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenLatents:
+    """The strongest latents of one token, strongest first, without inactive ones.
+
+    Attributes:
+        token: its text.
+        latents: their numbers.
+        values: their activations, of either sign.
+    """
+
+    token: str
+    latents: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class SignedLatents(Result):
+    """The strongest latents of each token of a text.
+
+    Attributes:
+        tokens: in order, those that the tokenizer puts before the text left out.
+        k: latents of a token at most.
+    """
+
+    tokens: tuple[TokenLatents, ...]
+    k: int
+
+    def table(self) -> Table:
+        """A table for the terminal: a row for each token, ``latent: value`` strongest first."""
+        table = Table("token", "strongest latents, with sign")
+        for token in self.tokens:
+            pairs = zip(token.latents, token.values, strict=True)
+            strongest = "   ".join(f"{latent}: {value:+.2f}" for latent, value in pairs)
+            table.add_row(Text(token.token.replace("\n", "⏎")), Text(strongest))
+        return table
+
+    def _summary(self) -> Mapping[str, object]:
+        return {"text": "".join(token.token for token in self.tokens)}
+
+    def to_dict(self) -> dict[str, object]:
+        """Return all tokens as JSON holds them."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def _fields_of(cls, values: dict[str, Any]) -> dict[str, Any]:
+        tokens = tuple(
+            TokenLatents(t["token"], tuple(t["latents"]), tuple(t["values"]))
+            for t in values["tokens"]
+        )
+        return {**values, "tokens": tokens}
+
+
+@torch.no_grad()
+def signed_latents(model: HookedRootModule, sae: SAE[Any], text: str, k: int = 4) -> SignedLatents:
+    """Find the k latents of each token of a text that are strongest by size, and their signs.
+
+    Args:
+        model: SAELens's hooked model; ``sae.cfg.metadata.hook_name`` says where it is read.
+        sae: any SAELens SAE; a plain one has no negative latents.
+        text: the beginning-of-sequence token is put before it where the tokenizer has one, as
+            SAELens does in training, and is not shown.
+        k: latents of a token at most; of equal ones the lower number comes first.
+
+    Raises:
+        ValueError: the text has no token, ``k`` is not from 1 to ``d_sae``, the model has no
+            tokenizer, or activations are not finite.
+    """
+    require(1 <= k <= sae.cfg.d_sae, "k", k, f"from 1 to {sae.cfg.d_sae}")
+    tokenizer = required_tokenizer(model)
+    bos, ids = bos_ids(tokenizer), token_ids(tokenizer, text)
+    require(len(ids) > 0, "text", text, "a text with at least one token")
+    with flat_activations(sae):
+        (prompts,) = prompts_of_tokens(model, sae, torch.tensor([bos + ids]), 1, [])
+        require_in_range(prompts.activations)
+        z = dense_latents(sae, prompts.activations)[0, len(bos) :].double().cpu()
+    order = z.abs().sort(dim=-1, descending=True, stable=True).indices[:, :k]
+    tokens = []
+    for token, row, strongest in zip(ids, z, order.tolist(), strict=True):
+        active = tuple(i for i in strongest if row[i] != 0)
+        values = tuple(row[i].item() for i in active)
+        tokens.append(TokenLatents(token_text(tokenizer, token), active, values))
+    return SignedLatents(Provenance.of(sae, len(ids)), tuple(tokens), k)
