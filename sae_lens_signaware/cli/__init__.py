@@ -16,6 +16,7 @@ import typer
 
 from sae_lens_signaware.cli.errors import reports_errors
 from sae_lens_signaware.cli.experiments import protocol, report, sweep
+from sae_lens_signaware.cli.probing import probe
 from sae_lens_signaware.cli.saes import analyze, audit, merge, push, split
 from sae_lens_signaware.cli.training import demo, train
 
@@ -27,7 +28,7 @@ app = typer.Typer(
     help="Sign-aware sparse autoencoders for SAELens.",
 )
 
-COMMANDS = (demo, train, sweep, protocol, report, push, split, analyze, audit, merge)
+COMMANDS = (demo, train, sweep, protocol, report, push, split, analyze, audit, probe, merge)
 # train hands every flag that it does not know to SAELens's parser
 TRAIN_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 

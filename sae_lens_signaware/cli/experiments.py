@@ -22,20 +22,17 @@ def sweep(
 
     Example: sae-lens-signaware sweep configs/sweep-smollm2-135m.yaml --out sweep_out
     """
-    from sae_lens_signaware.experiments.sweep import executors, latents, summary
+    from sae_lens_signaware.experiments.sweep import executors, stages, summary
     from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 
     cfg, runs = load_sweep_config(config)
     require_folder(out)
     command = f"sae-lens-signaware sweep {config} --out {out}"
+    run_all = executors.run_local
+    if executor == "ray":
+        command, run_all = f"{command} --executor ray", executors.run_ray
     try:
-        if executor == "ray":
-            executors.run_ray(cfg, runs, out, console)
-        else:
-            executors.run_local(cfg, runs, out, console)
-        result = summary.summarise(cfg, runs, out)
-        result.write(out, command + (" --executor ray" if executor == "ray" else ""))
-        latents.write_latents(cfg, runs, out, console)
+        result = stages.run_sweep(cfg, runs, out, console, command, run_all)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("Run the same command again to go on from there.") from None
     console.print(result.point_table())
@@ -89,6 +86,9 @@ def report(
         Path, typer.Argument(metavar="RESULTS", help="Folder of a sweep, or one of several.")
     ],
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+    latents_only: Annotated[
+        bool, typer.Option("--latents-only", help="Only the browser of latents, in a small page.")
+    ] = False,
 ) -> None:
     """Write one self-contained HTML page: frontiers, census, calibration, and a browser of latents.
 
@@ -97,5 +97,5 @@ def report(
     from sae_lens_signaware.report import write_report
 
     with console.status(f"Reading {results}"):
-        path = write_report(results, out)
+        path = write_report(results, out, latents_only)
     console.print(f"Written to {path}, {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)

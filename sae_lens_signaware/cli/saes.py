@@ -74,8 +74,8 @@ def analyze(
 ) -> None:
     """Measure census and calibration of both sides of every latent, as a table and as JSON.
 
-    Example: sae-lens-signaware analyze demo_out/saes/sa_gsae-576-l0-64
-    --activations demo_out/cache/model.layers.15.mlp.safetensors
+    Example: sae-lens-signaware analyze demo_out/saes/mlp_out/seed-0/signed/k-32
+    --activations demo_out/cache/mlp_out.safetensors
     """
     from sae_lens_signaware import hub
     from sae_lens_signaware.evaluation import analyze_sae

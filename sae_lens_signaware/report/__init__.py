@@ -1,31 +1,60 @@
-"""Report: one self-contained HTML page from result files; nothing is measured here."""
+"""Report: self-contained HTML pages from result files; nothing is measured here."""
 
 from pathlib import Path
 
 from sae_lens_signaware.checks import ConfigError
 
-__all__ = ["write_report"]
+__all__ = ["write_latent_figure", "write_report"]
 
 
-def write_report(results: Path, out: Path) -> Path:
+def write_report(results: Path, out: Path, latents_only: bool = False) -> Path:
     """Write the page of all results at or below a folder.
 
     Args:
         results: the ``--out`` folder of a sweep, or a folder that holds several.
         out: HTML file to write; a reader sees the whole file or none.
+        latents_only: whether the page is the browser of latents alone. It is small, as it has no
+            chart that needs plotly.
 
     Raises:
         ConfigError: there is no folder, no result in it, or no plotly, or a file is not a result.
     """
     from sae_lens_signaware.files import write_text
-    from sae_lens_signaware.report.load import read_results
-    from sae_lens_signaware.report.page import page
+    from sae_lens_signaware.report.load import read_latents, read_results
+    from sae_lens_signaware.report.page import latents_page, page
     from sae_lens_signaware.report.sections import sections
 
     if out.is_dir():
         raise ConfigError(f"out: must be a file to write, got the folder {out}")
-    content = read_results(results)
-    write_text(page(content, sections(content), plotly_js()), out)
+    if latents_only:
+        text = latents_page(read_latents(results))
+    else:
+        content = read_results(results)
+        text = page(content, sections(content), plotly_js())
+    write_text(text, out)
+    return out
+
+
+def write_latent_figure(
+    latents: Path, latent: int, out: Path, title: str | None = None, n_contexts: int = 4
+) -> Path:
+    """Write an SVG figure of one latent: both sides with histogram, top logits and contexts.
+
+    Args:
+        latents: a file that a sweep wrote to its folder ``latents``.
+        latent: its index in the SAE.
+        out: SVG file to write.
+        title: stands behind the latent's number; None names the cell and the SAE.
+        n_contexts: contexts of each side at most.
+
+    Raises:
+        ConfigError: ``latents`` is no such file, or has no page of ``latent``.
+    """
+    from sae_lens_signaware.files import write_text
+    from sae_lens_signaware.report.latent_figure import latent_figure
+    from sae_lens_signaware.report.load import read_latents_file
+
+    write_text(latent_figure(read_latents_file(latents), latent, title, n_contexts), out)
     return out
 
 

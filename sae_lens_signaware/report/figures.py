@@ -3,47 +3,19 @@
 import html
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.experiments.sweep.summary import SweepSummary, missed_l0
+from sae_lens_signaware.report.colours import AXIS, BAND, GRID, INK, MINUS, PAPER, PLUS, Style
 from sae_lens_signaware.report.load import LabelledLatents
 
-Figure = dict[str, object]
+Figure = dict[str, Any]
 
-# Paul Tol's muted colours, told apart with any colour vision, those that stand out most first; blue
-# and vermillion are left out: on this page they are the signs
-COLOURS = ("#332288", "#CC6677", "#117733", "#AA4499", "#999933", "#44AA99", "#882255", "#88CCEE")
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross")
-DASHES = ("solid", "dot", "dash")
-PLUS, MINUS = "#0072B2", "#D55E00"
-
-L0_TITLE = "L0: active latents per token (log scale)"
+L0_TITLE = "L0 (log scale)"
 N_BINS = 48
 MAX_CURVE_POINTS = 300
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif'
-
-
-@dataclass(frozen=True)
-class Style:
-    """Style of one SAE in every chart."""
-
-    colour: str
-    symbol: str
-    dash: str
-
-
-def styles(names: Sequence[str]) -> dict[str, Style]:
-    """Choose a style for each name, all different until colours, symbols and dashes are used up."""
-    return {
-        name: Style(
-            COLOURS[i % len(COLOURS)],
-            SYMBOLS[i % len(SYMBOLS)],
-            DASHES[i // len(COLOURS) % len(DASHES)],
-        )
-        for i, name in enumerate(names)
-    }
 
 
 def escape(value: object) -> str:
@@ -54,10 +26,14 @@ def escape(value: object) -> str:
 def frontier(summary: SweepSummary, cell: str, looks: dict[str, Style]) -> Figure:
     """Draw R² against L0: a line for each SAE and seed, and the overlaps of the verdicts.
 
-    A run that misses the L0 asked for is hollow.
+    A run that misses the L0 asked for is hollow. ``layout.meta.bands`` names the two SAEs of each
+    overlap, with which the page's script hides it.
     """
-    compared = [c for c in summary.comparisons if c.cell == cell and c.summary.n_seeds]
-    overlaps = [c.overlap for c in compared if c.overlap is not None]
+    compared = [
+        (c.overlap, (c.a, c.b))
+        for c in summary.comparisons
+        if c.cell == cell and c.summary.n_seeds and c.overlap is not None
+    ]
     shapes = [
         {
             "type": "rect",
@@ -67,14 +43,14 @@ def frontier(summary: SweepSummary, cell: str, looks: dict[str, Style]) -> Figur
             "x1": overlap[1],
             "y0": 0,
             "y1": 1,
-            "fillcolor": "#555",
+            "fillcolor": BAND,
             "opacity": 0.06,
             "line": {"width": 0},
             "layer": "below",
         }
-        for overlap in overlaps
+        for overlap, _ in compared
     ]
-    return _against_l0(
+    figure = _against_l0(
         [r for r in summary.results if r.cell == cell],
         looks,
         y=lambda r: r.quality.explained_variance,
@@ -82,6 +58,8 @@ def frontier(summary: SweepSummary, cell: str, looks: dict[str, Style]) -> Figur
         shapes=shapes,
         hollow=lambda r: missed_l0(r) is not None,
     )
+    figure["layout"]["meta"] = {"bands": [saes for _, saes in compared]}
+    return figure
 
 
 def dead_shares(summary: SweepSummary, cell: str, looks: dict[str, Style]) -> Figure:
@@ -89,7 +67,7 @@ def dead_shares(summary: SweepSummary, cell: str, looks: dict[str, Style]) -> Fi
     results = [r for r in summary.results if r.cell == cell]
     values = [_dead(r) for r in results]
     ticks = _percent_ticks(min(values), max(values))
-    figure = _against_l0(
+    return _against_l0(
         results,
         looks,
         y=_dead,
@@ -101,7 +79,6 @@ def dead_shares(summary: SweepSummary, cell: str, looks: dict[str, Style]) -> Fi
         },
         hollow=lambda r: r.quality.dead_share == 0,
     )
-    return figure
 
 
 def _dead(result: RunResult) -> float:
@@ -178,8 +155,8 @@ def census(all_latents: Sequence[LabelledLatents], looks: dict[str, Style]) -> F
                 "line": {"color": look.colour, "width": 2, "dash": look.dash},
             }
         )
-    xaxis = {"title": {"text": "k latents of most energy (log scale)"}, "type": "log", "dtick": 1}
-    yaxis = {"title": {"text": "bipolar among them"}, "range": [-0.02, 1.02], "tickformat": ".0%"}
+    xaxis = {"title": {"text": "k (log scale)"}, "type": "log", "dtick": 1}
+    yaxis = {"title": {"text": "bipolar among the k"}, "range": [-0.02, 1.02], "tickformat": ".0%"}
     return {"data": traces, "layout": _layout(xaxis, yaxis, showlegend=True)}
 
 
@@ -244,11 +221,11 @@ def calibration(one: LabelledLatents, low: float, high: float) -> Figure:
         "x1": 1,
         "y0": 0,
         "y1": 1,
-        "line": {"color": "#222", "width": 1.5, "dash": "dash"},
+        "line": {"color": INK, "width": 1.5, "dash": "dash"},
     }
     ticks = _count_ticks(max([1, *(abs(n) for trace in traces for n in trace["y"])]))
     xaxis = {"title": {"text": "gain (1, dashed: calibrated)"}, "range": [low, high]}
-    yaxis = {"title": {"text": "latents"}, "zeroline": True, "zerolinecolor": "#222"}
+    yaxis = {"title": {"text": "latents"}, "zeroline": True, "zerolinecolor": INK}
     yaxis |= {"tickvals": ticks, "ticktext": [f"{abs(n):,}" for n in ticks]}
     layout = _layout(xaxis, yaxis, shapes=[one_line], barmode="overlay")
     return {"data": traces, "layout": layout}
@@ -277,23 +254,24 @@ def _count_ticks(most: int) -> list[int]:
 
 def _layout(xaxis: dict[str, Any], yaxis: dict[str, Any], **more: object) -> dict[str, object]:
     axis = {
-        "gridcolor": "#e4e4e4",
-        "linecolor": "#888",
+        "gridcolor": GRID,
+        "linecolor": AXIS,
         "showline": True,
         "ticks": "outside",
-        "tickcolor": "#888",
+        "tickcolor": AXIS,
         "zeroline": False,
         "automargin": True,
     }
     return {
-        "font": {"family": FONT, "size": 13, "color": "#222"},
-        "paper_bgcolor": "#fff",
-        "plot_bgcolor": "#fff",
+        "font": {"family": FONT, "size": 13, "color": INK},
+        "paper_bgcolor": PAPER,
+        "plot_bgcolor": PAPER,
         "margin": {"l": 62, "r": 14, "t": 12, "b": 48},
-        "hoverlabel": {"bgcolor": "#fff", "font": {"family": FONT, "size": 13}, "align": "left"},
+        "hoverlabel": {"bgcolor": PAPER, "font": {"family": FONT, "size": 13}, "align": "left"},
         "hovermode": "closest",
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         "showlegend": True,
+        "uirevision": "kept",  # a chart that is drawn again stays zoomed
         "xaxis": axis | {**xaxis, "title": xaxis["title"] | {"standoff": 6}},
         "yaxis": axis | {**yaxis, "title": yaxis["title"] | {"standoff": 8}},
         **more,

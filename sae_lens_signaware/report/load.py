@@ -69,10 +69,9 @@ def read_results(folder: Path) -> Results:
     Raises:
         ConfigError: no folder, none of these in it, or one that cannot be read; one line.
     """
-    if not folder.is_dir():
-        raise ConfigError(f"RESULTS: must be a folder that a sweep wrote, got {str(folder)!r}")
+    _require_folder(folder)
+    pages = _read_latents(folder)
     summaries = _read_all(SweepSummary.read, sorted(folder.rglob(SUMMARY_FILENAME)))
-    pages = _read_all(SAELatents.read, sorted(folder.rglob("latents/*.json")))
     protocols = _read_all(ProtocolResult.read, sorted(folder.rglob("protocol-*.json")))
     if not (summaries or pages or protocols):
         raise ConfigError(
@@ -90,6 +89,41 @@ def read_results(folder: Path) -> Results:
         latents=_labelled(pages, folder),
         protocols=list(protocols.values()),
     )
+
+
+def read_latents(folder: Path) -> list[LabelledLatents]:
+    """Read every ``latents/*.json`` at or below a folder, which may be ``latents`` itself.
+
+    Raises:
+        ConfigError: no folder, no latents in it, or a file that cannot be read; one line.
+    """
+    _require_folder(folder)
+    pages = _read_latents(folder)
+    if not any(latents.pages for latents in pages.values()):
+        raise ConfigError(
+            f"RESULTS: {str(folder)!r} holds no latents/*.json with a latent in it; a sweep whose "
+            "CONFIG.yaml has `latents` writes them"
+        )
+    return _labelled(pages, folder)
+
+
+def read_latents_file(path: Path) -> SAELatents:
+    """Read one file of latents.
+
+    Raises:
+        ConfigError: ``path`` is no such file; one line.
+    """
+    return _read_all(SAELatents.read, [path])[path]
+
+
+def _require_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ConfigError(f"RESULTS: must be a folder that a sweep wrote, got {str(folder)!r}")
+
+
+def _read_latents(folder: Path) -> dict[Path, SAELatents]:
+    paths = (path for path in folder.rglob("*.json") if path.resolve().parent.name == "latents")
+    return _read_all(SAELatents.read, sorted(paths))
 
 
 def _read_all(read: Callable[[Path], T], paths: list[Path]) -> dict[Path, T]:

@@ -87,8 +87,10 @@ def chart(name: str, title: str, figure: Mapping[str, object], height: int = 400
 
 def charts(figures: Iterable[tuple[str, str, Mapping[str, object]]], height: int = 400) -> str:
     """Put charts side by side, each given as a name, a title and a figure."""
-    drawn = "".join(chart(name, title, figure, height) for name, title, figure in figures)
-    return f'<div class="charts">{drawn}</div>'
+    drawn = [chart(name, title, figure, height) for name, title, figure in figures]
+    # rows that are full, where that can be
+    columns = 2 if len(drawn) in (2, 4) else min(len(drawn), 3)
+    return f'<div class="charts" style="--columns:{columns}">{"".join(drawn)}</div>'
 
 
 def command(words: str) -> str:

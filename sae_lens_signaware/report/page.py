@@ -1,11 +1,13 @@
-"""The skeleton of the page: head, summary, contents; style and script are in files beside it."""
+"""The skeletons of the pages; style and script are files in ``assets``."""
 
 from collections.abc import Sequence
 from importlib import resources
 
 import sae_lens_signaware
 from sae_lens_signaware.report import markup
-from sae_lens_signaware.report.load import Results
+from sae_lens_signaware.report.browser import browser
+from sae_lens_signaware.report.colours import DARK
+from sae_lens_signaware.report.load import LabelledLatents, Results
 from sae_lens_signaware.report.markup import Section
 
 # Nothing may be loaded from anywhere; the page holds all it needs.
@@ -20,42 +22,93 @@ _PAGE = """<!DOCTYPE html>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
 <title>{title}</title>
 <style>{style}</style>
+<script>{before}</script>
 </head>
 <body>
 <a class="skip" href="#content">Skip to the results</a>
-<header><h1>{title}</h1><p class="summary">{summary}</p>
+<header><div class="top"><h1>{title}</h1><button type="button" id="scheme"></button></div>
+<p class="summary">{summary}</p>
 <noscript><p class="warning">The charts and the browser of latents need JavaScript.</p></noscript>
-<nav aria-label="Contents"><ul>{contents}</ul></nav></header>
-<main id="content">{body}</main>
-<script>{plotly}</script>
-<script>{script}</script>
+</header>
+{body}
+{scripts}
 </body>
 </html>
 """
 
+_COLUMNS = """<div class="columns"><nav aria-label="Contents">
+<p>Contents</p><ul>{contents}</ul></nav>
+<main id="content">{body}</main></div>"""
+
+_START = """startScheme();
+if (byId("latents-data")) new LatentBrowser(parsed("latents-data")).start();
+"""
+_READY = 'document.documentElement.dataset.ready = "yes";'
+_BROWSER = ("drawing.js", "latent.js", "browser.js")
+
 
 def page(results: Results, sections: Sequence[Section], plotly_js: str) -> str:
-    """Return the HTML of the whole page."""
+    """Return the HTML of the whole report."""
     contents = "".join(
         f'<li><a href="#{markup.text(name)}">{markup.text(title)}</a></li>'
         for name, title, _ in sections
     )
-    return _PAGE.format(
-        policy=POLICY,
+    body = "\n".join(markup.section(*section) for section in sections)
+    start = f"{_START}startCharts().then(() => {{ {_READY} }});"
+    scripts = (
+        f"{markup.data('dark-colours', DARK)}<script>{plotly_js}</script>"
+        f"<script>{_script(*_BROWSER, 'charts.js', start=start)}</script>"
+    )
+    return _filled(
         title="Signed sparse autoencoders: results",
-        style=_file("report.css"),
-        summary=markup.text(_summary(results)),
-        contents=contents,
-        body="\n".join(markup.section(*section) for section in sections),
-        plotly=plotly_js,
-        script=_file("report.js"),
+        summary=_summary(results),
+        style=_files("base.css", "report.css", "browser.css"),
+        body=_COLUMNS.format(contents=contents, body=body),
+        scripts=scripts,
     )
 
 
-def _file(name: str) -> str:
-    return (resources.files(__package__ or __name__) / name).read_text(encoding="utf-8")
+def latents_page(latents: Sequence[LabelledLatents]) -> str:
+    """Return the HTML of a page of the browser of latents alone, which needs no plotly."""
+    n_latents = sum(len(one.latents.pages) for one in latents)
+    return _filled(
+        title="Signed latents",
+        summary=(
+            f"{n_latents:,} latents of {_number_of(len(latents), 'SAE')}; page by "
+            f"sae-lens-signaware {sae_lens_signaware.__version__}."
+        ),
+        style=_files("base.css", "browser.css"),
+        body=f'<main id="content">{browser(latents)}</main>',
+        scripts=f"<script>{_script(*_BROWSER, start=_START + _READY)}</script>",
+    )
+
+
+def _filled(title: str, summary: str, style: str, body: str, scripts: str) -> str:
+    return _PAGE.format(
+        policy=POLICY,
+        title=title,
+        summary=markup.text(summary),
+        style=style,
+        before=_files("before.js"),
+        body=body,
+        scripts=scripts,
+    )
+
+
+def _script(*names: str, start: str) -> str:
+    return f'"use strict";\n(() => {{\n{_files("common.js", *names)}\n{start}\n}})();'
+
+
+def _files(*names: str) -> str:
+    folder = resources.files(__package__ or __name__) / "assets"
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
+
+
+def _number_of(n: int, word: str) -> str:
+    return f"{n:,} {word}{'' if n == 1 else 's'}"
 
 
 def _summary(results: Results) -> str:
@@ -74,9 +127,8 @@ def _summary(results: Results) -> str:
         f"sae-lens {sae_lens} and torch {torch}" for sae_lens, torch in versions
     )
     return (
-        f"{len(runs):,} runs of {len(saes)} SAEs on {len(cells)} "
-        f"{'cell' if len(cells) == 1 else 'cells'} ({cell_names}), {len(seeds)} "
-        f"{'seed' if len(seeds) == 1 else 'seeds'}; measured on {tokens} held-out tokens "
-        f"({sources}) with {measured_by}; page by sae-lens-signaware "
-        f"{sae_lens_signaware.__version__}."
+        f"{len(runs):,} runs of {_number_of(len(saes), 'SAE')} on "
+        f"{_number_of(len(cells), 'cell')} ({cell_names}), {_number_of(len(seeds), 'seed')}; "
+        f"measured on {tokens} held-out tokens ({sources}) with {measured_by}; page by "
+        f"sae-lens-signaware {sae_lens_signaware.__version__}."
     )

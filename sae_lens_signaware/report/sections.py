@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from sae_lens_signaware.experiments.protocols.result import SD, ProtocolResult
 from sae_lens_signaware.report import figures, markup
 from sae_lens_signaware.report.browser import browser
+from sae_lens_signaware.report.colours import Style, styles
 from sae_lens_signaware.report.load import LabelledLatents, Results
 from sae_lens_signaware.report.markup import Section
 from sae_lens_signaware.report.sweep_section import sweep_section
@@ -12,7 +13,7 @@ from sae_lens_signaware.report.sweep_section import sweep_section
 
 def sections(results: Results) -> list[Section]:
     """Make all sections for which there are results."""
-    looks = figures.styles(results.sae_names)
+    looks = styles(results.sae_names)
     parts: list[Section] = []
     for i, sweep in enumerate(results.sweeps):
         parts.append(sweep_section(f"sweep-{i}", sweep, looks))
@@ -52,7 +53,7 @@ def _protocol(protocol: ProtocolResult) -> str:
     )
 
 
-def _census(all_latents: Sequence[LabelledLatents], looks: dict[str, figures.Style]) -> str:
+def _census(all_latents: Sequence[LabelledLatents], looks: dict[str, Style]) -> str:
     rows = []
     for one in all_latents:
         x = one.latents

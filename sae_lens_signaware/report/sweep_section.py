@@ -15,6 +15,7 @@ from sae_lens_signaware.experiments.sweep.summary import (
     missed_notes,
 )
 from sae_lens_signaware.report import figures, markup
+from sae_lens_signaware.report.colours import DARK, SYMBOLS, Style
 from sae_lens_signaware.report.load import Sweep
 
 FULL = "full"
@@ -29,7 +30,7 @@ COMPARED = " Grey: the L0 range in which two frontiers are compared, one layer f
 HOLLOW = " Hollow: the run misses the L0 it was asked for; the text at the point says by how much."
 
 
-def sweep_section(name: str, sweep: Sweep, looks: dict[str, figures.Style]) -> markup.Section:
+def sweep_section(name: str, sweep: Sweep, looks: dict[str, Style]) -> markup.Section:
     """Make the section of one sweep: verdicts, frontiers, dead latents, all runs."""
     summary = sweep.summary
     cells = list(dict.fromkeys(r.cell for r in summary.results))
@@ -101,16 +102,18 @@ def _verdicts(summary: SweepSummary) -> str:
     )
 
 
-def _boxes(name: str, summary: SweepSummary, looks: dict[str, figures.Style]) -> str:
+def _boxes(name: str, summary: SweepSummary, looks: dict[str, Style]) -> str:
     boxes = "".join(
         f'<label><input type="checkbox" checked value="{markup.text(sae)}">'
-        f'<span class="swatch" style="background:{looks[sae].colour}"></span>'
+        f'<span class="swatch" aria-hidden="true" style="--light:{looks[sae].colour};'
+        f'--dark:{DARK[looks[sae].colour]}">━{SYMBOLS[looks[sae].symbol]}━</span>'
         f"{markup.text(sae)}</label>"
         for sae in dict.fromkeys(r.sae for r in summary.results)
     )
     return (
         f'<fieldset class="controls boxes" id="{markup.text(name)}-boxes">'
-        "<legend>Shown in this section; drag in a chart to zoom, double-click to go back</legend>"
+        "<legend>Shown in all charts of this section; drag in a chart to zoom, double-click to go "
+        "back</legend>"
         f"{boxes}</fieldset>"
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from sae_lens import TrainingSAEConfig
 
 from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.experiments.swept import swept_fields
 from sae_lens_signaware.training.config import build_sae_config, training_config_class
 
 SET_BY_THE_PROTOCOL = ("d_in", "normalize_activations", "device")
@@ -77,7 +78,7 @@ def _candidates(
 
 def _sparsity(fields: Mapping[str, object], target_l0: float) -> tuple[str, list[object]]:
     """The field that sets the sparsity, and the values to train."""
-    swept = {name: value for name, value in fields.items() if isinstance(value, list)}
+    swept = swept_fields(fields)
     asked = l0_field(training_config_class(fields["architecture"]))
     if asked is not None:
         if asked in fields:

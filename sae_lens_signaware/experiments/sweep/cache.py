@@ -1,13 +1,13 @@
 """Activations of a sweep's cells: one pass through the model for all, one file for each cell."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from filelock import FileLock
 from rich.progress import Progress
 from sae_lens import ActivationsStore, LanguageModelSAERunnerConfig, TrainingSAEConfig
-from sae_lens.load_model import load_model
 from sae_lens.util import get_special_token_ids
 from torch import Tensor
 
@@ -15,7 +15,7 @@ from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.evaluation.models import HookedRootModule, tokenizer_of
 from sae_lens_signaware.experiments.sweep.config import Run
 from sae_lens_signaware.experiments.sweep.store import SweepStore
-from sae_lens_signaware.training.hooks import naming_what_is_missing, require_hook, require_width
+from sae_lens_signaware.training.hooks import load_model_with_hooks, require_width
 
 
 def make_caches(store: SweepStore, runs: Sequence[Run], progress: Progress) -> None:
@@ -40,23 +40,26 @@ def make_caches(store: SweepStore, runs: Sequence[Run], progress: Progress) -> N
 
 def _write_caches(store: SweepStore, cells: dict[str, Run], progress: Progress) -> None:
     config, cfg = store.config, next(iter(cells.values())).cfg
-    d_ins = {run.cfg.hook_name: run.cfg.sae.d_in for run in cells.values()}
-    model = load_hooked_model(cfg, list(d_ins))
+    model = load_hooked_model(cfg, list(d_ins_of(cells)))
     for cell, run in cells.items():
         require_width(model, run.cfg, f"cells.{cell}.d_in")
     store.content = None  # the load may have brought a model of the Hub up to date
     n_train, n_heldout = config.n_cached_tokens, config.n_heldout_tokens
     if config.heldout_dataset_path is None:
-        both = collect(model, cfg, cfg.dataset_path, d_ins, n_train + n_heldout, progress)
-        train = {hook: rows[:n_train] for hook, rows in both.items()}
-        heldout = {hook: rows[n_train:] for hook, rows in both.items()}
+        both = collect(model, cells, cfg.dataset_path, n_train + n_heldout, progress)
+        train = {cell: rows[:n_train] for cell, rows in both.items()}
+        heldout = {cell: rows[n_train:] for cell, rows in both.items()}
     else:
-        train = collect(model, cfg, cfg.dataset_path, d_ins, n_train, progress)
-        heldout = collect(model, cfg, config.heldout_dataset_path, d_ins, n_heldout, progress)
-    for run in cells.values():  # two cells may be of one hook point
-        hook = run.cfg.hook_name
-        tensors = {"train": train[hook].contiguous(), "heldout": heldout[hook].contiguous()}
+        train = collect(model, cells, cfg.dataset_path, n_train, progress)
+        heldout = collect(model, cells, config.heldout_dataset_path, n_heldout, progress)
+    for cell, run in cells.items():
+        tensors = {"train": train[cell].contiguous(), "heldout": heldout[cell].contiguous()}
         store.write_cache(run, tensors)
+
+
+def d_ins_of(cells: Mapping[str, Run]) -> dict[str, int]:
+    """Return hook name -> width; two cells may be of one hook point."""
+    return {run.cfg.hook_name: run.cfg.sae.d_in for run in cells.values()}
 
 
 def load_hooked_model(
@@ -68,17 +71,13 @@ def load_hooked_model(
         ConfigError: it lacks one of ``hook_names``.
     """
     assert cfg.device is not None
-    with naming_what_is_missing(cfg.model_name, cfg.model_class_name):
-        model = load_model(
-            cfg.model_class_name,
-            cfg.model_name,
-            device=cfg.device,
-            model_from_pretrained_kwargs=cfg.model_from_pretrained_kwargs,
-            hook_names=hook_names,
-        )
-    for hook in hook_names:
-        require_hook(model, hook)
-    return model
+    return load_model_with_hooks(
+        cfg.model_name,
+        cfg.model_class_name,
+        cfg.model_from_pretrained_kwargs,
+        hook_names,
+        cfg.device,
+    )
 
 
 def make_store(
@@ -122,21 +121,26 @@ def make_store(
 
 def collect(
     model: HookedRootModule,
-    cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig],
+    cells: Mapping[str, Run],
     dataset: str,
-    d_ins: dict[str, int],
     n_tokens: int,
     progress: Progress,
 ) -> dict[str, Tensor]:
-    """Collect the first ``n_tokens`` activations, (n_tokens, d_in), of every hook in text order.
+    """Collect the first ``n_tokens`` activations of every cell in text order.
+
+    Args:
+        cells: name -> one of its runs.
+
+    Returns:
+        Name of the cell -> (n_tokens, d_in), in the dtype of its cache.
 
     Raises:
-        ConfigError: the text is too short.
+        ConfigError: the text is too short, or activations overflow the dtype of their cache.
     """
-    store = make_store(model, cfg, dataset, d_ins)
+    store = make_store(model, next(iter(cells.values())).cfg, dataset, d_ins_of(cells))
     out = {
-        hook: torch.empty(n_tokens, d_in, device=store.device, dtype=store.dtype)
-        for hook, d_in in d_ins.items()
+        cell: torch.empty(n_tokens, run.cfg.sae.d_in, device=store.device, dtype=run.cache_dtype)
+        for cell, run in cells.items()
     }
     task = progress.add_task(f"Activations of {Path(dataset).name}", total=n_tokens)
     n = 0
@@ -154,9 +158,24 @@ def collect(
         if store.exclude_special_tokens is not None:
             keep = ~torch.isin(kept, store.exclude_special_tokens.to(kept.device))
         n_new = min(int(keep.sum()), n_tokens - n)
-        for hook, rows in batch.items():
-            rows = rows.reshape(-1, rows.shape[-1]).to(store.device)
-            out[hook][n : n + n_new] = rows[keep.to(store.device)][:n_new]
+        for cell, run in cells.items():
+            rows = batch[run.cfg.hook_name]
+            rows = rows.reshape(-1, rows.shape[-1]).to(store.device)[keep.to(store.device)][:n_new]
+            _require_no_overflow(rows, cell, run)
+            out[cell][n : n + n_new] = rows
         n += n_new
         progress.update(task, completed=n)
     return out
+
+
+def _require_no_overflow(rows: Tensor, cell: str, run: Run) -> None:
+    limit = torch.finfo(run.cache_dtype).max
+    if limit >= torch.finfo(rows.dtype).max:
+        return
+    largest = rows.abs().max().item()
+    if limit < largest < math.inf:  # the model's own infinities are not the cache's
+        raise ConfigError(
+            f"cells.{cell}.cache_dtype: activations of {run.cfg.hook_name} reach {largest:,.0f}, "
+            f"and {str(run.cache_dtype).removeprefix('torch.')} holds at most {limit:,.0f}; "
+            "use bfloat16 or float32"
+        )

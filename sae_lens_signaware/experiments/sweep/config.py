@@ -1,20 +1,23 @@
 """Sweep files: strict YAML, of which every SAE is checked before the first token is read."""
 
 import copy
-import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from pydantic import Field
 from sae_lens import LanguageModelSAERunnerConfig, TrainingSAEConfig
-from sae_lens.registry import get_sae_training_class
+from sae_lens.constants import DTYPE_MAP
 
 from sae_lens_signaware.checks import ConfigError, nearest
 from sae_lens_signaware.experiments.sweep.result import target_l0_of
+from sae_lens_signaware.experiments.swept import swept_fields
 from sae_lens_signaware.training.config import build_runner_config
 from sae_lens_signaware.training.strict import StrictModel, read_yaml, validated
+
+CacheDtype = Literal["float32", "float16", "bfloat16"]
 
 
 class CellConfig(StrictModel):
@@ -22,12 +25,14 @@ class CellConfig(StrictModel):
 
     Attributes:
         hook_name, d_in: of the activations.
+        cache_dtype: of this cell's cache; null: that of the sweep.
         saes: name -> fields that differ from ``saes`` on this cell, such as a grid of coefficients:
             the scale of the activations decides what L0 one gives.
     """
 
     hook_name: str
     d_in: int = Field(gt=0)
+    cache_dtype: CacheDtype | None = None
     saes: dict[str, dict[str, Any]] = Field(default={})
 
 
@@ -35,6 +40,11 @@ _SET_BY_SWEEP = (
     "hook_name", "sae", "seed", "resume_from_checkpoint", "checkpoint_path", "output_path",
     "logger",
 )  # fmt: skip
+PER_SAE = (
+    "lr", "lr_end", "lr_scheduler_name", "lr_warm_up_steps", "lr_decay_steps", "n_restart_cycles",
+    "adam_beta1", "adam_beta2", "dead_feature_window", "training_tokens",
+)  # fmt: skip
+"""Fields of ``runner`` that an SAE may have its own of: the activations do not depend on them."""
 _WITHOUT_EFFECT = (
     "from_pretrained_path", "use_cached_activations", "compile_sae", "compile_llm", "n_checkpoints",
 )  # fmt: skip
@@ -68,10 +78,13 @@ class SweepConfig(StrictModel):
         cells: name -> hook point. Runs of a cell share one cache of its activations.
         seeds: of the initial weights and of the order of the batches.
         saes: name -> ``architecture`` and its fields; exactly one field holds a list, and is swept.
-            ``seeds`` there takes fewer of them for this SAE.
+            ``seeds`` there takes fewer of them for this SAE, and ``runner`` holds fields of
+            ``runner`` that differ for this SAE: :data:`PER_SAE`.
         compare: pairs of names of ``saes``: is the first one's frontier above the second one's?
         n_cached_tokens: activations that are trained on, in epochs, if ``training_tokens`` is more.
         n_heldout_tokens: activations that are measured on.
+        cache_dtype: that the activations are kept in on disk; null: ``runner.dtype``. Training and
+            measures read them in ``runner.dtype``.
         cache_folder: of the activations, for sweeps that share them; null: ``cache`` in the output.
         heldout_dataset_path: their text; null takes what follows in the training text.
         latents: what is written for the report's browser of latents; null: nothing.
@@ -88,6 +101,7 @@ class SweepConfig(StrictModel):
     n_cached_tokens: int = Field(gt=0)
     n_heldout_tokens: int = Field(gt=0)
     heldout_dataset_path: str | None = None
+    cache_dtype: CacheDtype | None = None
     cache_folder: str | None = None
     latents: LatentsConfig | None = None
     threads: int | None = Field(default=None, gt=0)
@@ -103,6 +117,7 @@ class Run:
         cell, seed, sae: where it stands in the config.
         field, value: what is swept and its value here.
         cfg: all that SAELens needs, checked.
+        cache_dtype: that the cell's activations are kept in on disk.
     """
 
     cell: str
@@ -111,6 +126,7 @@ class Run:
     field: str
     value: float
     cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig]
+    cache_dtype: torch.dtype
 
     @property
     def name(self) -> str:
@@ -132,7 +148,20 @@ def load_sweep_config(path: Path) -> tuple[SweepConfig, list[Run]]:
     Raises:
         ConfigError: anything wrong, in one line that names the field.
     """
-    config = validated(SweepConfig, read_yaml(path))
+    return checked_sweep(read_yaml(path), str(path))
+
+
+def checked_sweep(values: Mapping[str, object], source: str) -> tuple[SweepConfig, list[Run]]:
+    """Check a sweep that is given as a mapping.
+
+    Args:
+        values: what a sweep file holds.
+        source: where it is from, for messages.
+
+    Raises:
+        ConfigError: anything wrong, in one line that names the field.
+    """
+    config = validated(SweepConfig, values)
     named = [(f"cells.{cell}.saes", sae) for cell, c in config.cells.items() for sae in c.saes]
     named += [("compare", name) for pair in config.compare for name in pair]
     if config.latents is not None:
@@ -143,7 +172,7 @@ def load_sweep_config(path: Path) -> tuple[SweepConfig, list[Run]]:
             raise ConfigError(f"{field}: no SAE {name!r}" + nearest(name, config.saes))
     _require_plain_names("cells", config.cells)
     _require_plain_names("saes", config.saes)
-    runs = list(_runs(config, str(path)))
+    runs = list(_runs(config, source))
     batch = runs[0].cfg.train_batch_size_tokens
     if config.n_cached_tokens < batch:
         raise ConfigError(
@@ -193,7 +222,8 @@ def _runs(config: SweepConfig, source: str) -> Iterator[Run]:
                 fields = {**shared, **cell.saes.get(sae_name, {})}
                 if seed not in _seeds_of(config, sae_name, fields.pop("seeds", config.seeds)):
                     continue
-                swept = [name for name, value in fields.items() if _is_swept(fields, name, value)]
+                runner = config.runner | _own_runner_fields(sae_name, fields.pop("runner", {}))
+                swept = list(swept_fields(fields))
                 if len(swept) != 1 or not fields[swept[0]]:
                     raise ConfigError(
                         f"saes.{sae_name}: exactly one field must hold a list of values to sweep, "
@@ -206,29 +236,9 @@ def _runs(config: SweepConfig, source: str) -> Iterator[Run]:
                             f"got {value!r}"
                         )
                     sae = {**fields, swept[0]: value, "d_in": cell.d_in}
-                    yield Run(
-                        cell_name,
-                        seed,
-                        sae_name,
-                        swept[0],
-                        value,
-                        _runner_config(config, cell, seed, sae_name, sae, source),
-                    )
-
-
-def _is_swept(fields: Mapping[str, Any], name: str, value: object) -> bool:
-    """Whether a field holds a list of values.
-
-    One value may be a list itself, as that of SAELens's ``matryoshka_widths``; it is not swept.
-    """
-    if not isinstance(value, list):
-        return False
-    try:
-        config_class = get_sae_training_class(fields.get("architecture", ""))[1]
-    except (KeyError, ValueError):
-        return True  # an unknown architecture is named later, with the nearest right one
-    hint = typing.get_type_hints(config_class).get(name)
-    return typing.get_origin(hint) is not list or any(isinstance(v, list) for v in value)
+                    cfg = _runner_config(runner, cell, seed, sae_name, sae, source)
+                    dtype = cell.cache_dtype or config.cache_dtype or cfg.dtype
+                    yield Run(cell_name, seed, sae_name, swept[0], value, cfg, DTYPE_MAP[dtype])
 
 
 def _seeds_of(config: SweepConfig, sae_name: str, seeds: object) -> tuple[int, ...]:
@@ -240,15 +250,28 @@ def _seeds_of(config: SweepConfig, sae_name: str, seeds: object) -> tuple[int, .
     return tuple(seeds)
 
 
+def _own_runner_fields(sae_name: str, own: object) -> dict[str, object]:
+    where = f"saes.{sae_name}.runner"
+    if not isinstance(own, dict):
+        raise ConfigError(f"{where}: must be a mapping of fields, got {own!r}")
+    for field in own:
+        if field not in PER_SAE:
+            raise ConfigError(
+                f"{where}.{field}: not a field of which an SAE may have its own"
+                + nearest(str(field), PER_SAE)
+            )
+    return own
+
+
 def _runner_config(
-    config: SweepConfig,
+    runner: Mapping[str, object],
     cell: CellConfig,
     seed: int,
     name: str,
     sae: Mapping[str, object],
     source: str,
 ) -> LanguageModelSAERunnerConfig[TrainingSAEConfig]:
-    values = copy.deepcopy(config.runner)
+    values = copy.deepcopy(dict(runner))
     for field in _SET_BY_SWEEP:
         if field in values:
             raise ConfigError(f"runner.{field}: is set by the sweep, leave it out")

@@ -6,7 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from sae_lens.constants import DTYPE_MAP
+
 from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
+from sae_lens_signaware.saes.config import BEFORE_DEAD_AFTER_TOKENS
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -64,7 +67,17 @@ def identity_of_cache(config: SweepConfig, run: Run, content: Content) -> Identi
         "heldout_dataset_path": config.heldout_dataset_path,
         "content": content,
     }
+    cache_dtype = other_cache_dtype(run)
+    if cache_dtype is not None:  # results of before there was a choice stay valid
+        values["cache_dtype"] = cache_dtype
     return _as_json(values)
+
+
+def other_cache_dtype(run: Run) -> str | None:
+    """Name the dtype of the run's cache where it is not that of the runner; else None."""
+    if run.cache_dtype == DTYPE_MAP[run.cfg.dtype]:
+        return None
+    return str(run.cache_dtype).removeprefix("torch.")
 
 
 def identity_of_run(config: SweepConfig, run: Run, content: Content) -> Identity:
@@ -91,13 +104,13 @@ def match_of_run(on_disk: object, asked: Identity, run: Run) -> Match:
     """Compare the identity of a result on disk with the one that is asked for.
 
     A field that came with a later version of the package stood at its default before there was one,
-    so that an upgrade does not train everything again.
+    or at what switches it off, so that an upgrade does not train everything again.
     """
     have, need = _comparable(on_disk), _comparable(asked)
     if have is None or need is None:
         return Match.OTHER
     for part, cfg in (("sae", run.cfg.sae), ("trainer", run.cfg.to_sae_trainer_config())):
-        later = {k: v for k, v in _defaults(cfg).items() if k in need[part]}
+        later = {k: v for k, v in values_before(cfg).items() if k in need[part]}
         have[part] = {**later, **have[part]}
     of_cache = match_of_cache(have.pop("cache"), need.pop("cache"))
     return of_cache if have == need else Match.OTHER
@@ -123,9 +136,11 @@ def _comparable(identity: object) -> Identity | None:
     return None
 
 
-def _defaults(cfg: "DataclassInstance") -> dict[str, object]:
+def values_before(cfg: "DataclassInstance") -> dict[str, object]:
+    """What each field that a config of an earlier version lacks stood at."""
     fields = dataclasses.fields(cfg)
-    return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+    defaults = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+    return defaults | BEFORE_DEAD_AFTER_TOKENS
 
 
 def _as_json(values: Identity) -> Identity:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from sae_lens import SAE
+from sae_lens.util import get_special_token_ids
 from torch import Tensor
 
 from sae_lens_signaware.checks import ConfigError
@@ -19,6 +20,8 @@ from sae_lens_signaware.evaluation import (
     top_examples,
 )
 from sae_lens_signaware.evaluation.dial import dialled_directions
+from sae_lens_signaware.evaluation.histograms import activation_histograms
+from sae_lens_signaware.evaluation.logits import top_logits, unembedding_of
 from sae_lens_signaware.evaluation.models import HookedRootModule, token_text, tokenizer_of
 from sae_lens_signaware.experiments.sweep.cache import make_store
 from sae_lens_signaware.experiments.sweep.config import LatentsConfig, Run
@@ -40,12 +43,20 @@ def pages_without_dials(
     sae: SAE[Any],
     analysis: Analysis,
     latents: Sequence[int],
+    heldout: Tensor,
     tokens: Tensor,
     n_contexts: int,
 ) -> list[LatentPage]:
-    """Make a page for each latent, in one pass over ``tokens``."""
+    """Make a page for each latent, in one pass over ``heldout`` and one over ``tokens``.
+
+    Args:
+        heldout: (n, d_in) activations, whose values the histograms count.
+        tokens: (prompt, position), searched for contexts.
+    """
     census, calibration = analysis.census, analysis.calibration
     examples = top_examples(model, sae, tokens, latents, k=n_contexts)
+    histograms = activation_histograms(sae, heldout, latents)
+    logits = top_logits(model, sae, latents) or [None] * len(latents)
     gain_pos, gain_neg = map(numbers, (calibration.gain_pos, calibration.gain_neg))
     return [
         LatentPage(
@@ -61,8 +72,10 @@ def pages_without_dials(
             examples_neg=both.neg,
             dial=None,
             pair_dial=None,
+            top_logits=logits[i],
+            histogram=histograms[i],
         )
-        for latent in latents
+        for i, latent in enumerate(latents)
     ]
 
 
@@ -84,7 +97,7 @@ class Dialler:
         tokens: Tensor,
     ) -> None:
         self.model, self.sae, self.plain = model, sae, plain
-        self.read_out = _read_out(model)
+        self.read_out = unembedding_of(model, sae.cfg.d_in)
         energy = torch.tensor([p.energy_pos + p.energy_neg for p in pages], dtype=torch.float64)
         self.sizes = _dial_sizes(energy)
         self.prompts = tokens[:DIAL_PROMPTS, :DIAL_POSITIONS]
@@ -122,6 +135,12 @@ def prompts_of(model: HookedRootModule, run: Run, dataset: str, shown: LatentsCo
     return torch.cat(rows)[: shown.n_prompts]
 
 
+def special_tokens_of(model: HookedRootModule) -> tuple[str, ...]:
+    """Return the texts of the tokenizer's special tokens."""
+    tokenizer = tokenizer_of(model)
+    return tuple(token_text(tokenizer, i) for i in sorted(get_special_token_ids(tokenizer)))
+
+
 def numbers(values: Tensor) -> list[float | None]:
     """Return the values of a tensor, None for NaN."""
     return [None if math.isnan(v) else v for v in values.tolist()]
@@ -145,17 +164,3 @@ def _dial_sizes(energy: Tensor) -> tuple[float, ...]:
     # where it fires on every tenth token
     typical = (10 * energy.median()).sqrt().item()
     return tuple(typical * factor for factor in (0.5, 1.0, 2.0, 4.0))
-
-
-def _read_out(model: HookedRootModule) -> Tensor | None:
-    # (vocabulary, d_model) from the stream to logits, the final norm's weight in it
-    unembedding = getattr(model, "W_U", None)
-    if unembedding is not None:  # TransformerLens folds the final norm's weight
-        return unembedding.detach().float().T
-    inner = getattr(model, "model", None)
-    head = getattr(inner, "get_output_embeddings", lambda: None)()
-    if head is None:
-        return None
-    norm = getattr(getattr(inner, "model", None), "norm", None)
-    weight = head.weight.detach().float()
-    return weight if norm is None else weight * norm.weight.detach().float()

@@ -9,6 +9,8 @@ from typing import Any
 
 from sae_lens_signaware.evaluation import PolarityDial
 from sae_lens_signaware.evaluation.examples import Context
+from sae_lens_signaware.evaluation.histograms import Histogram
+from sae_lens_signaware.evaluation.logits import TopLogits
 from sae_lens_signaware.files import write_json
 
 
@@ -63,6 +65,8 @@ class LatentPage:
         examples_pos, examples_neg: its strongest contexts of each side.
         dial, pair_dial: of this latent, and of the plain SAE's two latents nearest to its two ends,
             each on tokens of its own; None where the model hides its unembedding.
+        top_logits: tokens that each side promotes; None as for the dials, and in older files.
+        histogram: of its activations on the tokens of the census; None in older files.
     """
 
     latent: int
@@ -77,6 +81,8 @@ class LatentPage:
     examples_neg: tuple[Context, ...]
     dial: Dial | None
     pair_dial: Dial | None
+    top_logits: TopLogits | None = None
+    histogram: Histogram | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +100,7 @@ class SAELatents:
         audit: of the plain SAE: highest cosine of a pair -> how many pairs, the width that merging
             them would free, and how many of them ever fire together.
         pages: the latents shown, of most energy first.
+        special_tokens: texts of the tokenizer's special tokens; empty where a file does not say.
         identity: all that they depend on; another identity is computed anew.
     """
 
@@ -114,11 +121,12 @@ class SAELatents:
     plain_run: str | None
     audit: dict[str, dict[str, int]]
     pages: tuple[LatentPage, ...]
+    special_tokens: tuple[str, ...] = ()
     identity: dict[str, object] = dataclasses.field(default_factory=dict)
 
     def write(self, path: Path) -> None:
-        """Write as JSON, whole or not at all."""
-        write_json(dataclasses.asdict(self), path)
+        """Write as JSON in one line, whole or not at all."""
+        write_json(dataclasses.asdict(self), path, indent=None)
 
     @classmethod
     def read(cls, path: Path) -> "SAELatents":
@@ -130,6 +138,7 @@ class SAELatents:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             values["pages"] = tuple(_page(page) for page in values["pages"])
+            values["special_tokens"] = tuple(values.get("special_tokens", ()))
             return cls(**values)
         except (TypeError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(f"{path}: not the latents of an SAE: {error}") from None
@@ -179,4 +188,10 @@ def _page(values: dict[str, Any]) -> LatentPage:
         if values[name] is not None:
             pairs = {key: tuple(values[name][key]) for key in ("latents", "logit_tokens")}
             values[name] = Dial(**{**values[name], **pairs})
+    if (logits := values.get("top_logits")) is not None:
+        sides = {s: tuple((token, value) for token, value in logits[s]) for s in ("pos", "neg")}
+        values["top_logits"] = TopLogits(**sides)
+    if (counts := values.get("histogram")) is not None:
+        sides = {side: tuple(counts[side]) for side in ("pos", "neg")}
+        values["histogram"] = Histogram(counts["width"], **sides)
     return LatentPage(**values)

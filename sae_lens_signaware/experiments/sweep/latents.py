@@ -14,6 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from sae_lens import SAE
+from torch import Tensor
 
 from sae_lens_signaware.evaluation import Analysis, analyze_sae
 from sae_lens_signaware.evaluation.models import HookedRootModule
@@ -27,6 +28,7 @@ from sae_lens_signaware.experiments.sweep.latent_pages import (
     numbers,
     pages_without_dials,
     prompts_of,
+    special_tokens_of,
 )
 from sae_lens_signaware.experiments.sweep.latent_results import (
     LatentPage,
@@ -148,7 +150,7 @@ class LatentsStage:
         heldout = self.store.load_cache(run).heldout
         analysis = analyze_sae(sae, heldout)
         identity = self._identity(run, plain_run)
-        pages = self._pages(run, sae, plain, analysis, model, identity, view)
+        pages = self._pages(run, sae, plain, analysis, heldout, model, identity, view)
         census, calibration = analysis.census, analysis.calibration
         return SAELatents(
             cell=run.cell,
@@ -168,6 +170,7 @@ class LatentsStage:
             plain_run=None if plain_run is None else plain_run.name,
             audit={} if plain is None else audit_pairs(plain, heldout[:AUDIT_TOKENS]),
             pages=tuple(pages),
+            special_tokens=special_tokens_of(model),
             identity=identity,
         )
 
@@ -180,6 +183,7 @@ class LatentsStage:
         sae: SAE[Any],
         plain: SAE[Any] | None,
         analysis: Analysis,
+        heldout: Tensor,
         model: HookedRootModule,
         identity: Identity,
         view: "LatentsView",
@@ -192,7 +196,7 @@ class LatentsStage:
         partial = PartialLatents.read(path, identity, latents)
         if partial is None:
             pages = pages_without_dials(
-                model, sae, analysis, latents, tokens, self.shown.n_contexts
+                model, sae, analysis, latents, heldout, tokens, self.shown.n_contexts
             )
             partial = PartialLatents(identity, pages, 0)
             partial.write(path)

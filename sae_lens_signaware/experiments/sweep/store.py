@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sae_lens.constants import DTYPE_MAP
 from torch import Tensor
 
 from sae_lens_signaware.checks import ConfigError, one_line
@@ -42,7 +43,9 @@ class CachedActivations:
     """The activations of a cell, as they were read.
 
     Attributes:
-        train, heldout: (tokens, d_in).
+        train: (tokens, d_in), in the dtype of the cache: the file is mapped, and a copy in a wider
+            dtype would not be.
+        heldout: (tokens, d_in), in the runner's dtype.
         identity: all that they depend on. A cache of an earlier version keeps no digest, and
             neither does what is trained on it.
     """
@@ -203,7 +206,8 @@ class SweepStore:
                 f"cache_folder: {path} does not hold the activations of this sweep any more; "
                 "give each its own cache_folder"
             )
-        return CachedActivations(tensors["train"], tensors["heldout"], identity)
+        heldout = tensors["heldout"].to(DTYPE_MAP[run.cfg.dtype])
+        return CachedActivations(tensors["train"], heldout, identity)
 
     def identity_of_training(self, run: Run, cache: CachedActivations) -> Identity:
         """Return the run's identity with that of the activations it was trained on."""
