@@ -96,11 +96,16 @@ def sa_gsae_losses(
 
 
 def auxk_loss(
-    x: Tensor, x_hat: Tensor, p: dict[str, Tensor], dead: Tensor, two_sided: bool
+    x: Tensor,
+    x_hat: Tensor,
+    p: dict[str, Tensor],
+    dead: Tensor,
+    two_sided: bool,
+    by_norm: bool = False,
 ) -> Tensor:
     """min(n_dead / k, 1) * mean ||x - x^ - z~ W_dec||^2.
 
-    z~ holds the k largest ungated latents among the dead.
+    z~ holds the k largest ungated latents among the dead, or those of the largest |z~| ||W_dec,i||.
     """
     batch, d_in = x.shape
     k = max(1, d_in // 2)
@@ -117,8 +122,9 @@ def auxk_loss(
                 rows = open_gate, p["r_mag"], p["b_mag"]
                 ungated[i] = sa_gsae_latent(pre, *rows, i, two_sided)
             else:
-                ungated[i] = pre + p["b_enc"][i]
-        largest = sorted(ungated, key=lambda i: -abs(ungated[i].item()))[:k]
+                ungated[i] = shifted(pre + p["b_enc"][i], p["b_mag"], i)
+        weight = [row.norm().item() if by_norm else 1.0 for row in p["W_dec"]]
+        largest = sorted(ungated, key=lambda i: -abs(ungated[i].item()) * weight[i])[:k]
         left = x[n] - x_hat[n]
         for i in largest:
             left = left - ungated[i] * p["W_dec"][i]
@@ -126,25 +132,34 @@ def auxk_loss(
     return min(int(dead.sum()) / k, 1.0) * total
 
 
+def shifted(h: Tensor, b_mag: Tensor, i: int) -> Tensor:
+    """sign(h) relu(|h| + b_mag of that side) of latent i."""
+    b_plus, b_minus = sides(b_mag, i)
+    return torch.relu(h + b_plus) if h.item() > 0 else -torch.relu(-h + b_minus)
+
+
 def bi_jumprelu_forward(x: Tensor, p: dict[str, Tensor]) -> dict[str, Tensor]:
-    """h, z (B, H) and x^ (B, d); z's gradient to h is the open gate's."""
+    """h, open, z (B, H) and x^ (B, d); z's gradient to h and b_mag is the open gate's."""
     batch, d_sae = x.shape[0], p["W_dec"].shape[0]
-    h_rows, z_rows = [], []
+    h_rows, z_rows, open_rows = [], [], []
     for n in range(batch):
         x_c = x[n] - p["b_dec"]
         hs = [(x_c * p["W_enc"][:, i]).sum() + p["b_enc"][i] for i in range(d_sae)]
-        zs = []
+        zs, opens = [], []
         for i, h in enumerate(hs):
             t_plus, t_minus = sides(p["threshold"], i)
             n_open = (1.0 if h.item() > t_plus.item() else 0.0) + (
                 1.0 if h.item() < -t_minus.item() else 0.0
             )
-            zs.append(h * n_open)
+            zs.append(shifted(h, p["b_mag"], i) * n_open)
+            opens.append(n_open)
         h_rows.append(torch.stack(hs))
         z_rows.append(torch.stack(zs))
+        open_rows.append(opens)
     z = torch.stack(z_rows)
     return {
         "h": torch.stack(h_rows),
+        "open": torch.tensor(open_rows, dtype=x.dtype),
         "z": z,
         "x_hat": torch.stack(
             [sum(z[n, i] * p["W_dec"][i] for i in range(d_sae)) + p["b_dec"] for n in range(batch)]
@@ -157,7 +172,7 @@ def K(x: float) -> float:
 
 
 def ste_threshold_gradients(
-    h: Tensor, threshold: Tensor, e: float, grad_z: Tensor, grad_step: Tensor
+    h: Tensor, threshold: Tensor, b_mag: Tensor, e: float, grad_z: Tensor, grad_step: Tensor
 ) -> Tensor:
     """(P, H) gradient to threshold, given the gradients to z and to the L0 step, both (B, H)."""
     out = torch.zeros_like(threshold)
@@ -166,7 +181,9 @@ def ste_threshold_gradients(
             t_plus, t_minus = (t.item() for t in sides(threshold, i))
             k_plus = K((h[n, i].item() - t_plus) / e)
             k_minus = K((-h[n, i].item() - t_minus) / e)
-            dz_plus, dz_minus = -t_plus / e * k_plus, t_minus / e * k_minus
+            b_plus, b_minus = (b.item() for b in sides(b_mag, i))
+            dz_plus = -max(t_plus + b_plus, 0.0) / e * k_plus
+            dz_minus = max(t_minus + b_minus, 0.0) / e * k_minus
             ds_plus, ds_minus = -k_plus / e, -k_minus / e
             out[0, i] += dz_plus * grad_z[n, i] + ds_plus * grad_step[n, i]
             out[-1, i] += dz_minus * grad_z[n, i] + ds_minus * grad_step[n, i]

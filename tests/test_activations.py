@@ -13,6 +13,7 @@ from sae_lens_signaware.saes.activations import (
     nearest_threshold_gap,
     rectangle,
     select_side,
+    shifted,
     signed_gate,
     soft_threshold,
 )
@@ -53,7 +54,7 @@ def test_bi_jump_relu_one_sided_never_opens_the_minus_side() -> None:
 def test_a_zero_pre_activation_is_shut_even_at_threshold_zero() -> None:
     zero = torch.zeros(1, 1)
     assert signed_gate(zero, zero, zero, torch.ones(1, 1)).item() == 0.0
-    assert bi_jump_step(zero, zero).item() == 0.0
+    assert bi_jump_step(zero, zero, zero).item() == 0.0
 
 
 def test_soft_threshold_by_hand() -> None:
@@ -163,28 +164,58 @@ def test_rectangle_is_open_at_its_edges() -> None:
 # (-1.125, -0.875).
 E = 0.25
 H = torch.tensor([[0.5625], [0.4375], [0.625], [0.9], [-1.0625], [-0.9375], [-1.125], [-2.0]])
+NO_SHIFT = torch.zeros(2, 1)
 GRAD = torch.tensor([[1.0], [2.0], [4.0], [8.0], [16.0], [32.0], [64.0], [128.0]])
+
+
+def test_shifted_by_hand() -> None:
+    h = column(2.0, 0.5, 0.0, -0.5, -2.0)
+    torch.testing.assert_close(shifted(h, column(-1.0, 0.5)), column(1.0, 0.0, 0.0, -1.0, -2.5))
+    torch.testing.assert_close(shifted(h, torch.tensor([[-1.0]])), column(1.0, 0.0, 0.0, 0.0, -1.0))
 
 
 def test_bi_jump_step_by_hand() -> None:
     torch.testing.assert_close(
-        bi_jump_step(H, THRESHOLD), column(0.5625, 0.0, 0.625, 0.9, -1.0625, 0.0, -1.125, -2.0)
+        bi_jump_step(H, THRESHOLD, NO_SHIFT),
+        column(0.5625, 0.0, 0.625, 0.9, -1.0625, 0.0, -1.125, -2.0),
     )
 
 
 def test_bi_jump_relu_ste_gradients_by_hand() -> None:
     h = H.clone().requires_grad_()
     threshold = THRESHOLD.clone().requires_grad_()
-    bi_jump_relu_ste(h, threshold, E).backward(GRAD)
+    bi_jump_relu_ste(h, threshold, NO_SHIFT, E).backward(GRAD)
     # + side: the first two lie in the window, the third is its edge: -(0.5 / 0.25) (1 + 2)
     # - side: the fifth and sixth do, the seventh is the edge: +(1 / 0.25) (16 + 32)
     torch.testing.assert_close(threshold.grad, column(-6.0, 192.0))
     torch.testing.assert_close(h.grad, column(1.0, 0.0, 4.0, 8.0, 16.0, 0.0, 64.0, 128.0))
 
 
+def test_bi_jump_relu_with_shifted_sizes_by_hand() -> None:
+    h, threshold = H.clone().requires_grad_(), THRESHOLD.clone().requires_grad_()
+    b_mag = column(-0.25, 0.5).requires_grad_()
+    z = bi_jump_relu_ste(h, threshold, b_mag, E)
+    # the + side is 0.25 smaller, the - side 0.5 larger
+    torch.testing.assert_close(z, column(0.3125, 0.0, 0.375, 0.65, -1.5625, 0.0, -1.625, -2.5))
+    z.backward(GRAD)
+    # what jumps at the thresholds of 0.5 and 1 is 0.25 and 1.5: -(0.25 / e) (1 + 2), (1.5 / e) 48
+    torch.testing.assert_close(threshold.grad, column(-3.0, 288.0))
+    torch.testing.assert_close(b_mag.grad, column(13.0, -208.0))
+    torch.testing.assert_close(h.grad, column(1.0, 0.0, 4.0, 8.0, 16.0, 0.0, 64.0, 128.0))
+
+
+def test_a_shift_below_the_size_leaves_nothing() -> None:
+    h = column(0.6, 0.8, -0.6).requires_grad_()
+    threshold, b_mag = torch.full((1, 1), 0.5), torch.full((1, 1), -0.7)
+    z = bi_jump_relu_ste(h, threshold, b_mag, E, ste_to_input=True)
+    torch.testing.assert_close(z, column(0.0, 0.1, 0.0))
+    z.sum().backward()
+    torch.testing.assert_close(h.grad, column(0.0, 1.0, 0.0))  # nothing jumps at this threshold
+
+
 def test_bi_jump_relu_ste_to_input_by_hand() -> None:
     h = H.clone().requires_grad_()
-    bi_jump_relu_ste(h, THRESHOLD, E, ste_to_input=True).backward(torch.ones_like(H))
+    bi_jump_relu_ste(h, THRESHOLD, NO_SHIFT, E, ste_to_input=True).backward(torch.ones_like(H))
     # open: 1; in a window: + threshold_s / e, which is 2 and 4
     torch.testing.assert_close(h.grad, column(3.0, 2.0, 1.0, 1.0, 5.0, 4.0, 1.0, 1.0))
 
@@ -194,7 +225,7 @@ def test_tied_ste_gets_both_sides_and_windows_that_reach_across_zero() -> None:
     h = column(0.3, 0.05, -0.12, -0.3)
     threshold = torch.full((1, 1), 0.1, requires_grad=True)
     grad = column(1.0, 10.0, 100.0, 1000.0)
-    bi_jump_relu_ste(h, threshold, 0.5).backward(grad)
+    bi_jump_relu_ste(h, threshold, torch.zeros(1, 1), 0.5).backward(grad)
     assert threshold.grad is not None
     # (0.1 / 0.5) * (-(1 + 10 + 100) + (10 + 100 + 1000))
     assert threshold.grad.item() == pytest.approx(0.2 * (1110 - 111))

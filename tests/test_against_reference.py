@@ -109,19 +109,19 @@ def test_bi_jumprelu_forward_and_encoder_gradients(
         torch.testing.assert_close(out.hidden_pre, forward["h"], **TOLERANCE)
     torch.testing.assert_close(dense(out.feature_acts), forward["z"], **TOLERANCE)
     torch.testing.assert_close(out.sae_out, forward["x_hat"], **TOLERANCE)
-    l0 = (forward["z"] != 0).sum(-1).double().mean()
+    l0 = forward["open"].sum(-1).mean()  # z is 0 where b_mag takes all of an open latent
     torch.testing.assert_close(out.losses["l0_loss"], 0.7 * l0, **TOLERANCE)
 
     out.loss.backward()
     ((x - forward["x_hat"]) ** 2).sum(-1).mean().backward()
-    for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
+    for name in ("W_enc", "b_enc", "b_mag", "W_dec", "b_dec"):
         torch.testing.assert_close(getattr(sae, name).grad, p[name].grad, **TOLERANCE)
     # the thresholds' gradient: the reconstruction's through z, and the sparsity loss's
     with torch.no_grad():
         grad_z = 2 * (forward["x_hat"] - x) @ p["W_dec"].T / batch
         grad_step = torch.full_like(forward["h"], 0.7 / batch)
         wanted = reference.ste_threshold_gradients(
-            forward["h"], p["threshold"], sae.cfg.jumprelu_bandwidth, grad_z, grad_step
+            forward["h"], p["threshold"], p["b_mag"], sae.cfg.jumprelu_bandwidth, grad_z, grad_step
         )
     torch.testing.assert_close(sae.threshold.grad, wanted, **TOLERANCE)
 
@@ -139,11 +139,12 @@ def test_straight_through_gradients(
     g = torch.Generator().manual_seed(seed)
     h = torch.randn(shape, generator=g, dtype=torch.float64)
     threshold = torch.rand(n_rows, shape[1], generator=g, dtype=torch.float64)
+    b_mag = torch.randn(n_rows, shape[1], generator=g, dtype=torch.float64)
     grad_z, grad_step = (torch.randn(shape, generator=g, dtype=torch.float64) for _ in range(2))
     leaf = threshold.clone().requires_grad_()
-    bi_jump_relu_ste(h, leaf, bandwidth).backward(grad_z)
+    bi_jump_relu_ste(h, leaf, b_mag, bandwidth).backward(grad_z)
     bi_step_ste(h, leaf, bandwidth).backward(grad_step)
-    wanted = reference.ste_threshold_gradients(h, threshold, bandwidth, grad_z, grad_step)
+    wanted = reference.ste_threshold_gradients(h, threshold, b_mag, bandwidth, grad_z, grad_step)
     torch.testing.assert_close(leaf.grad, wanted, **TOLERANCE)
 
 
@@ -158,7 +159,8 @@ def test_other_sparsity_losses_of_bi_jumprelu(mode: str) -> None:
         norm = (sae.W_dec.detach() ** 2).sum(1).sqrt()
         wanted = (4.0 * z.abs() * norm).tanh().sum(-1).mean()
     else:
-        l0 = (z != 0).sum(-1).double()
+        # by open sides, of which b_mag may leave nothing
+        l0 = reference.bi_jumprelu_forward(x, leaves(sae))["open"].sum(-1)
         wanted = (2 / 3.0 * (l0 - 3.0) ** 2).mean()
     torch.testing.assert_close(out.losses["l0_loss"].detach(), 0.7 * wanted, **TOLERANCE)
 
@@ -198,9 +200,8 @@ def test_tanh_reaches_the_thresholds_as_in_saelens() -> None:
     # inputs that open the + side alone, where SAELens's jumprelu is the same function
     fields: Any = {"d_in": 6, "d_sae": 9, "jumprelu_sparsity_loss_mode": "tanh"}
     fields |= {"jumprelu_bandwidth": 0.5}
-    ours: Any = TrainingSAE.from_dict(
-        BiJumpReLUTrainingSAEConfig(**fields, use_sparse_activations=False).to_dict()
-    )
+    own = {"use_sparse_activations": False, "minus_bias_init": 0.0}
+    ours: Any = TrainingSAE.from_dict(BiJumpReLUTrainingSAEConfig(**fields, **own).to_dict())
     theirs: Any = TrainingSAE.from_dict(JumpReLUTrainingSAEConfig(**fields).to_dict())
     g = torch.Generator().manual_seed(1)
     W_enc, W_dec = torch.rand(6, 9, generator=g), torch.randn(9, 6, generator=g)

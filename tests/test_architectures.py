@@ -1,6 +1,7 @@
 """What SAELens asks of every architecture, for each tying: files, folds, hooks, dtypes."""
 
 import importlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,13 @@ from tests.support.saes import (
     D_IN,
     D_SAE,
     each_architecture,
+    each_threshold_variant,
     each_variant,
+    inference_classes,
+    inference_of,
     make_sae,
     make_training_sae,
+    settle,
 )
 
 HOOKS = [
@@ -44,8 +49,9 @@ def x_batch(n: int = 32, d_in: int = D_IN, dtype: torch.dtype = torch.float32) -
 def test_registration_survives_a_second_import_and_a_reload(architecture: str) -> None:
     importlib.import_module("sae_lens_signaware")
     importlib.reload(signaware)
-    assert get_sae_class(architecture)[1].architecture() == architecture
     assert get_sae_training_class(architecture)[1].architecture() == architecture
+    saved_as = inference_classes(architecture)[1].architecture()
+    assert get_sae_class(saved_as)[1].architecture() == saved_as
 
 
 def test_another_holder_of_the_name_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,8 +74,8 @@ ROWS = {
     ("sa_gsae", "full"): {"threshold": 1, "r_mag": 1, "b_mag": 1},
     ("sa_gsae", "radii"): {"threshold": 2, "r_mag": 1, "b_mag": 2},
     ("sa_gsae", "none"): {"threshold": 2, "r_mag": 2, "b_mag": 2},
-    ("bi_jumprelu", "full"): {"threshold": 1},
-    ("bi_jumprelu", "none"): {"threshold": 2},
+    ("bi_jumprelu", "full"): {"threshold": 1, "b_mag": 1},
+    ("bi_jumprelu", "none"): {"threshold": 2, "b_mag": 1},
 }
 
 
@@ -87,7 +93,9 @@ def test_fresh_sae_has_the_state_of_the_design(architecture: str, tying: str) ->
 def test_latents_have_both_signs_and_training_agrees_with_inference(
     architecture: str, tying: str
 ) -> None:
-    sae, training = make_sae(architecture, tying), make_training_sae(architecture, tying)
+    training = make_training_sae(architecture, tying)
+    settle(training, x_batch())
+    sae = inference_of(training)
     z = sae.encode(x_batch())
     assert (z > 0).any()
     assert (z < 0).any()
@@ -109,9 +117,10 @@ def test_odd_symmetry_of_the_fully_tied_variant(architecture: str) -> None:
 @each_variant
 def test_inference_model_round_trip(architecture: str, tying: str, tmp_path: Path) -> None:
     training = make_training_sae(architecture, tying)
+    settle(training, x_batch())
     training.save_inference_model(tmp_path)
     loaded = SAE.load_from_disk(tmp_path)
-    assert type(loaded) is get_sae_class(architecture)[0]
+    assert type(loaded) is inference_classes(architecture)[0]
     assert loaded.cfg.polarity_tying == tying
     assert loaded.cfg.metadata.training_architecture == architecture
     torch.testing.assert_close(loaded.encode(x_batch()), training.encode(x_batch()))
@@ -121,7 +130,7 @@ def test_inference_model_round_trip(architecture: str, tying: str, tmp_path: Pat
     torch.testing.assert_close(again(x_batch()), loaded(x_batch()), rtol=0, atol=0)
 
 
-@each_variant
+@each_threshold_variant
 def test_training_object_saved_by_save_model_loads_as_both(
     architecture: str, tying: str, tmp_path: Path
 ) -> None:
@@ -138,7 +147,7 @@ def test_training_object_saved_by_save_model_loads_as_both(
     assert again.cfg.target_l0 == 5.0
 
 
-@each_variant
+@each_threshold_variant
 def test_inference_files_load_for_more_training(
     architecture: str, tying: str, tmp_path: Path
 ) -> None:
@@ -161,7 +170,7 @@ def test_parameters_and_buffers_are_made_on_the_configured_device(
     assert {t.device.type for t in [*sae.parameters(), *sae.buffers()]} == {"meta"}
 
 
-@each_variant
+@each_threshold_variant
 def test_a_threshold_below_zero_is_not_saved_for_inference(
     architecture: str, tying: str, tmp_path: Path
 ) -> None:
@@ -176,6 +185,7 @@ def test_fold_W_dec_norm(architecture: str, tying: str) -> None:
     for sae in (make_sae(architecture, tying), make_training_sae(architecture, tying)):
         x = x_batch()
         z, out, norm = sae.encode(x), sae(x), sae.W_dec.norm(dim=1)
+        norm = 1.0 if sae._latent_scale() is not None else norm  # z is in those units already
         sae.fold_W_dec_norm()
         torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(D_SAE))
         torch.testing.assert_close(sae.encode(x), z * norm)
@@ -187,8 +197,11 @@ def test_fold_activation_norm_scaling_factor(architecture: str, tying: str) -> N
     sae = make_training_sae(architecture, tying, normalize_activations="expected_average_only_in")
     x, scale = x_batch(), 2.5
     z, out = sae.encode(x * scale), sae(x * scale)
+    settle(sae, x * scale)
+    rescales = sae._latent_scale() is not None
     sae.fold_activation_norm_scaling_factor(scale)
-    torch.testing.assert_close(sae.encode(x), z)
+    torch.testing.assert_close(sae.encode(x), z / scale if rescales else z)
+    torch.testing.assert_close(inference_of(sae).encode(x), sae.encode(x))
     torch.testing.assert_close(sae(x), out / scale)
     assert sae.cfg.normalize_activations == "none"
 
@@ -290,6 +303,6 @@ def test_wrong_weights_give_one_line(architecture: str, tying: str, tmp_path: Pa
 def test_a_later_format_gives_one_line(architecture: str, tmp_path: Path) -> None:
     make_sae(architecture).save_model(tmp_path)
     cfg = tmp_path / "cfg.json"
-    cfg.write_text(cfg.read_text().replace('"format_version": 1', '"format_version": 2'))
-    with pytest.raises(ValueError, match=r"format_version must be an integer from 1 to 1, got 2"):
+    cfg.write_text(re.sub('"format_version": [12]', '"format_version": 3', cfg.read_text()))
+    with pytest.raises(ValueError, match=r"format_version must be an integer from 1 to 2, got 3"):
         SAE.load_from_disk(tmp_path)

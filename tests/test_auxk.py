@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from sae_lens_signaware.saes.auxk import dead_columns, top_dead
 from tests import reference
-from tests.support.saes import D_IN, D_SAE, VARIANTS, each_variant, make_training_sae
+from tests.support.saes import (
+    D_IN,
+    D_SAE,
+    VARIANTS,
+    auxk_names,
+    each_variant,
+    make_training_sae,
+)
 from tests.support.training import (
     TOLERANCE,
     batches,
@@ -60,7 +67,9 @@ def test_loss_and_gradients(
     architecture, tying = variant
     sides: Any = {"two_sided": False} if tying == "one-sided" else {}
     tying = "full" if sides else tying
-    sae = float64_sae(architecture, tying, d_in=d_in, d_sae=d_sae, auxk_coefficient=0.5, **sides)
+    coefficient, name = auxk_names(architecture)
+    fields: Any = {coefficient: 0.5, **sides}
+    sae = float64_sae(architecture, tying, d_in=d_in, d_sae=d_sae, **fields)
     g = torch.Generator().manual_seed(seed)
     x = torch.randn(batch, d_in, generator=g, dtype=torch.float64) * 2
     dead = torch.zeros(d_sae, dtype=torch.bool)
@@ -69,12 +78,13 @@ def test_loss_and_gradients(
         out = sae.training_forward_pass(step_input(x, dead_neuron_mask=dead))
     assert out.feature_acts.is_sparse == sparse
     p = leaves(sae)
-    wanted = 0.5 * reference.auxk_loss(x, out.sae_out.detach(), p, dead, bool(not sides))
-    torch.testing.assert_close(out.losses["auxk_loss"], wanted, **TOLERANCE)
+    by_norm = sae._latent_scale() is not None
+    wanted = 0.5 * reference.auxk_loss(x, out.sae_out.detach(), p, dead, bool(not sides), by_norm)
+    torch.testing.assert_close(out.losses[name], wanted, **TOLERANCE)
     assert out.loss.item() == pytest.approx(sum(v.item() for v in out.losses.values()))
 
     params = dict(sae.named_parameters())
-    got = torch.autograd.grad(out.losses["auxk_loss"], list(params.values()), allow_unused=True)
+    got = torch.autograd.grad(out.losses[name], list(params.values()), allow_unused=True)
     for (name, param), gradient in zip(params.items(), got, strict=True):
         (expected,) = torch.autograd.grad(wanted, p[name], retain_graph=True, allow_unused=True)
         none = torch.zeros_like(param)
@@ -101,7 +111,8 @@ def test_the_error_is_in_the_space_of_the_input(normalize: str, sparse: bool) ->
         scale = x.norm(dim=-1, keepdim=True) / D_IN**0.5
         x_n = x / scale
     h = ((x_n - sae.b_dec) @ sae.W_enc + sae.b_enc)[:, :3]
-    error = x - out.sae_out - (h @ sae.W_dec[:3]) * scale
+    u = h.sign() * torch.relu(h.abs() + sae.b_mag[0, :3])
+    error = x - out.sae_out - (u @ sae.W_dec[:3]) * scale
     wanted = 2.0 * 3 / (D_IN // 2) * error.pow(2).sum(-1).mean()
     torch.testing.assert_close(out.losses["auxk_loss"], wanted, **TOLERANCE)
     assert not hasattr(sae, "ln_mu")
@@ -112,12 +123,14 @@ def test_the_error_is_in_the_space_of_the_input(normalize: str, sparse: bool) ->
 def test_without_a_dead_latent_it_is_0_and_off_it_is_not_there(
     architecture: str, tying: str
 ) -> None:
-    sae = make_training_sae(architecture, tying, auxk_coefficient=1.0)
+    coefficient, name = auxk_names(architecture)
+    sae = make_training_sae(architecture, tying, **{coefficient: 1.0})
     none = torch.zeros(D_SAE, dtype=torch.bool)
     x = next(batches())
     out = sae.training_forward_pass(step_input(x, dead_neuron_mask=none))
-    assert out.losses["auxk_loss"].item() == 0.0
-    assert "auxk_loss" not in sae.training_forward_pass(step_input(x)).losses  # no count yet
-    sae = make_training_sae(architecture, tying)
+    assert out.losses[name].item() == 0.0
+    assert name not in sae.training_forward_pass(step_input(x)).losses  # no count yet
+    sae = make_training_sae(architecture, tying, **{coefficient: 0.0})
     out = sae.training_forward_pass(step_input(x, dead_neuron_mask=~none))
-    assert "auxk_loss" not in out.losses
+    own = {"auxiliary_reconstruction_loss"} if architecture == "sa_gsae" else set()
+    assert name not in set(out.losses) - own

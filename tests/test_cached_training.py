@@ -11,7 +11,14 @@ from sae_lens_signaware.files import write_json, write_tensors
 from sae_lens_signaware.training import cached as cached_training
 from sae_lens_signaware.training.cache import ShuffledEpochs
 from sae_lens_signaware.training.cached import InterruptedTraining, train_on_cache
-from tests.support.saes import D_IN, each_variant, make_training_sae, training_config
+from tests.support.saes import (
+    D_IN,
+    asking_for,
+    each_variant,
+    make_training_sae,
+    recipe_of_dead_latents,
+    training_config,
+)
 from tests.support.training import trainer_config
 
 
@@ -49,7 +56,13 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     activations = torch.randn(500, D_IN) + 1.0
-    sae_cfg = training_config(architecture, tying, target_l0=5.0, normalize_activations=normalize)
+    sae_cfg = training_config(
+        architecture,
+        tying,
+        **asking_for(architecture, 5.0),
+        **recipe_of_dead_latents(architecture, 3 * 64),
+        normalize_activations=normalize,
+    )
     cfg = trainer_config(30, n_batches_for_norm_estimate=4)
 
     def train(folder: str) -> Any:

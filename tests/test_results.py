@@ -33,12 +33,15 @@ def some_results() -> list[Result]:
     sae.cfg.metadata.hook_name = HOOK
     model, tokens = HookedTransformer(tiny_model_config()), torch.randint(0, 63, (4, 8))
     model.tokenizer = tiny_tokenizer()
+    texts = signaware.TextActivations(x, torch.full((100,), 5))
     return [
         signaware.bipolar_census(sae, x),
         signaware.polarity_calibration(sae, x),
         signaware.antipodal_audit(sae, x, max_cosine=-0.5),
         signaware.polarity_dial(model, sae, 3, tokens, [1.0, 2.0]),
         signaware.top_examples(model, sae, tokens, k=2),
+        signaware.signed_latents(model, sae, "w1 w2 w3"),
+        signaware.probe(sae, texts, x[::5, 0].tolist(), n_resamples=2),
     ]
 
 

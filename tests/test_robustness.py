@@ -22,6 +22,7 @@ from benchmarks.faults.mutations import nested
 from benchmarks.faults.weight_mutations import Payload
 from sae_lens_signaware.checks import ConfigError, InvalidInputError, check_types, require
 from sae_lens_signaware.hub import upload as hub_module
+from sae_lens_signaware.saes.state import TRAINING_STATE
 from sae_lens_signaware.training.cached import InterruptedTraining
 from sae_lens_signaware.training.runner import CHECKPOINT_FILES, find_checkpoint
 from tests.support.cli import assert_one_line_error, invoke
@@ -135,7 +136,8 @@ def test_thresholds_below_0(tmp_path: Path) -> None:
     assert (loaded.threshold[0, :3] == 0).all()
     assert torch.equal(loaded.threshold, sae.threshold.clamp(min=0))
     state = load_file(tmp_path / "sae_weights.safetensors")
-    del state["l0_control"], state["n_threshold_resets"]
+    for name in TRAINING_STATE:
+        state.pop(name, None)
     save_file(state, tmp_path / "sae_weights.safetensors")
     with pytest.raises(InvalidInputError, match=r"threshold in .* must be at least 0"):
         SAE.load_from_disk(tmp_path)

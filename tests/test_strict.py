@@ -17,7 +17,7 @@ from sae_lens_signaware.checks import ConfigError, InvalidInputError
 from sae_lens_signaware.training.config import load_runner_config
 from sae_lens_signaware.training.strict import StrictModel, read_yaml, validated
 from tests.support.runners import write
-from tests.support.saes import TRAINING_CONFIGS, training_config
+from tests.support.saes import THRESHOLD_ARCHITECTURES, TRAINING_CONFIGS, training_config
 
 
 @pytest.mark.parametrize("architecture", TRAINING_CONFIGS)
@@ -27,10 +27,11 @@ from tests.support.saes import TRAINING_CONFIGS, training_config
         ("d_in", "16", "d_in must be an integer, got '16': it is a text; write the number without"),
         ("d_sae", 32.0, "d_sae must be an integer, got 32.0: write 32"),
         ("d_sae", True, "d_sae must be an integer, got True"),
-        ("dead_threshold_reset", "yes", "dead_threshold_reset must be true or false, got 'yes'"),
+        ("apply_b_dec_to_input", "yes", "apply_b_dec_to_input must be true or false, got 'yes'"),
         ("use_sparse_activations", 1, "use_sparse_activations must be true or false, got 1"),
-        ("target_l0", "4", "target_l0 must be a number or null, got '4': it is a text"),
-        ("target_l0_rate", math.inf, "target_l0_rate must be a number, got inf"),
+        ("decoder_init_norm", "4", "decoder_init_norm must be a number or null, got '4': it is a"),
+        ("decoder_init_norm", math.inf, "decoder_init_norm must be a number or null, got inf"),
+        ("dead_after_tokens", 2.0, "dead_after_tokens must be an integer or null, got 2.0"),
         ("normalize_activations", "layernorm", "normalize_activations must be one of none, exp"),
         ("dtype", 32, "dtype must be a text or a torch.dtype, got 32"),
         ("device", ["cpu"], "device must be a text or a torch.device, got ['cpu']"),
@@ -54,6 +55,23 @@ def test_yaml_dict_and_constructor_refuse_the_same_with_the_same_line(
     if field != "metadata":
         assert str(mapping.value) == str(constructor.value)
     assert str(read.value) == f"sae.{constructor.value}"
+
+
+@pytest.mark.parametrize("architecture", THRESHOLD_ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("dead_threshold_reset", "yes", "dead_threshold_reset must be true or false, got 'yes'"),
+        ("target_l0", "4", "target_l0 must be a number or null, got '4': it is a text"),
+        ("target_l0_rate", math.inf, "target_l0_rate must be a number, got inf"),
+    ],
+)
+def test_fields_of_thresholds_are_checked_alike(
+    architecture: str, field: str, value: Any, message: str, tmp_path: Path
+) -> None:
+    test_yaml_dict_and_constructor_refuse_the_same_with_the_same_line(
+        architecture, field, value, message, tmp_path
+    )
 
 
 def test_two_sided_is_no_text(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.saes import ARCHITECTURES, each_architecture, make_sae
+from tests.support.saes import SAVED_AS_THEMSELVES, each_saved_architecture, make_sae
 from tests.tools.environments import CACHE, ROOT, environment, run_logged
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -64,7 +64,7 @@ def core(groups: dict[str, dict[str, float]]) -> dict[str, float]:
     return {key: value for group in groups.values() for key, value in group.items()}
 
 
-@each_architecture
+@each_saved_architecture
 def test_sae_bench_core_measures_what_we_measure(
     sae_bench: dict[str, Any], architecture: str
 ) -> None:
@@ -80,7 +80,7 @@ def test_sae_bench_core_measures_what_we_measure(
     assert split["ce_loss_without_sae"] == pytest.approx(sae_bench["transformers_loss"], abs=1e-3)
 
 
-@each_architecture
+@each_saved_architecture
 def test_sae_bench_densities_are_the_firing_rates_of_the_sides(
     sae_bench: dict[str, Any], architecture: str
 ) -> None:
@@ -91,7 +91,7 @@ def test_sae_bench_densities_are_the_firing_rates_of_the_sides(
     assert [d["feature_density"] for d in details] == pytest.approx(sides, abs=1e-3)
 
 
-@each_architecture
+@each_saved_architecture
 def test_sae_bench_on_the_signed_sae_itself(sae_bench: dict[str, Any], architecture: str) -> None:
     """L0 and reconstruction hold; L1 and a latent's densities do not, so the split is needed."""
     split = core(sae_bench["core"][f"{architecture}-split"]["eval_result_metrics"])
@@ -100,14 +100,16 @@ def test_sae_bench_on_the_signed_sae_itself(sae_bench: dict[str, Any], architect
     for name in ("l0", "explained_variance", "ce_loss_score", "mse"):
         assert split[name] == pytest.approx(signed[name], rel=1e-3)
     # the sum of signed latents is no L1, and only firings above zero count as firings
-    assert split["l1"] > 2 * abs(signed["l1"])
-    only_positive = sae_bench["ours"][architecture]["firing_rate_pos"]
-    assert measured["feature_density"] == pytest.approx(only_positive, abs=1e-3)
+    ours = sae_bench["ours"][architecture]
+    assert split["l1"] == pytest.approx(ours["l1"], rel=1e-3)
+    assert signed["l1"] == pytest.approx(ours["sum_of_latents"], rel=1e-3)
+    assert abs(ours["sum_of_latents"]) < 0.9 * ours["l1"]
+    assert measured["feature_density"] == pytest.approx(ours["firing_rate_pos"], abs=1e-3)
     error = "None" if hasattr(make_sae(architecture), "b_enc") else "no attribute 'b_enc'"
     assert error in sae_bench["signed_weight_metrics"][architecture]
 
 
-@each_architecture
+@each_saved_architecture
 def test_sae_bench_probes_the_sides(sae_bench: dict[str, Any], architecture: str) -> None:
     metrics = sae_bench["probing"][f"{architecture}-split"]["eval_result_metrics"]["sae"]
     # balanced classes: 0.5 is chance
@@ -125,7 +127,7 @@ def sae_dashboard(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> d
     return run_tool("run_sae_dashboard.py", python, prepared, out)
 
 
-@each_architecture
+@each_saved_architecture
 def test_sae_dashboard_writes_the_page_of_both_sides(
     sae_dashboard: dict[str, Any], architecture: str
 ) -> None:
@@ -149,7 +151,7 @@ def page_data(html: str) -> str:
     return json.dumps(value)
 
 
-@each_architecture
+@each_saved_architecture
 def test_sae_dashboard_logits_of_the_minus_side_are_those_of_the_plus_side_negated(
     sae_dashboard: dict[str, Any], architecture: str
 ) -> None:
@@ -163,7 +165,7 @@ def test_sae_dashboard_logits_of_the_minus_side_are_those_of_the_plus_side_negat
 
 
 def test_sae_dashboard_refuses_the_signed_sae_itself(sae_dashboard: dict[str, Any]) -> None:
-    for architecture in ARCHITECTURES:
+    for architecture in SAVED_AS_THEMSELVES:
         assert sae_dashboard[architecture]["signed_sae"] == "ValueError: Invalid architecture"
 
 
@@ -179,7 +181,7 @@ def delphi(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 DELPHI_IMPORTS = ["asyncer", "blobfile", "faiss-cpu", "orjson", "sentence-transformers"]
 
 
-@each_architecture
+@each_saved_architecture
 def test_delphi_caches_what_encode_gives(delphi: dict[str, Any], architecture: str) -> None:
     result = delphi[architecture]
     assert result["same_places"]
@@ -191,7 +193,7 @@ def test_delphi_caches_what_encode_gives(delphi: dict[str, Any], architecture: s
     assert result["max_difference_of_files_to_signed"] < 1e-3 * result["max_latent"]
 
 
-@each_architecture
+@each_saved_architecture
 def test_delphi_counts_only_the_positive_firings_of_a_signed_sae(
     delphi: dict[str, Any], architecture: str
 ) -> None:

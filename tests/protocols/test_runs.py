@@ -13,6 +13,7 @@ from rich.console import Console
 from sae_lens_signaware.experiments import pipeline, protocols
 from sae_lens_signaware.experiments.protocols import ProtocolResult, training
 from sae_lens_signaware.experiments.protocols.result import mean_of, sd_of
+from sae_lens_signaware.experiments.protocols.saes import candidates_of
 from tests.protocols.examples import CONFIGS, SAES, values_of
 from tests.support.cli import assert_one_line_error, invoke
 from tests.support.configs import write
@@ -261,3 +262,11 @@ def test_help_has_an_example() -> None:
     result = invoke("protocol", "--help")
     assert result.exit_code == 0
     assert "sae-lens-signaware protocol" in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize("architecture", ["bi_matryoshka_batchtopk", "matryoshka_batchtopk"])
+def test_a_value_that_is_a_list_is_not_swept(architecture: str) -> None:
+    fields = {"architecture": architecture, "d_sae": 8, "matryoshka_widths": [4, 8]}
+    ((candidate,),) = candidates_of({"nested": fields}, 2.0, d_in=8).values()
+    assert candidate.cfg.matryoshka_widths == [4, 8]  # type: ignore[attr-defined]
+    assert candidate.sparsity == "k 2"

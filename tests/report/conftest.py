@@ -1,9 +1,12 @@
 """The results of tests/report/pages.py as files, and their page."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.report.chromium import as_screen, complaints, opened, start_chromium
 from tests.report.pages import PROTOCOL, Parsed, ablations_summary, sae_latents, sweep_summary
 
 
@@ -30,3 +33,18 @@ def page(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def parsed(page: Path) -> Parsed:
     return Parsed(page.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[Any]:
+    started = start_chromium()
+    yield started
+    started.quit()
+
+
+@pytest.fixture
+def chromium(driver: Any, page: Path) -> Iterator[Any]:
+    """A browser at the page; after each test nothing has left the page and nothing complained."""
+    as_screen(driver)
+    yield opened(driver, page)
+    assert complaints(driver) == []

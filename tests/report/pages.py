@@ -5,6 +5,8 @@ import math
 from html.parser import HTMLParser
 
 from sae_lens_signaware.evaluation.examples import Context
+from sae_lens_signaware.evaluation.histograms import Histogram
+from sae_lens_signaware.evaluation.logits import TopLogits
 from sae_lens_signaware.evaluation.quality import SAEQuality
 from sae_lens_signaware.experiments.protocols.result import ProtocolResult
 from sae_lens_signaware.experiments.sweep.frontier import compare_frontiers, summarise_seeds
@@ -14,10 +16,13 @@ from sae_lens_signaware.experiments.sweep.summary import Comparison, SweepSummar
 
 CELLS = ("mlp_out", "attn_out", "resid <&>")
 SAES = ("sa_gsae-half", "gated-full", 'odd <b>"name"</b>')
+NO_CHARTS = ("latents-data", "dark-colours")
+"""Blocks of data of the page that are no charts."""
+SPECIAL = "<|endoftext|>"
 TOKENS = [
     " the", "\n", "<script>alert(1)</script>", "</script>", "&amp;", '"', "'",
     "<img src=x onerror=alert(2)>",
-    " of", "\t", " parliament", "", " tax", "es", "<!--",
+    " of", "\t", " parliament", "", " tax", "es", "<!--", SPECIAL,
 ]  # fmt: skip
 
 
@@ -99,6 +104,16 @@ def dial(pair: tuple[int, int], strength: float) -> Dial:
     return Dial(pair, words, coefficients, effect, 0.25, True, strength > 0.1, 0.9, -1.0)
 
 
+BINS = tuple(int(900 / (1 + i) ** 2) for i in range(24))
+
+
+def top_logits(latent: int) -> TopLogits:
+    words = [f"{TOKENS[(latent + i) % len(TOKENS)]}" for i in range(10)]
+    sides = [tuple((word, 2.0 - 0.1 * i) for i, word in enumerate(side)) for side in
+             ([f" up{latent}", *words], [*words, " down"])]  # fmt: skip
+    return TopLogits(*sides)
+
+
 def latent_page(latent: int) -> LatentPage:
     silent = latent == 103  # on its - side, and it has no dial
     return LatentPage(
@@ -114,6 +129,8 @@ def latent_page(latent: int) -> LatentPage:
         examples_neg=() if silent else tuple(context(latent, i, -0.7) for i in range(3)),
         dial=None if silent else dial((latent, latent), 0.5),
         pair_dial=None if silent else dial((3, 900), 0.05),
+        top_logits=None if silent else top_logits(latent),
+        histogram=None if silent else Histogram(0.25, BINS, tuple(n // 2 for n in BINS)),
     )
 
 
@@ -139,6 +156,7 @@ def sae_latents(cell: int, sae: int) -> SAELatents:
         plain_run="mlp_out/seed-0/gated-full/l1-2",
         audit={"-0.9": {"n_pairs": 3, "freed_width": 3, "n_pairs_that_fire_together": 1}},
         pages=tuple(latent_page(i) for i in (100, 101, 102, 103)),
+        special_tokens=(SPECIAL,),
     )
 
 

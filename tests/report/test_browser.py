@@ -1,79 +1,22 @@
-"""The report in a real browser."""
+"""The report in a real browser: charts, their controls, print."""
 
 import base64
-import json
 import re
-import shutil
-from collections.abc import Iterator
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.report.pages import SAES, Parsed, context, latent_page
+from tests.report.chromium import as_screen, complaints, opened, until
+from tests.report.pages import NO_CHARTS, SAES, Parsed
 
-
-def start_chromium(width: int = 1366, height: int = 900) -> Any:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
-    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or chromedriver is None:
-        pytest.skip("needs chromium and chromedriver (apt-get install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(flag)
-    options.add_argument(f"--window-size={width},{height}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    return webdriver.Chrome(options, webdriver.ChromeService(chromedriver))
-
-
-def opened(driver: Any, page: Path) -> Any:
-    """The page, after all charts are drawn; logs hold nothing from before."""
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    for log in ("browser", "performance"):
-        driver.get_log(log)
-    driver.get(page.resolve().as_uri())
-    WebDriverWait(driver, 60).until(
-        lambda d: d.execute_script("return document.documentElement.dataset.ready") == "yes"
-    )
-    return driver
-
-
-def complaints(driver: Any) -> list[str]:
-    """What the console holds, and every request that leaves the page."""
-    found = [entry["message"] for entry in driver.get_log("browser")]
-    for entry in driver.get_log("performance"):
-        message = json.loads(entry["message"])["message"]
-        if message["method"] == "Network.requestWillBeSent":
-            url = message["params"]["request"]["url"]
-            if not url.startswith(("file:", "data:", "blob:")):
-                found.append(url)
-    return found
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Any]:
-    started = start_chromium()
-    yield started
-    started.quit()
-
-
-@pytest.fixture
-def chromium(driver: Any, page: Path) -> Iterator[Any]:
-    """A browser at the page; after each test nothing has left the page and nothing complained."""
-    yield opened(driver, page)
-    assert complaints(driver) == []
-
-
-def focused(driver: Any) -> str:
-    return driver.execute_script("return document.activeElement.id")
-
-
-def press(driver: Any, *keys: str) -> None:
-    from selenium.webdriver import ActionChains
-
-    ActionChains(driver).send_keys(*keys).perform()
+# names of the SAEs that every chart of the first sweep shows; empty while charts differ
+SHOWN = (
+    "return (charts => charts.every(c => c === charts[0]) ? charts[0] : '')"
+    "([...document.querySelectorAll('#sweep-0 [data-figure]')].map(div => [...new Set("
+    "div._fullData.filter(t => t.visible === true).map(t => t.meta))].join(' ')))"
+)
 
 
 @pytest.mark.slow
@@ -97,14 +40,19 @@ def test_it_renders(chromium: Any, parsed: Parsed) -> None:
         "return [...document.querySelectorAll('[data-figure]')].map(div => "
         "[div.dataset.figure, div.querySelectorAll('.trace').length, div.clientWidth])"
     )
-    expected = {name: len(v["data"]) for name, v in parsed.data.items() if name != "latents-data"}
+    expected = {name: len(v["data"]) for name, v in parsed.data.items() if name not in NO_CHARTS}
     assert {name: n for name, n, _ in drawn} == expected
-    assert all(400 < width <= 640 for _, _, width in drawn)
+    # rows of three charts, and of one, use the width
+    width = chromium.execute_script("return document.querySelector('main').clientWidth")
+    assert width > 1000
+    widths = {name: w for name, _, w in drawn}
+    assert widths["sweep-0-frontier-0"] == pytest.approx((width - 2 * 24) / 3, abs=2)
+    assert widths["sweep-1-frontier-0"] == pytest.approx(width, abs=2)
     # an SAE whose name is HTML keeps its name in a legend
     legends = chromium.execute_script(
         "return [...document.querySelectorAll('.legendtext')].map(e => e.textContent)"
     )
-    assert 'odd <b>"name"</b>' in legends
+    assert 'odd <b>"name"</b> · target_l0-32' in legends
     # the overlap is where its ends say
     shape, *ends = chromium.execute_script(
         "const div = document.querySelector('[data-figure=sweep-0-frontier-0]');"
@@ -119,130 +67,6 @@ def test_it_renders(chromium: Any, parsed: Parsed) -> None:
     image = Path(str(chromium.current_url).removeprefix("file://")).with_suffix(".png")
     assert chromium.save_screenshot(str(image))
     assert len(Image.open(image).convert("RGB").resize((200, 130)).getcolors(30_000) or []) > 50
-
-
-@pytest.mark.slow
-def test_tokens_are_text_coloured_by_sign_and_strength(chromium: Any) -> None:
-    tokens = chromium.execute_script(
-        "return [...document.querySelector('#side-pos-contexts .context').children].map(e => "
-        "[e.textContent, e.title, e.style.backgroundColor, e.className, e.children.length])"
-    )
-    shown = context(100, 0, 1.0)
-    words = [t.replace("\n", "⏎").replace("\t", "⇥") or "∅" for t in shown.tokens]
-    assert [token[0] for token in tokens] == words
-    assert "<script>alert(1)</script>" in words
-    assert all(token[4] == 0 for token in tokens)
-    assert chromium.execute_script("return document.querySelectorAll('img').length") == 0
-
-    def colour(i: int) -> list[float]:
-        return [float(x) for x in re.findall(r"[\d.]+", tokens[i][2])]
-
-    assert tokens[9][3] == "token peak"
-    assert tokens[9][1] == "+103"
-    assert colour(9)[:3] == [0, 114, 178]
-    assert colour(2)[:3] == [213, 94, 0]
-    assert tokens[2][1] == "−20.6"
-    assert colour(9)[3] > colour(6)[3] > colour(0)[3] > 0
-    assert tokens[1][2] == ""  # 0: shut
-    quoted = chromium.execute_script(
-        "return [...document.querySelectorAll('.quoted')].map(e => e.textContent)"
-    )
-    assert quoted == ["<b>yes</b>", "⏎", "<i>up</i>", " down"]
-
-
-@pytest.mark.slow
-def test_the_browser_works_by_keyboard(chromium: Any) -> None:
-    from selenium.webdriver.common.keys import Keys
-
-    def which() -> str:
-        return chromium.find_element("id", "which").text
-
-    assert which().startswith("Latent 100: 1 of 4")
-    chromium.execute_script("document.getElementById('browser').focus()")
-    visited = []
-    for _ in range(6):
-        press(chromium, Keys.TAB)
-        visited.append(focused(chromium))
-    # "previous" is disabled at the first latent, and so left out
-    assert visited[:5] == ["choose-sae", "choose-latent", "choose-order", "next", "show-values"]
-    assert not chromium.find_element("id", "previous").is_enabled()
-    outline = chromium.execute_script(
-        "document.getElementById('next').focus({focusVisible: true});"
-        "return getComputedStyle(document.activeElement).outlineWidth"
-    )
-    assert outline == "3px"
-    press(chromium, Keys.ENTER)
-    assert which().startswith("Latent 101: 2 of 4")
-    press(chromium, Keys.ARROW_RIGHT)
-    press(chromium, Keys.ARROW_RIGHT)
-    assert which().startswith("Latent 103: 4 of 4")
-    # the focus does not get lost as "next" is disabled
-    press(chromium, Keys.ARROW_LEFT)
-    assert which().startswith("Latent 102: 3 of 4")
-    press(chromium, Keys.ARROW_RIGHT)
-    assert "This side fired in none" in chromium.find_element("id", "side-neg-contexts").text
-    assert "never fires" in chromium.find_element("id", "side-neg-numbers").text
-    assert not chromium.find_element("id", "dial").is_displayed()
-    chromium.find_element("id", "choose-latent").send_keys(Keys.HOME)
-    assert which().startswith("Latent 100: 1 of 4")
-    assert chromium.find_element("id", "dial").is_displayed()
-    chromium.find_element("id", "choose-sae").send_keys(Keys.END)
-    assert which().startswith("Latent 100: 1 of 4")
-    chromium.find_element("id", "choose-order").send_keys(Keys.END)
-    shares = chromium.execute_script(
-        "return [...document.querySelectorAll('#choose-latent option')].map(o => o.textContent)"
-    )
-    assert [s.split()[0] for s in shares] == ["102", "101", "100", "103"]
-    values = chromium.find_element("id", "show-values")
-    values.send_keys(Keys.SPACE)
-    assert chromium.execute_script(
-        "return getComputedStyle(document.querySelector('.token.peak'), '::after').content"
-    ) == '"+105"'  # fmt: skip
-
-
-@pytest.mark.slow
-def test_the_dial_has_the_latent_and_the_plain_pair(chromium: Any) -> None:
-    chromium.find_element("id", "next").click()
-    traces = chromium.execute_script(
-        "return document.getElementById('dial-plot').data.map(t => [t.name, t.x, t.y])"
-    )
-    page = latent_page(101)
-    assert page.dial is not None
-    assert page.pair_dial is not None
-    assert [t[0] for t in traces] == ["latent 101", "plain latents 3 (+), 900 (−)"]
-    for trace, one in zip(traces, (page.dial, page.pair_dial), strict=True):
-        assert trace[1] == one.coefficients
-        assert trace[2] == pytest.approx(one.effect, rel=1e-4)
-    verdicts = chromium.find_element("id", "dial-verdicts").text
-    assert "Latent 101: monotone, sign-changing, symmetry 0.90" in verdicts
-    assert "mlp_out/seed-0/gated-full/l1-2" in verdicts
-    assert "not sign-changing" in verdicts
-
-
-@pytest.mark.slow
-def test_a_box_toggles_an_sae_in_all_charts_of_its_sweep(chromium: Any) -> None:
-    from selenium.webdriver.common.keys import Keys
-
-    def visible() -> set[tuple[str, str]]:
-        return {
-            tuple(pair)
-            for pair in chromium.execute_script(
-                "return [...document.querySelectorAll('.sweep [data-figure]')]"
-                ".flatMap(div => div._fullData.filter(t => t.visible === true)"
-                ".map(t => [div.dataset.figure, t.meta]))"
-            )
-        }
-
-    before = visible()
-    box = chromium.find_elements("css selector", "#sweep-0-boxes input")[2]
-    box.send_keys(Keys.SPACE)
-    gone = before - visible()
-    assert {sae for _, sae in gone} == {SAES[2]}
-    assert {name for name, _ in gone} == {
-        f"sweep-0-{kind}-{i}" for kind in ("frontier", "dead") for i in range(3)
-    }
-    box.send_keys(Keys.SPACE)
-    assert visible() == before
 
 
 @pytest.mark.slow
@@ -263,15 +87,56 @@ def test_print_has_no_controls_and_cuts_no_chart(chromium: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_narrow_screen_stacks_the_sides(page: Path) -> None:
-    # 500 pixels is the least that a window of Chromium has
-    driver = opened(start_chromium(width=500), page)
-    try:
-        plus, minus = (
-            driver.find_element("css selector", f".side.{side}").rect for side in ("pos", "neg")
+@pytest.mark.parametrize("by", ["box", "legend"])
+def test_an_sae_goes_from_all_charts_of_its_sweep_and_its_bands_go_too(
+    by: str, chromium: Any, page: Path
+) -> None:
+    if by == "legend":  # which a chart has where there is place for it
+        as_screen(chromium, 1720)
+        opened(chromium, page)
+
+    def visible() -> set[tuple[str, str]]:
+        return {
+            tuple(pair)
+            for pair in chromium.execute_script(
+                "return [...document.querySelectorAll('.sweep [data-figure]')]"
+                ".flatMap(div => div._fullData.filter(t => t.visible === true)"
+                ".map(t => [div.dataset.figure, t.meta]))"
+            )
+        }
+
+    def bands(chart: str = "sweep-0-frontier-1") -> list[bool]:
+        return chromium.execute_script(
+            "return document.querySelector(`[data-figure='${arguments[0]}']`)"
+            "._fullLayout.shapes.map(s => s.visible)",
+            chart,
         )
-        assert minus["y"] >= plus["y"] + plus["height"]
-        assert driver.execute_script("return document.documentElement.scrollWidth") <= 500
-        assert complaints(driver) == []
-    finally:
-        driver.quit()
+
+    def toggle() -> None:
+        if by == "box":
+            chromium.find_elements("css selector", "#sweep-0-boxes input")[2].click()
+            return
+        entry = chromium.find_elements(
+            "css selector", "[data-figure='sweep-0-frontier-0'] .legendtoggle"
+        )[2]
+        chromium.execute_script("arguments[0].scrollIntoView({block: 'center'})", entry)
+        entry.click()
+
+    before = visible()
+    assert bands() == [True, True]
+    toggle()
+    until(chromium, f"{SHOWN} === 'sa_gsae-half gated-full'")
+    gone = before - visible()
+    assert {sae for _, sae in gone} == {SAES[2]}
+    assert {name for name, _ in gone} == {
+        f"sweep-0-{kind}-{i}" for kind in ("frontier", "dead") for i in range(3)
+    }
+    # the one comparison with that SAE has no grey band any more
+    assert [bands(f"sweep-0-frontier-{i}") for i in range(3)] == [[True, False]] * 3
+    box = chromium.find_elements("css selector", "#sweep-0-boxes input")[2]
+    assert not box.is_selected()
+    time.sleep(1)  # plotly takes two clicks on a legend within 300 ms for a double click
+    toggle()
+    until(chromium, f"{SHOWN} === 'sa_gsae-half gated-full ' + arguments[0]", SAES[2])
+    assert visible() == before
+    assert bands() == [True, True]

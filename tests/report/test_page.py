@@ -10,12 +10,22 @@ import pytest
 from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.experiments.sweep.comparison import compare_on
 from sae_lens_signaware.experiments.sweep.summary import SweepSummary, point_of
-from tests.report.pages import CELLS, Parsed, context, run_result, sae_latents, sweep_summary
+from tests.report.pages import (
+    CELLS,
+    NO_CHARTS,
+    SAES,
+    Parsed,
+    context,
+    run_result,
+    sae_latents,
+    sweep_summary,
+)
 from tests.support.cli import assert_one_line_error, invoke
 
 pytest.importorskip("plotly", reason="needs the [report] extra")
 from sae_lens_signaware import report
 from sae_lens_signaware.report import figures
+from sae_lens_signaware.report.colours import COLOURS, DARK, styles
 from sae_lens_signaware.report.load import read_results
 
 
@@ -102,12 +112,12 @@ def test_a_page_without_a_missed_l0_does_not_speak_of_one(tmp_path: Path) -> Non
 
 def test_hostile_texts_are_text_everywhere(page: Path, parsed: Parsed) -> None:
     # of no tag that a token, a name or a reason holds is there more than the page's own
-    assert sum(tag == "script" for tag, _ in parsed.tags) == len(parsed.data) + 2
+    assert sum(tag == "script" for tag, _ in parsed.tags) == len(parsed.data) + 3
     assert not {tag for tag, _ in parsed.tags} & {"img", "i", "dials", "speeches"}
     assert not any(name.startswith("on") for _, attrs in parsed.tags for name in attrs)
     # outside of plotly.js, which is one script, each script ends where this page ends it
     scripts = [attrs for tag, attrs in parsed.tags if tag == "script"]
-    assert sum("type" not in attrs for attrs in scripts) == 2
+    assert sum("type" not in attrs for attrs in scripts) == 3
     assert page.read_text(encoding="utf-8").count("</script>") == len(scripts)
     tokens = parsed.data["latents-data"][0]["pages"][0]["examples_pos"][0]["tokens"]
     assert tokens == list(context(100, 0, 1.0).tokens)
@@ -132,7 +142,7 @@ def test_charts_are_valid_plotly_figures_with_a_colour_an_sae(
 ) -> None:
     import plotly.graph_objects as go
 
-    charts = {name: v for name, v in parsed.data.items() if name != "latents-data"}
+    charts = {name: v for name, v in parsed.data.items() if name not in NO_CHARTS}
     assert len(charts) == 3 * 2 + 2 + 3 + 6
     for figure in charts.values():
         go.Figure(figure)  # refuses unknown properties
@@ -150,8 +160,27 @@ def test_charts_are_valid_plotly_figures_with_a_colour_an_sae(
     overlap = sweep_summary().comparisons[0].overlap
     assert overlap is not None
     assert [frontier["layout"]["shapes"][0][end] for end in ("x0", "x1")] == list(overlap)
+    # each band knows the two SAEs that it compares
+    assert frontier["layout"]["meta"]["bands"] == [[SAES[0], SAES[1]], [SAES[0], SAES[2]]]
     # plotly reads some HTML in a name, so it is escaped there
     assert frontier["data"][-1]["name"] == 'odd &lt;b&gt;"name"&lt;/b&gt;'
+
+
+def test_every_colour_of_a_chart_has_one_in_the_dark_scheme(parsed: Parsed) -> None:
+    def colours(value: object, key: str = "") -> set[str]:
+        if isinstance(value, dict):
+            return set().union(*(colours(item, name) for name, item in value.items()))
+        if isinstance(value, list):
+            return set().union(*(colours(item, key) for item in value))
+        return {value} if isinstance(value, str) and key.endswith("color") else set()
+
+    assert parsed.data["dark-colours"] == DARK
+    charts = [v for name, v in parsed.data.items() if name not in NO_CHARTS]
+    found = set().union(*map(colours, charts))
+    assert len(found) > 8
+    assert found <= set(DARK)
+    assert set(COLOURS) <= set(DARK)
+    assert len(set(DARK.values())) == len(DARK)
 
 
 def test_no_dead_latent_is_drawn_as_half_a_one(parsed: Parsed) -> None:
@@ -168,7 +197,7 @@ def test_every_gain_is_in_a_bar_and_many_ranks_are_thinned(results: Path, parsed
     assert sum(minus["y"]) == -144
     one = read_results(results).latents[0]
     long = dataclasses.replace(one.latents, bipolar_share_by_energy_rank=[0.5] * 20_000)
-    figure = figures.census([dataclasses.replace(one, latents=long)], figures.styles([one.sae]))
+    figure = figures.census([dataclasses.replace(one, latents=long)], styles([one.sae]))
     ranks = figure["data"][0]["x"]
     assert (ranks[0], ranks[-1]) == (1, 20_000)
     assert len(ranks) <= figures.MAX_CURVE_POINTS
@@ -260,25 +289,6 @@ def test_wrong_out_and_missing_plotly(
     monkeypatch.setitem(sys.modules, "plotly.offline", None)
     with pytest.raises(ConfigError, match=r"pip install 'sae-lens-signaware\[report\]'"):
         report.write_report(results, tmp_path / "r.html")
-
-
-@pytest.mark.parametrize("most", [1, 2, 7, 8, 9, 10, 83, 99, 100, 576, 12_345])
-def test_counts_have_round_ticks_on_both_sides(most: int) -> None:
-    ticks = figures._count_ticks(most)
-    above = [n for n in ticks if n > 0]
-    assert 1 <= len(above) <= 7
-    assert max(above) <= most
-    assert ticks == [*(-n for n in reversed(above)), 0, *above]
-
-
-@pytest.mark.parametrize("values", [[8, 16, 64], [20, 25], [24.0, 24.0], [17, 40], [0.2, 0.3], []])
-def test_an_l0_axis_has_labels_in_a_narrow_range_too(values: list[float]) -> None:
-    ticks = figures._log2_ticks(values)
-    inside = [t for t in ticks if min(values, default=0) <= t <= max(values, default=0)]
-    distinct = len(set(values))
-    assert len(inside) >= (2 if distinct > 1 else 0)
-    # powers of two are among them, whatever is between
-    assert {1.0, 2.0, 16.0} <= set(ticks)
 
 
 def test_an_unfinished_sweep_without_a_result_has_a_page(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 import dataclasses
 import math
+import tempfile
 from typing import Any
 
 import pytest
 import torch
-from sae_lens import JumpReLUSAE, JumpReLUSAEConfig
+from sae_lens import SAE, JumpReLUSAE, JumpReLUSAEConfig
+from sae_lens.registry import SAE_CLASS_REGISTRY, get_sae_training_class
 
 from benchmarks.faults.small import (
     ARCHITECTURES,
@@ -14,26 +16,50 @@ from benchmarks.faults.small import (
     D_SAE,
     TRAINING_CONFIGS,
     VARIANTS,
+    asking_for,
+    fields_of,
+    inference_classes,
     make_sae,
     make_training_sae,
     randomise,
     training_config,
 )
+from sae_lens_signaware.saes import ThresholdTrainingMixin
 
 __all__ = [
     "ARCHITECTURES",
     "D_IN",
     "D_SAE",
     "N_PLANTED",
+    "SAVED_AS_THEMSELVES",
+    "THRESHOLD_ARCHITECTURES",
+    "THRESHOLD_VARIANTS",
     "TRAINING_CONFIGS",
     "VARIANTS",
+    "as_saved",
+    "asking_for",
+    "auxk_field",
+    "auxk_names",
     "each_architecture",
+    "each_saved_architecture",
+    "each_saved_variant",
+    "each_saved_variant_in_a_process",
+    "each_threshold_architecture",
+    "each_threshold_variant",
     "each_variant",
+    "each_variant_in_a_process",
+    "fields_of",
+    "inference_classes",
+    "inference_of",
     "make_sae",
     "make_training_sae",
     "plain_with_pairs",
     "planted",
     "randomise",
+    "recipe_of_dead_latents",
+    "resetting_every",
+    "settle",
+    "slow_but_for_one",
     "training_config",
     "training_field",
 ]
@@ -44,11 +70,101 @@ each_variant = pytest.mark.parametrize(
 )
 
 
+def slow_but_for_one(variants: list[tuple[str, str]]) -> list[Any]:
+    """One tying of each architecture by default, the others among the slow tests.
+
+    For tests that start a process each, which takes many times as long as what they test.
+    """
+    first: dict[str, str] = {}
+    params = []
+    for architecture, tying in variants:
+        marks = [] if first.setdefault(architecture, tying) == tying else [pytest.mark.slow]
+        params.append(pytest.param(architecture, tying, id=f"{architecture}-{tying}", marks=marks))
+    return params
+
+
+each_variant_in_a_process = pytest.mark.parametrize(
+    ("architecture", "tying"), slow_but_for_one(VARIANTS)
+)
+
+# Those that are saved as themselves: what is saved as another one is that one to every tool.
+SAVED_AS_THEMSELVES = [a for a in ARCHITECTURES if a in SAE_CLASS_REGISTRY]
+each_saved_architecture = pytest.mark.parametrize("architecture", SAVED_AS_THEMSELVES)
+each_saved_variant = pytest.mark.parametrize(
+    ("architecture", "tying"), [(a, t) for a, t in VARIANTS if a in SAVED_AS_THEMSELVES]
+)
+
+each_saved_variant_in_a_process = pytest.mark.parametrize(
+    ("architecture", "tying"),
+    slow_but_for_one([(a, t) for a, t in VARIANTS if a in SAVED_AS_THEMSELVES]),
+)
+
+# Those whose thresholds are parameters, and whose L0 a coefficient decides.
+THRESHOLD_ARCHITECTURES = [
+    architecture
+    for architecture in ARCHITECTURES
+    if issubclass(get_sae_training_class(architecture)[0], ThresholdTrainingMixin)
+]
+THRESHOLD_VARIANTS = [(a, t) for a, t in VARIANTS if a in THRESHOLD_ARCHITECTURES]
+each_threshold_architecture = pytest.mark.parametrize("architecture", THRESHOLD_ARCHITECTURES)
+each_threshold_variant = pytest.mark.parametrize(
+    ("architecture", "tying"), THRESHOLD_VARIANTS, ids=[f"{a}-{t}" for a, t in THRESHOLD_VARIANTS]
+)
+
+
+def inference_of(training: Any) -> Any:
+    """The inference SAE of a training SAE, through the files of ``save_inference_model``."""
+    with tempfile.TemporaryDirectory() as folder:
+        training.save_inference_model(folder)
+        return SAE.load_from_disk(folder)
+
+
+def as_saved(training: Any) -> Any:
+    """What computes as the saved SAE does: a training SAE itself, where it is saved as itself."""
+    saved_as_itself = training.cfg.architecture() in SAVED_AS_THEMSELVES
+    return training if saved_as_itself else training.to_inference()
+
+
+def settle(training: Any, x: torch.Tensor) -> None:
+    """Set a running threshold so that the inference SAE keeps what the batch ``x`` keeps."""
+    if not hasattr(training, "topk_threshold"):
+        return
+    with torch.no_grad():
+        _, pre = training.encode_with_hidden_pre(x)
+        size = training._ungated(pre, slice(None)).abs()
+    size = size.flatten().sort(descending=True).values.double()
+    n = int(training.cfg.k * x.shape[:-1].numel())
+    training.topk_threshold = (size[n - 1] + size[n]) / 2
+
+
 def training_field(architecture: str, *parts: str) -> str:
     """The one field of the training config whose name holds all ``parts``."""
     names = (f.name for f in dataclasses.fields(TRAINING_CONFIGS[architecture]))
     (name,) = (name for name in names if all(part in name for part in parts))
     return name
+
+
+def auxk_names(architecture: str) -> tuple[str, str]:
+    """The field of the training config that weighs AuxK, and the loss's name in the logs."""
+    return get_sae_training_class(architecture)[0]._auxk_names  # type: ignore[attr-defined]
+
+
+def auxk_field(architecture: str) -> str:
+    """The field of the training config that weighs AuxK."""
+    return auxk_names(architecture)[0]
+
+
+def resetting_every(architecture: str, n_steps: int) -> dict[str, Any]:
+    """Fields that reset the thresholds of dead latents; none where no threshold is trained."""
+    if architecture not in THRESHOLD_ARCHITECTURES:
+        return {}
+    return {"dead_threshold_reset": True, "threshold_reset_interval": n_steps}
+
+
+def recipe_of_dead_latents(architecture: str, n_tokens: int) -> dict[str, Any]:
+    """The defaults against dead latents, with a window of ``n_tokens``."""
+    decay = {"dead_threshold_decay": 0.01} if architecture in THRESHOLD_ARCHITECTURES else {}
+    return {auxk_field(architecture): 1.0, "dead_after_tokens": n_tokens, **decay}
 
 
 def plain_with_pairs() -> tuple[Any, torch.Tensor]:

@@ -1,6 +1,5 @@
-"""What is trained again: the identity of a result is one of content, and old results stay valid."""
+"""What is trained again: the identity of a result is one of content."""
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -8,8 +7,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import sae_lens
-import torch
 from datasets import Dataset
 from huggingface_hub import HfApi
 from huggingface_hub.hf_api import RepoFile, RepoFolder
@@ -21,75 +18,12 @@ from sae_lens_signaware.experiments.sweep.content import FileDigests, model_dige
 from sae_lens_signaware.experiments.sweep.store import SweepStore
 from tests.support.cli import invoke
 from tests.support.configs import write
-from tests.sweep.examples import measured, sweep_values, written_at
-
-OLD = Path(__file__).parents[1] / "fixtures" / "swept_by_0_1_0"
-TAKEN_OVER = "results of an earlier version have no digest of model and text"
-
-of_the_fixture = pytest.mark.skipif(
-    sae_lens.__version__ != "6.54.12",
-    reason="SAELens's version is part of a result's identity; the fixture's is 6.54.12",
+from tests.sweep.examples import (
+    TAKEN_OVER,
+    measured,
+    sweep_values,
+    written_at,
 )
-
-
-@pytest.fixture
-def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A sweep that version 0.1.0 has finished; its paths are relative to its folder."""
-    folder = tmp_path / "old"
-    shutil.copytree(OLD, folder)
-    monkeypatch.chdir(folder)
-    return folder
-
-
-def all_files(folder: Path) -> dict[str, bytes]:
-    files = [f for name in ("runs", "latents", "saes", "cache") for f in (folder / name).rglob("*")]
-    return {str(file.relative_to(folder)): file.read_bytes() for file in files if file.is_file()}
-
-
-@of_the_fixture
-def test_a_sweep_of_version_0_1_0_is_taken_over_as_it_is(old: Path) -> None:
-    before, at = all_files(old / "out"), written_at(old / "out")
-    earlier = json.loads((old / "out/sweep.json").read_text())
-    result = invoke("sweep", "sweep.yaml", "--out", "out")
-    assert result.exit_code == 0, result.stderr
-    assert "4 of 4 runs" in result.stdout
-    notes = [line for line in result.stdout.splitlines() if TAKEN_OVER in line]
-    assert notes == [f"4 {TAKEN_OVER}; their paths and settings match"]
-    assert written_at(old / "out") == at
-    assert {k: v for k, v in all_files(old / "out").items() if k in before} == before
-    assert json.loads((old / "out/sweep.json").read_text())["results"] == earlier["results"]
-
-
-@of_the_fixture
-def test_the_pipeline_gives_the_results_of_version_0_1_0(old: Path) -> None:
-    before = measured(old / "out")
-    for name in ("runs", "cache", "saes"):
-        shutil.rmtree(old / "out" / name)
-    assert invoke("sweep", "sweep.yaml", "--out", "out").exit_code == 0
-    after = measured(old / "out")
-    for values in after.values():
-        if "identity" in values:
-            assert set(values["identity"]["cache"].pop("content")) == {
-                "model",
-                "text",
-                "heldout_text",
-            }
-    if (
-        torch.__version__
-        == before["runs/mlp/seed-0/half/l1_coefficient-1.json"]["quality"]["torch_version"]
-    ):
-        assert after == before
-
-
-@of_the_fixture
-def test_what_is_trained_on_an_old_cache_claims_no_digest(old: Path) -> None:
-    removed = old / "out/runs/mlp/seed-0/half/l1_coefficient-1.json"
-    removed.unlink()
-    result = invoke("sweep", "sweep.yaml", "--out", "out")
-    assert result.exit_code == 0, result.stderr
-    assert f"3 {TAKEN_OVER}" in result.stdout
-    assert "The activations of mlp are of an earlier version" in result.stdout
-    assert "content" not in json.loads(removed.read_text())["identity"]["cache"]
 
 
 @pytest.fixture

@@ -50,6 +50,16 @@ from tests.sweep.examples import last_line, sweep_values
         (lambda v: v.update(latents={"saes": ["halb"], "value": 1}), "latents.saes: no SAE 'halb'"),
         (lambda v: v["runner"].update(lrr=1), "runner.lrr: unknown field; did you mean 'lr'"),
         (lambda v: v["runner"].update(seed=1), "runner.seed: is set by the sweep"),
+        (lambda v: v.update(cache_dtype="half"), "cache_dtype: Input should be 'float32', 'float"),
+        (
+            lambda v: v["saes"]["half"].update(runner={"context_size": 8}),
+            "saes.half.runner.context_size: not a field of which an SAE may have its own",
+        ),
+        (lambda v: v["saes"]["half"].update(runner={"lr_ed": 8}), "own; did you mean 'lr_end'?"),
+        (
+            lambda v: v["saes"]["half"].update(runner=[1]),
+            "saes.half.runner: must be a mapping of fields, got [1]",
+        ),
         (lambda v: v.update(n_cached_tokens=10**6), "n_cached_tokens, n_heldout_tokens:"),
         (
             lambda v: v["cells"]["mlp"].update(hook_name="transformer.h.7"),

@@ -85,6 +85,17 @@ def test_the_latents_for_the_report(whole: tuple[Path, str], data: Path) -> None
         votes = model.lm_head.weight @ direction
         most = [tokenizer.decode([int(i)]) for i in (votes.argmax(), votes.argmin())]
         assert list(dial.logit_tokens) == most
+    # the same product for both sides of a latent
+    logits = (model.lm_head.weight @ sae.W_dec[page.latent]).tolist()
+    assert page.top_logits is not None
+    assert [value for _, value in page.top_logits.pos] == pytest.approx(sorted(logits)[:-11:-1])
+    down = [-value for value in sorted(logits)[:10]]
+    assert [value for _, value in page.top_logits.neg] == pytest.approx(down)
+    # all firings of the tokens of the census are counted
+    assert page.histogram is not None
+    assert sum(page.histogram.pos) == round(page.firing_rate_pos * len(heldout))
+    assert sum(page.histogram.neg) == round(page.firing_rate_neg * len(heldout))
+    assert latents.special_tokens == ("<eos>",)
     # what is written is what is read
     again = data / "again.json"
     latents.write(again)

@@ -24,7 +24,7 @@ from sae_lens_signaware import (
 )
 from sae_lens_signaware.experiments import demo_data
 from sae_lens_signaware.training.cached import train_on_cache
-from tests.support.saes import ARCHITECTURES, training_config, training_field
+from tests.support.saes import SAVED_AS_THEMSELVES, training_config, training_field
 
 # TransformerLens's HookedTransformer takes the names of its own list only, which SmolLM2 is not on.
 # A folder of a listed name is read in its stead, and of the names that mean Llama's architecture,
@@ -45,7 +45,7 @@ SAES = {
         normalize_activations="expected_average_only_in",
         **{training_field(architecture, "warm_up_steps"): N_STEPS // 5},
     )
-    for architecture in ARCHITECTURES
+    for architecture in SAVED_AS_THEMSELVES
 }
 
 

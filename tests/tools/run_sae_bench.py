@@ -149,9 +149,12 @@ def ours(sae: Any, batches: list[torch.Tensor]) -> dict[str, Any]:
     residual = torch.stack([(x - sae(x)).pow(2).sum(-1).mean() for x in batches]).mean()
     squares = torch.stack([x.pow(2).mean(0) for x in batches])
     total = squares.sum(1).mean() - squares.mean() ** 2
+    latents = [sae.encode(x) for x in batches]
     return {
         **quality.to_dict(),
         "explained_variance_sae_bench": (1 - residual / total).item(),
+        "l1": torch.stack([z.abs().sum(-1).mean() for z in latents]).mean().item(),
+        "sum_of_latents": torch.stack([z.sum(-1).mean() for z in latents]).mean().item(),
         "firing_rate_pos": census.firing_rate_pos.tolist(),
         "firing_rate_neg": census.firing_rate_neg.tolist(),
     }

@@ -1,0 +1,119 @@
+"""Top logits and histograms of the pages of latents: against products and counts by hand."""
+
+import dataclasses
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from sae_lens_signaware.evaluation.histograms import Histogram, activation_histograms
+from sae_lens_signaware.evaluation.logits import TopLogits, top_logits, unembedding_of
+from sae_lens_signaware.experiments.sweep.latent_results import SAELatents
+from tests.report.pages import sae_latents
+from tests.support.models import tiny_gpt2, tiny_tokenizer
+from tests.support.saes import D_IN, each_variant, make_sae
+
+
+def transformer_lens(W_U: list[list[float]]) -> Any:
+    """A model of which only the unembedding, (d_model, vocabulary), and the tokenizer are known."""
+    return SimpleNamespace(W_U=torch.tensor(W_U), tokenizer=tiny_tokenizer())
+
+
+def decoder(rows: list[list[float]]) -> Any:
+    cfg = SimpleNamespace(d_in=len(rows[0]), d_sae=len(rows))
+    return SimpleNamespace(cfg=cfg, W_dec=torch.tensor(rows))
+
+
+def test_top_logits_are_those_of_the_product_by_hand() -> None:
+    model = transformer_lens([[1.0, -2.0, 0.0, 0.5], [3.0, 1.0, 0.0, -1.0]])
+    sae = decoder([[9.0, 9.0], [2.0, -1.0]])
+    # 2 * row 0 - 1 * row 1 of the unembedding: -1, -5, 0, 2
+    (found,) = top_logits(model, sae, [1], k=3) or [None]
+    assert found == TopLogits(
+        pos=(("w3", 2.0), ("w2", 0.0), ("w0", -1.0)), neg=(("w1", 5.0), ("w0", 1.0), ("w2", 0.0))
+    )
+    # no more tokens than there are
+    (every,) = top_logits(model, sae, [0], k=99) or [None]
+    assert every is not None
+    assert [token for token, _ in every.pos] == ["w0", "w2", "w3", "w1"]
+
+
+def test_the_weight_of_the_final_norm_is_in_the_product() -> None:
+    head = SimpleNamespace(weight=torch.tensor([[1.0, 1.0], [0.0, 3.0]]))
+    norm = SimpleNamespace(weight=torch.tensor([10.0, 1.0]))
+    inner = SimpleNamespace(get_output_embeddings=lambda: head, model=SimpleNamespace(norm=norm))
+    model: Any = SimpleNamespace(model=inner, tokenizer=tiny_tokenizer())
+    (found,) = top_logits(model, decoder([[1.0, 1.0]]), [0], k=1) or [None]
+    assert found == TopLogits(pos=(("w0", 11.0),), neg=(("w1", -3.0),))
+
+
+def test_no_logits_without_an_unembedding_of_the_sae_s_width() -> None:
+    hidden: Any = SimpleNamespace(tokenizer=tiny_tokenizer())
+    assert top_logits(hidden, decoder([[1.0, 1.0]]), [0]) is None
+    model = transformer_lens([[1.0, 2.0]])
+    assert unembedding_of(model, 1) is not None
+    assert top_logits(model, decoder([[1.0, 1.0]]), [0]) is None
+    transformers: Any = SimpleNamespace(model=tiny_gpt2(), tokenizer=tiny_tokenizer())
+    assert unembedding_of(transformers, D_IN) is not None
+
+
+class Given:
+    """An SAE that encodes its input to itself."""
+
+    def __init__(self, d: int) -> None:
+        self.cfg = SimpleNamespace(
+            d_in=d, d_sae=d, architecture=lambda: "given", normalize_activations="none"
+        )
+        self.device, self.reshape_fn_in = torch.device("cpu"), None
+        self.encode = lambda x: x
+
+
+def test_counts_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    import contextlib
+
+    from sae_lens_signaware.evaluation import histograms
+
+    monkeypatch.setattr(histograms, "flat_activations", lambda sae: contextlib.nullcontext())
+    values = torch.tensor([[1.0, 0.0], [0.5, 0.0], [0.0, 0.0], [-2.0, 0.0], [-4.0, 0.0], [3.5, 0]])
+    sae: Any = Given(2)
+    some, none = activation_histograms(sae, [values[:4], values[4:]], [0, 1], n_bins=4)
+    # the largest size is 4, so a bin is 1 wide: 0.5 and 1 (on its edge), -, -, 3.5 against 2, 4
+    assert some == Histogram(1.0, pos=(2, 0, 0, 1), neg=(0, 1, 0, 1))
+    assert none == Histogram(0.0, pos=(0,) * 4, neg=(0,) * 4)
+
+
+@each_variant
+def test_every_firing_is_in_one_bin(architecture: str, tying: str) -> None:
+    sae = make_sae(architecture, tying)
+    x = torch.randn(300, D_IN, generator=torch.Generator().manual_seed(0))
+    z = sae.encode(x)
+    latents = [3, 0, 7]
+    for latent, one in zip(latents, activation_histograms(sae, x, latents), strict=True):
+        column = z[:, latent]
+        assert sum(one.pos) == int((column > 0).sum())
+        assert sum(one.neg) == int((column < 0).sum())
+        assert one.width * 24 == pytest.approx(column.abs().max().item())
+        assert one.pos[-1] + one.neg[-1] > 0
+
+
+def test_files_with_and_without_the_new_fields_are_read(tmp_path: Path) -> None:
+    written = sae_latents(0, 0)
+    assert written.pages[0].top_logits is not None
+    assert written.pages[0].histogram is not None
+    written.write(tmp_path / "new.json")
+    assert SAELatents.read(tmp_path / "new.json") == written
+    values = json.loads((tmp_path / "new.json").read_text())
+    del values["special_tokens"]
+    for page in values["pages"]:
+        del page["top_logits"], page["histogram"]
+    (tmp_path / "old.json").write_text(json.dumps(values))
+    bare = [dataclasses.replace(p, top_logits=None, histogram=None) for p in written.pages]
+    old = SAELatents.read(tmp_path / "old.json")
+    assert old == dataclasses.replace(written, pages=tuple(bare), special_tokens=())
+    values["pages"][0]["top_logits"] = {"pos": []}
+    (tmp_path / "bad.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="not the latents of an SAE"):
+        SAELatents.read(tmp_path / "bad.json")

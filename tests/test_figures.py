@@ -1,0 +1,122 @@
+"""``benchmarks/figures.py``: the figures and tables in the docs are those of results/."""
+
+import importlib
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("matplotlib", reason="needs the [demo] extra")
+
+import matplotlib
+
+ROOT = Path(__file__).parent.parent
+FIGURES = sorted((ROOT / "docs" / "assets" / "results").glob("*.svg"))
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("figures")
+
+
+def row(figures: Any, cell: str, sae: str, l0: float, r2: float, seed: int = 0) -> Any:
+    return figures.Row(cell, sae, seed, round(l0), l0, r2, 0.0)
+
+
+def numbered(svg: str) -> str:
+    """With numbers for ids, which matplotlib hashes from how numpy prints a float."""
+    ids: dict[str, str] = {}
+    return re.sub(r"\b[a-z][0-9a-f]{10}\b", lambda m: ids.setdefault(m[0], f"#{len(ids)}"), svg)
+
+
+def test_the_command_makes_what_the_docs_show(
+    figures: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["figures.py", "--out", str(tmp_path)])
+    figures.main()
+    made = {path.relative_to(tmp_path): path.read_text() for path in tmp_path.rglob("*.*")}
+    assert {ROOT / path for path in made if path.suffix == ".svg"} == set(FIGURES)
+    for path, text in made.items():
+        kept = (ROOT / path).read_text()
+        # other versions of matplotlib draw the same with other bytes
+        if path.suffix == ".md" or f"Matplotlib v{matplotlib.__version__}," in kept:
+            assert numbered(text) == numbered(kept), f"{path}: run python benchmarks/figures.py"
+
+
+@pytest.mark.parametrize("path", FIGURES, ids=lambda path: path.stem)
+def test_a_figure_is_small_and_follows_the_colour_scheme(path: Path, figures: Any) -> None:
+    text = path.read_text()
+    assert len(text.encode()) < 100_000
+    assert "prefers-color-scheme:dark" in text
+    assert "<text" in text
+    # a colour that stands outside of the style sheet would be the same in both schemes
+    body = text.partition("</style>")[2]
+    for light, dark, _ in figures.ARCHITECTURES.values():
+        assert light not in body
+        assert dark not in body
+
+
+def test_every_architecture_has_colours_of_its_own(figures: Any) -> None:
+    light, dark, markers = zip(*figures.ARCHITECTURES.values(), strict=True)
+    for one in (light, dark, markers):
+        assert len(set(one)) == len(one)
+
+
+def test_a_gap_is_that_of_the_lines_over_the_overlap(figures: Any) -> None:
+    a = [row(figures, "c", "a", l0, r2) for l0, r2 in ((4, 0.1), (16, 0.5), (64, 0.9))]
+    b = [row(figures, "c", "b", l0, r2) for l0, r2 in ((8, 0.2), (32, 0.4))]
+    at, gap = figures.gaps(a, b)
+    assert at == [8, 16, 32]
+    assert gap == pytest.approx([0.3 - 0.2, 0.5 - 0.3, 0.7 - 0.4])
+    assert figures.gaps(a, []) == ([], [])
+    assert figures.gaps(a[:1], b) == ([], [])
+
+
+def test_a_frontier_figure_takes_six_cells(figures: Any) -> None:
+    cells = [f"cell {i}" for i in range(6)]
+    rows = [
+        row(figures, cell, sae, l0, r2 + 0.1 * seed, seed)
+        for cell in cells
+        for sae, r2 in (("a", 0.3), ("b", 0.2))
+        for l0 in (8.0, 16.0)
+        for seed in (0, 1)
+    ]
+    series = [figures.Series("a", "A", "sa_gsae"), figures.Series("b", "B", "gated")]
+    figure = figures.frontier_figure(rows, cells, series, series[1])
+    assert len(figure.axes) == 12
+    assert [
+        axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")
+    ] == cells
+    upper, lower = figure.axes[0].lines[0], figure.axes[3].lines[0]
+    assert list(upper.get_ydata()) == pytest.approx([0.35, 0.35])  # the mean over both seeds
+    assert list(lower.get_ydata()) == pytest.approx([0.1, 0.1])
+    figures.plt.close(figure)
+
+
+def test_runs_of_more_seeds_count_for_their_sae(figures: Any) -> None:
+    sweep = {
+        "columns": ["cell", "sae", "seed", "value", "l0", "r2", "dead_share"],
+        "runs": [["c", "a", 0, 8, 8.0, 0.5, 0.0], ["c", "a-more-seeds", 1, 8, 8.2, 0.7, 0.02]],
+    }
+    (mean,) = figures.means(figures.rows_of(sweep), "c", "a")
+    assert mean == ("c", "a", 2, 8, pytest.approx(8.1), pytest.approx(0.6), pytest.approx(0.01))
+
+
+def test_the_page_on_dead_latents_says_what_the_results_show(figures: Any) -> None:
+    page = (ROOT / "docs" / "results" / "dead_latents.md").read_text()
+    today = figures.read("equal_width_b_mag.json")
+    signed = [row for row in figures.rows_of(today) if row.sae.startswith("bi_")]
+    by_default = [row for row in signed if "minus_bias_init" not in row.sae]
+    assert f"table of these {len(by_default)} runs of one seed" in page
+    assert max(row.dead_share for row in signed) < 0.002
+    assert "With today's defaults under 1% are dead in every run that is\ndone" in page
+    assert "at most 0.2% are:" in page
+    runs = figures.rows_of(figures.read("dead_latents_recipe.json"))
+    assert max(run.dead_share for run in runs if run.sae == "sa_gsae") < 0.007
+    assert "Of SA-GSAE, whose defaults are those of the figure below, at most 0.7% are" in page
+    (one,) = [run for run in runs if run.dead_share >= 0.01]
+    assert (one.cell, one.sae, one.value) == ("attn_out", "bi_matryoshka_batchtopk", 8)
+    assert f"of which {one.dead_share:.0%} are dead" in page

@@ -1,0 +1,299 @@
+"""Inputs of probes: activations of texts, CSV files, parts, and the command with its one line."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sae_lens.load_model import HookedProxyLM
+from transformer_lens import HookedTransformer
+
+import sae_lens_signaware as signaware
+from sae_lens_signaware.checks import InvalidInputError
+from sae_lens_signaware.evaluation.labelled_texts import fit_mask, labels_of
+from tests.support.cli import assert_one_line_error, invoke
+from tests.support.models import HOOK, tiny_gpt2, tiny_model_config, tiny_tokenizer
+from tests.support.saes import D_IN, make_sae
+
+TEXTS = ["w1 w2 w3", "w4", "w5 w6 w7", "w8 <eos> w9", "w10 w11"]
+GPT2_HOOK = "transformer.h.0.mlp"
+
+
+def hooked_transformer() -> HookedTransformer:
+    model = HookedTransformer(tiny_model_config())
+    model.tokenizer = tiny_tokenizer()
+    return model
+
+
+def proxy() -> HookedProxyLM:
+    names = [GPT2_HOOK, "transformer.h.1.mlp"]
+    return HookedProxyLM(tiny_gpt2().eval(), tiny_tokenizer(), hook_names=names)
+
+
+@pytest.mark.parametrize("bos", [True, False])
+@pytest.mark.parametrize(("make", "hook"), [(hooked_transformer, HOOK), (proxy, GPT2_HOOK)])
+def test_activations_are_those_of_each_text_run_alone(make: Any, hook: str, bos: bool) -> None:
+    model = make()
+    done = []
+    (source,) = signaware.text_activations(
+        model, TEXTS, [hook], prepend_bos=bos, advance=done.append
+    )
+    assert source.hook_name == hook
+    assert source.n_tokens_of.tolist() == [3, 1, 3, 2, 2]
+    assert sum(done) == 5
+    for text, held in zip(TEXTS, source.activations.split([3, 1, 3, 2, 2]), strict=True):
+        ids = [63 if word == "<eos>" else int(word[1:]) for word in text.split()]
+        ids = [63, *ids] if bos else ids
+        _, cache = model.run_with_cache(torch.tensor([ids]), names_filter=[hook])
+        keep = torch.tensor(ids) != 63
+        torch.testing.assert_close(held, cache[hook][0, keep], rtol=1e-4, atol=1e-5)
+
+
+def test_hook_points_of_two_layers_are_of_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = proxy()
+    hooks = [GPT2_HOOK, "transformer.h.1.mlp"]
+    alone = [signaware.text_activations(model, TEXTS, [hook])[0] for hook in hooks]
+    calls = []
+    run = model.run_with_cache
+    monkeypatch.setattr(model, "run_with_cache", lambda *a, **k: calls.append(a) or run(*a, **k))
+    both = signaware.text_activations(model, TEXTS, hooks)
+    assert len(calls) == 3  # texts of 2, 3 and 4 tokens
+    for one, other in zip(alone, both, strict=True):
+        torch.testing.assert_close(one.activations, other.activations)
+
+
+def test_long_texts_are_cut_and_files_read_back(tmp_path: Path) -> None:
+    (source,) = signaware.text_activations(hooked_transformer(), TEXTS, [HOOK], context_size=3)
+    assert source.n_tokens_of.tolist() == [2, 1, 2, 1, 2]
+    source.write(tmp_path / "texts.safetensors")
+    again = signaware.TextActivations.read(tmp_path / "texts.safetensors", HOOK)
+    assert torch.equal(again.activations, source.activations)
+    assert torch.equal(again.n_tokens_of, source.n_tokens_of)
+    (tmp_path / "texts.safetensors").write_bytes(b"broken")
+    with pytest.raises(InvalidInputError, match="holds no activations of texts"):
+        signaware.TextActivations.read(tmp_path / "texts.safetensors")
+
+
+def write_csv(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_csv_is_read_with_quotes_line_breaks_and_a_byte_order_mark(tmp_path: Path) -> None:
+    path = write_csv(
+        tmp_path / "a.csv", '\ufefftext,score,part\n"one, ""two""\nthree",1.5,fit\n\nx,-2,report\n'
+    )
+    held = signaware.read_labelled_texts(path, "text", "score", "part")
+    assert held.texts == ['one, "two"\nthree', "x"]
+    assert held.labels == ["1.5", "-2"]
+    assert held.parts == ["fit", "report"]
+    assert signaware.read_labelled_texts(path, label_column="score").parts is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("texts,label\na,1\n", "text_column: FILE has no column 'text'; did you mean 'texts'?"),
+        ("text,Label\na,1\n", "label_column: FILE has no column 'label'; did you mean 'Label'?"),
+        ("text,label,label\na,1,2\n", "label_column: FILE has more than one column 'label'"),
+        ("", "text_column: FILE has no column 'text'; it has no column"),
+        ("text,label\n", "data: FILE has no row below its first line"),
+        ("text,label\na\n", "data: FILE, row 2 must have 2 value(s), got 1"),
+        ("text,label\na,1\n  ,1\n", "data: FILE, row 3, text must be a text that is not empty"),
+        ('text,label\n"a,1\n', "data: FILE is no CSV"),
+    ],
+)
+def test_a_csv_that_is_wrong(text: str, message: str, tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", text)
+    with pytest.raises(InvalidInputError) as caught:
+        signaware.read_labelled_texts(path)
+    assert message.replace("FILE", str(path)) in str(caught.value)
+
+
+def test_a_csv_that_is_not_there_or_not_utf8(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="does not exist"):
+        signaware.read_labelled_texts(tmp_path / "no.csv")
+    with pytest.raises(InvalidInputError, match="is a folder"):
+        signaware.read_labelled_texts(tmp_path)
+    (tmp_path / "a.csv").write_bytes("text,label\né,1\n".encode("latin-1"))
+    with pytest.raises(InvalidInputError, match="must be UTF-8"):
+        signaware.read_labelled_texts(tmp_path / "a.csv")
+
+
+def test_what_labels_are() -> None:
+    numbers = labels_of(["1", "-2.5", "1e1"])
+    assert numbers.classes is None
+    assert numbers.values.tolist() == [1, -2.5, 10]
+    assert labels_of(["b", "a", "b"]).values.tolist() == [1, 0, 1]
+    assert labels_of(["b", "a", "b"]).classes == ("a", "b")
+    assert labels_of([3, -1, 3]).classes == ("-1", "3")
+    assert labels_of(["2.0", "10", "2"]).values.tolist() == [0, 1, 0]
+    assert labels_of([True, False]).values.tolist() == [1, 0]
+    assert labels_of(np.array([0.5, 1.5, 2.5])).values.tolist() == [0.5, 1.5, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["1", "nan", "3"], "label of text 2 must be finite, got 'nan'"),
+        ([1.0, 2.0, float("inf")], "label of text 3 must be finite, got inf"),
+        (["a", "a"], "labels must have at least two different values, got only 'a'"),
+        (["1", "1.0"], "labels must have at least two different values, got only '1'"),
+        (["a", "b", "c"], "must be numbers, or have two different values, got 3 values, one"),
+        (["1", "2", "x"], "got 3 values, one of them 'x'"),
+        (["1", " ", "3"], "label of text 2 must be a number or a class, got ''"),
+        ([], "got only no label"),
+    ],
+)
+def test_labels_that_are_wrong(labels: list[Any], message: str) -> None:
+    with pytest.raises(InvalidInputError, match="label") as caught:
+        labels_of(labels)
+    assert message in str(caught.value)
+
+
+def test_halves_are_drawn_of_each_class() -> None:
+    labels = labels_of(["a"] * 30 + ["b"] * 11)
+    fit = fit_mask(labels, None, seed=1)
+    assert fit[:30].sum() == 15
+    assert fit[30:].sum() == 5
+    assert (fit == fit_mask(labels, None, seed=1)).all()
+    assert (fit != fit_mask(labels, None, seed=2)).any()
+
+
+@pytest.mark.parametrize(
+    ("labels", "parts", "message"),
+    [
+        (range(19), None, "texts of the part 'fit' must be at least 10, got 9"),
+        (range(20), ["fit"] * 11 + ["report"] * 9, "part 'report' must be at least 10, got 9"),
+        (range(20), ["fit"] * 10 + ["test"] * 10, "part must be 'fit' or 'report', got 'test'"),
+        (range(20), ["fit"] * 10, "parts must be one for each of the 20 texts, got 10"),
+        ([0] * 39 + [1], None, "texts of class '1' in the part 'fit' must be at least 2, got 0"),
+        ([5] * 10 + [*range(10)], ["fit"] * 10 + ["report"] * 10, "labels of the part 'fit'"),
+    ],
+)
+def test_parts_that_are_too_small(labels: Any, parts: Any, message: str) -> None:
+    with pytest.raises(InvalidInputError, match="part") as caught:
+        fit_mask(labels_of(list(labels)), parts)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ks": [0]}, "ks must be numbers of at least 1, got [0]"),
+        ({"ks": []}, "ks must be numbers of at least 1, got []"),
+        ({"aggregation": "median"}, "aggregation must be sum, mean, max, got 'median'"),
+        ({"max_cosine": 0.5}, "max_cosine must be from -1 to below 0, got 0.5"),
+        ({"n_resamples": 0}, "n_resamples must be at least 1, got 0"),
+        ({"labels": range(5)}, "labels must be one for each of the 40 texts, got 5"),
+    ],
+)
+def test_wrong_arguments(change: dict[str, Any], message: str) -> None:
+    source = signaware.TextActivations(torch.randn(40, D_IN), torch.ones(40, dtype=torch.int64))
+    arguments: dict[str, Any] = {"labels": list(range(40)), **change}
+    labels = arguments.pop("labels")
+    with pytest.raises(InvalidInputError) as caught:
+        signaware.probe(make_sae("sa_gsae"), source, labels, **arguments)
+    assert message in str(caught.value)
+
+
+def test_activations_that_do_not_fit() -> None:
+    ones = torch.ones(20, dtype=torch.int64)
+    labels = list(range(20))
+    with pytest.raises(InvalidInputError, match=f"must be {D_IN} wide, got '3 wide'"):
+        signaware.probe(
+            make_sae("sa_gsae"), signaware.TextActivations(torch.randn(20, 3), ones), labels
+        )
+    x = torch.full((20, D_IN), float("nan"))
+    with pytest.raises(InvalidInputError, match="activations must be finite"):
+        signaware.probe(make_sae("sa_gsae"), signaware.TextActivations(x, ones), labels)
+    for counts in (torch.ones(3, dtype=torch.int64), torch.tensor([0, 20]), torch.tensor([20.0])):
+        with pytest.raises(InvalidInputError, match="n_tokens_of"):
+            signaware.TextActivations(torch.randn(20, D_IN), counts)
+    model = hooked_transformer()
+    for texts, message in (
+        (["w1", " "], "text 2 must be a text that is not empty"),
+        (["w1", "<eos>"], "text 2 must have a token that is no special one, got '<eos>'"),
+        ([], "texts must be at least one"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            signaware.text_activations(model, texts, [HOOK])
+    with pytest.raises(InvalidInputError, match="the model has no hook"):
+        signaware.text_activations(model, ["w1"], ["blocks.7.no"])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model, an SAE of one of its hook points, and labelled texts."""
+    tiny_gpt2().save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    sae = make_sae("sa_gsae")
+    sae.cfg.metadata.hook_name = GPT2_HOOK
+    sae.cfg.metadata.model_class_name = "AutoModelForCausalLM"
+    sae.save_model(tmp_path / "sae")
+    rng = np.random.default_rng(0)
+    lines = [f"{' '.join(f'w{i}' for i in rng.integers(0, 63, 4))},{n}" for n in range(40)]
+    write_csv(tmp_path / "texts.csv", "\n".join(["text,label", *lines]) + "\n")
+    return tmp_path
+
+
+def call(folder: Path, *args: str, data: str = "texts.csv") -> Any:
+    held = ("--data", str(folder / data), "--model", str(folder / "model"))
+    return invoke("probe", str(folder / "sae"), *held, *args)
+
+
+def test_the_command_prints_and_writes_what_the_function_gives(folder: Path) -> None:
+    result = call(folder, "--k", "1", "--k", "3", "--out", str(folder / "probes.json"))
+    assert result.exit_code == 0, result.stderr
+    held = signaware.SparseProbes.read(folder / "probes.json")
+    assert {(p.form, p.k) for p in held.probes} >= {("axis", 3), ("side", 1), ("raw", D_IN)}
+    assert f"{held.of('axis', 3).value:.3f}" in result.stdout
+    assert held.hook_name == GPT2_HOOK
+    assert json.loads((folder / "probes.json").read_text())["ends"][0]["verdict"]
+    model = signaware.training.hooks.load_model_with_hooks(
+        str(folder / "model"), "AutoModelForCausalLM", None, [GPT2_HOOK]
+    )
+    texts = signaware.read_labelled_texts(folder / "texts.csv")
+    (source,) = signaware.text_activations(model, texts.texts, [GPT2_HOOK])
+    again = signaware.probe(
+        signaware.load_sae_reference(str(folder / "sae")), source, texts.labels, ks=[1, 3]
+    )
+    assert again.probes == held.probes
+
+
+def test_the_command_says_in_one_line_what_is_wrong(folder: Path) -> None:
+    assert_one_line_error(call(folder, "--text-column", "texts"), 2, "did you mean 'text'?")
+    assert_one_line_error(call(folder, data="none.csv"), 2, "does not exist")
+    hook = call(folder, "--hook-name", "transformer.h.9.mlp")
+    assert hook.exit_code == 2
+    # above it is the progress bar of transformers, which loads the model
+    assert hook.stderr.splitlines()[-1].startswith("Error: hook_name: the model has no module")
+    kwargs = call(folder, "--model-kwargs", "{gguf_file}")
+    assert_one_line_error(kwargs, 2, "model-kwargs must be JSON, got '{gguf_file}'")
+    assert_one_line_error(call(folder, "--model-kwargs", "3"), 2, "must be a JSON object, got '3'")
+    one_class = "\n".join(["text,label", *["w1,a"] * 40])
+    write_csv(folder / "one.csv", one_class)
+    assert_one_line_error(call(folder, data="one.csv"), 2, "got only 'a'")
+    write_csv(folder / "few.csv", "text,label\nw1,1\nw2,2\nw3,3\n")
+    assert_one_line_error(call(folder, data="few.csv"), 2, "at least 10, got 1")
+    sae = signaware.load_sae_reference(str(folder / "sae"))
+    sae.cfg.metadata.hook_name = None
+    sae.save_model(folder / "sae")
+    assert_one_line_error(call(folder), 2, "give --hook-name")
+
+
+def test_without_scikit_learn_one_line_names_the_extra(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *args: None if name == "sklearn" else find_spec(name, *args),
+    )
+    result = call(folder)
+    assert_one_line_error(result, 2, "scikit-learn is not installed")
+    assert "pip install 'sae-lens-signaware[probe]'" in result.stderr

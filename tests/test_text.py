@@ -1,0 +1,85 @@
+"""The signed latents of a text: against the SAE by hand, over architectures."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from transformer_lens import HookedTransformer
+
+import sae_lens_signaware as signaware
+from tests.support.models import HOOK, tiny_model_config, tiny_tokenizer
+from tests.support.saes import each_variant, make_sae
+
+TEXT = "w5 w9 w17 w5"
+
+
+@pytest.fixture(scope="module")
+def model() -> HookedTransformer:
+    model = HookedTransformer(tiny_model_config())
+    model.tokenizer = tiny_tokenizer()
+    return model
+
+
+def hooked_sae(architecture: str = "sa_gsae", tying: str = "none") -> Any:
+    sae = make_sae(architecture, tying)
+    sae.cfg.metadata.hook_name = HOOK
+    return sae
+
+
+@each_variant
+def test_they_are_the_largest_of_encode_by_size(
+    architecture: str, tying: str, model: HookedTransformer
+) -> None:
+    sae = hooked_sae(architecture, tying)
+    found = signaware.signed_latents(model, sae, TEXT, k=3)
+    bos = [model.tokenizer.bos_token_id] if model.tokenizer.bos_token_id is not None else []
+    ids = torch.tensor([[*bos, 5, 9, 17, 5]])
+    z = sae.encode(model.run_with_cache(ids)[1][HOOK])[0, len(bos) :]
+    assert [token.token for token in found.tokens] == ["w5", "w9", "w17", "w5"]
+    for token, row in zip(found.tokens, z.tolist(), strict=True):
+        by_size = sorted(range(len(row)), key=lambda i: -abs(row[i]))[:3]
+        expected = [i for i in by_size if row[i] != 0]
+        assert list(token.latents) == expected
+        assert token.values == pytest.approx([row[i] for i in expected])
+    values = [value for token in found.tokens for value in token.values]
+    assert min(values) < 0 < max(values)
+
+
+def test_inactive_latents_are_left_out(model: HookedTransformer) -> None:
+    sae = hooked_sae()
+    with torch.no_grad():
+        sae.threshold.fill_(1e6)
+    found = signaware.signed_latents(model, sae, TEXT)
+    assert [token.latents for token in found.tokens] == [()] * 4
+
+
+def test_the_table_has_a_row_for_each_token(model: HookedTransformer) -> None:
+    found = signaware.signed_latents(model, hooked_sae(), TEXT, k=1)
+    text = io.StringIO()
+    Console(file=text, width=80).print(found.table())
+    for token in found.tokens:
+        assert f"{token.latents[0]}: {token.values[0]:+.2f}" in text.getvalue()
+
+
+def test_they_read_back(model: HookedTransformer, tmp_path: Path) -> None:
+    found = signaware.signed_latents(model, hooked_sae(), TEXT)
+    found.write(tmp_path / "latents.json")
+    assert signaware.SignedLatents.read(tmp_path / "latents.json") == found
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(ValueError, match="not a SignedLatents"):
+        signaware.SignedLatents.read(tmp_path / "other.json")
+
+
+def test_wrong_input_is_one_line(model: HookedTransformer) -> None:
+    sae = hooked_sae()
+    for args, match in (
+        ({"text": ""}, "text"),
+        ({"text": TEXT, "k": 0}, "k: must be from 1 to 24, got 0|k"),
+        ({"text": TEXT, "k": 25}, "from 1 to 24"),
+    ):
+        with pytest.raises(ValueError, match=match) as error:
+            signaware.signed_latents(model, sae, **args)
+        assert "\n" not in str(error.value)

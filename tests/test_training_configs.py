@@ -1,0 +1,81 @@
+"""Configs of training SAEs: what they refuse, in one line, and that every field is documented."""
+
+import dataclasses
+import inspect
+from typing import Any
+
+import pytest
+from sae_lens import TrainingSAEConfig
+
+from sae_lens_signaware.checks import InvalidInputError
+from tests.support.saes import (
+    each_architecture,
+    each_threshold_architecture,
+    make_training_sae,
+    training_config,
+)
+
+
+@each_threshold_architecture
+def test_a_coefficient_of_zero_cannot_be_steered(architecture: str) -> None:
+    name = f"{make_training_sae(architecture)._sparsity_coefficient}_coefficient"
+    training_config(architecture, **{name: 0.0})
+    with pytest.raises(
+        InvalidInputError, match=f"^{name} must be a number above 0 where target_l0"
+    ):
+        training_config(architecture, target_l0=4.0, **{name: 0.0})
+
+
+SA, BI = "sa_gsae", "bi_jumprelu"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kwargs", "message"),
+    [
+        (SA, {"tying": "both"}, "polarity_tying must be one of full, radii, none, got 'both'"),
+        (BI, {"tying": "radii"}, "polarity_tying must be one of full, none, got 'radii'"),
+        (SA, {"threshold_init": -0.1}, "threshold_init must be a number >= 0, got -0.1"),
+        (SA, {"threshold_init": 1e300}, "threshold_init must be at most 3.4e+38, got 1e+300"),
+        (BI, {"jumprelu_init_threshold": -1.0}, "jumprelu_init_threshold must be a number >= 0"),
+        (SA, {"target_l0": 25.0}, "at most d_sae = 24, got 25.0"),
+        (BI, {"target_l0": 0.0}, "target_l0 must be null or a number above 0"),
+        (SA, {"aux_coefficient": -1.0}, "aux_coefficient must be a number >= 0, got -1.0"),
+        (BI, {"auxk_coefficient": -1.0}, "auxk_coefficient must be a number >= 0, got -1.0"),
+        (SA, {"sparsity_penalty": "l0"}, "sparsity_penalty must be one of l1, log_sum, got 'l0'"),
+        (SA, {"threshold_reset_interval": 0}, "threshold_reset_interval must be an integer >= 1"),
+        (SA, {"tying": "none", "two_sided": False}, "'full' where two_sided is false, got 'none'"),
+        (BI, {"jumprelu_bandwidth": 0.0}, "jumprelu_bandwidth must be a number above 0, got 0.0"),
+        (
+            BI,
+            {"jumprelu_sparsity_loss_mode": "l2"},
+            "jumprelu_sparsity_loss_mode must be one of step, tanh, quadratic, got 'l2'",
+        ),
+        (BI, {"jumprelu_sparsity_loss_mode": "quadratic"}, "target_l0 must be set"),
+        (SA, {"d_sae": 0}, "d_sae must be a positive integer, got 0"),
+        (
+            SA,
+            {"normalize_activations": "covariance_whitening", "apply_b_dec_to_input": False},
+            "apply_b_dec_to_input must be true",
+        ),
+    ],
+)
+def test_wrong_configs_give_one_line(
+    architecture: str, kwargs: dict[str, Any], message: str
+) -> None:
+    kwargs = {"tying": "full", **kwargs}
+    with pytest.raises(ValueError, match="must be") as error:
+        training_config(architecture, **kwargs)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@each_architecture
+def test_every_config_field_is_documented(architecture: str) -> None:
+    cfg = training_config(architecture)
+    own = {f.name for f in dataclasses.fields(cfg)} - {
+        f.name for f in dataclasses.fields(TrainingSAEConfig)
+    }
+    # Python 3.13 takes a docstring's indentation off, the others do not
+    doc = inspect.getdoc(type(cfg)) or ""
+    for name in own:
+        assert f"\n    {name}: " in doc, name
