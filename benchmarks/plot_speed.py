@@ -65,9 +65,8 @@ def main() -> None:
     axes[0].set_ylabel("ms per training step")
     axes[0].legend(frameon=False, fontsize=8)
     machine = read[0]["machine"]
-    fig.suptitle(
-        f"{machine['cpu']}, {machine['threads']} threads, float32", fontsize=9, x=0.99, ha="right"
-    )
+    where = machine.get("card") or f"{machine['cpu']}, {machine['threads']} threads"
+    fig.suptitle(f"{where}, float32", fontsize=9, x=0.99, ha="right")
     fig.savefig(args.out)
 
 

@@ -93,9 +93,9 @@ class Sweep:
 
     @cached_property
     def results(self) -> Sequence[RunResult]:
-        """Results of ``runs``, in their order, rounded."""
-        n_tokens = self.config.n_heldout_tokens
-        return [result_of(self.rows.by_run[run.name], run, n_tokens) for run in self.runs]
+        """Results of ``runs`` that are there, in their order, rounded."""
+        n_tokens, rows = self.config.n_heldout_tokens, self.rows.by_run
+        return [result_of(rows[r.name], r, n_tokens) for r in self.runs if r.name in rows]
 
     @property
     def frontiers(self) -> Frontiers:

@@ -16,6 +16,7 @@ from typing import Any
 
 from sae_lens_signaware.evaluation.quality import SAEQuality
 from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
+from sae_lens_signaware.experiments.sweep.identity import other_cache_dtype, values_before
 from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.experiments.sweep.summary import SweepSummary
 
@@ -77,7 +78,7 @@ def settings_of(identity: object) -> Settings | None:
     """The settings in the identity of a result file; None where it has none."""
     match identity:
         case {"sae": {**sae}, "trainer": {**trainer}, "seed": seed, "cache": {**cache}}:
-            names = (*_OF_ACTIVATIONS, *_OF_CACHE)
+            names = (*_OF_ACTIVATIONS, *_OF_CACHE, "cache_dtype")
             return _flat(sae, trainer, {"seed": seed}, {n: cache.get(n) for n in names})
     return None
 
@@ -94,6 +95,7 @@ def asked_settings(config: SweepConfig, run: Run) -> Settings:
     """The settings that the config asks for."""
     activations = {name: getattr(run.cfg, name) for name in _OF_ACTIVATIONS}
     cache = {name: getattr(config, name) for name in _OF_CACHE}
+    cache["cache_dtype"] = other_cache_dtype(run)
     trainer = dataclasses.asdict(run.cfg.to_sae_trainer_config())
     return _flat(run.cfg.sae.to_dict(), trainer, {"seed": run.seed}, activations | cache)
 
@@ -118,24 +120,21 @@ def digest_of(settings: Settings, fields: Collection[str]) -> str:
 def is_asked_for(digest: str, fields: Collection[str], config: SweepConfig, run: Run) -> bool:
     """Whether a digest over ``fields`` is that of the config.
 
-    A field that came with a later version of the package stood at its default before there was one.
+    A field that came with a later version of the package stood at its default before there was one,
+    or at what switches it off.
     """
-    asked, defaults = asked_settings(config, run), _defaults(run)
+    asked, before = asked_settings(config, run), _before(run)
     later = {name: value for name, value in asked.items() if name not in fields}
     return digest_of(asked, fields) == digest and all(
-        name in defaults and value == defaults[name] for name, value in later.items()
+        name in before and value == before[name] for name, value in later.items()
     )
 
 
-def _defaults(run: Run) -> Settings:
-    def of(cfg: Any) -> Settings:
-        fields = dataclasses.fields(cfg)
-        return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
-
-    return {
+def _before(run: Run) -> Settings:
+    return {"cache.cache_dtype": None} | {
         f"{part}.{name}": value
         for part, cfg in (("sae", run.cfg.sae), ("trainer", run.cfg.to_sae_trainer_config()))
-        for name, value in of(cfg).items()
+        for name, value in values_before(cfg).items()
     }
 
 

@@ -49,16 +49,16 @@ def means_table(results: Sequence[RunResult]) -> str:
     for cell, sae in dict.fromkeys((r.cell, r.sae) for r in results):
         mine = [r for r in results if (r.cell, r.sae) == (cell, sae)]
         n_seeds = len({r.seed for r in mine})
-        if n_seeds == 1:
+        if n_seeds == 1:  # a value of one seed alone has no mean either
             continue
         by_value = [[r.quality for r in mine if r.value == v] for v in {r.value for r in mine}]
-        means = sorted(map(mean_of, by_value))
+        means = sorted(mean_of(seeds) for seeds in by_value if len(seeds) > 1)
         cells = [
             f"{r2:.4f} ± {deviation:.4f} at {l0:.1f}" + (f" ({dead:.2%} dead)" if dead else "")
             for l0, r2, deviation, dead in means
         ]
         rows.append([cell, sae, str(n_seeds), *cells])
-    n = max(map(len, rows))
+    n = max(map(len, rows), default=3)
     columns = ["cell", "SAE", "seeds", *("R² at L0" for _ in range(n - 3))]
     return markdown(columns, [r + [""] * (n - len(r)) for r in rows], 2)
 

@@ -32,6 +32,14 @@ D_SAE, STEPS, BATCH, LR, WARM_UP, DECAY, WINDOW = 576, 1000, 512, 3e-3, 200, 300
 AUXK = {"auxk_coefficient": 1.0}
 AUXK_NO_RESETS = AUXK | {"dead_threshold_reset": False}
 LOG_SUM = {"sparsity_penalty": "log_sum"}
+# The defaults when these were trained.
+EARLIER_DEFAULTS = {
+    "dead_after_tokens": None,
+    "dead_threshold_decay": 0.0,
+    "dead_threshold_reset": True,
+    "auxk_coefficient": 0.0,
+    "aux_coefficient": 1.0,
+}
 
 
 def aux(coefficient: float) -> dict[str, Any]:
@@ -88,7 +96,7 @@ VARIANTS = {
 def sae_config_of(
     variant: Variant, target: float, d_in: int, times: int
 ) -> SAGatedTrainingSAEConfig:
-    fields = warm_up(WARM_UP) | variant.fields
+    fields = EARLIER_DEFAULTS | warm_up(WARM_UP) | variant.fields
     for name in ("l1_warm_up_steps", "threshold_reset_interval"):
         if name in fields:
             fields[name] *= times

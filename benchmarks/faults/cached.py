@@ -28,7 +28,7 @@ from sae_lens_signaware.training import cached as cached_training
 from sae_lens_signaware.training.cache import ShuffledEpochs
 from sae_lens_signaware.training.cached import InterruptedTraining, train_on_cache
 
-from .small import D_IN, training_config
+from .small import D_IN, asking_for, training_config
 
 N_STEPS, BATCH = 120, 64
 
@@ -99,7 +99,10 @@ def train_cached(architecture: str, tying: str, folder: Path) -> Any:
         n_batches_for_norm_estimate=4,
     )
     sae_cfg = training_config(
-        architecture, tying, target_l0=5.0, normalize_activations="expected_average_only_in"
+        architecture,
+        tying,
+        **asking_for(architecture, 5.0),
+        normalize_activations="expected_average_only_in",
     )
     sae, _ = train_on_cache(sae_cfg, cfg, activations(), seed=1, checkpoint=folder / "checkpoint")
     sae.save_model(folder / "sae")

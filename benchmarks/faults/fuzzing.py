@@ -28,10 +28,18 @@ from typer.testing import CliRunner
 
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.cli import app
-from sae_lens_signaware.saes import base
+from sae_lens_signaware.saes import SignedTrainingSAEConfig, base
 
 from .mutations import CFG, INFERENCE_FIELDS, Case
-from .small import ARCHITECTURES, D_IN, TRAINING_CONFIGS, VARIANTS, make_sae, make_training_sae
+from .small import (
+    ARCHITECTURES,
+    D_IN,
+    TRAINING_CONFIGS,
+    VARIANTS,
+    asking_for,
+    make_sae,
+    make_training_sae,
+)
 from .weight_mutations import WEIGHTS, all_cases
 
 OUTCOMES = ("right", "ours", "saelens", "saelens_long", "bad")
@@ -90,7 +98,11 @@ class Subject:
 
     @property
     def loaders(self) -> tuple[str, ...]:
-        return ("TrainingSAE", "SAE", "resume") if self.training else ("SAE", "split", "audit")
+        if not self.training:
+            return ("SAE", "split", "audit")
+        # what is saved as another architecture has no inference SAE of its own name
+        is_inference = self.architecture in SAE_CLASS_REGISTRY
+        return ("TrainingSAE", "SAE", "resume") if is_inference else ("TrainingSAE", "resume")
 
 
 def write_subjects(root: Path) -> list[Subject]:
@@ -99,7 +111,7 @@ def write_subjects(root: Path) -> list[Subject]:
     for architecture, tying, extra in SUBJECTS:
         name = f"{architecture}-{tying}" + ("-one-sided" if extra else "")
         sae = make_sae(architecture, tying, **extra)
-        trained = make_training_sae(architecture, tying, target_l0=5.0, **extra)
+        trained = make_training_sae(architecture, tying, **asking_for(architecture, 5.0), **extra)
         for subject, saved in (
             (Subject(name, architecture, root / name, False), sae),
             (Subject(f"{name}-training", architecture, root / f"{name}-training", True), trained),
@@ -131,21 +143,31 @@ def meaning(folder: Path, training: bool) -> Any:
     registry: Any = SAE_TRAINING_CLASS_REGISTRY if training else SAE_CLASS_REGISTRY
     sae_class, config_class = registry[cfg["architecture"]]
     known = {f.name for f in dataclasses.fields(config_class)} - {"metadata", "device"}
+    is_older = "auxk_coefficient" in cfg and "dead_after_tokens" not in cfg
+    if is_older and issubclass(config_class, SignedTrainingSAEConfig):
+        # as version 0.1.0 writes it, which had no such fields
+        before = {"dead_after_tokens": None, "dead_threshold_decay": 0.0, "minus_bias_init": 0.0}
+        cfg = before | cfg
     sae = sae_class(config_class(**{k: v for k, v in cfg.items() if k in known}))
     tensors = load_file(folder / WEIGHTS)
     for name, param in sae.named_parameters():
         assert tensors[name].shape == param.shape
         param.data.copy_(tensors[name].to(sae.dtype))
         assert name == "threshold" or param.isfinite().all()
-    # in training the next step does so first; inference files hold none below 0
-    sae.threshold.data.clamp_(min=0.0)
+    clamp(sae)
     return sae
+
+
+def clamp(sae: Any) -> None:
+    """Bring trained thresholds to 0: a next step does so first, and inference files hold none."""
+    if hasattr(sae, "threshold"):
+        sae.threshold.data.clamp_(min=0.0)
 
 
 def same_sae(loaded: Any, expected: Any, names: set[str]) -> bool:
     """Equal output, bit for bit, and equal fields."""
     if isinstance(loaded, TrainingSAE):
-        loaded.threshold.data.clamp_(min=0.0)  # type: ignore[union-attr,operator]
+        clamp(loaded)
     fields = {f.name for f in dataclasses.fields(expected.cfg)} - {"metadata", "device", "dtype"}
     return (
         loaded.dtype == expected.dtype
@@ -186,8 +208,10 @@ def judge_error(error: BaseException, case: Case) -> tuple[str, str]:
     if isinstance(error, InvalidInputError):
         named = not case.fields or any(field in text for field in case.fields)
         return ("ours", "") if one_line and named else ("bad", f"unclear: {reason}")
-    frames = traceback.extract_tb(error.__traceback__)
-    if any(frame.filename.startswith(PACKAGE) for frame in frames):
+    *frames, innermost = traceback.extract_tb(error.__traceback__)
+    # the package's from_dict adds fields and hands on to SAELens's
+    ours = [innermost, *(frame for frame in frames if frame.name != "from_dict")]
+    if any(frame.filename.startswith(PACKAGE) for frame in ours):
         return "bad", f"raised inside the package: {reason}"
     return ("saelens" if one_line else "saelens_long"), reason
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sae_lens.constants import SAE_CFG_FILENAME as CFG
+from sae_lens.registry import SAE_CLASS_REGISTRY
 
 Expectation = Literal["same", "means", "refuse", "either"]
 
@@ -94,7 +95,7 @@ ACCEPTS: dict[str, Callable[[Any], bool]] = {
     "two_sided": _boolean,
     "normalize_activations": _one_of("none", "expected_average_only_in", "layer_norm"),
     "reshape_activations": _one_of("none", "hook_z"),
-    "format_version": lambda v: _integer(v) and v == 1,
+    "format_version": lambda v: _integer(v) and v in (1, 2),
     "l1_coefficient": _above_0,  # the training SAEs here have a target_l0
     "l0_coefficient": _above_0,
     "l1_warm_up_steps": _count_from(0),
@@ -103,6 +104,12 @@ ACCEPTS: dict[str, Callable[[Any], bool]] = {
     "target_l0_rate": _above_0,
     "aux_coefficient": _at_least_0,
     "auxk_coefficient": _at_least_0,
+    "aux_loss_coefficient": _at_least_0,
+    "k": lambda v: _number(v) and 0 < v <= 24,
+    "topk_threshold_lr": lambda v: _number(v) and 0 < v <= 1,
+    "rescale_acts_by_decoder_norm": _boolean,
+    "matryoshka_widths": _nothing,
+    "use_matryoshka_aux_loss": _boolean,
     "detach_decoder": _boolean,
     "detach_norm": _boolean,
     "threshold_init": _threshold,
@@ -128,7 +135,7 @@ MORE_VALUES: dict[str, tuple[Any, ...]] = {
     "dtype": ("float64", "float16", "bfloat16", "torch.float32", "int8", "complex64", "float33"),
     "normalize_activations": ("layer_norm", "expected_average_only_in", "layernorm"),
     "reshape_activations": ("hook_z", "hook_q"),
-    "format_version": (2, 999, "1", 1.0),
+    "format_version": (3, 999, "1", 1.0),
     "threshold_reset_interval": (500,),
     "jumprelu_sparsity_loss_mode": ("tanh", "quadratic"),
 }
@@ -181,10 +188,13 @@ def key_cases(cfg: dict[str, Any], rng: random.Random) -> Iterator[Case]:
     """Keys missing, misspelt (SAELens drops unknown ones, so the default holds) and added."""
     for field in sorted(cfg):
         training_only = field in ACCEPTS and field not in INFERENCE_FIELDS
-        refuse = field in REQUIRED
+        # a width list has no default, and k's is more than these SAEs have latents
+        refuse = field in (*REQUIRED, "matryoshka_widths", "k")
         if field == "polarity_tying":
             refuse = cfg[field] != "full"
         expect: Expectation = "refuse" if refuse else "means"
+        if field == "metadata" and cfg["architecture"] not in SAE_CLASS_REGISTRY:
+            expect = "either"  # SAELens takes it for one of before version 6, as below
         named = (field,) if field == "polarity_tying" else ()  # the shapes that it fixes are off
         typo = field[:-1] + rng.choice("xyz")
         for kind, new in (("key missing", None), ("key misspelt", typo)):
@@ -192,7 +202,12 @@ def key_cases(cfg: dict[str, Any], rng: random.Random) -> Iterator[Case]:
                 lambda c, f=field, t=new: c.update({t: c.pop(f)} if t else (c.pop(f), {})[1])
             )
             yield Case(f"cfg.json: {kind}", new or field, expect, change, named, training_only)
-    for key, value in (("k", 32), ("", ""), ("finetuning_scaling_factor", True), ("x" * 9999, [1])):
+    for key, value in (
+        ("n_latents", 32),
+        ("", ""),
+        ("finetuning_scaling_factor", True),
+        ("x" * 9999, [1]),
+    ):
         change = edit_cfg(lambda c, k=key, v=value: c.update({k: v}))
         yield Case("cfg.json: key added", key[:40], "same", change)
 
@@ -215,8 +230,13 @@ def nested(depth: int) -> Any:
     return value
 
 
-def metadata_cases() -> Iterator[Case]:
-    """SAELens's metadata: free in its content, but a mapping, with a version that parses."""
+def metadata_cases(is_saved_as_itself: bool) -> Iterator[Case]:
+    """SAELens's metadata: free in its content, but a mapping, with a version that parses.
+
+    Args:
+        is_saved_as_itself: whether the architecture has an inference SAE of its own name. SAELens
+            looks for one where the version is before 6, which had no others.
+    """
     for value in (None, [], [1], "x", 1, True):
         yield Case(
             "cfg.json: metadata",
@@ -236,7 +256,8 @@ def metadata_cases() -> Iterator[Case]:
         ("nested 200 deep", {"a": nested(200)}),
         ("nested 600 deep", {"a": nested(600)}),  # too deep for a copy by Python
     ):
-        expect: Expectation = "either" if "600" in name else "same"
+        is_either = "600" in name or ("before" in name and not is_saved_as_itself)
+        expect: Expectation = "either" if is_either else "same"
         change = edit_cfg(lambda c, m=more: c["metadata"].update(m))
         yield Case("cfg.json: metadata", name, expect, change)
     for name in ("to_dict", "items", "__class__"):

@@ -1,5 +1,6 @@
 """Small SAEs, a small transformer and a small run, for the faults here and for the tests."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -9,6 +10,7 @@ from sae_lens import (
     SAE,
     LanguageModelSAERunnerConfig,
     LoggingConfig,
+    SAEConfig,
     TrainingSAE,
     TrainingSAEConfig,
 )
@@ -34,9 +36,32 @@ VARIANTS = [
 ]
 
 
+def fields_of(architecture: str) -> set[str]:
+    """Names of the fields of its training config."""
+    return {f.name for f in dataclasses.fields(TRAINING_CONFIGS[architecture])}
+
+
 def training_config(architecture: str, tying: str = "full", **kwargs: Any) -> Any:
     kwargs = {"d_in": D_IN, "d_sae": D_SAE, **kwargs}
+    d_sae = kwargs["d_sae"]
+    # fields that have no default, or one that is too large for these SAEs
+    widths = sorted({max(1, d_sae // 4), max(1, d_sae * 7 // 12), d_sae})
+    small: dict[str, Any] = {"k": min(4.0, d_sae), "matryoshka_widths": widths}
+    # dead are those that a step is told, and nothing changes them but what a test switches on
+    small |= {"dead_after_tokens": None, "dead_threshold_decay": 0.0}
+    small |= {"auxk_coefficient": 0.0, "aux_coefficient": 1.0}
+    kwargs = {k: v for k, v in small.items() if k in fields_of(architecture)} | kwargs
     return TRAINING_CONFIGS[architecture](polarity_tying=tying, **kwargs)  # type: ignore[call-arg]
+
+
+def asking_for(architecture: str, l0: float) -> dict[str, float]:
+    """The field of a training config that asks for a mean L0, with this value."""
+    return {"k" if "k" in fields_of(architecture) else "target_l0": l0}
+
+
+def inference_classes(architecture: str) -> tuple[type[SAE[Any]], type[SAEConfig]]:
+    """The SAE that a training of this architecture is saved as, and its config."""
+    return get_sae_class(training_config(architecture).get_inference_config_class().architecture())
 
 
 def randomise(sae: Any, threshold_scale: float = 0.3) -> None:
@@ -59,7 +84,7 @@ def make_training_sae(architecture: str, tying: str = "full", **kwargs: Any) -> 
 
 def make_sae(architecture: str, tying: str = "full", **kwargs: Any) -> Any:
     kwargs = {"d_in": D_IN, "d_sae": D_SAE, **kwargs}
-    sae_class, config_class = get_sae_class(architecture)
+    sae_class, config_class = inference_classes(architecture)
     sae: SAE[Any] = sae_class(config_class(polarity_tying=tying, **kwargs))  # type: ignore[call-arg]
     randomise(sae)
     return sae

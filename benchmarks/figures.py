@@ -1,0 +1,315 @@
+"""Figures and tables of the documentation's results, from results/*.json.
+
+    python benchmarks/figures.py
+
+Writes docs/assets/results/*.svg, and results/*.md for the tables that pages include. Run it after
+a file in results/ has changed; tests/test_figures.py finds a figure that is not of the results.
+"""
+
+import argparse
+import json
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from figure_drawing import (
+    ARCHITECTURES,
+    STYLE,
+    Series,
+    l0_axis,
+    legend_above,
+    panels,
+    save_svg,
+)
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter, StrMethodFormatter
+from reproduction_tables import markdown
+from sweep_source import without_ending
+
+from sae_lens_signaware.experiments.sweep.frontier import Point, interpolate
+
+ROOT = Path(__file__).parent.parent
+CELLS = ("mlp_out", "attn_out", "resid")
+
+SA_GSAE = Series("sa_gsae-half", "SA-GSAE, H", "sa_gsae")
+SA_GSAE_AUXK = Series("sa_gsae-half-auxk", "SA-GSAE with AuxK, H", "sa_gsae", dashed=True)
+BI_JUMPRELU = Series("bi_jumprelu-half-no-resets", "bi_jumprelu, H", "bi_jumprelu")
+GATED = Series("gated-full", "SAELens's Gated, 2H", "gated")
+PAPER_GATED = Series("paper-gated-full", "Gated (its paper), 2H", "paper_gated")
+PEERS = (
+    Series("abstopk-half", "AbsTopK, H", "abstopk"),
+    Series("batchtopk-full", "BatchTopK, 2H", "batchtopk"),
+    Series("jumprelu-full", "JumpReLU, 2H", "jumprelu"),
+)
+SIGNED = tuple(Series(name, name, name) for name in list(ARCHITECTURES)[:4])
+
+SPEED = {  # rows of results/speed.json, in the order of figure and table, and their architecture
+    "sa_gsae W": "sa_gsae",
+    "bi_jumprelu W": "bi_jumprelu",
+    "bi_batchtopk W": "bi_batchtopk",
+    "bi_matryoshka_batchtopk W": "bi_matryoshka_batchtopk",
+    "batchtopk W": "batchtopk",
+    "matryoshka_batchtopk W": "matryoshka_batchtopk",
+    "gated W": "gated",
+    "gated 2W": "gated",
+    "jumprelu 2W": "jumprelu",
+    "batchtopk 2W": "batchtopk",
+    "abstopk W": "abstopk",
+    "topk W, sparse": "topk",
+    "dense floor": "floor",
+    "sparse floor": "floor",
+}
+
+
+class Row(NamedTuple):
+    """One run of a sweep."""
+
+    cell: str
+    sae: str
+    seed: int
+    value: float
+    l0: float
+    r2: float
+    dead_share: float
+
+
+def rows_of(sweep: dict[str, Any]) -> list[Row]:
+    """The runs of a sweep in results/; those of more seeds count for the SAE that they are of."""
+    at = [sweep["columns"].index(name) for name in Row._fields]
+    rows = [Row(*(run[i] for i in at)) for run in sweep["runs"]]
+    return [row._replace(sae=without_ending(row.sae)) for row in rows]
+
+
+def means(rows: Sequence[Row], cell: str, sae: str) -> list[Row]:
+    """Means over seeds, one row for each swept value, in the order of L0."""
+    mine = [row for row in rows if (row.cell, row.sae) == (cell, sae)]
+    found = []
+    for value in {row.value for row in mine}:
+        of_value = [row for row in mine if row.value == value]
+        l0, r2, dead = (
+            statistics.fmean(row[Row._fields.index(name)] for row in of_value)
+            for name in ("l0", "r2", "dead_share")
+        )
+        found.append(Row(cell, sae, len(of_value), value, l0, r2, dead))
+    return sorted(found, key=lambda row: row.l0)
+
+
+def gaps(points: Sequence[Row], base: Sequence[Row]) -> tuple[list[float], list[float]]:
+    """L0 and R² less that of ``base``, at each point and at both ends of the overlap.
+
+    Both are lines in log L0, as in the verdicts.
+    """
+    if not points or not base:
+        return [], []
+    a, b = (
+        [Point(p.l0, p.r2, p.dead_share, d_sae=1) for p in frontier] for frontier in (points, base)
+    )
+    low, high = max(a[0].l0, b[0].l0), min(a[-1].l0, b[-1].l0)
+    at = sorted({low, high, *(p.l0 for p in a if low <= p.l0 <= high)}) if low <= high else []
+    return at, [interpolate(a, l0) - interpolate(b, l0) for l0 in at]
+
+
+def frontier_figure(
+    rows: Sequence[Row],
+    cells: Sequence[str],
+    series: Sequence[Series],
+    reference: Series,
+    ticks: Sequence[float] = (8, 16, 32, 64, 128),
+) -> Figure:
+    """R² against L0, and below each panel the gap: R² less that of ``reference`` at the same L0.
+
+    Args:
+        rows: runs; seeds are averaged.
+        cells: one column of panels each, at most three beside each other.
+        series: what is drawn, the reference too if it is to have a line.
+        reference: what the lower panels compare with, on its line in log L0.
+        ticks: of the axis of L0.
+    """
+    n_columns = min(3, len(cells))
+    n_blocks = math.ceil(len(cells) / n_columns)
+    figure, axes = panels(2 * n_blocks, n_columns, 2.0, top=0.75)
+    for i, cell in enumerate(cells):
+        block, column = divmod(i, n_columns)
+        upper, lower = axes[2 * block][column], axes[2 * block + 1][column]
+        base = means(rows, cell, reference.sae)
+        for one in series:
+            points = means(rows, cell, one.sae)
+            upper.plot([p.l0 for p in points], [p.r2 for p in points], **one.line())
+            lower.plot(*gaps(points, base), **one.line())
+        upper.set_title(cell, loc="left", fontsize=10)
+        l0_axis(lower, ticks)
+        if column == 0:
+            upper.set_ylabel("R²")
+            lower.set_ylabel("gap in R²")
+    for unused in range(len(cells), n_blocks * n_columns):
+        block, column = divmod(unused, n_columns)
+        axes[2 * block][column].axis("off")
+        axes[2 * block + 1][column].axis("off")
+    legend_above(figure, axes[0][0])
+    figure.align_ylabels()
+    return figure
+
+
+def dead_figure(
+    rows: Sequence[Row],
+    cells: Sequence[str],
+    series: Sequence[Series],
+    ticks: Sequence[float] = (8, 16, 32, 64, 128),
+    least_top: float = 0.0,
+) -> Figure:
+    """Share of dead latents against L0, one panel a cell, on one scale to at least a share."""
+    figure, axes = panels(1, len(cells), 2.6, top=0.85, sharey=True)
+    for axis, cell in zip(axes[0], cells, strict=True):
+        for one in series:
+            points = means(rows, cell, one.sae)
+            axis.plot([p.l0 for p in points], [p.dead_share for p in points], **one.line())
+        axis.set_title(cell, loc="left", fontsize=10)
+        l0_axis(axis, ticks)
+    top = max(least_top, axes[0][0].get_ylim()[1])
+    axes[0][0].set_ylim(-0.02 * top, top)  # a marker at 0 is seen whole
+    axes[0][0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0 if top > 0.05 else 1))
+    axes[0][0].set_ylabel("dead latents")
+    legend_above(figure, axes[0][0])
+    return figure
+
+
+def speed_label(name: str) -> str:
+    """The name of a row of results/speed.json, in words."""
+    names = {
+        "dense floor": "products of a dense step",
+        "sparse floor": "encoder's product alone",
+        "topk W, sparse": "SAELens topk W, sparse activations",
+    }
+    return names.get(name, name if name in list(SPEED)[:4] else f"SAELens {name}")
+
+
+def speed_figure(sizes: Sequence[dict[str, Any]]) -> Figure:
+    """Time of a training step, one panel for each size of results/speed.json."""
+    figure, axes = plt.subplots(1, len(sizes), figsize=(9, 3.9), sharey=True)
+    figure.subplots_adjust(left=0.26, right=0.97, bottom=0.12, top=0.93, wspace=0.08)
+    names = list(SPEED)
+    for axis, size in zip(axes, sizes, strict=True):
+        times = [size["step_ms"][name] for name in names]
+        colours = [ARCHITECTURES[SPEED[name]][0] for name in names]
+        bars = axis.barh([speed_label(name) for name in names], times, color=colours, height=0.7)
+        axis.bar_label(bars, [f"{t:,.0f}" for t in times], padding=3, fontsize=8)
+        axis.set_xlim(0, 1.14 * max(times))
+        axis.set_xlabel("ms per training step")
+        axis.set_title(f"W {int(size['size'].split(':')[1]):,}", loc="left", fontsize=10)
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axis.set_axisbelow(True)
+        axis.grid(axis="y", visible=False)
+        axis.tick_params(axis="y", length=0)
+    axes[0].invert_yaxis()
+    return figure
+
+
+def speed_table(sizes: Sequence[dict[str, Any]]) -> str:
+    """Time and memory of a training step, and the time over that of sa_gsae."""
+    columns, rows = ["one training step"], [[speed_label(name)] for name in SPEED]
+    for size in sizes:
+        width = f"W {int(size['size'].split(':')[1]):,}"
+        columns += [f"ms, {width}", "against sa_gsae", "MiB"]
+        ours = size["step_ms"]["sa_gsae W"]
+        for row, name in zip(rows, SPEED, strict=True):
+            time, memory = size["step_ms"][name], size["memory_mib"].get(name)
+            ratio = f"{time / ours:.2f}" if time < 2 * ours else f"{time / ours:.1f}"
+            row += [f"{time:.1f}" if time < 1000 else f"{time:,.0f}", ratio]
+            row += ["" if memory is None else f"{memory:,.0f}"]
+    return markdown(columns, rows, 1)
+
+
+def dead_table(rows: Sequence[Row]) -> str:
+    """R², L0 and dead share by cell, architecture and target; empty where no run is done yet."""
+    values = sorted({row.value for row in rows})
+    table = []
+    for cell in CELLS:
+        for one in SIGNED:
+            points = {p.value: p for p in means(rows, cell, one.sae)}
+            cells = [
+                f"{p.r2:.4f} ({p.dead_share:.2%} dead; n = {p.seed})" if p else ""
+                for p in (points.get(value) for value in values)
+            ]
+            if any(cells):
+                table.append([cell, f"`{one.sae}`", *cells])
+    return markdown(["cell", "SAE", *(f"R² at L0 {v:g}" for v in values)], table, 2)
+
+
+def equal_width_table(sweep: dict[str, Any]) -> str:
+    """R², L0, dead and bipolar share of each run, by cell and asked L0, the highest R² first."""
+    runs = [dict(zip(sweep["columns"], run, strict=True)) for run in sweep["runs"]]
+    runs.sort(key=lambda run: (CELLS.index(run["cell"]), run["value"], -run["r2"]))
+    table = [
+        [
+            *(run["cell"], f"{run['value']:g}", f"`{run['sae']}`", f"{run['r2']:.4f}"),
+            *(f"{run['l0']:.1f}", f"{run['dead_share']:.2%}", f"{run['bipolar_share']:.0%}"),
+        ]
+        for run in runs
+    ]
+    return markdown(["cell", "asked L0", "SAE", "R²", "L0", "dead", "bipolar"], table, 3)
+
+
+def read(name: str) -> Any:
+    """A file of results/."""
+    return json.loads((ROOT / "results" / name).read_text())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=ROOT, help="folder for docs/ and results/")
+    out = parser.parse_args().out
+    with plt.rc_context(STYLE):
+        write_all(out)
+
+
+def write_all(out: Path) -> None:
+    """Write every figure and table."""
+    sweeps = read("sweep.json")
+    long = rows_of(sweeps["quadruple"]) + rows_of(sweeps["quadruple_auxk"])
+    recipe = rows_of(read("dead_latents_recipe.json"))
+    speed = read("speed.json")["sizes"]
+    half = (SA_GSAE, BI_JUMPRELU, GATED, PAPER_GATED)
+    peers = (SA_GSAE_AUXK, BI_JUMPRELU, *PEERS)
+    dead = (SA_GSAE, SA_GSAE_AUXK, BI_JUMPRELU, PAPER_GATED, *PEERS)
+    figures: dict[str, tuple[str, Callable[[], Figure]]] = {
+        "half_width": (
+            "R² against L0, half width and full width, 4,000 steps",
+            lambda: frontier_figure(long, CELLS, half, PAPER_GATED),
+        ),
+        "half_width_peers": (
+            "R² against L0, half width and other SAEs, 4,000 steps",
+            lambda: frontier_figure(long, CELLS, peers, PAPER_GATED),
+        ),
+        "dead_latents": (
+            "Share of dead latents against L0, 4,000 steps, earlier defaults",
+            lambda: dead_figure(long, CELLS, dead),
+        ),
+        "dead_latents_wide": (
+            "Share of dead latents against L0 at 8 and 16 times d_in, 1,000 steps",
+            lambda: dead_figure(
+                rows_of(sweeps["widest"]), CELLS, (SA_GSAE, PAPER_GATED), (8, 32, 128)
+            ),
+        ),
+        "dead_latents_now": (
+            "Share of dead latents against L0, 4,000 steps, present defaults",
+            lambda: dead_figure(recipe, CELLS, SIGNED, (8, 32, 128), 0.012),
+        ),
+        "speed": ("Time of a training step", lambda: speed_figure(speed)),
+    }
+    for name, (title, figure) in figures.items():
+        save_svg(figure(), out / "docs" / "assets" / "results" / f"{name}.svg", title)
+    tables = {
+        "speed.md": speed_table(speed),
+        "dead_latents_recipe.md": dead_table(recipe),
+        "equal_width_b_mag.md": equal_width_table(read("equal_width_b_mag.json")),
+    }
+    (out / "results").mkdir(parents=True, exist_ok=True)
+    for name, text in tables.items():
+        (out / "results" / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

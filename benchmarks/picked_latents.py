@@ -1,0 +1,47 @@
+"""Pages of latents that were picked by hand, put before those in a file of latents.
+
+    python benchmarks/picked_latents.py results/latents/smollm2-135m-layer15-resid.json \
+        --sae pretrained/smollm2-135m-layer15-resid --latents 1102 336 644 832
+
+A sweep shows the latents of most energy. These are others, without dials. The file is one that
+``benchmarks/pretrained.py --latents`` has written; model, text and cache are those of
+``configs/dead-latents-smollm2-135m.yaml``.
+"""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from pretrained import CONFIG, N_PROMPTS, PREFIX
+from sae_lens_signaware.evaluation import analyze_sae, load_sae
+from sae_lens_signaware.experiments.sweep.cache import load_hooked_model
+from sae_lens_signaware.experiments.sweep.config import LatentsConfig, load_sweep_config
+from sae_lens_signaware.experiments.sweep.latent_pages import pages_without_dials, prompts_of
+from sae_lens_signaware.experiments.sweep.latent_results import SAELatents
+from sae_lens_signaware.training.cache import load_activations
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("file", type=Path, metavar="LATENTS_JSON")
+    parser.add_argument("--sae", type=Path, required=True, help="folder of the SAE")
+    parser.add_argument("--latents", type=int, nargs="+", required=True)
+    args = parser.parse_args()
+    config, runs = load_sweep_config(CONFIG)
+    cell = args.sae.name.removeprefix(f"{PREFIX}-")
+    run = next(run for run in runs if run.cell == cell)
+    sae = load_sae(args.sae)
+    model = load_hooked_model(run.cfg, [run.cfg.hook_name])
+    heldout = load_activations(Path(config.cache_folder or ".") / f"{cell}.safetensors")["heldout"]
+    shown = LatentsConfig(saes=(run.sae,), value=run.value, n_prompts=N_PROMPTS)
+    tokens = prompts_of(model, run, config.heldout_dataset_path or run.cfg.dataset_path, shown)
+    pages = pages_without_dials(
+        model, sae, analyze_sae(sae, heldout), args.latents, heldout, tokens, shown.n_contexts
+    )
+    held = SAELatents.read(args.file)
+    others = [page for page in held.pages if page.latent not in args.latents]
+    dataclasses.replace(held, pages=(*pages, *others)).write(args.file)
+
+
+if __name__ == "__main__":
+    main()
