@@ -1,7 +1,12 @@
-"""mkdocs hooks: the command line's page is made from the commands' own --help at build time."""
+"""mkdocs hooks: what is made from the code and the results when the site is built.
 
+These are the commands' own --help on the command line's page, and the browser of latents.
+"""
+
+from pathlib import Path
 from typing import Any
 
+GALLERY = Path("assets", "gallery.html")
 MARKER = "<!-- commands -->"
 PROGRAM = "sae-lens-signaware"
 
@@ -36,3 +41,11 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     if page.file.src_uri != "cli.md":
         return markdown
     return markdown.replace(MARKER, command_reference())
+
+
+def on_post_build(config: Any, **_: Any) -> None:
+    """Called by mkdocs when the pages are written."""
+    from sae_lens_signaware.report import write_report
+
+    latents = Path(config["config_file_path"]).parent / "results" / "latents"
+    write_report(latents, Path(config["site_dir"]) / GALLERY, latents_only=True)
