@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from sae_lens_signaware.cli.errors import reports_errors
+from sae_lens_signaware.cli.errors import reports_errors, set_verbosity
 from sae_lens_signaware.cli.experiments import protocol, report, sweep
 from sae_lens_signaware.cli.probing import probe
 from sae_lens_signaware.cli.saes import analyze, audit, merge, push, split
@@ -51,9 +51,18 @@ def program(
             help="Print the versions of this package and of SAELens, and stop.",
         ),
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", help="Print errors alone; results go to their files.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Print warnings and messages of libraries too.")
+    ] = False,
 ) -> None:
     """Take the options that stand before a command."""
     del version  # its callback has printed it
+    if quiet and verbose:
+        raise typer.BadParameter("-q and -v cannot be given together; leave one out")
+    set_verbosity(quiet, verbose)
 
 
 def _registers_first(command: Callable[..., None]) -> Callable[..., None]:

@@ -1,6 +1,8 @@
-"""What a command does where something is wrong: one line on standard error and an exit code."""
+"""What a command prints, and what it does where something is wrong: one line and an exit code."""
 
 import functools
+import logging
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +26,22 @@ TORCH_WRITER = "PytorchStreamWriter"
 HTTP_CLIENTS = ("httpx", "httpx2", "requests")
 
 
+def set_verbosity(quiet: bool, verbose: bool) -> None:
+    """Say what commands print from here on.
+
+    Args:
+        quiet: errors alone. No progress bar either, of SAELens's included.
+        verbose: warnings and log messages of libraries too.
+    """
+    console.quiet = quiet
+    if quiet:
+        os.environ["TQDM_DISABLE"] = "1"  # tqdm reads it when it is imported
+    if verbose:
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    else:
+        warnings.filterwarnings("ignore", category=UserWarning)
+
+
 def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     """Turn what a command raises into one line and an exit code.
 
@@ -33,7 +51,6 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapper(*args: object, **kwargs: object) -> None:
-        warnings.filterwarnings("ignore", category=UserWarning)
         try:
             return command(*args, **kwargs)
         except KeyboardInterrupt as error:

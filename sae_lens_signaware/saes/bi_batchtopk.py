@@ -124,6 +124,7 @@ class BiBatchTopKTrainingSAE(SideBiasMixin, BatchTopKTrainingSAE):
     _auxk_names = ("aux_loss_coefficient", "auxiliary_reconstruction_loss")
 
     _cutoff: float | None = None  # about the smallest size that the last batch kept; for speed
+    _norm: Tensor | None = None  # norms of the decoder rows while a step runs; for speed
 
     @override
     def get_coefficients(self) -> dict[str, TrainCoefficientConfig | float]:
@@ -149,8 +150,19 @@ class BiBatchTopKTrainingSAE(SideBiasMixin, BatchTopKTrainingSAE):
         return bi_batch_topk(shifted(pre, b_mag), self._n_largest(latents.n_tokens))
 
     @override
+    def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
+        # a step uses the norms four times, and each time would read the whole decoder
+        self._norm = self._latent_scale()
+        try:
+            return super().training_forward_pass(step_input)
+        finally:
+            self._norm = None
+
+    @override
     def _latent_scale(self) -> Tensor | None:
-        return self.get_W_dec_norm() if self.cfg.rescale_acts_by_decoder_norm else None
+        if not self.cfg.rescale_acts_by_decoder_norm:
+            return None
+        return self.get_W_dec_norm() if self._norm is None else self._norm
 
     @override
     def _find_active(self, x_c: Tensor, margin: float) -> tuple[ActiveLatents, Tensor] | None:
