@@ -1,0 +1,118 @@
+"""Every Python block of README and the docs runs; each is named here once, with what it needs."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sae_lens
+import torch
+from sae_lens import SAE
+
+import sae_lens_signaware as signaware
+from tests.support.hub import save_measured, x_batch
+from tests.support.saes import make_sae
+
+ROOT = Path(__file__).parent.parent
+BLOCK = re.compile(r"^((?:<!-- [^\n]+ -->)?)\n?```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+PAGES = [ROOT / "README.md", ROOT / "pretrained" / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+
+# First line of a block -> the test that runs it.
+ELSEWHERE = {
+    "from rich import print": "test_pretrained.py",  # README's first example
+    "from dataclasses import dataclass": "test_add_an_architecture.py",
+}
+MARKED = "<!-- runnable -->"  # the guide's, which test_docs.py runs in their order
+# The calls of other tools -> the script that makes them in the tool's own environment.
+TOOLS = {
+    "from sae_bench": "run_sae_bench.py",
+    "from sae_dashboard": "run_sae_dashboard.py",
+    "from delphi": "run_delphi.py",
+}
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """The marker before each Python block of a page, and the block."""
+    found = BLOCK.findall(page.read_text())
+    assert len(found) == page.read_text().count("```python\n")
+    return found
+
+
+def rest() -> dict[str, str]:
+    """The blocks that no other test runs, by their page and number on it."""
+    return {
+        f"{page.parent.name}/{page.name} {number}": code
+        for page in PAGES
+        for number, (marker, code) in enumerate(blocks(page))
+        if marker != MARKED
+        and code.splitlines()[0] not in ELSEWHERE
+        and not code.startswith(tuple(TOOLS))
+    }
+
+
+class RecordingRunner:
+    """In place of SAELens's runner, which would load Pythia-1B."""
+
+    configs: list[Any] = []
+    evaluator = None
+
+    def __init__(self, cfg: Any) -> None:
+        self.configs.append(cfg)
+
+    def run(self) -> Any:
+        return make_sae("sa_gsae")
+
+
+@pytest.mark.parametrize("name", rest())
+def test_it_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sae = make_sae("bi_jumprelu")
+    save_measured(sae, tmp_path / "output")
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "pretrained").symlink_to(ROOT / "pretrained")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sae_lens, "LanguageModelSAETrainingRunner", RecordingRunner)
+    training = signaware.BiBatchTopKTrainingSAEConfig(d_in=6, d_sae=8, k=2)
+    sae_lens.TrainingSAE.from_dict(training.to_dict()).save_model(tmp_path / "checkpoint")
+    namespace: dict[str, Any] = {
+        "SAE": SAE,
+        "LanguageModelSAETrainingRunner": RecordingRunner,
+        "activations": x_batch(),
+        "cfg": None,
+        "checkpoint": tmp_path / "checkpoint",
+        "sae": sae,
+        "signaware": signaware,
+        "split_polarities": signaware.split_polarities,
+    }
+    exec(compile(rest()[name], name, "exec"), namespace)
+    if "plain" in namespace:
+        x = x_batch()
+        torch.testing.assert_close(namespace["plain"](x), namespace.get("signed", sae)(x))
+
+
+def test_readme_trains_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sae_lens, "LanguageModelSAETrainingRunner", RecordingRunner)
+    exec(rest()[f"{ROOT.name}/README.md 1"], {})
+    cfg = RecordingRunner.configs[-1]
+    assert cfg.model_name == "EleutherAI/pythia-1b"
+    assert cfg.sae.architecture() == "sa_gsae"
+    assert cfg.sae.d_sae == 4096
+
+
+@pytest.mark.parametrize("start", TOOLS)
+def test_a_tools_script_imports_what_its_block_does(start: str) -> None:
+    codes = [code for page in PAGES for _, code in blocks(page)]
+    (block,) = [code for code in codes if code.startswith(start)]
+    script = (ROOT / "tests" / "tools" / TOOLS[start]).read_text()
+    module = start.removeprefix("from ")
+    names = re.findall(rf"^from {module}\S* import (.+)$", block, re.MULTILINE)
+    assert names
+    for name in ", ".join(names).split(", "):
+        assert re.search(rf"\b{name}\b", script), name
+
+
+@pytest.mark.parametrize(("first_line", "file"), ELSEWHERE.items())
+def test_the_others_are_run_where_this_file_says(first_line: str, file: str) -> None:
+    codes = [code for page in PAGES for _, code in blocks(page)]
+    assert sum(code.splitlines()[0] == first_line for code in codes) == 1
+    assert "```python" in (ROOT / "tests" / file).read_text()
