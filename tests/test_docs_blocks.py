@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import sae_lens
@@ -53,7 +53,7 @@ def rest() -> dict[str, str]:
 class RecordingRunner:
     """In place of SAELens's runner, which would load Pythia-1B."""
 
-    configs: list[Any] = []
+    configs: ClassVar[list[Any]] = []
     evaluator = None
 
     def __init__(self, cfg: Any) -> None:
