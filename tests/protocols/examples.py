@@ -46,6 +46,15 @@ CONSOLIDATION: dict[str, Any] = {
     "magnitude_sd": 0.25,
     "noise": 0.0,
 }
+TWO_SIDED: dict[str, Any] = {
+    "d_in": 8,
+    "n_features": 10,
+    "shares": [0.0, 0.5],
+    "l0_factors": [1.0, 2.0],
+    "n_children": 2,
+    "magnitude_sd": 0.25,
+    "noise": 0.0,
+}
 SAES: dict[str, dict[str, Any]] = {
     "sa_gsae H": {"architecture": "sa_gsae", "d_sae": 8},
     "bi_jumprelu H": {"architecture": "bi_jumprelu", "d_sae": 8},
@@ -55,7 +64,7 @@ SAES: dict[str, dict[str, Any]] = {
     "abstopk H": {"architecture": "abstopk", "d_sae": 8},
     "batchtopk 2H": {"architecture": "batchtopk", "d_sae": 16},
 }
-DATA = {"a": DIAL, "b": ANOMALY, "c": CONSOLIDATION}
+DATA = {"a": DIAL, "b": ANOMALY, "c": CONSOLIDATION, "e": TWO_SIDED}
 
 
 def values_of(which: str) -> dict[str, Any]:

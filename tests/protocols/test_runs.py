@@ -1,4 +1,4 @@
-"""Protocols A to C: results, and whole runs through the command line."""
+"""Protocols A to C and E: results, and whole runs through the command line."""
 
 import dataclasses
 import io
@@ -92,7 +92,7 @@ def test_a_row_of_another_length_is_no_result(tmp_path: Path) -> None:
 # ---- whole runs
 
 
-@pytest.mark.parametrize("which", ["a", "b", "c"])
+@pytest.mark.parametrize("which", ["a", "b", "c", "e"])
 def test_a_protocol_through_the_command_line(which: str, tmp_path: Path) -> None:
     config, out = write(values_of(which), tmp_path / "p.yaml"), tmp_path / "out"
     result = invoke("protocol", str(config), "--out", str(out))
@@ -100,7 +100,7 @@ def test_a_protocol_through_the_command_line(which: str, tmp_path: Path) -> None
     assert f"protocol-{which}.json" in "".join(result.stdout.split())
     assert [f.name for f in out.iterdir()] == [f"protocol-{which}.json"]
     table = ProtocolResult.read(out / f"protocol-{which}.json")
-    repeats = {"a": 1, "b": 2, "c": 2}[which]  # budgets, pair shares
+    repeats = {"a": 1, "b": 2, "c": 2, "e": 4}[which]  # budgets, pair shares, shares and L0s
     assert len(table.rows) == repeats * len(SAES)
     assert {row[0] for row in table.rows} == set(SAES)
     assert table.command == f"sae-lens-signaware protocol {config} --out {out}"
@@ -110,7 +110,8 @@ def test_a_protocol_through_the_command_line(which: str, tmp_path: Path) -> None
     for row in table.rows:
         l0 = row[column("L0")]
         if row[0] == "abstopk H":
-            assert l0 == pytest.approx(2.0)
+            factor = row[column("L0 factor")] if which == "e" else 1
+            assert l0 == pytest.approx(2.0 * factor)
         assert isinstance(l0, float)
     if which == "c":
         reference = [row for row in table.rows if row[0] == "gated 2H"]
@@ -165,9 +166,9 @@ def test_a_file_is_no_folder_for_results(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("which", "change", "message"),
     [
-        ("a", lambda v: v.pop("protocol"), "protocol: must be one of a, b, c, got None"),
-        ("a", lambda v: v.update(protocol="d"), "protocol: must be one of a, b, c, got 'd'"),
-        ("a", lambda v: v.update(protocol=["a"]), "protocol: must be one of a, b, c, got ['a']"),
+        ("a", lambda v: v.pop("protocol"), "protocol: must be one of a, b, c, e, got None"),
+        ("a", lambda v: v.update(protocol="d"), "protocol: must be one of a, b, c, e, got 'd'"),
+        ("a", lambda v: v.update(protocol=["a"]), "protocol: must be one of a, b, c, e, got ['a']"),
         ("a", lambda v: v.update(seed=1), "seed: unknown field; did you mean 'seeds'?"),
         ("a", lambda v: v.update(seeds=[1, 1]), "seeds: must be different ones, got [1, 1]"),
         ("a", lambda v: v["data"].update(gain=1), "data.gain: unknown field; did you mean 'gain_"),
@@ -231,6 +232,16 @@ def test_a_file_is_no_folder_for_results(tmp_path: Path) -> None:
         ("c", lambda v: v.update(reference="gated"), "reference: no SAE 'gated'; did you mean"),
         ("c", lambda v: v["data"].update(pair_shares=[2]), "data.pair_shares: must be from 0 to 1"),
         ("c", lambda v: v["data"].update(firing_probability=0.5), "data.firing_probability: Inp"),
+        ("e", lambda v: v["data"].update(shares=[-0.1]), "data.shares: must be from 0 to 1"),
+        ("e", lambda v: v["data"].update(l0_factors=[0]), "data.l0_factors: must be above 0"),
+        ("e", lambda v: v["data"].update(n_children=6), "data.n_children: must be at most half of"),
+        ("e", lambda v: v["data"].update(min_probability=0.5), "data.min_probability: must be at"),
+        ("e", lambda v: v.update(target_l0=6), "target_l0: must leave the most frequent feature"),
+        (
+            "e",
+            lambda v: v["data"].update(l0_factors=[1, 9]),
+            "saes.sa_gsae H.target_l0",
+        ),
     ],
 )
 def test_wrong_configs(which: str, change: Any, message: str, tmp_path: Path) -> None:

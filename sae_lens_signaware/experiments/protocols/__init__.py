@@ -1,16 +1,18 @@
-"""Protocols A to C: polarity dial, anomalies under a latent budget, antipodal pairs.
+"""Protocols A to C and E: dial, anomalies, antipodal pairs, a share of two-sided features.
 
-Their names are those of arXiv 2605.28149's appendix; the details are this package's own.
+The names of A to C are those of arXiv 2605.28149's appendix; the details are this package's own.
+Protocol D, natural opposites, is :mod:`sae_lens_signaware.experiments.opposites`.
 """
 
 import torch
 
-from sae_lens_signaware.experiments.protocols import anomaly, consolidation, dial
+from sae_lens_signaware.experiments.protocols import anomaly, consolidation, dial, two_sided
 from sae_lens_signaware.experiments.protocols.config import (
     AnomalyConfig,
     ConsolidationConfig,
     DialConfig,
     ProtocolConfig,
+    TwoSidedConfig,
     load_protocol_config,
 )
 from sae_lens_signaware.experiments.protocols.result import ProtocolResult
@@ -30,7 +32,11 @@ __all__ = [
 def n_trainings(config: ProtocolConfig) -> int:
     """Return the number of SAEs that :func:`run_protocol` trains."""
     candidates = candidates_of(config.saes, config.target_l0, config.d_in)
-    worlds = len(config.data.pair_shares) if isinstance(config, ConsolidationConfig) else 1
+    worlds = 1
+    if isinstance(config, ConsolidationConfig):
+        worlds = len(config.data.pair_shares)
+    elif isinstance(config, TwoSidedConfig):
+        worlds = len(config.data.shares) * len(config.data.l0_factors)
     return worlds * len(config.seeds) * sum(map(len, candidates.values()))
 
 
@@ -54,5 +60,7 @@ def run_protocol(
         return dial.run(config, command, advance)
     if isinstance(config, AnomalyConfig):
         return anomaly.run(config, command, advance)
+    if isinstance(config, TwoSidedConfig):
+        return two_sided.run(config, command, advance)
     assert isinstance(config, ConsolidationConfig)
     return consolidation.run(config, command, advance)

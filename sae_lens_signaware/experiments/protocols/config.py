@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
+from sae_lens.synthetic import zipfian_firing_probabilities
+from torch import Tensor
 
 from sae_lens_signaware.checks import ConfigError, nearest
 from sae_lens_signaware.experiments.protocols.saes import candidates_of
@@ -125,8 +127,46 @@ class ConsolidationData(StrictModel):
     min_firing_share: float = Field(default=0.5, ge=0, lt=1)
 
 
+class TwoSidedData(StrictModel):
+    """Protocol E: more features than dimensions, of which a share is two-sided.
+
+    Attributes:
+        d_in, n_features: of the world; n_features counts the children.
+        shares: shares of the features that are two-sided, one world each.
+        l0_factors: L0s that the SAEs are asked for, as factors of ``target_l0``, which is the mean
+            number of features in a sample.
+        n_children: features that occur only with the + end of one of the most frequent features.
+        child_probability: of a child in such a sample.
+        exponent, max_probability, min_probability: of SAELens's Zipfian firing probabilities,
+            before they are scaled to ``target_l0``.
+        magnitude_sd, noise: as in the other protocols.
+    """
+
+    d_in: int = Field(gt=0)
+    n_features: int = Field(gt=1)
+    shares: tuple[float, ...] = Field(min_length=1)
+    l0_factors: tuple[float, ...] = Field(default=(1.0,), min_length=1)
+    n_children: int = Field(default=0, ge=0)
+    child_probability: float = Field(default=0.3, gt=0, lt=1)
+    exponent: float = Field(default=1.0, ge=0)
+    max_probability: float = Field(default=0.3, gt=0, lt=1)
+    min_probability: float = Field(default=0.01, gt=0, lt=1)
+    magnitude_sd: float = Field(ge=0)
+    noise: float = Field(ge=0)
+
+    def probabilities(self, l0: float) -> Tensor:
+        """Zipfian firing probabilities of the features that are no children, in sum ``l0``."""
+        rates = zipfian_firing_probabilities(
+            self.n_features - self.n_children,
+            self.exponent,
+            self.max_probability,
+            self.min_probability,
+        )
+        return rates * (l0 / rates.sum())
+
+
 class ProtocolConfig(StrictModel):
-    """Fields that the three protocols have in common.
+    """Fields that the protocols have in common.
 
     Attributes:
         protocol: which.
@@ -139,7 +179,7 @@ class ProtocolConfig(StrictModel):
         threads: of torch; null leaves torch's own.
     """
 
-    protocol: Literal["a", "b", "c"]
+    protocol: Literal["a", "b", "c", "e"]
     seeds: tuple[int, ...] = Field(min_length=1)
     target_l0: float = Field(gt=0)
     saes: dict[str, dict[str, object]] = Field(min_length=1)
@@ -151,6 +191,11 @@ class ProtocolConfig(StrictModel):
     def d_in(self) -> int:
         """Width of the activations."""
         return self.data.d_in
+
+    @property
+    def target_l0s(self) -> list[float]:
+        """The L0s that SAEs are asked for."""
+        return [self.target_l0]
 
 
 class DialConfig(ProtocolConfig):
@@ -176,10 +221,22 @@ class ConsolidationConfig(ProtocolConfig):
     reference: str
 
 
+class TwoSidedConfig(ProtocolConfig):
+    """Config of protocol E. Its ``target_l0`` is the L0 of the world."""
+
+    data: TwoSidedData
+
+    @property
+    def target_l0s(self) -> list[float]:
+        """``target_l0`` times each factor."""
+        return [factor * self.target_l0 for factor in self.data.l0_factors]
+
+
 PROTOCOLS: dict[str, type[ProtocolConfig]] = {
     "a": DialConfig,
     "b": AnomalyConfig,
     "c": ConsolidationConfig,
+    "e": TwoSidedConfig,
 }
 
 
@@ -195,7 +252,8 @@ def load_protocol_config(path: Path) -> ProtocolConfig:
         raise ConfigError(f"protocol: must be one of {', '.join(PROTOCOLS)}, got {which!r}")
     config = validated(PROTOCOLS[which], values)
     _check(config)
-    candidates_of(config.saes, config.target_l0, config.d_in, str(path))
+    for target_l0 in config.target_l0s:
+        candidates_of(config.saes, target_l0, config.d_in, str(path))
     return config
 
 
@@ -216,11 +274,40 @@ def _check(config: ProtocolConfig) -> None:
                 raise ConfigError(
                     f"data.budgets: must be from 1 to the narrowest d_sae, {most}, got {n}"
                 )
+    if isinstance(config, TwoSidedConfig):
+        _check_two_sided(config.data, config.target_l0)
     if isinstance(config, ConsolidationConfig):
-        for share in config.data.pair_shares:
-            if not 0 <= share <= 1:
-                raise ConfigError(f"data.pair_shares: must be from 0 to 1, got {share}")
+        _check_shares("pair_shares", config.data.pair_shares)
         if config.reference not in config.saes:
             raise ConfigError(
                 f"reference: no SAE {config.reference!r}" + nearest(config.reference, config.saes)
             )
+
+
+def _check_shares(field: str, shares: tuple[float, ...]) -> None:
+    for share in shares:
+        if not 0 <= share <= 1:
+            raise ConfigError(f"data.{field}: must be from 0 to 1, got {share}")
+
+
+def _check_two_sided(data: TwoSidedData, l0: float) -> None:
+    _check_shares("shares", data.shares)
+    for factor in data.l0_factors:
+        if factor <= 0:
+            raise ConfigError(f"data.l0_factors: must be above 0, got {factor}")
+    if 2 * data.n_children > data.n_features:
+        raise ConfigError(
+            "data.n_children: must be at most half of n_features = "
+            f"{data.n_features}, got {data.n_children}"
+        )
+    if data.min_probability > data.max_probability:
+        raise ConfigError(
+            "data.min_probability: must be at most max_probability = "
+            f"{data.max_probability}, got {data.min_probability}"
+        )
+    largest = data.probabilities(l0).max().item()
+    if largest >= 1:
+        raise ConfigError(
+            "target_l0: must leave the most frequent feature a probability below 1, got "
+            f"{l0:g}, which makes it {largest:.3g}"
+        )

@@ -35,6 +35,10 @@ def _seeds(config: ProtocolConfig) -> str:
     return f"{n} seed" + ("" if n == 1 else "s")
 
 
+def _listed(l0s: list[float]) -> str:
+    return ", ".join(f"{l0:g}" for l0 in l0s)
+
+
 def make_result(
     config: ProtocolConfig,
     *,
@@ -55,11 +59,13 @@ def make_result(
         f"All SAEs of a seed see the same batches in the same order: {training.n_steps} steps of "
         f"{training.batch_size}, learning rate {training.lr:g}, inputs scaled to a mean norm of "
         f"sqrt(d_in). Measured on {training.n_heldout} held-out samples.",
-        f"Sparsity by one rule: L0 {config.target_l0:g} is asked for, by target_l0 or k where the "
+        f"Sparsity by one rule: L0 {_listed(config.target_l0s)} is asked for, by target_l0 or k where the "
         "architecture has it. Of the others every coefficient of the config is trained, and the "
         "run whose L0 on training samples is nearest in log counts. Runs by what set their "
         f"sparsity: {counted}.",
-        "The protocol's name is that of arXiv 2605.28149; its details are ours.",
+        "The protocol is ours."
+        if config.protocol == "e"
+        else "The protocol's name is that of arXiv 2605.28149; its details are ours.",
     ]
     return ProtocolResult(
         title=title,

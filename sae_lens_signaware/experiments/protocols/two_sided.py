@@ -1,0 +1,230 @@
+"""Protocol E, worlds with a share of two-sided features: when is a signed SAE the right one? Ours.
+
+    x = sum_k a_k f_k + noise        a_k in {0, +m, -m} for a share p of the features, else {0, m}
+
+Features are more than dimensions, and their rates are Zipfian, as in SAELens's synthetic models.
+With the share p alone the number of ends changes: an end f, and -f as well where f is two-sided. The
++ end of each of the most frequent features has a child, a feature that occurs where it does alone.
+"""
+
+import dataclasses
+from typing import Any
+
+import torch
+from sae_lens import SAE
+from sae_lens.synthetic import (
+    ActivationGenerator,
+    FeatureDictionary,
+    mean_correlation_coefficient,
+)
+from torch import Tensor
+
+from sae_lens_signaware.evaluation.quality import SAEQuality
+from sae_lens_signaware.evaluation.streaming import decoder_directions
+from sae_lens_signaware.experiments.protocols.config import TwoSidedConfig, TwoSidedData
+from sae_lens_signaware.experiments.protocols.ends import (
+    EndMatching,
+    ends_active,
+    match_ends,
+    signed_f1,
+    signed_mcc,
+)
+from sae_lens_signaware.experiments.protocols.result import (
+    ProtocolResult,
+    TableValue,
+    mean_of,
+    sd_of,
+)
+from sae_lens_signaware.experiments.protocols.saes import candidates_of
+from sae_lens_signaware.experiments.protocols.summary import Collected, make_result
+from sae_lens_signaware.experiments.protocols.training import Advance, train_all
+from sae_lens_signaware.experiments.protocols.world import seeded
+
+COLUMNS = [
+    *("SAE", "d_sae", "two-sided share", "L0 factor", "R2", "R2 sd", "F1", "F1 sd"),
+    *("signed MCC", "signed MCC sd", "MCC", "joined", "absorption", "absorption sd", "L0", "dead"),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoSidedWorld:
+    """Features of a world; the last ``n_children`` are children of the first ``n_children``.
+
+    Attributes:
+        dictionary, generator: SAELens's; the generator gives magnitudes.
+        two_sided: (n_features,) bool; children are one-sided.
+        n_children: feature k < n_children has the child n_features - n_children + k.
+        noise: standard deviation in each coordinate.
+    """
+
+    dictionary: FeatureDictionary
+    generator: ActivationGenerator
+    two_sided: Tensor
+    n_children: int
+    noise: float
+
+    @torch.no_grad()
+    def sample(self, n: int) -> tuple[Tensor, Tensor]:
+        """Draw (n, n_features) signed amplitudes and (n, d_in) activations."""
+        magnitudes = self.generator.sample(n)
+        negative = (torch.rand_like(magnitudes) < 0.5) & self.two_sided
+        amplitudes = torch.where(negative, -magnitudes, magnitudes)
+        n_children = self.n_children
+        if n_children:
+            amplitudes[:, -n_children:] *= amplitudes[:, :n_children] > 0
+        x = self.dictionary(amplitudes)
+        return amplitudes, x + self.noise * torch.randn_like(x)
+
+
+def make_two_sided_world(data: TwoSidedData, share: float, l0: float, seed: int) -> TwoSidedWorld:
+    """Draw a world; worlds of a seed differ in which features are two-sided alone.
+
+    Args:
+        share: of the features that are not children.
+        l0: mean number of features in a sample, children left out.
+    """
+    n_roots = data.n_features - data.n_children
+    children = torch.full((data.n_children,), data.child_probability)
+    probability = torch.cat([data.probabilities(l0), children])
+    two_sided = torch.zeros(data.n_features, dtype=torch.bool)
+    with seeded(seed, 0):
+        dictionary = FeatureDictionary(data.n_features, data.d_in, seed=seed)
+        # nested: a feature that is two-sided at a share is so at each larger one
+        order = torch.randperm(n_roots)
+    two_sided[order[: round(share * n_roots)]] = True
+    generator = ActivationGenerator(
+        data.n_features, probability, std_firing_magnitudes=data.magnitude_sd
+    )
+    return TwoSidedWorld(dictionary, generator, two_sided, data.n_children, data.noise)
+
+
+@dataclasses.dataclass(frozen=True)
+class Measures:
+    """What an SAE has found of a world; None where the world has no such feature.
+
+    Attributes:
+        f1, mcc, joined: :func:`signed_f1` and :func:`signed_mcc` of the ends.
+        unsigned_mcc: SAELens's ``mean_correlation_coefficient``.
+        absorption: by how much less often the side of a parent's + end is active where the child
+            occurs too, of the samples with that end.
+    """
+
+    f1: float
+    mcc: float
+    joined: float | None
+    unsigned_mcc: float
+    absorption: float | None
+
+
+def absorption_of(amplitudes: Tensor, active: Tensor, n_children: int) -> float | None:
+    """Average over parents: how often the side is active without the child, less with it.
+
+    Args:
+        amplitudes: (n, n_features), signed.
+        active: (n, n_ends), of which the first are those of the + ends, in order.
+
+    Returns:
+        None where no parent occurs both with and without its child.
+    """
+    differences = []
+    for parent in range(n_children):
+        child = amplitudes[:, amplitudes.shape[1] - n_children + parent] > 0
+        occurs, fires = amplitudes[:, parent] > 0, active[:, parent].double()
+        with_child, without = fires[occurs & child], fires[occurs & ~child]
+        if len(with_child) and len(without):
+            differences.append((without.mean() - with_child.mean()).item())
+    return mean_of(differences)
+
+
+@torch.no_grad()
+def measure_world(sae: SAE[Any], world: TwoSidedWorld, amplitudes: Tensor, x: Tensor) -> Measures:
+    """Measure one SAE on samples of its world."""
+    z, directions = sae.encode(x), decoder_directions(sae)
+    features = world.dictionary.feature_vectors.detach()
+    has_side = torch.stack([(z > 0).any(0), (z < 0).any(0)], dim=1)
+    matching: EndMatching = match_ends(directions, has_side, features, world.two_sided)
+    occurs, active = ends_active(matching, amplitudes, z)
+    mcc, joined = signed_mcc(matching)
+    return Measures(
+        f1=signed_f1(occurs, active),
+        mcc=mcc,
+        joined=joined if world.two_sided.any() else None,
+        unsigned_mcc=mean_correlation_coefficient(directions, features),
+        absorption=absorption_of(amplitudes, active, world.n_children),
+    )
+
+
+def run(config: TwoSidedConfig, command: str, advance: Advance) -> ProtocolResult:
+    """Train and measure every SAE on every seed at every share and L0."""
+    data, training = config.data, config.training
+    rows: list[list[TableValue]] = []
+    sparsities: dict[str, list[str]] = {}
+    for share in data.shares:
+        for factor in data.l0_factors:
+            target = factor * config.target_l0
+            candidates = candidates_of(config.saes, target, config.d_in)
+            collected: Collected[tuple[SAEQuality, Measures]] = Collected()
+            for seed in config.seeds:
+                world = make_two_sided_world(data, share, config.target_l0, seed)
+                with seeded(seed, 1):
+                    _, train = world.sample(training.n_train)
+                    amplitudes, heldout = world.sample(training.n_heldout)
+                for trained in train_all(candidates, training, target, train, seed, advance):
+                    measured = measure_world(trained.sae, world, amplitudes, heldout)
+                    collected.add(trained, (trained.quality(heldout), measured))
+            rows += [_row(name, share, factor, of) for name, of in collected.measures.items()]
+            for name, used in collected.sparsities.items():
+                sparsities.setdefault(name, []).extend(used)
+    return make_result(
+        config,
+        title="Protocol E, a share of two-sided features",
+        question="from which share of two-sided features on is a signed SAE the better one?",
+        columns=COLUMNS,
+        rows=rows,
+        notes=_notes(config),
+        sparsities=sparsities,
+        command=command,
+    )
+
+
+def _notes(config: TwoSidedConfig) -> list[str]:
+    data = config.data
+    n_roots = data.n_features - data.n_children
+    return [
+        "F1: mean over the ends of the features, f and -f where f is two-sided, of the F1 of the "
+        "side that is matched with the end; signed MCC: mean of their cosines; an end without a "
+        "side counts as 0. MCC: SAELens's, which is blind to sign. joined: share of the two-sided "
+        "features whose ends are two sides of one latent.",
+        "absorption: by how much less often the side of a parent's + end is active where its child "
+        "occurs too.",
+        f"World: {n_roots} features in {data.d_in} dimensions at Zipfian rates, "
+        f"{config.target_l0:g} of them a sample, and {data.n_children} children, each of which "
+        f"occurs in {data.child_probability:g} of the samples with its parent's + end. L0 is asked "
+        "for as a factor of that number.",
+    ]
+
+
+def _row(
+    name: str, share: float, factor: float, runs: list[tuple[SAEQuality, Measures]]
+) -> list[TableValue]:
+    qualities, measures = [q for q, _ in runs], [m for _, m in runs]
+    r2, f1 = [q.explained_variance for q in qualities], [m.f1 for m in measures]
+    mcc, absorption = [m.mcc for m in measures], [m.absorption for m in measures]
+    return [
+        name,
+        qualities[0].d_sae,
+        share,
+        factor,
+        mean_of(r2),
+        sd_of(r2),
+        mean_of(f1),
+        sd_of(f1),
+        mean_of(mcc),
+        sd_of(mcc),
+        mean_of([m.unsigned_mcc for m in measures]),
+        mean_of([m.joined for m in measures]),
+        mean_of(absorption),
+        sd_of(absorption),
+        mean_of([q.l0 for q in qualities]),
+        mean_of([q.dead_share for q in qualities]),
+    ]

@@ -1,0 +1,122 @@
+"""Protocol E: worlds of two-sided features, and what is measured of SAEs built by hand."""
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sae_lens_signaware.experiments.protocols import two_sided
+from sae_lens_signaware.experiments.protocols.config import TwoSidedData
+from sae_lens_signaware.experiments.protocols.world import seeded
+from tests.protocols.examples import TWO_SIDED, plain_sae, signed_sae
+
+N = 10_000
+
+
+def data(**changes: Any) -> TwoSidedData:
+    # wide enough for directions that are orthogonal
+    return TwoSidedData(**{**TWO_SIDED, "d_in": 16, "magnitude_sd": 0.0, **changes})
+
+
+@functools.cache
+def world(share: float) -> tuple[two_sided.TwoSidedWorld, Tensor, Tensor]:
+    made = two_sided.make_two_sided_world(data(), share, 1.2, seed=0)
+    with seeded(0, 1):
+        return made, *made.sample(N)
+
+
+def test_a_share_of_the_features_occurs_on_both_sides() -> None:
+    made, amplitudes, x = world(0.5)
+    assert made.two_sided.sum() == 4
+    assert not made.two_sided[-2:].any()
+    negative = (amplitudes < 0).sum(0) / (amplitudes != 0).sum(0)
+    assert negative[made.two_sided].tolist() == pytest.approx([0.5] * 4, abs=0.06)
+    assert not negative[~made.two_sided].any()
+    torch.testing.assert_close(x, amplitudes @ made.dictionary.feature_vectors)
+
+
+def test_only_the_sides_differ_between_worlds_of_a_seed() -> None:
+    none, half, whole = (world(share)[0] for share in (0.0, 0.5, 1.0))
+    assert none.dictionary.feature_vectors.equal(whole.dictionary.feature_vectors)
+    assert none.generator.firing_probabilities.equal(whole.generator.firing_probabilities)
+    assert not none.two_sided.any()
+    assert (half.two_sided <= whole.two_sided).all()
+    assert whole.two_sided[:-2].all()
+
+
+def test_l0_and_the_zipfian_rates() -> None:
+    made, amplitudes, _ = world(0.0)
+    rates = (amplitudes != 0).double().mean(0)
+    assert rates[:-2].sum().item() == pytest.approx(1.2, rel=0.05)
+    assert (made.generator.firing_probabilities[:-2].diff() < 0).all()
+
+
+def test_a_child_occurs_with_its_parents_plus_end_alone() -> None:
+    made, amplitudes, _ = world(1.0)
+    for parent in (0, 1):
+        child = amplitudes[:, 8 + parent] > 0
+        plus = amplitudes[:, parent] > 0
+        assert not (child & ~plus).any()
+        assert child[plus].double().mean().item() == pytest.approx(0.3, abs=0.04)
+    assert (amplitudes[:, 0] < 0).any()
+    assert made.n_children == 2
+
+
+def measured(sae: Any, share: float) -> two_sided.Measures:
+    return two_sided.measure_world(sae, *world(share))
+
+
+def encoder(vectors: Tensor) -> Tensor:
+    return torch.linalg.pinv(vectors)
+
+
+def test_a_signed_latent_for_each_feature_finds_all() -> None:
+    vectors = world(0.5)[0].dictionary.feature_vectors.detach()
+    sae = signed_sae(encoder(vectors), vectors)
+    sae.threshold.data += 0.5  # above what rounding leaves of a feature that does not occur
+    found = measured(sae, 0.5)
+    assert found.f1 == pytest.approx(1.0)
+    assert found.mcc == pytest.approx(1.0)
+    assert found.joined == 1.0
+    assert found.absorption == 0.0
+
+
+def test_a_plain_latent_for_each_feature_finds_the_plus_ends() -> None:
+    vectors = world(0.5)[0].dictionary.feature_vectors.detach()
+    found = measured(plain_sae(encoder(vectors), vectors, threshold=0.5), 0.5)
+    # 10 of 14 ends; the unsigned MCC does not see that
+    assert found.f1 == pytest.approx(10 / 14)
+    assert found.mcc == pytest.approx(10 / 14)
+    assert found.unsigned_mcc == pytest.approx(1.0)
+    assert found.joined == 0.0
+
+
+def test_no_feature_is_two_sided_and_none_is_joined() -> None:
+    vectors = world(0.0)[0].dictionary.feature_vectors.detach()
+    found = measured(plain_sae(encoder(vectors), vectors, threshold=0.5), 0.0)
+    assert found.joined is None
+    assert found.f1 == pytest.approx(1.0)
+
+
+def test_a_latent_that_leaves_its_parent_to_the_child_is_absorbed() -> None:
+    vectors = world(1.0)[0].dictionary.feature_vectors.detach()
+    W_enc = encoder(vectors)
+    W_enc[:, 0] -= 2 * W_enc[:, 8]  # silent where the child occurs
+    sae = signed_sae(W_enc, vectors)
+    sae.threshold.data += 0.5
+    # of two parents one is absorbed whole, so its + end is missed; what it reads is -1, its - side
+    assert measured(sae, 1.0).absorption == pytest.approx(0.5)
+
+
+def test_absorption_by_hand() -> None:
+    amplitudes = torch.tensor([[1.0, 1], [1, 0], [1, 0], [1, 1], [-1, 0], [0, 0]])
+    active = torch.tensor([[True], [True], [False], [False], [True], [True]])
+    # without the child in one of two, with it in one of two
+    assert two_sided.absorption_of(amplitudes, active, 1) == 0.0
+    active[3] = active[2] = True
+    active[0] = False
+    assert two_sided.absorption_of(amplitudes, active, 1) == pytest.approx(1 - 0.5)
+    assert two_sided.absorption_of(amplitudes[:, :1] * 0, active, 0) is None
+    assert two_sided.absorption_of(amplitudes * 0, active, 1) is None
