@@ -23,7 +23,6 @@ from sae_lens_signaware.checks import check_types, require
 from sae_lens_signaware.saes.activations import bi_batch_topk, shifted
 from sae_lens_signaware.saes.bi_jumprelu import BiJumpReLUSAE, BiJumpReLUSAEConfig
 from sae_lens_signaware.saes.config import (
-    MINUS_BIAS_INIT,
     SignedFields,
     check_sizes,
     require_bias,
@@ -59,7 +58,8 @@ class BiBatchTopKTrainingSAEConfig(SignedFields, BatchTopKTrainingSAEConfig):
         topk_threshold_lr: pace at which the running threshold follows the smallest size that a
             batch keeps. It becomes the threshold of the saved ``bi_jumprelu``.
         minus_bias_init: initial bias of the - sides; that of the + sides is 0. Below 0 a latent
-            starts as a latent of one side, and takes up the other where that pays.
+            starts as a latent of one side, and takes up the other where that pays. null takes
+            -min(2, sqrt(d_in / k) / 2).
         aux_loss_coefficient: weight of a loss by which dead latents learn to reconstruct the error
             of the others (AuxK, arXiv 2406.04093). 0 switches it off.
         dead_after_tokens: a latent that has not been active for so many tokens counts as dead. For
@@ -77,7 +77,7 @@ class BiBatchTopKTrainingSAEConfig(SignedFields, BatchTopKTrainingSAEConfig):
 
     polarity_tying: Literal["full"] = "full"
     format_version: int = 2
-    minus_bias_init: float = MINUS_BIAS_INIT
+    minus_bias_init: float | None = None
     dead_after_tokens: int | None = 25_600
     dead_threshold_decay: float = 0.01
     use_sparse_activations: bool = True

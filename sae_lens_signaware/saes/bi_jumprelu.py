@@ -23,10 +23,10 @@ from sae_lens_signaware.saes.activations import (
 from sae_lens_signaware.saes.activations.tiles import JumpTiles
 from sae_lens_signaware.saes.base import SignedSAEMixin
 from sae_lens_signaware.saes.config import (
-    MINUS_BIAS_INIT,
     SignedFields,
     SignedSAEConfig,
     ThresholdTrainingSAEConfig,
+    minus_bias_init_of,
     require_bias,
     require_not_negative,
     require_steerable,
@@ -118,7 +118,8 @@ class BiJumpReLUTrainingSAEConfig(_BiJumpReLUFields, ThresholdTrainingSAEConfig)
         jumprelu_init_threshold: initial size of z where a latent becomes active, and the one that
             resets restore. The threshold of |h| is that less b_mag.
         minus_bias_init: initial bias of the - sides; that of the + sides is 0. Below 0 a latent
-            starts as a latent of one side, and takes up the other where that pays.
+            starts as a latent of one side, and takes up the other where that pays. null takes
+            -min(2, sqrt(d_in / target_l0) / 2); -2 without target_l0.
         jumprelu_bandwidth: width of the straight-through estimator's window around each threshold,
             in units of the pre-activation. 0.5 trains well on inputs of mean norm sqrt(d_in).
         jumprelu_sparsity_loss_mode: "step" penalises L0, "tanh" penalises tanh of |z| times the
@@ -153,7 +154,7 @@ class BiJumpReLUTrainingSAEConfig(_BiJumpReLUFields, ThresholdTrainingSAEConfig)
     """
 
     jumprelu_init_threshold: float = 0.1
-    minus_bias_init: float = MINUS_BIAS_INIT
+    minus_bias_init: float | None = None
     jumprelu_bandwidth: float = 0.5
     jumprelu_sparsity_loss_mode: Literal["step", "tanh", "quadratic"] = "step"
     jumprelu_tanh_scale: float = 4.0
@@ -271,4 +272,4 @@ class BiJumpReLUTrainingSAE(
 
     @override
     def _threshold_init(self) -> float:
-        return self.cfg.jumprelu_init_threshold - self.cfg.minus_bias_init / 2
+        return self.cfg.jumprelu_init_threshold - minus_bias_init_of(self.cfg) / 2

@@ -40,7 +40,8 @@ class BiMatryoshkaBatchTopKTrainingSAEConfig(
         topk_threshold_lr: pace at which the running threshold follows the smallest size that a
             batch keeps. It becomes the threshold of the saved ``bi_jumprelu``.
         minus_bias_init: initial bias of the - sides; that of the + sides is 0. Below 0 a latent
-            starts as a latent of one side, and takes up the other where that pays.
+            starts as a latent of one side, and takes up the other where that pays. null takes
+            -min(2, sqrt(d_in / k) / 2).
         aux_loss_coefficient: weight of a loss by which dead latents learn to reconstruct the error
             of the others (AuxK, arXiv 2406.04093). 0 switches it off.
         dead_after_tokens: a latent that has not been active for so many tokens counts as dead. For

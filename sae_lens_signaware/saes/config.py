@@ -1,5 +1,6 @@
 """What the configs of all signed SAEs have in common: fields and checks, each once."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,9 @@ MAX_FLOAT32 = torch.finfo(torch.float32).max
 
 MINUS_BIAS_INIT = -2.0
 """Initial bias of the - sides. Measured: docs/log.md, "A bias for each side"."""
+
+MINUS_BIAS_OF_SIZE = 0.5
+"""Its largest share of the size of an active latent. Measured: docs/log.md, as above."""
 
 BEFORE_DEAD_AFTER_TOKENS = {
     "dead_after_tokens": None,
@@ -139,7 +143,24 @@ def require_share(cfg: object, field: str) -> None:
 def require_bias(cfg: Any) -> None:
     """Raise InvalidInputError where ``minus_bias_init`` is above 0, or no number of 32 bits."""
     value = cfg.minus_bias_init
-    require(-MAX_FLOAT32 <= value <= 0, "minus_bias_init", value, "a number <= 0")
+    allowed = value is None or -MAX_FLOAT32 <= value <= 0
+    require(allowed, "minus_bias_init", value, "null or a number <= 0")
+
+
+def minus_bias_init_of(cfg: Any) -> float:
+    """Return the initial bias of the - sides: ``minus_bias_init``, or where it is None
+
+        -min(2, sqrt(d_in / L0) / 2)
+
+    L0 orthogonal latents of one size a that make up an input of norm sqrt(d_in) have
+    a = sqrt(d_in / L0). L0 is the one that is asked for; where none is, the bias is -2.
+    """
+    if cfg.minus_bias_init is not None:
+        return cfg.minus_bias_init
+    l0 = cfg.k if hasattr(cfg, "k") else cfg.target_l0
+    if l0 is None:
+        return MINUS_BIAS_INIT
+    return max(MINUS_BIAS_INIT, -MINUS_BIAS_OF_SIZE * math.sqrt(cfg.d_in / l0))
 
 
 def require_not_negative(cfg: object, *fields: str) -> None:

@@ -7,6 +7,7 @@ from sae_lens.saes.sae import TrainStepInput
 from torch import Tensor, nn
 
 from sae_lens_signaware.saes.activations import shifted
+from sae_lens_signaware.saes.config import minus_bias_init_of
 from sae_lens_signaware.saes.dead_latents import DeadLatentsMixin
 
 
@@ -23,8 +24,9 @@ class SideBiasMixin(DeadLatentsMixin):
 
     def initialize_weights(self) -> None:
         super().initialize_weights()
-        self.b_mag = self._make_rows(1, self.cfg.minus_bias_init / 2)
-        self.b_enc.data.fill_(-self.cfg.minus_bias_init / 2)
+        half = minus_bias_init_of(self.cfg) / 2
+        self.b_mag = self._make_rows(1, half)
+        self.b_enc.data.fill_(-half)
 
     def _start_step(self, step_input: TrainStepInput) -> TrainStepInput:
         step_input = super()._start_step(step_input)

@@ -7,7 +7,6 @@ a mean over latents; this one is over ends, so that an end without a side counts
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment  # SAELens's MCC needs it as well
 from torch import Tensor

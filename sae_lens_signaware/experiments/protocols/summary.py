@@ -59,9 +59,9 @@ def make_result(
         f"All SAEs of a seed see the same batches in the same order: {training.n_steps} steps of "
         f"{training.batch_size}, learning rate {training.lr:g}, inputs scaled to a mean norm of "
         f"sqrt(d_in). Measured on {training.n_heldout} held-out samples.",
-        f"Sparsity by one rule: L0 {_listed(config.target_l0s)} is asked for, by target_l0 or k where the "
-        "architecture has it. Of the others every coefficient of the config is trained, and the "
-        "run whose L0 on training samples is nearest in log counts. Runs by what set their "
+        f"Sparsity by one rule: L0 {_listed(config.target_l0s)} is asked for, by target_l0 or k "
+        "where the architecture has it. Of the others every coefficient of the config is trained, "
+        "and the run whose L0 on training samples is nearest in log counts. Runs by what set their "
         f"sparsity: {counted}.",
         "The protocol is ours."
         if config.protocol == "e"

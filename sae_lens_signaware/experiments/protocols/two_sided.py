@@ -3,8 +3,9 @@
     x = sum_k a_k f_k + noise        a_k in {0, +m, -m} for a share p of the features, else {0, m}
 
 Features are more than dimensions, and their rates are Zipfian, as in SAELens's synthetic models.
-With the share p alone the number of ends changes: an end f, and -f as well where f is two-sided. The
-+ end of each of the most frequent features has a child, a feature that occurs where it does alone.
+Worlds of a seed differ in p alone, and so in the number of ends: f, and -f as well where f is
+two-sided. The + end of each of the most frequent features has a child, a feature that occurs only
+where that end does.
 """
 
 import dataclasses
