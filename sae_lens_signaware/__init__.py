@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sae_lens_signaware.evaluation import PolarityCalibration as PolarityCalibration
     from sae_lens_signaware.evaluation import PolarityDial as PolarityDial
     from sae_lens_signaware.evaluation import SAEQuality as SAEQuality
+    from sae_lens_signaware.evaluation import SideOpposition as SideOpposition
     from sae_lens_signaware.evaluation import SignedEvaluator as SignedEvaluator
     from sae_lens_signaware.evaluation import SignedLatents as SignedLatents
     from sae_lens_signaware.evaluation import SparseProbes as SparseProbes
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from sae_lens_signaware.evaluation import polarity_dial as polarity_dial
     from sae_lens_signaware.evaluation import probe as probe
     from sae_lens_signaware.evaluation import read_labelled_texts as read_labelled_texts
+    from sae_lens_signaware.evaluation import side_opposition as side_opposition
     from sae_lens_signaware.evaluation import signed_latents as signed_latents
     from sae_lens_signaware.evaluation import text_activations as text_activations
     from sae_lens_signaware.evaluation import top_examples as top_examples
@@ -83,6 +85,7 @@ _HOMES = {
         "PolarityCalibration",
         "PolarityDial",
         "SAEQuality",
+        "SideOpposition",
         "SignedEvaluator",
         "SignedLatents",
         "SparseProbes",
@@ -99,6 +102,7 @@ _HOMES = {
         "polarity_dial",
         "probe",
         "read_labelled_texts",
+        "side_opposition",
         "signed_latents",
         "text_activations",
         "top_examples",

@@ -11,6 +11,7 @@ from sae_lens_signaware.evaluation.evaluator import SignedEvaluator
 from sae_lens_signaware.evaluation.examples import TopExamples, top_examples
 from sae_lens_signaware.evaluation.labelled_texts import LabelledTexts, read_labelled_texts
 from sae_lens_signaware.evaluation.merge import merge_antipodal
+from sae_lens_signaware.evaluation.opposition import SideOpposition, side_opposition
 from sae_lens_signaware.evaluation.probe_results import SparseProbes
 from sae_lens_signaware.evaluation.probes import probe
 from sae_lens_signaware.evaluation.quality import SAEQuality, measure_quality
@@ -25,6 +26,7 @@ __all__ = [
     "PolarityCalibration",
     "PolarityDial",
     "SAEQuality",
+    "SideOpposition",
     "SignedEvaluator",
     "SignedLatents",
     "SparseProbes",
@@ -42,6 +44,7 @@ __all__ = [
     "polarity_dial",
     "probe",
     "read_labelled_texts",
+    "side_opposition",
     "signed_latents",
     "text_activations",
     "top_examples",

@@ -3,6 +3,7 @@
 from operator import attrgetter
 from typing import TYPE_CHECKING, cast
 
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from sae_lens_signaware.checks import require
@@ -15,6 +16,7 @@ else:  # where SAELens imports it from, in every version
 __all__ = [
     "HookedRootModule",
     "bos_ids",
+    "embedding_of",
     "required_tokenizer",
     "token_ids",
     "token_text",
@@ -37,6 +39,21 @@ def required_tokenizer(model: HookedRootModule) -> PreTrainedTokenizerBase:
     tokenizer = tokenizer_of(model)
     require(tokenizer is not None, "model.tokenizer", tokenizer, "a tokenizer")
     return tokenizer
+
+
+def embedding_of(model: HookedRootModule) -> Tensor:
+    """Return (vocabulary, d_model) the input embeddings of a model, in float32.
+
+    Raises:
+        InvalidInputError: the model hides them.
+    """
+    embedding = getattr(model, "W_E", None)
+    if embedding is None:
+        inner = getattr(model, "model", None)
+        of_tokens = getattr(inner, "get_input_embeddings", lambda: None)()
+        require(of_tokens is not None, "model", type(model).__name__, "one with input embeddings")
+        embedding = attrgetter("weight")(of_tokens)
+    return embedding.detach().float().cpu()
 
 
 def bos_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -1,0 +1,116 @@
+"""Opposition of the two sides of latents, for SAEs on disk: ``side_opposition`` on held-out text.
+
+    python benchmarks/opposition.py pretrained/smollm2-135m-layer15-* --model demo_out/model \\
+        --text demo_out/data/heldout --out results/opposition.json
+
+Of each SAE it measures latents that are drawn among the bipolar ones: both sides have at least a
+tenth of the latent's activations, and at least K contexts in the text. The result of an SAE that is
+in --out already, by its folder, is kept.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from sae_lens import SAE
+from torch import Tensor
+
+import sae_lens_signaware as signaware
+from sae_lens_signaware.evaluation.models import (
+    HookedRootModule,
+    bos_ids,
+    required_tokenizer,
+    token_ids,
+)
+from sae_lens_signaware.files import write_json
+
+LENGTH = 64
+
+
+def prompts_of(model: HookedRootModule, folder: Path, n: int) -> Tensor:
+    """(n, LENGTH) token ids of the texts in a folder, each prompt from BOS on."""
+    tokenizer = required_tokenizer(model)
+    bos, width = bos_ids(tokenizer), LENGTH - len(bos_ids(tokenizer))
+    rows: list[list[int]] = []
+    for row in datasets.Dataset.from_parquet(str(folder / "train.parquet")):
+        ids = token_ids(tokenizer, row["text"])  # type: ignore[index]
+        rows += [bos + ids[at : at + width] for at in range(0, len(ids) - width, width)]
+    step = max(1, len(rows) // n)
+    return torch.tensor(rows[::step][:n])
+
+
+def bipolar_latents(
+    model: HookedRootModule, sae: Any, prompts: Tensor, n: int, least: int, seed: int
+) -> tuple[list[int], int]:
+    """n latents drawn among those that are bipolar, and the number of these."""
+    hook = sae.cfg.metadata.hook_name
+    counts = torch.zeros(2, sae.cfg.d_sae)
+    with torch.no_grad():
+        for batch in prompts.split(16):
+            _, cache = model.run_with_cache(batch, names_filter=[hook], prepend_bos=False)
+            z = sae.encode(cache[hook][:, 1:])
+            counts += torch.stack([(s * z > 0).any(1).sum(0) for s in (1, -1)])
+    smaller = counts.min(0).values
+    bipolar = ((smaller >= least) & (smaller >= 0.1 * counts.sum(0))).nonzero().flatten()
+    drawn = torch.randperm(len(bipolar), generator=torch.Generator().manual_seed(seed))[:n]
+    return sorted(bipolar[drawn].tolist()), len(bipolar)
+
+
+def measured(model: HookedRootModule, path: Path, prompts: Tensor, n: int, k: int) -> dict:
+    sae: Any = SAE.load_from_disk(path)
+    latents, n_bipolar = bipolar_latents(model, sae, prompts, n, k, seed=0)
+    row: dict[str, Any] = {"d_sae": sae.cfg.d_sae, "bipolar": n_bipolar, "measured": len(latents)}
+    if len(latents) < 2:
+        return row
+    found = signaware.side_opposition(model, sae, prompts, latents, k=k)
+    passing = (found.context_low > found.context_null) & found.passes
+    quantiles = found.opposition.nanquantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64))
+    best = found.low.nan_to_num(nan=-2).sort(descending=True).indices[:10]
+    return row | {
+        "passing": int(found.passes.sum()),
+        "passing_by_context": int((found.context_low > found.context_null).sum()),
+        "passing_by_both": int(passing.sum()),
+        "opposition_quartiles": [round(q, 4) for q in quantiles.tolist()],
+        "dial_median": round(found.dial.nanmedian().item(), 4),
+        "null": round(found.null, 4),
+        "context_null": round(found.context_null, 4),
+        "latents": {
+            str(int(found.latents[i])): {
+                name: round(getattr(found, name)[i].item(), 4)
+                for name in ("opposition", "low", "high", "dial", "context_opposition")
+            }
+            for i in best.tolist()
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("saes", type=Path, nargs="+")
+    parser.add_argument("--model", default="demo_out/model")
+    parser.add_argument("--text", type=Path, default=Path("demo_out/data/heldout"))
+    parser.add_argument("--latents", type=int, default=48)
+    parser.add_argument("--k", type=int, default=8)
+    parser.add_argument("--prompts", type=int, default=512)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    held = json.loads(args.out.read_text())["saes"] if args.out.exists() else {}
+    model = signaware.load_demo_model(args.model)
+    prompts = prompts_of(model, args.text, args.prompts)
+    for path in args.saes:
+        if str(path) not in held:
+            held[str(path)] = measured(model, path, prompts, args.latents, args.k)
+            command = "python " + shlex.join(sys.argv)
+            settings = {"k": args.k, "prompts": len(prompts), "length": LENGTH}
+            write_json({"command": command, **settings, "saes": held}, args.out)
+            shown = {k: v for k, v in held[str(path)].items() if k != "latents"}
+            print(path, shown, flush=True)
+
+
+if __name__ == "__main__":
+    main()

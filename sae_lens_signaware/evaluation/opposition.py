@@ -1,0 +1,298 @@
+"""Opposition: are the two sides of a latent opposites, in the model's own terms? Ours.
+
+In a context c in which latent i is strongest on side s, the model predicts p_c, and p'_c where what
+the latent writes, z_i d_i, is taken away:
+
+    e_c = log p_c - log p'_c                      what the side does to the next token
+    opposition_i = -cos(mean of e_c over + contexts, mean of e_c over - contexts)
+
+The inner product weighs tokens by how often the model predicts them, and a mean change of all
+tokens counts for nothing: <a, b> = sum_v q_v (a_v - q.a) (b_v - q.b). 1 means that the - side does
+the opposite of the + side where each of them is active; 0, that they have nothing to do with each
+other. See docs/measures.md.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from rich.table import Table
+from sae_lens import SAE
+from torch import Tensor
+from torch.nn.functional import normalize, one_hot
+
+from sae_lens_signaware.checks import require
+from sae_lens_signaware.evaluation.examples import Context, top_examples
+from sae_lens_signaware.evaluation.models import HookedRootModule, embedding_of
+from sae_lens_signaware.evaluation.results import Provenance, Result
+from sae_lens_signaware.evaluation.streaming import decoder_directions
+
+N_BOOTSTRAP = 1_000
+NULL_QUANTILE = 0.95
+ROWS_AT_ONCE = 8
+PROMPTS_OF_Q = 16
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class SideOpposition(Result):
+    """Opposition of each latent, its interval, and what to hold it against.
+
+    Attributes:
+        latents: (n,) int64.
+        opposition: (n,); NaN where a side has fewer than two contexts.
+        low, high: (n,) 95% interval by bootstrap over the contexts of both sides.
+        dial: (n,) the opposition of the + side to a dial: z_i is turned to -z_i in the + contexts.
+            It is what the opposition would be if both sides were active in the same contexts.
+        context_opposition, context_low, context_high: (n,) the same of the contexts: -cos of the
+            mean embeddings of the tokens before the peaks, less the mean of all tokens.
+        k: contexts of a side at most.
+        null: the 95th percentile of the opposition of random pairs of sides of different latents.
+        context_null: the same of the contexts.
+    """
+
+    latents: Tensor
+    opposition: Tensor
+    low: Tensor
+    high: Tensor
+    dial: Tensor
+    context_opposition: Tensor
+    context_low: Tensor
+    context_high: Tensor
+    k: int
+    null: float
+    context_null: float
+
+    @property
+    def passes(self) -> Tensor:
+        """(n,) bool: the lower end of the interval is above ``null``."""
+        return self.low > self.null
+
+    def _summary(self) -> Mapping[str, object]:
+        return {
+            "passing": int(self.passes.sum()),
+            "mean_opposition": self.opposition.nanmean().item(),
+            "passing_by_context": int((self.context_low > self.context_null).sum()),
+        }
+
+    def table(self, n: int = 10) -> Table:
+        """A table for the terminal: the ``n`` latents of the largest lower end, largest first."""
+        title = (
+            f"{int(self.passes.sum())} of {len(self.latents)} latents above the 95th percentile "
+            f"of random pairs of sides, {self.null:.2f}"
+        )
+        table = Table("latent", "opposition", "dial", "contexts", title=title, title_justify="left")
+        order = self.low.nan_to_num(nan=-2.0).sort(descending=True, stable=True).indices[:n]
+        for i in order.tolist():
+            interval = f"{self.opposition[i]:.2f} ({self.low[i]:.2f} to {self.high[i]:.2f})"
+            dial, contexts = f"{self.dial[i]:.2f}", f"{self.context_opposition[i]:.2f}"
+            table.add_row(str(int(self.latents[i])), interval, dial, contexts)
+        return table
+
+
+class Interval(NamedTuple):
+    """A value with its 95% interval; NaN where it does not apply."""
+
+    value: float
+    low: float
+    high: float
+
+
+@torch.no_grad()
+def side_opposition(
+    model: HookedRootModule,
+    sae: SAE[Any],
+    tokens: Tensor,
+    latents: Sequence[int],
+    k: int = 8,
+    n_before: int = 16,
+    seed: int = 0,
+) -> SideOpposition:
+    """Measure for each latent whether its - side does the opposite of its + side.
+
+    Args:
+        model: SAELens's hooked model of a causal language model, with its tokenizer.
+        sae: any SAELens SAE with latents of either sign, as saved.
+        tokens: (prompt, position) token ids; the contexts are searched for in all of them.
+        latents: which.
+        k: contexts of a side at most, each of another prompt.
+        n_before: tokens before the peak that stand for a context.
+        seed: of the bootstrap.
+
+    Raises:
+        InvalidInputError: there are fewer than two latents; ``k`` is below 2; the SAE reads one
+            head alone; or what :func:`~sae_lens_signaware.top_examples` refuses.
+    """
+    require(len(latents) >= 2, "latents", list(latents), "at least two, for pairs of other ones")
+    require(k >= 2, "k", k, "at least 2")
+    head = sae.cfg.metadata.hook_head_index
+    require(head is None, "hook_head_index", head, "null, for an SAE of all heads")
+    found = top_examples(model, sae, tokens, latents, k=k, window=(n_before, 0))
+    q, embed = _mean_prediction(model, tokens), _embedder(model, tokens, n_before)
+    generator = torch.Generator().manual_seed(seed)
+    by_effect, by_context, dials = _Sides(generator), _Sides(generator), []
+    for of in found.latents:
+        plus, dialled = side_effects(model, sae, tokens, of.latent, of.pos, q)
+        minus, _ = side_effects(model, sae, tokens, of.latent, of.neg, q)
+        by_effect.add(plus, minus)
+        by_context.add(embed(of.pos), embed(of.neg))
+        dials.append(minus_cosine(plus.sum(0), dialled.sum(0)))
+    effects, contexts = by_effect.opposition(), by_context.opposition()
+    return SideOpposition(
+        Provenance.of(sae, found.n_tokens),
+        torch.tensor(list(latents)),
+        *effects,
+        torch.tensor(dials, dtype=torch.float64),
+        *contexts,
+        k,
+        by_effect.null(),
+        by_context.null(),
+    )
+
+
+class _Sides:
+    """Vectors of the contexts of both sides, latent after latent."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self.generator = generator
+        self.found: list[Interval] = []
+        self.means: list[Tensor] = []
+        self.latents: list[int] = []  # number of the latent of each of ``means``
+
+    def add(self, plus: Tensor, minus: Tensor) -> None:
+        """Take the (n, dim) vectors of the two sides of the next latent."""
+        self.means += [rows.mean(0) for rows in (plus, minus) if len(rows)]
+        self.latents += [len(self.found) for rows in (plus, minus) if len(rows)]
+        self.found.append(opposition_of(plus, minus, self.generator))
+
+    def opposition(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(n,) values, and both ends of their intervals."""
+        values = torch.tensor(self.found, dtype=torch.float64)
+        return values[:, 0], values[:, 1], values[:, 2]
+
+    def null(self) -> float:
+        """The quantile over pairs of sides of different latents."""
+        if not self.means:
+            return float("nan")
+        unit = normalize(torch.stack(self.means).double(), dim=1)
+        latent = torch.tensor(self.latents)
+        of_pairs = -(unit @ unit.T)[latent[:, None] < latent[None]]
+        return of_pairs.quantile(NULL_QUANTILE).item() if len(of_pairs) else float("nan")
+
+
+def opposition_of(plus: Tensor, minus: Tensor, generator: torch.Generator) -> Interval:
+    """-cos of the two means, with a 95% interval by bootstrap over the rows of both.
+
+    Args:
+        plus, minus: (n, dim) and (m, dim).
+
+    Returns:
+        NaN where either has fewer than two rows.
+    """
+    if min(len(plus), len(minus)) < 2:
+        return Interval(*[float("nan")] * 3)
+    rows = torch.cat([plus, minus]).double()
+    gram = rows @ rows.T  # a bootstrap of the means is one of their inner products
+    drawn = [_weights(len(side), generator) for side in (plus, minus)]
+    n = len(plus)
+    cross = torch.einsum("bi,ij,bj->b", drawn[0], gram[:n, n:], drawn[1])
+    squares = [
+        torch.einsum("bi,ij,bj->b", weights, block, weights)
+        for weights, block in zip(drawn, (gram[:n, :n], gram[n:, n:]), strict=True)
+    ]
+    values = -cross / (squares[0] * squares[1]).sqrt().clamp(min=1e-30)
+    low, high = values.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Interval(minus_cosine(plus.sum(0), minus.sum(0)), low, high)
+
+
+def _weights(n: int, generator: torch.Generator) -> Tensor:
+    """(N_BOOTSTRAP, n) weights of rows that are drawn n times with replacement."""
+    drawn = torch.randint(n, (N_BOOTSTRAP, n), generator=generator)
+    return one_hot(drawn, n).sum(1).double() / n
+
+
+def minus_cosine(a: Tensor, b: Tensor) -> float:
+    """-cos of two vectors; NaN where one is 0."""
+    norms = a.double().norm() * b.double().norm()
+    return float("nan") if norms == 0 else (-(a.double() @ b.double()) / norms).item()
+
+
+def side_effects(
+    model: HookedRootModule,
+    sae: SAE[Any],
+    tokens: Tensor,
+    latent: int,
+    contexts: Sequence[Context],
+    q: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """What a side does to the next token in each of its contexts, and what the dial would do.
+
+    Args:
+        tokens: (prompt, position), which the contexts are of.
+        q: (vocabulary,) weights of the inner product, 1 in sum.
+
+    Returns:
+        Two (n, vocabulary) tensors whose inner products are those of the module's docstring: of
+        e_c, and of log p'' - log p', p'' with -z_i d_i in the place of z_i d_i.
+    """
+    direction, effects, dialled = decoder_directions(sae)[latent], [], []
+    for start in range(0, len(contexts), ROWS_AT_ONCE):
+        part = contexts[start : start + ROWS_AT_ONCE]
+        at = torch.tensor([context.position for context in part])
+        rows = tokens[[context.prompt for context in part], : int(at.max()) + 1]
+        written = torch.tensor([context.value for context in part])[:, None] * direction
+        factors = (0.0, -1.0, -2.0)  # as it is, without z d, and with -z d
+        as_is, without, turned = (
+            _log_prediction(model, sae, rows, at, factor * written) for factor in factors
+        )
+        effects.append(_in_inner_product(as_is - without, q))
+        dialled.append(_in_inner_product(turned - without, q))
+    nothing = [q.new_zeros(0, len(q))]
+    return torch.cat(effects or nothing), torch.cat(dialled or nothing)
+
+
+def _in_inner_product(effects: Tensor, q: Tensor) -> Tensor:
+    """Vectors whose plain inner products are the weighted ones of ``effects``."""
+    return (effects - (effects @ q)[:, None]) * q.sqrt()
+
+
+def _log_prediction(
+    model: HookedRootModule, sae: SAE[Any], rows: Tensor, at: Tensor, added: Tensor
+) -> Tensor:
+    """(n, vocabulary) log p of the token after ``at``, with ``added`` (n, d_in) written there."""
+    each = torch.arange(len(rows))
+
+    def write(activations: Tensor, hook: object) -> Tensor:
+        del hook
+        activations = activations.clone()
+        here = activations[each, at]
+        activations[each, at] = here + added.to(activations).view(here.shape)
+        return activations
+
+    hooks = [(sae.cfg.metadata.hook_name, write)]
+    logits = model.run_with_hooks(rows, return_type="logits", prepend_bos=False, fwd_hooks=hooks)
+    return logits[each, at].float().log_softmax(-1).cpu()
+
+
+def _mean_prediction(model: HookedRootModule, tokens: Tensor) -> Tensor:
+    """(vocabulary,) mean probability of each token over the first prompts."""
+    logits = model(tokens[:PROMPTS_OF_Q], return_type="logits", prepend_bos=False)
+    return logits.flatten(0, 1).float().softmax(-1).mean(0).cpu()
+
+
+def _embedder(
+    model: HookedRootModule, tokens: Tensor, n_before: int
+) -> Callable[[Sequence[Context]], Tensor]:
+    """Contexts -> (n, d_model) mean embeddings of the tokens before their peaks, centred."""
+    embedding = embedding_of(model)
+    centre = embedding[tokens.flatten()].mean(0)
+
+    def embed(contexts: Sequence[Context]) -> Tensor:
+        rows = [
+            embedding[tokens[c.prompt, max(0, c.position - n_before) : c.position]].mean(0)
+            for c in contexts
+            if c.position > 0
+        ]
+        return torch.stack(rows) - centre if rows else centre.new_zeros(0, len(centre))
+
+    return embed

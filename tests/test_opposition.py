@@ -1,0 +1,186 @@
+"""Opposition of the two sides of a latent: by hand, and against one context at a time."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from transformer_lens import HookedTransformer
+
+import sae_lens_signaware as signaware
+from sae_lens_signaware.checks import InvalidInputError
+from sae_lens_signaware.evaluation import opposition
+from sae_lens_signaware.evaluation.streaming import decoder_directions
+from tests.support.models import HOOK, tiny_model_config, tiny_tokenizer
+from tests.support.saes import make_sae
+
+EOS = 63
+
+
+@pytest.fixture(scope="module")
+def model() -> HookedTransformer:
+    model = HookedTransformer(tiny_model_config())
+    model.tokenizer = tiny_tokenizer()
+    return model
+
+
+def hooked_sae(architecture: str = "sa_gsae") -> Any:
+    sae = make_sae(architecture)
+    sae.cfg.metadata.hook_name = HOOK
+    return sae
+
+
+def ids(n: int = 30) -> torch.Tensor:
+    ids = torch.randint(0, 63, (n, 16), generator=torch.Generator().manual_seed(3))
+    ids[:, 0] = EOS
+    return ids
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize(
+    ("plus", "minus", "expected"),
+    [
+        ([[1.0, 0], [3, 0]], [[-2.0, 0], [-1, 0]], 1.0),
+        ([[1.0, 0], [3, 0]], [[2.0, 0], [1, 0]], -1.0),
+        ([[1.0, 0], [3, 0]], [[0.0, 1], [0, 5]], 0.0),
+    ],
+)
+def test_opposition_of_rows_on_an_axis(plus: Any, minus: Any, expected: float) -> None:
+    found = opposition.opposition_of(torch.tensor(plus), torch.tensor(minus), generator())
+    assert found == pytest.approx((expected, expected, expected))
+
+
+def test_the_interval_holds_the_value_and_narrows_with_more_contexts() -> None:
+    g = torch.Generator().manual_seed(5)
+    axis = torch.randn(20, generator=g)
+
+    def interval(n: int) -> opposition.Interval:
+        plus, minus = (
+            s * axis + 2 * torch.randn(n, 20, generator=torch.Generator().manual_seed(i))
+            for i, s in enumerate((1, -1))
+        )
+        return opposition.opposition_of(plus, minus, generator())
+
+    few, many = interval(4), interval(64)
+    assert few.low < few.value < few.high or few.low < few.high < 1
+    assert many.low < many.value < many.high
+    assert many.high - many.low < few.high - few.low
+    assert interval(4) == few  # of the seed alone
+
+
+def test_a_side_with_one_context_has_no_opposition() -> None:
+    rows = torch.eye(3)
+    assert all(map(math.isnan, opposition.opposition_of(rows[:1], rows[1:], generator())))
+    assert all(map(math.isnan, opposition.opposition_of(rows, rows[:0], generator())))
+
+
+def test_the_null_is_of_pairs_of_different_latents() -> None:
+    sides = opposition._Sides(generator())
+    e = torch.eye(2)
+    # the sides of each latent are opposites; those of different ones are at right angles
+    sides.add(e[:1].repeat(2, 1), -e[:1].repeat(2, 1))
+    sides.add(e[1:].repeat(2, 1), -e[1:].repeat(2, 1))
+    assert sides.opposition()[0].tolist() == [1.0, 1.0]
+    assert sides.null() == pytest.approx(0.0)
+    sides.add(-e[1:].repeat(2, 1), torch.zeros(0, 2))  # a latent of one side
+    assert math.isnan(sides.opposition()[0][2])
+    # of eight pairs, one more is a pair of opposites: the 95th percentile of [-1, 0 x 6, 1]
+    assert sides.null() == pytest.approx(torch.tensor([-1.0, *[0.0] * 6, 1.0]).quantile(0.95))
+
+
+@torch.no_grad()
+def test_effects_are_those_of_one_context_at_a_time(model: HookedTransformer) -> None:
+    sae, prompts = hooked_sae(), ids()
+    found = signaware.top_examples(model, sae, prompts, [5], k=11).of(5)
+    assert len(found.pos) == 11  # more than go at once
+    q = opposition._mean_prediction(model, prompts)
+    assert q.sum().item() == pytest.approx(1.0)
+    effects, dialled = opposition.side_effects(model, sae, prompts, 5, found.pos, q)
+    raw = []
+    for context in found.pos:
+        row = prompts[context.prompt][None]
+        z = sae.encode(model.run_with_cache(row)[1][HOOK])[0, context.position, 5]
+        assert z.item() == pytest.approx(context.value, rel=1e-4)
+
+        def log_p(added: torch.Tensor, row: Any = row, at: int = context.position) -> Any:
+            def write(x: torch.Tensor, hook: Any) -> torch.Tensor:
+                x = x.clone()
+                x[0, at] += added
+                return x
+
+            logits = model.run_with_hooks(row, fwd_hooks=[(HOOK, write)])
+            return logits[0, at].log_softmax(-1)
+
+        written = context.value * decoder_directions(sae)[5]
+        without = log_p(-written)
+        raw.append((log_p(0 * written) - without, log_p(-2 * written) - without))
+    for ours, theirs in ((effects, [a for a, _ in raw]), (dialled, [b for _, b in raw])):
+        for i in (0, 10):
+            for j in (0, 3):
+                a, b = theirs[i], theirs[j]
+                product = (q * (a - q @ a) * (b - q @ b)).sum()
+                torch.testing.assert_close(ours[i] @ ours[j], product, atol=1e-6, rtol=1e-3)
+    # a small dial does nearly the opposite, in the same contexts
+    assert opposition.minus_cosine(effects.sum(0), dialled.sum(0)) > 0.5
+
+
+@pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
+def test_a_whole_measurement(architecture: str, model: HookedTransformer, tmp_path: Path) -> None:
+    sae, prompts = hooked_sae(architecture), ids()
+    found = signaware.side_opposition(model, sae, prompts, [0, 3, 5, 9], k=4)
+    assert found.latents.tolist() == [0, 3, 5, 9]
+    measured = ~found.opposition.isnan()
+    assert measured.sum() >= 2
+    for name in ("", "context_"):
+        value = getattr(found, name + "opposition")[measured]
+        low, high = (getattr(found, name + end)[measured] for end in ("low", "high"))
+        assert (value.abs() <= 1).all()
+        assert (low <= high).all()
+    assert found.passes.tolist() == [bool(x > found.null) for x in found.low]
+    again = signaware.side_opposition(model, sae, prompts, [0, 3, 5, 9], k=4)
+    assert again.low.nan_to_num().equal(found.low.nan_to_num())
+    found.write(tmp_path / "o.json")
+    read = type(found).read(tmp_path / "o.json")
+    assert read.opposition.nan_to_num().equal(found.opposition.nan_to_num())
+    console = Console(width=100, record=True)
+    console.print(found.table(2))
+    assert "of 4 latents above the 95th percentile" in console.export_text()
+
+
+def test_a_latent_of_one_side_has_none(model: HookedTransformer) -> None:
+    sae = hooked_sae("bi_jumprelu")
+    sae.b_mag.data[0, 3] = -1e6  # no side of it is ever active
+    found = signaware.side_opposition(model, sae, ids(), [3, 5, 9], k=4)
+    assert math.isnan(found.opposition[0])
+    assert math.isnan(found.dial[0])
+    assert not found.passes[0]
+    assert not math.isnan(found.null)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"latents": [3]}, "latents must be at least two"),
+        ({"latents": [3, 99]}, "latents must be from 0 to"),
+        ({"k": 1}, "k must be at least 2, got 1"),
+        ({"tokens": torch.zeros(0, 4, dtype=torch.int64)}, "tokens must be"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    changes: dict[str, Any], message: str, model: HookedTransformer
+) -> None:
+    arguments: dict[str, Any] = {"tokens": ids(), "latents": [3, 5], "k": 4} | changes
+    with pytest.raises(InvalidInputError, match=message):
+        signaware.side_opposition(model, hooked_sae(), **arguments)
+
+
+def test_an_sae_of_one_head_is_refused(model: HookedTransformer) -> None:
+    sae = hooked_sae()
+    sae.cfg.metadata.hook_head_index = 0
+    with pytest.raises(InvalidInputError, match="hook_head_index must be null"):
+        signaware.side_opposition(model, sae, ids(), [3, 5])
