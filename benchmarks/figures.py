@@ -28,6 +28,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 from reproduction_tables import markdown
 from sweep_source import without_ending
+from two_sided_figure import two_sided_figure, two_sided_table, worlds_of
 
 from sae_lens_signaware.experiments.sweep.frontier import Point, interpolate
 
@@ -271,6 +272,8 @@ def write_all(out: Path) -> None:
     long = rows_of(sweeps["quadruple"]) + rows_of(sweeps["quadruple_auxk"])
     recipe = rows_of(read("dead_latents_recipe.json"))
     speed = read("speed.json")["sizes"]
+    two_sided = read("protocol-e.json")
+    worlds = worlds_of(two_sided)
     half = (SA_GSAE, BI_JUMPRELU, GATED, PAPER_GATED)
     peers = (SA_GSAE_AUXK, BI_JUMPRELU, *PEERS)
     dead = (SA_GSAE, SA_GSAE_AUXK, BI_JUMPRELU, PAPER_GATED, *PEERS)
@@ -298,12 +301,17 @@ def write_all(out: Path) -> None:
             lambda: dead_figure(recipe, CELLS, SIGNED, (8, 32, 128), 0.012),
         ),
         "speed": ("Time of a training step", lambda: speed_figure(speed)),
+        "signed_or_plain": (
+            "R² and F1 against the share of two-sided features, synthetic worlds",
+            lambda: two_sided_figure(worlds, two_sided["config"]["target_l0"]),
+        ),
     }
     for name, (title, figure) in figures.items():
         save_svg(figure(), out / "docs" / "assets" / "results" / f"{name}.svg", title)
     tables = {
         "speed.md": speed_table(speed),
         "dead_latents_recipe.md": dead_table(recipe),
+        "protocol-e.md": two_sided_table(worlds),
         "equal_width_b_mag.md": equal_width_table(read("equal_width_b_mag.json")),
     }
     (out / "results").mkdir(parents=True, exist_ok=True)
