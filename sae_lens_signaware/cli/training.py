@@ -14,10 +14,10 @@ def demo(
     out: Annotated[
         Path, typer.Option(help="Folder for SAEs, sweep.json, frontier.png and report.html.")
     ] = Path("demo_out"),
-    steps: Annotated[int, typer.Option(min=10, help="Training steps of each SAE.")] = 600,
+    steps: Annotated[int, typer.Option(min=10, help="Training steps of each SAE.")] = 400,
     train_tokens: Annotated[
         int, typer.Option(min=1024, help="Tokens of cached activations.")
-    ] = 48_000,
+    ] = 40_000,
 ) -> None:
     """Compare a signed SAE with a plain one of its width and with a signed one of half of it.
 
