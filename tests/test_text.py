@@ -48,6 +48,20 @@ def test_they_are_the_largest_of_encode_by_size(
     assert min(values) < 0 < max(values)
 
 
+@pytest.mark.parametrize("prepend_bos", [True, False, None])
+def test_bos_comes_first_unless_the_sae_was_trained_without(
+    prepend_bos: bool | None, model: HookedTransformer
+) -> None:
+    sae = hooked_sae()
+    sae.cfg.metadata.prepend_bos = prepend_bos
+    ids = [5, 9, 17, 5] if prepend_bos is False else [63, 5, 9, 17, 5]
+    z = sae.encode(model.run_with_cache(torch.tensor([ids]))[1][HOOK])[0, -4:]
+    found = signaware.signed_latents(model, sae, TEXT, k=1)
+    assert [token.values[0] for token in found.tokens] == pytest.approx(
+        [row[row.abs().argmax()].item() for row in z]
+    )
+
+
 def test_inactive_latents_are_left_out(model: HookedTransformer) -> None:
     sae = hooked_sae()
     with torch.no_grad():

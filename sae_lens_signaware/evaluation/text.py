@@ -82,7 +82,8 @@ def signed_latents(model: HookedRootModule, sae: SAE[Any], text: str, k: int = 4
         model: SAELens's hooked model; ``sae.cfg.metadata.hook_name`` says where it is read.
         sae: any SAELens SAE; a plain one has no negative latents.
         text: the beginning-of-sequence token is put before it where the tokenizer has one, as
-            SAELens does in training, and is not shown.
+            SAELens does in training unless ``sae.cfg.metadata.prepend_bos`` is False. It is not
+            shown.
         k: latents of a token at most; of equal ones the lower number comes first.
 
     Raises:
@@ -91,7 +92,8 @@ def signed_latents(model: HookedRootModule, sae: SAE[Any], text: str, k: int = 4
     """
     require(1 <= k <= sae.cfg.d_sae, "k", k, f"from 1 to {sae.cfg.d_sae}")
     tokenizer = required_tokenizer(model)
-    bos, ids = bos_ids(tokenizer), token_ids(tokenizer, text)
+    with_bos = sae.cfg.metadata.prepend_bos is not False
+    bos, ids = bos_ids(tokenizer) if with_bos else [], token_ids(tokenizer, text)
     require(len(ids) > 0, "text", text, "a text with at least one token")
     with flat_activations(sae):
         (prompts,) = prompts_of_tokens(model, sae, torch.tensor([bos + ids]), 1, [])
