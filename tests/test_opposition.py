@@ -38,10 +38,6 @@ def ids(n: int = 30) -> torch.Tensor:
     return ids
 
 
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
-
-
 @pytest.mark.parametrize(
     ("plus", "minus", "expected"),
     [
@@ -51,7 +47,7 @@ def generator() -> torch.Generator:
     ],
 )
 def test_opposition_of_rows_on_an_axis(plus: Any, minus: Any, expected: float) -> None:
-    found = opposition.opposition_of(torch.tensor(plus), torch.tensor(minus), generator())
+    found = opposition.opposition_of(torch.tensor(plus), torch.tensor(minus))
     assert found == pytest.approx((expected, expected, expected))
 
 
@@ -64,23 +60,44 @@ def test_the_interval_holds_the_value_and_narrows_with_more_contexts() -> None:
             s * axis + 2 * torch.randn(n, 20, generator=torch.Generator().manual_seed(i))
             for i, s in enumerate((1, -1))
         )
-        return opposition.opposition_of(plus, minus, generator())
+        return opposition.opposition_of(plus, minus)
 
     few, many = interval(4), interval(64)
-    assert few.low < few.value < few.high or few.low < few.high < 1
-    assert many.low < many.value < many.high
+    for found in (few, many):
+        assert found.low < found.value < found.high
     assert many.high - many.low < few.high - few.low
-    assert interval(4) == few  # of the seed alone
+
+
+def test_the_interval_is_the_jackknifes() -> None:
+    g = torch.Generator().manual_seed(5)
+    plus = torch.tensor([1.0, 0]) + torch.randn(5, 2, generator=g) / 3
+    minus = torch.tensor([-1.0, 0.5]) + torch.randn(4, 2, generator=g) / 3
+
+    def value(a: torch.Tensor, b: torch.Tensor) -> float:
+        return -torch.cosine_similarity(a.mean(0), b.mean(0), dim=0).item()
+
+    def without(rows: torch.Tensor, i: int) -> torch.Tensor:
+        return torch.cat([rows[:i], rows[i + 1 :]])
+
+    of_plus = [value(without(plus, i), minus) for i in range(5)]
+    of_minus = [value(plus, without(minus, i)) for i in range(4)]
+    variance = sum(
+        (len(v) - 1) / len(v) * sum((x - sum(v) / len(v)) ** 2 for x in v)
+        for v in (of_plus, of_minus)
+    )
+    found = opposition.opposition_of(plus, minus)
+    assert found.value == pytest.approx(value(plus, minus), rel=1e-5)
+    assert found.value - found.low == pytest.approx(1.96 * variance**0.5, rel=1e-4)
 
 
 def test_a_side_with_one_context_has_no_opposition() -> None:
     rows = torch.eye(3)
-    assert all(map(math.isnan, opposition.opposition_of(rows[:1], rows[1:], generator())))
-    assert all(map(math.isnan, opposition.opposition_of(rows, rows[:0], generator())))
+    assert all(map(math.isnan, opposition.opposition_of(rows[:1], rows[1:])))
+    assert all(map(math.isnan, opposition.opposition_of(rows, rows[:0])))
 
 
 def test_the_null_is_of_pairs_of_different_latents() -> None:
-    sides = opposition._Sides(generator())
+    sides = opposition._Sides()
     e = torch.eye(2)
     # the sides of each latent are opposites; those of different ones are at right angles
     sides.add(e[:1].repeat(2, 1), -e[:1].repeat(2, 1))

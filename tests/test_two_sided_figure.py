@@ -19,13 +19,12 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def result(drawn: Any) -> dict[str, Any]:
     """Two SAEs at two shares and two L0s; R² is share + factor / 10, F1 half of that."""
-    rows = [
-        [sae, share, factor, share + factor / 10, (share + factor / 10) / 2, 0.5]
-        + [None if share == 0 else 0.25, 0.125, 8.0]
-        for sae in ("sa_gsae W", "batchtopk W")
-        for share in (1.0, 0.0)
-        for factor in (2.0, 1.0)
-    ]
+    rows = []
+    for sae in ("sa_gsae W", "batchtopk W"):
+        for share in (1.0, 0.0):
+            for factor in (2.0, 1.0):
+                r2, joined = share + factor / 10, None if share == 0 else 0.25
+                rows.append([sae, share, factor, r2, r2 / 2, 0.5, joined, 0.125, 8.0])
     return {"columns": [*drawn.COLUMNS, "L0"], "rows": rows}
 
 
