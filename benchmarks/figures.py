@@ -29,6 +29,7 @@ from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 from reproduction_tables import markdown
 from sweep_source import without_ending
 from two_sided_figure import two_sided_figure, two_sided_table, worlds_of
+from wandb_page import wandb_figure
 
 from sae_lens_signaware.experiments.sweep.frontier import Point, interpolate
 
@@ -46,6 +47,13 @@ PEERS = (
     Series("jumprelu-full", "JumpReLU, 2H", "jumprelu"),
 )
 SIGNED = tuple(Series(name, name, name) for name in list(ARCHITECTURES)[:4])
+
+EQUAL_WIDTH = (
+    Series("bi_jumprelu", "bi_jumprelu", "bi_jumprelu"),
+    Series("bi_batchtopk", "bi_batchtopk", "bi_batchtopk"),
+    Series("bi_matryoshka_batchtopk", "bi_matryoshka_batchtopk", "bi_matryoshka_batchtopk"),
+    Series("batchtopk", "SAELens's BatchTopK", "batchtopk"),
+)
 
 SPEED = {  # rows of results/speed.json, in the order of figure and table, and their architecture
     "sa_gsae W": "sa_gsae",
@@ -301,6 +309,16 @@ def write_all(out: Path) -> None:
             lambda: dead_figure(recipe, CELLS, SIGNED, (8, 32, 128), 0.012),
         ),
         "speed": ("Time of a training step", lambda: speed_figure(speed)),
+        "wandb": (
+            "Signed metrics of a Weights & Biases run",
+            lambda: wandb_figure(read("wandb.json")["metrics"]),
+        ),
+        "equal_width": (
+            "R² against L0, signed and plain SAEs of one width, 4,000 steps",
+            lambda: frontier_figure(
+                rows_of(read("equal_width_b_mag.json")), CELLS, EQUAL_WIDTH, EQUAL_WIDTH[-1]
+            ),
+        ),
         "signed_or_plain": (
             "R² and F1 against the share of two-sided features, synthetic worlds",
             lambda: two_sided_figure(worlds, two_sided["config"]["target_l0"]),

@@ -1,11 +1,13 @@
-"""Draw the signed metrics of a Weights & Biases run from its offline log.
+"""The signed metrics of a Weights & Biases run, from its offline log.
 
     WANDB_MODE=offline sae-lens-signaware train configs/smollm2-135m-mlp_out-bi_batchtopk.yaml \\
-        --log_to_wandb true --wandb_log_frequency 5 --training_tokens 153600 --output_path out
+        --log_to_wandb true --wandb_log_frequency 5 --eval_every_n_wandb_logs 1000 \\
+        --training_tokens 153600 --lr_decay_steps 225 --n_batches_in_buffer 16 --n_checkpoints 0
     python benchmarks/wandb_page.py wandb/offline-run-*/run-*.wandb
 
-Writes results/wandb.json and docs/assets/results/wandb.svg. The log is a LevelDB log of protocol
-buffers. W&B has no public reader for it, so that what is read here is their format of wandb 0.31.
+Writes results/wandb.json, of which benchmarks/figures.py draws the figure. The log is a LevelDB log
+of protocol buffers. W&B has no public reader for it, so what is read here is the format of wandb
+0.31.
 """
 
 import argparse
@@ -15,11 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from figure_drawing import STYLE, Series, panels, save_svg
-from matplotlib import pyplot as plt
+from figure_drawing import Series, panels
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
-from wandb.proto import wandb_internal_pb2
 
 from sae_lens_signaware.files import write_json
 
@@ -35,7 +35,7 @@ PANELS = {  # title -> metric in the log, its label and the colour of a series
         ("l0_neg", "− sides", "bi_matryoshka_batchtopk"),
     ],
     "bipolar latents of the batch": [("bipolar_share_of_batch", "share", "sa_gsae")],
-    "dead latents": [("sparsity/dead_features", "number", "floor")],
+    "threshold": [("topk_threshold", "topk_threshold", "gated")],
 }
 
 
@@ -64,6 +64,8 @@ def log_records(data: bytes) -> Iterator[bytes]:
 
 def history(path: Path) -> list[dict[str, Any]]:
     """The logged steps of a run: metric -> value, and ``_step``."""
+    from wandb.proto import wandb_internal_pb2  # here: the figure alone needs no wandb
+
     steps = []
     for record in log_records(path.read_bytes()):
         parsed = wandb_internal_pb2.Record()  # pyright: ignore[reportAttributeAccessIssue]
@@ -107,16 +109,11 @@ def wandb_figure(metrics: dict[str, list[list[float]]]) -> Figure:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("log", type=Path, help="run-ID.wandb of an offline run")
-    parser.add_argument("--out", type=Path, default=ROOT, help="folder for docs/ and results/")
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "wandb.json")
     args = parser.parse_args()
-    metrics = signed_history(history(args.log))
-    command = (__doc__ or "").split("\n\n")[1]
-    write_json(
-        {"command": " ".join(command.split()), "metrics": metrics}, args.out / "results/wandb.json"
-    )
-    with plt.rc_context(STYLE):
-        path = args.out / "docs" / "assets" / "results" / "wandb.svg"
-        save_svg(wandb_figure(metrics), path, "Signed metrics of a Weights & Biases run")
+    commands = (__doc__ or "").split("\n\n")[1].replace("\\\n", "").splitlines()
+    command = "; ".join(" ".join(line.split()) for line in commands)
+    write_json({"command": command, "metrics": signed_history(history(args.log))}, args.out)
 
 
 if __name__ == "__main__":
