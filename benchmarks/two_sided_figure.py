@@ -13,10 +13,11 @@ SERIES = (
     Series("sa_gsae W", "sa_gsae, W", "sa_gsae"),
     Series("bi_jumprelu W", "bi_jumprelu, W", "bi_jumprelu"),
     Series("bi_batchtopk W", "bi_batchtopk, W", "bi_batchtopk"),
-    Series("jumprelu W", "SAELens's JumpReLU, W", "jumprelu"),
     Series("batchtopk W", "SAELens's BatchTopK, W", "batchtopk"),
-    Series("bi_batchtopk H", "bi_batchtopk, W/2", "bi_batchtopk", dashed=True),
+    Series("sa_gsae H", "sa_gsae, W/2", "sa_gsae", dashed=True),
+    Series("bi_jumprelu H", "bi_jumprelu, W/2", "bi_jumprelu", dashed=True),
 )
+"""Those whose L0 can be asked for. JumpReLU and Gated miss it, and are in the table alone."""
 
 
 class World(NamedTuple):
@@ -72,14 +73,16 @@ def two_sided_table(worlds: Sequence[World], factor: float = 1.0) -> str:
     for sae in dict.fromkeys(world.sae for world in worlds):
         mine = {w.share: w for w in worlds if (w.sae, w.factor) == (sae, factor)}
         last = mine[shares[-1]]
+        l0s = sorted({f"{w.l0:.1f}" for w in mine.values()}, key=float)
         absorption = [mine[share].absorption for share in (shares[0], shares[-1])]
         table.append(
             [
                 f"`{sae}`",
+                l0s[0] if len(l0s) == 1 else f"{l0s[0]} to {l0s[-1]}",
                 *(f"{mine[share].r2:.3f} / {mine[share].f1:.2f}" for share in shares),
                 "" if last.joined is None else f"{last.joined:.0%}",
                 *("" if value is None else f"{value:.2f}" for value in absorption),
             ]
         )
-    columns = ["SAE", *(f"p = {share:g}" for share in shares), "joined, p = 1"]
+    columns = ["SAE", "L0", *(f"p = {share:g}" for share in shares), "joined, p = 1"]
     return markdown([*columns, "absorption, p = 0", "p = 1"], table, 1)

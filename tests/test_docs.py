@@ -28,13 +28,13 @@ from sae_lens_signaware.evaluation.quality import missed_target_l0
 from sae_lens_signaware.experiments.protocols import load_protocol_config
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 from sae_lens_signaware.saes.training import NON_FINITE_MESSAGE
-from sae_lens_signaware.training.config import load_runner_config
+from sae_lens_signaware.training.config import build_sae_config, load_runner_config
 from sae_lens_signaware.training.hooks import naming_what_is_missing
 from tests.notebook import NOTEBOOK
 from tests.support.hub import save_measured, x_batch
 from tests.support.hub_server import HubServer
 from tests.support.models import HOOK, tiny_model_config, tiny_tokenizer, tokens
-from tests.support.saes import make_sae
+from tests.support.saes import ARCHITECTURES, make_sae
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -236,6 +236,17 @@ def test_the_guides_settings_by_model_size_are_those_of_the_configs() -> None:
             for field, *values in rows:
                 owner, at = (cfg.sae, field[4:]) if field.startswith("sae.") else (cfg, field)
                 assert getattr(owner, at) == yaml.safe_load(values[column].replace(",", "")), field
+
+
+def test_the_choices_are_configs_of_saelens() -> None:
+    text = (DOCS / "which.md").read_text()
+    (block,) = re.findall(r"<!-- choices -->\n```yaml\n(.*?)^```$", text, re.DOTALL | re.M)
+    choices = yaml.safe_load(block)
+    for name, fields in choices.items():
+        cfg = build_sae_config(fields, "which.md")
+        assert cfg.architecture() == ("bi_batchtopk" if name == "both_sides" else name)
+        assert len(fields) < 10
+    assert set(choices) - {"both_sides"} == set(ARCHITECTURES)
 
 
 def test_troubleshooting_quotes_the_errors_as_they_are(tmp_path: Path) -> None:

@@ -41,5 +41,5 @@ def test_the_lines_are_those_of_the_result(drawn: Any) -> None:
 def test_the_table_has_a_row_for_each_sae(drawn: Any) -> None:
     lines = drawn.two_sided_table(drawn.worlds_of(result(drawn))).splitlines()
     assert len(lines) == 2 + 2
-    assert lines[0].startswith("| SAE | p = 0 | p = 1 | joined, p = 1 |")
-    assert lines[2] == "| `sa_gsae W` | 0.100 / 0.05 | 1.100 / 0.55 | 25% | 0.12 | 0.12 |"
+    assert lines[0].startswith("| SAE | L0 | p = 0 | p = 1 | joined, p = 1 |")
+    assert lines[2] == "| `sa_gsae W` | 8.0 | 0.100 / 0.05 | 1.100 / 0.55 | 25% | 0.12 | 0.12 |"
