@@ -25,8 +25,10 @@ from figure_drawing import (
 )
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import PercentFormatter
+from opposites_table import opposites_table
 from reproduction_tables import markdown
+from speed_figure import speed_figure, speed_table
 from sweep_source import without_ending
 from two_sided_figure import two_sided_figure, two_sided_table, worlds_of
 from wandb_page import wandb_figure
@@ -55,21 +57,12 @@ EQUAL_WIDTH = (
     Series("batchtopk", "SAELens's BatchTopK", "batchtopk"),
 )
 
-SPEED = {  # rows of results/speed.json, in the order of figure and table, and their architecture
-    "sa_gsae W": "sa_gsae",
-    "bi_jumprelu W": "bi_jumprelu",
-    "bi_batchtopk W": "bi_batchtopk",
-    "bi_matryoshka_batchtopk W": "bi_matryoshka_batchtopk",
-    "batchtopk W": "batchtopk",
-    "matryoshka_batchtopk W": "matryoshka_batchtopk",
-    "gated W": "gated",
-    "gated 2W": "gated",
-    "jumprelu 2W": "jumprelu",
-    "batchtopk 2W": "batchtopk",
-    "abstopk W": "abstopk",
-    "topk W, sparse": "topk",
-    "dense floor": "floor",
-    "sparse floor": "floor",
+PROBED = {  # SAEs of results/opposites.json -> their names in the table
+    "sweep_out/dead_latents/saes/mlp_out/seed-0/bi_jumprelu/target_l0-32": "`bi_jumprelu`",
+    "pretrained/smollm2-135m-layer15-mlp_out": "`bi_jumprelu`, one bias",
+    "sweep_out/dead_latents/saes/mlp_out/seed-0/sa_gsae/target_l0-32": "`sa_gsae`",
+    "sweep_out/batchtopk/saes/mlp_out/seed-0/batchtopk-W/k-32": "`batchtopk`",
+    "sweep_out/batchtopk/saes/mlp_out/seed-0/batchtopk-2W/k-32": "`batchtopk`, twice as wide",
 }
 
 
@@ -185,52 +178,6 @@ def dead_figure(
     return figure
 
 
-def speed_label(name: str) -> str:
-    """The name of a row of results/speed.json, in words."""
-    names = {
-        "dense floor": "products of a dense step",
-        "sparse floor": "encoder's product alone",
-        "topk W, sparse": "SAELens topk W, sparse activations",
-    }
-    return names.get(name, name if name in list(SPEED)[:4] else f"SAELens {name}")
-
-
-def speed_figure(sizes: Sequence[dict[str, Any]]) -> Figure:
-    """Time of a training step, one panel for each size of results/speed.json."""
-    figure, axes = plt.subplots(1, len(sizes), figsize=(9, 3.9), sharey=True)
-    figure.subplots_adjust(left=0.26, right=0.97, bottom=0.12, top=0.93, wspace=0.08)
-    names = list(SPEED)
-    for axis, size in zip(axes, sizes, strict=True):
-        times = [size["step_ms"][name] for name in names]
-        colours = [ARCHITECTURES[SPEED[name]][0] for name in names]
-        bars = axis.barh([speed_label(name) for name in names], times, color=colours, height=0.7)
-        axis.bar_label(bars, [f"{t:,.0f}" for t in times], padding=3, fontsize=8)
-        axis.set_xlim(0, 1.14 * max(times))
-        axis.set_xlabel("ms per training step")
-        axis.set_title(f"W {int(size['size'].split(':')[1]):,}", loc="left", fontsize=10)
-        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-        axis.set_axisbelow(True)
-        axis.grid(axis="y", visible=False)
-        axis.tick_params(axis="y", length=0)
-    axes[0].invert_yaxis()
-    return figure
-
-
-def speed_table(sizes: Sequence[dict[str, Any]]) -> str:
-    """Time and memory of a training step, and the time over that of sa_gsae."""
-    columns, rows = ["one training step"], [[speed_label(name)] for name in SPEED]
-    for size in sizes:
-        width = f"W {int(size['size'].split(':')[1]):,}"
-        columns += [f"ms, {width}", "against sa_gsae", "MiB"]
-        ours = size["step_ms"]["sa_gsae W"]
-        for row, name in zip(rows, SPEED, strict=True):
-            time, memory = size["step_ms"][name], size["memory_mib"].get(name)
-            ratio = f"{time / ours:.2f}" if time < 2 * ours else f"{time / ours:.1f}"
-            row += [f"{time:.1f}" if time < 1000 else f"{time:,.0f}", ratio]
-            row += ["" if memory is None else f"{memory:,.0f}"]
-    return markdown(columns, rows, 1)
-
-
 def dead_table(rows: Sequence[Row]) -> str:
     """R², L0 and dead share by cell, architecture and target; empty where no run is done yet."""
     values = sorted({row.value for row in rows})
@@ -329,6 +276,7 @@ def write_all(out: Path) -> None:
     tables = {
         "speed.md": speed_table(speed),
         "dead_latents_recipe.md": dead_table(recipe),
+        "opposites.md": opposites_table(read("opposites.json")["rows"], PROBED),
         "protocol-e.md": two_sided_table(worlds),
         "equal_width_b_mag.md": equal_width_table(read("equal_width_b_mag.json")),
     }
