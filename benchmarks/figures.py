@@ -52,8 +52,6 @@ SIGNED = tuple(Series(name, name, name) for name in list(ARCHITECTURES)[:4])
 
 EQUAL_WIDTH = (
     Series("bi_jumprelu", "bi_jumprelu", "bi_jumprelu"),
-    Series("bi_batchtopk", "bi_batchtopk", "bi_batchtopk"),
-    Series("bi_matryoshka_batchtopk", "bi_matryoshka_batchtopk", "bi_matryoshka_batchtopk"),
     Series("batchtopk", "SAELens's BatchTopK", "batchtopk"),
 )
 
@@ -263,7 +261,11 @@ def write_all(out: Path) -> None:
         "equal_width": (
             "R² against L0, signed and plain SAEs of one width, 4,000 steps",
             lambda: frontier_figure(
-                rows_of(read("equal_width_b_mag.json")), CELLS, EQUAL_WIDTH, EQUAL_WIDTH[-1]
+                rows_of(read("equal_width_b_mag.json")),
+                CELLS,
+                EQUAL_WIDTH,
+                EQUAL_WIDTH[-1],
+                (8, 32, 128),
             ),
         ),
         "signed_or_plain": (
