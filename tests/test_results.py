@@ -40,6 +40,7 @@ def some_results() -> list[Result]:
         signaware.antipodal_audit(sae, x, max_cosine=-0.5),
         signaware.polarity_dial(model, sae, 3, tokens, [1.0, 2.0]),
         signaware.top_examples(model, sae, tokens, k=2),
+        signaware.side_opposition(model, sae, tokens, [3, 5], k=2),
         signaware.signed_latents(model, sae, "w1 w2 w3"),
         signaware.probe(sae, texts, x[::5, 0].tolist(), n_resamples=2),
     ]

@@ -254,7 +254,7 @@ def test_wrong_configs(which: str, change: Any, message: str, tmp_path: Path) ->
 
 
 def test_the_protocols_of_the_repository_are_sound() -> None:
-    assert [path.name[:10] for path in CONFIGS] == ["protocol-a", "protocol-b", "protocol-c"]
+    assert [path.name[9] for path in CONFIGS] == ["a", "b", "c", "e"]
     for path in CONFIGS:
         config = protocols.load_protocol_config(path)
         assert protocols.result_filename(config) == f"{path.name[:10]}.json"
@@ -262,8 +262,10 @@ def test_the_protocols_of_the_repository_are_sound() -> None:
             f"# sae-lens-signaware protocol configs/{path.name} --out protocols_out\n"
         )
         assert len(set(config.seeds)) == len(config.seeds) > 1  # a deviation needs two
-        assert set(SAES) <= set(config.saes)
         assert protocols.n_trainings(config) >= len(config.seeds) * len(config.saes)
+        if config.protocol == "e":
+            continue  # its widths are W and W/2
+        assert set(SAES) <= set(config.saes)
         for of_width, times in ((" H", 1), (" 2H", 2)):
             widths = {fields["d_sae"] for name, fields in config.saes.items() if of_width in name}
             assert widths == {times * config.saes["sa_gsae H"]["d_sae"]}
