@@ -230,7 +230,8 @@ def side_effects(
         part = contexts[start : start + ROWS_AT_ONCE]
         at = torch.tensor([context.position for context in part])
         rows = tokens[[context.prompt for context in part], : int(at.max()) + 1]
-        written = torch.tensor([context.value for context in part])[:, None] * direction
+        values = torch.tensor([context.value for context in part], device=direction.device)
+        written = values[:, None] * direction
         factors = (0.0, -1.0, -2.0)  # as it is, without z d, and with -z d
         as_is, without, turned = (
             _log_prediction(model, sae, rows, at, factor * written) for factor in factors
@@ -275,6 +276,7 @@ def _embedder(
 ) -> Callable[[Sequence[Context]], Tensor]:
     """Contexts -> (n, d_model) mean embeddings of the tokens before their peaks, centred."""
     embedding = embedding_of(model)
+    tokens = tokens.cpu()
     centre = embedding[tokens.flatten()].mean(0)
 
     def embed(contexts: Sequence[Context]) -> Tensor:
