@@ -40,7 +40,7 @@ PANELS = {  # title -> metric in the log, its label and the colour of a series
 
 
 def log_records(data: bytes) -> Iterator[bytes]:
-    """Yield the records of a W&B log, of which each may be cut into parts at the ends of blocks.
+    """Yield the whole records of a W&B log; each may be cut into parts at the ends of blocks.
 
     Raises:
         ValueError: it is no such log.
@@ -55,6 +55,8 @@ def log_records(data: bytes) -> Iterator[bytes]:
             continue
         _, length, kind = HEADER.unpack_from(data, offset)
         offset += HEADER.size
+        if offset + length > len(data):
+            return  # the rest is not written yet
         part = data[offset : offset + length]
         offset += length
         record = part if kind in (FULL, FIRST) else record + part
