@@ -72,8 +72,13 @@ SAES: dict[str, tuple[int, type, dict[str, Any]]] = {
     "sa_gsae W, dense": (1, SAGatedTrainingSAEConfig, {"use_sparse_activations": False}),
     "sa_gsae W, compiled": (1, SAGatedTrainingSAEConfig, {}),
     "sa_gsae W, dense, compiled": (1, SAGatedTrainingSAEConfig, {"use_sparse_activations": False}),
-    "bi_jumprelu W": (1, BiJumpReLUTrainingSAEConfig, {}),
-    "bi_jumprelu W, dense": (1, BiJumpReLUTrainingSAEConfig, {"use_sparse_activations": False}),
+    # without its initial bias, as the thresholds here are of pre-activations without one
+    "bi_jumprelu W": (1, BiJumpReLUTrainingSAEConfig, {"minus_bias_init": 0.0}),
+    "bi_jumprelu W, dense": (
+        1,
+        BiJumpReLUTrainingSAEConfig,
+        {"minus_bias_init": 0.0, "use_sparse_activations": False},
+    ),
     "bi_batchtopk W": (1, BiBatchTopKTrainingSAEConfig, {}),
     "bi_matryoshka_batchtopk W": (1, BiMatryoshkaBatchTopKTrainingSAEConfig, {}),
     "batchtopk W": (1, BatchTopKTrainingSAEConfig, {}),
