@@ -29,21 +29,21 @@ def world(share: float) -> tuple[two_sided.TwoSidedWorld, Tensor, Tensor]:
 
 def test_a_share_of_the_features_occurs_on_both_sides() -> None:
     made, amplitudes, x = world(0.5)
-    assert made.two_sided.sum() == 4
-    assert not made.two_sided[-2:].any()
+    assert made.signed.sum() == 4
+    assert not made.signed[-2:].any()
     negative = (amplitudes < 0).sum(0) / (amplitudes != 0).sum(0)
-    assert negative[made.two_sided].tolist() == pytest.approx([0.5] * 4, abs=0.06)
-    assert not negative[~made.two_sided].any()
-    torch.testing.assert_close(x, amplitudes @ made.dictionary.feature_vectors)
+    assert negative[made.signed].tolist() == pytest.approx([0.5] * 4, abs=0.06)
+    assert not negative[~made.signed].any()
+    torch.testing.assert_close(x, amplitudes @ made.directions)
 
 
 def test_only_the_sides_differ_between_worlds_of_a_seed() -> None:
     none, half, whole = (world(share)[0] for share in (0.0, 0.5, 1.0))
-    assert none.dictionary.feature_vectors.equal(whole.dictionary.feature_vectors)
+    assert none.directions.equal(whole.directions)
     assert none.generator.firing_probabilities.equal(whole.generator.firing_probabilities)
-    assert not none.two_sided.any()
-    assert (half.two_sided <= whole.two_sided).all()
-    assert whole.two_sided[:-2].all()
+    assert not none.signed.any()
+    assert (half.signed <= whole.signed).all()
+    assert whole.signed[:-2].all()
 
 
 def test_l0_and_the_zipfian_rates() -> None:
@@ -73,7 +73,7 @@ def encoder(vectors: Tensor) -> Tensor:
 
 
 def test_a_signed_latent_for_each_feature_finds_all() -> None:
-    vectors = world(0.5)[0].dictionary.feature_vectors.detach()
+    vectors = world(0.5)[0].directions
     sae = signed_sae(encoder(vectors), vectors)
     sae.threshold.data += 0.5  # above what rounding leaves of a feature that does not occur
     found = measured(sae, 0.5)
@@ -84,7 +84,7 @@ def test_a_signed_latent_for_each_feature_finds_all() -> None:
 
 
 def test_a_plain_latent_for_each_feature_finds_the_plus_ends() -> None:
-    vectors = world(0.5)[0].dictionary.feature_vectors.detach()
+    vectors = world(0.5)[0].directions
     found = measured(plain_sae(encoder(vectors), vectors, threshold=0.5), 0.5)
     # 10 of 14 ends; the unsigned MCC does not see that
     assert found.f1 == pytest.approx(10 / 14)
@@ -94,14 +94,14 @@ def test_a_plain_latent_for_each_feature_finds_the_plus_ends() -> None:
 
 
 def test_no_feature_is_two_sided_and_none_is_joined() -> None:
-    vectors = world(0.0)[0].dictionary.feature_vectors.detach()
+    vectors = world(0.0)[0].directions
     found = measured(plain_sae(encoder(vectors), vectors, threshold=0.5), 0.0)
     assert found.joined is None
     assert found.f1 == pytest.approx(1.0)
 
 
 def test_a_latent_that_leaves_its_parent_to_the_child_is_absorbed() -> None:
-    vectors = world(1.0)[0].dictionary.feature_vectors.detach()
+    vectors = world(1.0)[0].directions
     W_enc = encoder(vectors)
     W_enc[:, 0] -= 2 * W_enc[:, 8]  # silent where the child occurs
     sae = signed_sae(W_enc, vectors)

@@ -32,11 +32,7 @@ __all__ = [
 def n_trainings(config: ProtocolConfig) -> int:
     """Return the number of SAEs that :func:`run_protocol` trains."""
     candidates = candidates_of(config.saes, config.target_l0, config.d_in)
-    worlds = 1
-    if isinstance(config, ConsolidationConfig):
-        worlds = len(config.data.pair_shares)
-    elif isinstance(config, TwoSidedConfig):
-        worlds = len(config.data.shares) * len(config.data.l0_factors)
+    worlds = config.n_worlds * len(config.target_l0s)
     return worlds * len(config.seeds) * sum(map(len, candidates.values()))
 
 

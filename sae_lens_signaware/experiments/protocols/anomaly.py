@@ -25,9 +25,8 @@ from sae_lens_signaware.experiments.protocols.result import (
     mean_of,
     sd_of,
 )
-from sae_lens_signaware.experiments.protocols.saes import candidates_of
-from sae_lens_signaware.experiments.protocols.summary import Collected, make_result
-from sae_lens_signaware.experiments.protocols.training import Advance, train_all
+from sae_lens_signaware.experiments.protocols.summary import Prepared, collect, make_result
+from sae_lens_signaware.experiments.protocols.training import Advance
 from sae_lens_signaware.experiments.protocols.world import World, make_world, seeded
 
 RIDGE = 1e-3
@@ -207,17 +206,16 @@ def detect(sae: SAE[Any], train: Labelled, test: Labelled, data: AnomalyData) ->
 def run(config: AnomalyConfig, command: str, advance: Advance) -> ProtocolResult:
     """Train every SAE on every seed, and read it at every budget."""
     data, training = config.data, config.training
-    candidates = candidates_of(config.saes, config.target_l0, config.d_in)
-    collected: Collected[tuple[SAEQuality, list[Detection]]] = Collected()
-    for seed in config.seeds:
+
+    def prepare(seed: int) -> Prepared[list[Detection]]:
         world = make_world(data, data.n_planted, data.planted_rate, seed)
         with seeded(seed, 1):
             train = sample_training(world, data, training.n_train)
             heldout = sample_training(world, data, training.n_heldout)
             labelled, test = (sample_labelled(world, data, data.n_labelled) for _ in range(2))
-        for trained in train_all(candidates, training, config.target_l0, train, seed, advance):
-            detections = detect(trained.sae, labelled, test, data)
-            collected.add(trained, (trained.quality(heldout), detections))
+        return Prepared(train, heldout, lambda sae: detect(sae, labelled, test, data))
+
+    collected = collect(config, config.target_l0, prepare, advance)
     return make_result(
         config,
         title="Protocol B, anomalies under a latent budget",
@@ -226,7 +224,7 @@ def run(config: AnomalyConfig, command: str, advance: Advance) -> ProtocolResult
         columns=COLUMNS,
         rows=[row for name, runs in collected.measures.items() for row in _rows(name, runs)],
         notes=_notes(data),
-        sparsities=collected.sparsities,
+        collected=[collected],
         command=command,
     )
 

@@ -197,6 +197,16 @@ class ProtocolConfig(StrictModel):
         """The L0s that SAEs are asked for."""
         return [self.target_l0]
 
+    @property
+    def n_worlds(self) -> int:
+        """Number of worlds of a seed."""
+        return 1
+
+    @property
+    def origin(self) -> str:
+        """Where the protocol is from."""
+        return "The protocol's name is that of arXiv 2605.28149; its details are ours."
+
 
 class DialConfig(ProtocolConfig):
     """Config of protocol A."""
@@ -220,6 +230,11 @@ class ConsolidationConfig(ProtocolConfig):
     data: ConsolidationData
     reference: str
 
+    @property
+    def n_worlds(self) -> int:
+        """One for each share of pairs."""
+        return len(self.data.pair_shares)
+
 
 class TwoSidedConfig(ProtocolConfig):
     """Config of protocol E. Its ``target_l0`` is the L0 of the world."""
@@ -230,6 +245,16 @@ class TwoSidedConfig(ProtocolConfig):
     def target_l0s(self) -> list[float]:
         """``target_l0`` times each factor."""
         return [factor * self.target_l0 for factor in self.data.l0_factors]
+
+    @property
+    def n_worlds(self) -> int:
+        """One for each share."""
+        return len(self.data.shares)
+
+    @property
+    def origin(self) -> str:
+        """Ours."""
+        return "The protocol is ours."
 
 
 PROTOCOLS: dict[str, type[ProtocolConfig]] = {

@@ -7,6 +7,7 @@ feature f on side s where
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -33,9 +34,13 @@ from sae_lens_signaware.experiments.protocols.result import (
     mean_of,
     sd_of,
 )
-from sae_lens_signaware.experiments.protocols.saes import candidates_of
-from sae_lens_signaware.experiments.protocols.summary import Collected, make_result
-from sae_lens_signaware.experiments.protocols.training import Advance, train_all
+from sae_lens_signaware.experiments.protocols.summary import (
+    Collected,
+    Prepared,
+    collect,
+    make_result,
+)
+from sae_lens_signaware.experiments.protocols.training import Advance
 from sae_lens_signaware.experiments.protocols.world import seeded
 
 COLUMNS = [
@@ -202,23 +207,25 @@ def measure_consolidation(
 def run(config: ConsolidationConfig, command: str, advance: Advance) -> ProtocolResult:
     """Train and measure every SAE on every seed at every share of pairs."""
     data, training = config.data, config.training
-    candidates = candidates_of(config.saes, config.target_l0, config.d_in)
+
+    def prepare(share: float, seed: int) -> Prepared[Consolidation]:
+        model = make_toy_model(data, share, seed)
+        with seeded(seed, 1):
+            _, train = model.sample(training.n_train)
+            features, heldout = model.sample(training.n_heldout)
+        measure = functools.partial(
+            measure_consolidation, model=model, features=features, x=heldout, data=data
+        )
+        return Prepared(train, heldout, measure)
+
     rows: list[list[TableValue]] = []
-    sparsities: dict[str, list[str]] = {}
+    collected: list[Collected[Consolidation]] = []
     for share in data.pair_shares:
-        collected: Collected[tuple[SAEQuality, Consolidation]] = Collected()
-        for seed in config.seeds:
-            model = make_toy_model(data, share, seed)
-            with seeded(seed, 1):
-                _, train = model.sample(training.n_train)
-                features, heldout = model.sample(training.n_heldout)
-            for trained in train_all(candidates, training, config.target_l0, train, seed, advance):
-                measured = measure_consolidation(trained.sae, model, features, heldout, data)
-                collected.add(trained, (trained.quality(heldout), measured))
-        reference = [quality for quality, _ in collected.measures[config.reference]]
-        rows += [_row(name, share, runs, reference) for name, runs in collected.measures.items()]
-        for name, used in collected.sparsities.items():
-            sparsities.setdefault(name, []).extend(used)
+        of_share = functools.partial(prepare, share)
+        collected.append(collect(config, config.target_l0, of_share, advance))
+        measures = collected[-1].measures
+        reference = [quality for quality, _ in measures[config.reference]]
+        rows += [_row(name, share, runs, reference) for name, runs in measures.items()]
     return make_result(
         config,
         title="Protocol C, consolidation of antipodal pairs",
@@ -227,7 +234,7 @@ def run(config: ConsolidationConfig, command: str, advance: Advance) -> Protocol
         columns=COLUMNS,
         rows=rows,
         notes=_notes(config),
-        sparsities=sparsities,
+        collected=collected,
         command=command,
     )
 

@@ -23,9 +23,8 @@ from sae_lens_signaware.experiments.protocols.result import (
     mean_of,
     sd_of,
 )
-from sae_lens_signaware.experiments.protocols.saes import candidates_of
-from sae_lens_signaware.experiments.protocols.summary import Collected, make_result
-from sae_lens_signaware.experiments.protocols.training import Advance, train_all
+from sae_lens_signaware.experiments.protocols.summary import Prepared, collect, make_result
+from sae_lens_signaware.experiments.protocols.training import Advance
 from sae_lens_signaware.experiments.protocols.world import World, make_world, seeded
 
 RESPONSE_SHARE = 0.9
@@ -168,19 +167,18 @@ def sample(world: World, data: DialData, n: int, with_axis: bool) -> Tensor:
 def run(config: DialConfig, command: str, advance: Advance) -> ProtocolResult:
     """Train and dial every SAE on every seed."""
     data, training = config.data, config.training
-    candidates = candidates_of(config.saes, config.target_l0, config.d_in)
     y = movements(data)
-    collected: Collected[tuple[SAEQuality, DialMeasure]] = Collected()
-    for seed in config.seeds:
+
+    def prepare(seed: int) -> Prepared[DialMeasure]:
         world = make_world(data, 1, data.axis_probability, seed)
         with seeded(seed, 1):
             train = sample(world, data, training.n_train, with_axis=True)
             heldout = sample(world, data, training.n_heldout, with_axis=True)
             base = sample(world, data, data.n_base, with_axis=False)
         axis = world.directions[-1]
-        for trained in train_all(candidates, training, config.target_l0, train, seed, advance):
-            measured = measure_dial(trained.sae, base, axis, y)
-            collected.add(trained, (trained.quality(heldout), measured))
+        return Prepared(train, heldout, lambda sae: measure_dial(sae, base, axis, y))
+
+    collected = collect(config, config.target_l0, prepare, advance)
     rows = [_row(name, runs) for name, runs in collected.measures.items()]
     return make_result(
         config,
@@ -194,7 +192,7 @@ def run(config: DialConfig, command: str, advance: Advance) -> ProtocolResult:
             f"World: {data.n_background} background axes in {data.d_in} dimensions, "
             f"{data.signed_share:.0%} of them signed, and the dialled one: {data.size(1)}",
         ],
-        sparsities=collected.sparsities,
+        collected=[collected],
         command=command,
     )
 

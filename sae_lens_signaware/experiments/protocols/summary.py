@@ -2,14 +2,34 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
-from typing import Generic, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
 
+from sae_lens import SAE
+from torch import Tensor
+
+from sae_lens_signaware.evaluation.quality import SAEQuality
 from sae_lens_signaware.experiments.protocols.config import ProtocolConfig
 from sae_lens_signaware.experiments.protocols.result import ProtocolResult, TableValue, versions
-from sae_lens_signaware.experiments.protocols.training import Trained
+from sae_lens_signaware.experiments.protocols.saes import candidates_of
+from sae_lens_signaware.experiments.protocols.training import Advance, train_all
 
 T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared(Generic[T]):
+    """The world of one seed, drawn.
+
+    Attributes:
+        train: (n_train, d_in) activations that every SAE is trained on.
+        heldout: (n_heldout, d_in), of which L0, R² and the dead share are.
+        measure: what the protocol asks of an SAE.
+    """
+
+    train: Tensor
+    heldout: Tensor
+    measure: Callable[[SAE[Any]], T]
 
 
 @dataclasses.dataclass
@@ -17,17 +37,36 @@ class Collected(Generic[T]):
     """Measures by SAE, one for each run.
 
     Attributes:
-        measures: name -> measures in the order of the runs.
+        measures: name -> quality and measure in the order of the runs.
         sparsities: name -> what set the sparsity of the runs that counted.
     """
 
-    measures: dict[str, list[T]] = dataclasses.field(default_factory=dict)
+    measures: dict[str, list[tuple[SAEQuality, T]]] = dataclasses.field(default_factory=dict)
     sparsities: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
-    def add(self, trained: Trained, measure: T) -> None:
-        """Add one run of an SAE."""
-        self.measures.setdefault(trained.name, []).append(measure)
-        self.sparsities.setdefault(trained.name, []).append(trained.sparsity)
+
+def collect(
+    config: ProtocolConfig,
+    target_l0: float,
+    prepare: Callable[[int], Prepared[T]],
+    advance: Advance,
+) -> Collected[T]:
+    """Train and measure every SAE on the world of every seed.
+
+    Args:
+        target_l0: that the SAEs are asked for.
+        prepare: a seed -> its world.
+    """
+    candidates = candidates_of(config.saes, target_l0, config.d_in)
+    collected: Collected[T] = Collected()
+    for seed in config.seeds:
+        world = prepare(seed)
+        runs = train_all(candidates, config.training, target_l0, world.train, seed, advance)
+        for run in runs:
+            measured = run.quality(world.heldout), world.measure(run.sae)
+            collected.measures.setdefault(run.name, []).append(measured)
+            collected.sparsities.setdefault(run.name, []).append(run.sparsity)
+    return collected
 
 
 def _seeds(config: ProtocolConfig) -> str:
@@ -47,11 +86,19 @@ def make_result(
     columns: list[str],
     rows: list[list[TableValue]],
     notes: list[str],
-    sparsities: Mapping[str, list[str]],
+    collected: Sequence[Collected[T]],
     command: str,
 ) -> ProtocolResult:
-    """Make the table, with the notes that hold for all protocols."""
+    """Make the table, with the notes that hold for all protocols.
+
+    Args:
+        collected: one for each world.
+    """
     training = config.training
+    sparsities: dict[str, list[str]] = {}
+    for of_world in collected:
+        for name, used in of_world.sparsities.items():
+            sparsities.setdefault(name, []).extend(used)
     counted = "; ".join(f"{name}: {_times(used)}" for name, used in sparsities.items())
     shared = [
         f"Means over {_seeds(config)}; ± is the sample's standard deviation. Every seed "
@@ -63,9 +110,7 @@ def make_result(
         "where the architecture has it. Of the others every coefficient of the config is trained, "
         "and the run whose L0 on training samples is nearest in log counts. Runs by what set their "
         f"sparsity: {counted}.",
-        "The protocol is ours."
-        if config.protocol == "e"
-        else "The protocol's name is that of arXiv 2605.28149; its details are ours.",
+        config.origin,
     ]
     return ProtocolResult(
         title=title,

@@ -9,6 +9,8 @@ where that end does.
 """
 
 import dataclasses
+import functools
+import itertools
 from typing import Any
 
 import torch
@@ -24,7 +26,6 @@ from sae_lens_signaware.evaluation.quality import SAEQuality
 from sae_lens_signaware.evaluation.streaming import decoder_directions
 from sae_lens_signaware.experiments.protocols.config import TwoSidedConfig, TwoSidedData
 from sae_lens_signaware.experiments.protocols.ends import (
-    EndMatching,
     ends_active,
     match_ends,
     signed_f1,
@@ -36,10 +37,14 @@ from sae_lens_signaware.experiments.protocols.result import (
     mean_of,
     sd_of,
 )
-from sae_lens_signaware.experiments.protocols.saes import candidates_of
-from sae_lens_signaware.experiments.protocols.summary import Collected, make_result
-from sae_lens_signaware.experiments.protocols.training import Advance, train_all
-from sae_lens_signaware.experiments.protocols.world import seeded
+from sae_lens_signaware.experiments.protocols.summary import (
+    Collected,
+    Prepared,
+    collect,
+    make_result,
+)
+from sae_lens_signaware.experiments.protocols.training import Advance
+from sae_lens_signaware.experiments.protocols.world import World, seeded
 
 COLUMNS = [
     *("SAE", "d_sae", "two-sided share", "L0 factor", "R2", "R2 sd", "F1", "F1 sd"),
@@ -48,33 +53,27 @@ COLUMNS = [
 
 
 @dataclasses.dataclass(frozen=True)
-class TwoSidedWorld:
-    """Features of a world; the last ``n_children`` are children of the first ``n_children``.
+class TwoSidedWorld(World):
+    """A world of more axes than dimensions, some of which occur only with others.
 
     Attributes:
-        dictionary, generator: SAELens's; the generator gives magnitudes.
-        two_sided: (n_features,) bool; children are one-sided.
-        n_children: feature k < n_children has the child n_features - n_children + k.
-        noise: standard deviation in each coordinate.
+        n_children: axis k < n_children has a child, the axis n_axes - n_children + k, which occurs
+            with its + end alone. Children are one-sided.
     """
 
-    dictionary: FeatureDictionary
-    generator: ActivationGenerator
-    two_sided: Tensor
     n_children: int
-    noise: float
 
-    @torch.no_grad()
-    def sample(self, n: int) -> tuple[Tensor, Tensor]:
-        """Draw (n, n_features) signed amplitudes and (n, d_in) activations."""
-        magnitudes = self.generator.sample(n)
-        negative = (torch.rand_like(magnitudes) < 0.5) & self.two_sided
-        amplitudes = torch.where(negative, -magnitudes, magnitudes)
-        n_children = self.n_children
+    def amplitudes(self, n: int) -> Tensor:
+        """Draw (n, n_axes) signed amplitudes from torch's global generator."""
+        amplitudes, n_children = super().amplitudes(n), self.n_children
         if n_children:
             amplitudes[:, -n_children:] *= amplitudes[:, :n_children] > 0
-        x = self.dictionary(amplitudes)
-        return amplitudes, x + self.noise * torch.randn_like(x)
+        return amplitudes
+
+    def sample(self, n: int) -> tuple[Tensor, Tensor]:
+        """Draw (n, n_axes) signed amplitudes and their (n, d_in) activations."""
+        amplitudes = self.amplitudes(n)
+        return amplitudes, self.activations(amplitudes)
 
 
 def make_two_sided_world(data: TwoSidedData, share: float, l0: float, seed: int) -> TwoSidedWorld:
@@ -96,7 +95,14 @@ def make_two_sided_world(data: TwoSidedData, share: float, l0: float, seed: int)
     generator = ActivationGenerator(
         data.n_features, probability, std_firing_magnitudes=data.magnitude_sd
     )
-    return TwoSidedWorld(dictionary, generator, two_sided, data.n_children, data.noise)
+    return TwoSidedWorld(
+        directions=dictionary.feature_vectors.detach(),
+        generator=generator,
+        signed=two_sided,
+        noise=data.noise,
+        n_background=n_roots,
+        n_children=data.n_children,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,16 +147,15 @@ def absorption_of(amplitudes: Tensor, active: Tensor, n_children: int) -> float 
 def measure_world(sae: SAE[Any], world: TwoSidedWorld, amplitudes: Tensor, x: Tensor) -> Measures:
     """Measure one SAE on samples of its world."""
     z, directions = sae.encode(x), decoder_directions(sae)
-    features = world.dictionary.feature_vectors.detach()
     has_side = torch.stack([(z > 0).any(0), (z < 0).any(0)], dim=1)
-    matching: EndMatching = match_ends(directions, has_side, features, world.two_sided)
+    matching = match_ends(directions, has_side, world.directions, world.signed)
     occurs, active = ends_active(matching, amplitudes, z)
     mcc, joined = signed_mcc(matching)
     return Measures(
         f1=signed_f1(occurs, active),
         mcc=mcc,
-        joined=joined if world.two_sided.any() else None,
-        unsigned_mcc=mean_correlation_coefficient(directions, features),
+        joined=joined if world.signed.any() else None,
+        unsigned_mcc=mean_correlation_coefficient(directions, world.directions),
         absorption=absorption_of(amplitudes, active, world.n_children),
     )
 
@@ -158,24 +163,22 @@ def measure_world(sae: SAE[Any], world: TwoSidedWorld, amplitudes: Tensor, x: Te
 def run(config: TwoSidedConfig, command: str, advance: Advance) -> ProtocolResult:
     """Train and measure every SAE on every seed at every share and L0."""
     data, training = config.data, config.training
+
+    def prepare(share: float, seed: int) -> Prepared[Measures]:
+        world = make_two_sided_world(data, share, config.target_l0, seed)
+        with seeded(seed, 1):
+            _, train = world.sample(training.n_train)
+            amplitudes, heldout = world.sample(training.n_heldout)
+        measure = functools.partial(measure_world, world=world, amplitudes=amplitudes, x=heldout)
+        return Prepared(train, heldout, measure)
+
     rows: list[list[TableValue]] = []
-    sparsities: dict[str, list[str]] = {}
-    for share in data.shares:
-        for factor in data.l0_factors:
-            target = factor * config.target_l0
-            candidates = candidates_of(config.saes, target, config.d_in)
-            collected: Collected[tuple[SAEQuality, Measures]] = Collected()
-            for seed in config.seeds:
-                world = make_two_sided_world(data, share, config.target_l0, seed)
-                with seeded(seed, 1):
-                    _, train = world.sample(training.n_train)
-                    amplitudes, heldout = world.sample(training.n_heldout)
-                for trained in train_all(candidates, training, target, train, seed, advance):
-                    measured = measure_world(trained.sae, world, amplitudes, heldout)
-                    collected.add(trained, (trained.quality(heldout), measured))
-            rows += [_row(name, share, factor, of) for name, of in collected.measures.items()]
-            for name, used in collected.sparsities.items():
-                sparsities.setdefault(name, []).extend(used)
+    collected: list[Collected[Measures]] = []
+    for share, factor in itertools.product(data.shares, data.l0_factors):
+        of_share = functools.partial(prepare, share)
+        collected.append(collect(config, factor * config.target_l0, of_share, advance))
+        measures = collected[-1].measures
+        rows += [_row(name, share, factor, runs) for name, runs in measures.items()]
     return make_result(
         config,
         title="Protocol E, a share of two-sided features",
@@ -183,7 +186,7 @@ def run(config: TwoSidedConfig, command: str, advance: Advance) -> ProtocolResul
         columns=COLUMNS,
         rows=rows,
         notes=_notes(config),
-        sparsities=sparsities,
+        collected=collected,
         command=command,
     )
 
