@@ -19,7 +19,6 @@ from sae_lens import (
     JumpReLUTrainingSAEConfig,
     MatryoshkaBatchTopKTrainingSAEConfig,
 )
-from transformer_lens import HookedTransformer
 
 import sae_lens_signaware as signaware
 from sae_lens_signaware.checks import ConfigError
@@ -33,7 +32,7 @@ from sae_lens_signaware.training.hooks import naming_what_is_missing
 from tests.notebook import NOTEBOOK
 from tests.support.hub import save_measured, x_batch
 from tests.support.hub_server import HubServer
-from tests.support.models import HOOK, tiny_model_config, tiny_tokenizer, tokens
+from tests.support.models import HOOK, hooked_transformer, tokens
 from tests.support.saes import ARCHITECTURES, make_sae
 
 ROOT = Path(__file__).parent.parent
@@ -70,8 +69,7 @@ def test_the_guides_python_runs(
     hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    model = HookedTransformer(tiny_model_config())
-    model.tokenizer = tiny_tokenizer()
+    model = hooked_transformer()
     sae = make_sae("sa_gsae")
     save_measured(sae, Path("output"))
     sae.cfg.metadata.hook_name, sae.cfg.metadata.prepend_bos = HOOK, False

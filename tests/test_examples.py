@@ -12,17 +12,21 @@ from transformer_lens import HookedTransformer
 
 import sae_lens_signaware as signaware
 from sae_lens_signaware.evaluation.examples import Context, _TopWindows
-from tests.support.models import HOOK, tiny_model_config, tiny_tokenizer, tokens
+from tests.support.models import (
+    EOS,
+    HOOK,
+    hooked_transformer,
+    prompt_ids,
+    tiny_model_config,
+    tiny_tokenizer,
+    tokens,
+)
 from tests.support.saes import D_IN, each_variant, make_sae
-
-EOS = 63
 
 
 @pytest.fixture(scope="module")
 def model() -> HookedTransformer:
-    model = HookedTransformer(tiny_model_config())
-    model.tokenizer = tiny_tokenizer()
-    return model
+    return hooked_transformer()
 
 
 def hooked_sae(architecture: str = "sa_gsae", tying: str = "full", hook: str = HOOK) -> Any:
@@ -30,12 +34,6 @@ def hooked_sae(architecture: str = "sa_gsae", tying: str = "full", hook: str = H
     sae.cfg.metadata.hook_name = hook
     sae.cfg.metadata.prepend_bos = False
     return sae
-
-
-def ids(n: int = 20) -> torch.Tensor:
-    ids = torch.randint(0, 63, (n, 16), generator=torch.Generator().manual_seed(3))
-    ids[:, 0] = EOS
-    return ids
 
 
 def by_hand(model: Any, sae: Any, ids: torch.Tensor, latent: int, sign: int) -> list[Any]:
@@ -54,7 +52,7 @@ def by_hand(model: Any, sae: Any, ids: torch.Tensor, latent: int, sign: int) -> 
 def test_examples_are_those_of_a_search_by_hand(
     architecture: str, tying: str, model: HookedTransformer
 ) -> None:
-    sae, prompts = hooked_sae(architecture, tying), ids()
+    sae, prompts = hooked_sae(architecture, tying), prompt_ids(20)
     top = signaware.top_examples(
         model, sae, prompts, [5, 0, 9], k=4, batch_size_prompts=3, window=(2, 1)
     )
@@ -137,7 +135,7 @@ def test_any_saelens_sae(architecture: str, model: HookedTransformer) -> None:
     more = {"k": 4} if "topk" in architecture else {}
     sae: SAE[Any] = sae_class(config_class(d_in=D_IN, d_sae=24, **more))  # type: ignore[call-arg]
     sae.cfg.metadata.hook_name = HOOK
-    top = signaware.top_examples(model, sae, ids(), k=2)
+    top = signaware.top_examples(model, sae, prompt_ids(20), k=2)
     assert any(e.pos for e in top.latents)
     assert any(e.neg for e in top.latents) == (architecture == "abstopk")
 
@@ -145,16 +143,16 @@ def test_any_saelens_sae(architecture: str, model: HookedTransformer) -> None:
 def test_hook_z_and_special_tokens(model: HookedTransformer) -> None:
     sae = hooked_sae(hook="blocks.0.attn.hook_z")
     sae.turn_on_forward_pass_hook_z_reshaping()
-    top = signaware.top_examples(model, sae, ids(), k=20)
+    top = signaware.top_examples(model, sae, prompt_ids(20), k=20)
     assert sae.hook_z_reshaping_mode
     assert all(c.position > 0 for e in top.latents for c in e.pos + e.neg)
-    every = signaware.top_examples(model, sae, ids(), k=20, exclude_special_tokens=False)
+    every = signaware.top_examples(model, sae, prompt_ids(20), k=20, exclude_special_tokens=False)
     assert every.n_tokens == 320
     assert any(c.position == 0 for e in every.latents for c in e.pos + e.neg)
 
 
 def test_examples_read_back_and_print(model: HookedTransformer, tmp_path: Path) -> None:
-    top = signaware.top_examples(model, hooked_sae(), ids(), [2, 3], k=2)
+    top = signaware.top_examples(model, hooked_sae(), prompt_ids(20), [2, 3], k=2)
     top.write(tmp_path / "examples.json")
     again = signaware.TopExamples.read(tmp_path / "examples.json")
     assert again == top
@@ -191,7 +189,7 @@ def test_tokens_that_look_like_markup_stay_text(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_input(kwargs: Any, message: str, model: HookedTransformer) -> None:
-    args = {"source": ids(), **kwargs}
+    args = {"source": prompt_ids(20), **kwargs}
     with pytest.raises(ValueError, match=message):
         signaware.top_examples(model, hooked_sae(), **args)
 
@@ -199,9 +197,9 @@ def test_wrong_input(kwargs: Any, message: str, model: HookedTransformer) -> Non
 def test_not_finite_and_no_tokenizer() -> None:
     model = HookedTransformer(tiny_model_config())
     with pytest.raises(ValueError, match=r"model\.tokenizer must be a tokenizer"):
-        signaware.top_examples(model, hooked_sae(), ids())
+        signaware.top_examples(model, hooked_sae(), prompt_ids(20))
     model.tokenizer = tiny_tokenizer()
     with torch.no_grad():
         model.blocks[0].mlp.b_out.fill_(float("nan"))
     with pytest.raises(ValueError, match="activations must be finite"):
-        signaware.top_examples(model, hooked_sae(), ids())
+        signaware.top_examples(model, hooked_sae(), prompt_ids(20))

@@ -13,29 +13,19 @@ import sae_lens_signaware as signaware
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.evaluation import opposition
 from sae_lens_signaware.evaluation.streaming import decoder_directions
-from tests.support.models import HOOK, tiny_model_config, tiny_tokenizer
+from tests.support.models import HOOK, hooked_transformer, prompt_ids
 from tests.support.saes import make_sae
-
-EOS = 63
 
 
 @pytest.fixture(scope="module")
 def model() -> HookedTransformer:
-    model = HookedTransformer(tiny_model_config())
-    model.tokenizer = tiny_tokenizer()
-    return model
+    return hooked_transformer()
 
 
 def hooked_sae(architecture: str = "sa_gsae") -> Any:
     sae = make_sae(architecture)
     sae.cfg.metadata.hook_name = HOOK
     return sae
-
-
-def ids(n: int = 30) -> torch.Tensor:
-    ids = torch.randint(0, 63, (n, 16), generator=torch.Generator().manual_seed(3))
-    ids[:, 0] = EOS
-    return ids
 
 
 @pytest.mark.parametrize(
@@ -112,7 +102,7 @@ def test_the_null_is_of_pairs_of_different_latents() -> None:
 
 @torch.no_grad()
 def test_effects_are_those_of_one_context_at_a_time(model: HookedTransformer) -> None:
-    sae, prompts = hooked_sae(), ids()
+    sae, prompts = hooked_sae(), prompt_ids(30)
     found = signaware.top_examples(model, sae, prompts, [5], k=11).of(5)
     assert len(found.pos) == 11  # more than go at once
     q = opposition._mean_prediction(model, prompts)
@@ -148,7 +138,7 @@ def test_effects_are_those_of_one_context_at_a_time(model: HookedTransformer) ->
 
 @pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
 def test_a_whole_measurement(architecture: str, model: HookedTransformer, tmp_path: Path) -> None:
-    sae, prompts = hooked_sae(architecture), ids()
+    sae, prompts = hooked_sae(architecture), prompt_ids(30)
     found = signaware.side_opposition(model, sae, prompts, [0, 3, 5, 9], k=4)
     assert found.latents.tolist() == [0, 3, 5, 9]
     measured = ~found.opposition.isnan()
@@ -172,7 +162,7 @@ def test_a_whole_measurement(architecture: str, model: HookedTransformer, tmp_pa
 def test_a_latent_of_one_side_has_none(model: HookedTransformer) -> None:
     sae = hooked_sae("bi_jumprelu")
     sae.b_mag.data[0, 3] = -1e6  # no side of it is ever active
-    found = signaware.side_opposition(model, sae, ids(), [3, 5, 9], k=4)
+    found = signaware.side_opposition(model, sae, prompt_ids(30), [3, 5, 9], k=4)
     assert math.isnan(found.opposition[0])
     assert math.isnan(found.dial[0])
     assert not found.passes[0]
@@ -191,7 +181,7 @@ def test_a_latent_of_one_side_has_none(model: HookedTransformer) -> None:
 def test_wrong_input_is_one_line(
     changes: dict[str, Any], message: str, model: HookedTransformer
 ) -> None:
-    arguments: dict[str, Any] = {"tokens": ids(), "latents": [3, 5], "k": 4} | changes
+    arguments: dict[str, Any] = {"tokens": prompt_ids(30), "latents": [3, 5], "k": 4} | changes
     with pytest.raises(InvalidInputError, match=message):
         signaware.side_opposition(model, hooked_sae(), **arguments)
 
@@ -200,4 +190,4 @@ def test_an_sae_of_one_head_is_refused(model: HookedTransformer) -> None:
     sae = hooked_sae()
     sae.cfg.metadata.hook_head_index = 0
     with pytest.raises(InvalidInputError, match="hook_head_index must be null"):
-        signaware.side_opposition(model, sae, ids(), [3, 5])
+        signaware.side_opposition(model, sae, prompt_ids(30), [3, 5])

@@ -9,23 +9,16 @@ import numpy as np
 import pytest
 import torch
 from sae_lens.load_model import HookedProxyLM
-from transformer_lens import HookedTransformer
 
 import sae_lens_signaware as signaware
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.evaluation.labelled_texts import fit_mask, labels_of
 from tests.support.cli import assert_one_line_error, invoke
-from tests.support.models import HOOK, tiny_gpt2, tiny_model_config, tiny_tokenizer
+from tests.support.models import HOOK, hooked_transformer, tiny_gpt2, tiny_tokenizer
 from tests.support.saes import D_IN, make_sae
 
 TEXTS = ["w1 w2 w3", "w4", "w5 w6 w7", "w8 <eos> w9", "w10 w11"]
 GPT2_HOOK = "transformer.h.0.mlp"
-
-
-def hooked_transformer() -> HookedTransformer:
-    model = HookedTransformer(tiny_model_config())
-    model.tokenizer = tiny_tokenizer()
-    return model
 
 
 def proxy() -> HookedProxyLM:

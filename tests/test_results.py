@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformer_lens import HookedTransformer
 
 import sae_lens_signaware as signaware
 from sae_lens_signaware.evaluation.results import Result
-from tests.support.models import HOOK, tiny_model_config, tiny_tokenizer
+from tests.support.models import HOOK, hooked_transformer
 from tests.support.saes import D_IN, N_PLANTED, make_sae, planted
 
 
@@ -31,8 +30,7 @@ def some_results() -> list[Result]:
     """One result of each measure."""
     sae, x = make_sae("sa_gsae", "none"), torch.randn(500, D_IN)
     sae.cfg.metadata.hook_name = HOOK
-    model, tokens = HookedTransformer(tiny_model_config()), torch.randint(0, 63, (4, 8))
-    model.tokenizer = tiny_tokenizer()
+    model, tokens = hooked_transformer(), torch.randint(0, 63, (4, 8))
     texts = signaware.TextActivations(x, torch.full((100,), 5))
     return [
         signaware.bipolar_census(sae, x),

@@ -10,7 +10,7 @@ from rich.console import Console
 from transformer_lens import HookedTransformer
 
 import sae_lens_signaware as signaware
-from tests.support.models import HOOK, tiny_model_config, tiny_tokenizer
+from tests.support.models import HOOK, hooked_transformer
 from tests.support.saes import each_variant, make_sae
 
 TEXT = "w5 w9 w17 w5"
@@ -18,9 +18,7 @@ TEXT = "w5 w9 w17 w5"
 
 @pytest.fixture(scope="module")
 def model() -> HookedTransformer:
-    model = HookedTransformer(tiny_model_config())
-    model.tokenizer = tiny_tokenizer()
-    return model
+    return hooked_transformer()
 
 
 def hooked_sae(architecture: str = "sa_gsae", tying: str = "none") -> Any:

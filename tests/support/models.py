@@ -2,12 +2,26 @@
 
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
+from transformer_lens import HookedTransformer
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from benchmarks.faults.small import D_IN, HOOK, tiny_model_config, tokens
 
-__all__ = ["HOOK", "tiny_gpt2", "tiny_model_config", "tiny_tokenizer", "tokens"]
+__all__ = [
+    "EOS",
+    "HOOK",
+    "hooked_transformer",
+    "prompt_ids",
+    "tiny_gpt2",
+    "tiny_model_config",
+    "tiny_tokenizer",
+    "tokens",
+]
+
+EOS = 63
+"""The one special token of :func:`tiny_tokenizer`."""
 
 
 def tiny_gpt2() -> GPT2LMHeadModel:
@@ -27,3 +41,17 @@ def tiny_tokenizer() -> Any:
         eos_token="<eos>",
         pad_token="<eos>",
     )
+
+
+def hooked_transformer() -> HookedTransformer:
+    """A tiny model with its tokenizer."""
+    model = HookedTransformer(tiny_model_config())
+    model.tokenizer = tiny_tokenizer()
+    return model
+
+
+def prompt_ids(n: int) -> torch.Tensor:
+    """(n, 16) token ids, each prompt from EOS on."""
+    ids = torch.randint(0, 63, (n, 16), generator=torch.Generator().manual_seed(3))
+    ids[:, 0] = EOS
+    return ids
