@@ -3,9 +3,9 @@
     python benchmarks/opposition.py pretrained/smollm2-135m-layer15-* --model demo_out/model \\
         --text demo_out/data/heldout --out results/opposition.json
 
-Of each SAE it measures latents that are drawn among the bipolar ones: both sides have at least a
-tenth of the latent's activations, and at least K contexts in the text. The result of an SAE that is
-in --out already, by its folder, is kept.
+Of each SAE it measures latents that are drawn among the bipolar ones, which are counted by prompts
+here: the rarer side is active in at least K prompts, and in a tenth of those of both sides
+together. The result of an SAE that is in --out already, by its folder, is kept.
 """
 
 import argparse
@@ -38,6 +38,7 @@ def prompts_of(model: HookedRootModule, folder: Path, n: int) -> Tensor:
     bos, width = bos_ids(tokenizer), LENGTH - len(bos_ids(tokenizer))
     rows: list[list[int]] = []
     for row in datasets.Dataset.from_parquet(str(folder / "train.parquet")):
+        # a dataset declares that it may give lists of rows; one that is iterated gives rows
         ids = token_ids(tokenizer, row["text"])  # type: ignore[index]
         rows += [bos + ids[at : at + width] for at in range(0, len(ids) - width, width)]
     step = max(1, len(rows) // n)

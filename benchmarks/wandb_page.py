@@ -70,6 +70,7 @@ def history(path: Path) -> list[dict[str, Any]]:
 
     steps = []
     for record in log_records(path.read_bytes()):
+        # protobuf makes its classes when the module is imported
         parsed = wandb_internal_pb2.Record()  # pyright: ignore[reportAttributeAccessIssue]
         parsed.ParseFromString(record)
         if parsed.WhichOneof("record_type") == "history":
