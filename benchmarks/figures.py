@@ -9,10 +9,9 @@ a file in results/ has changed; tests/test_figures.py finds a figure that is not
 import argparse
 import json
 import math
-import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from figure_drawing import (
     ARCHITECTURES,
@@ -27,9 +26,10 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from opposites_table import opposites_table
-from reproduction_tables import markdown
+from opposition_table import contexts_table, opposition_table
+from recipe_tables import dead_table, points_table
+from result_rows import Row, means, rows_of
 from speed_figure import speed_figure, speed_table
-from sweep_source import without_ending
 from two_sided_figure import two_sided_figure, two_sided_table, worlds_of
 from wandb_page import wandb_figure
 
@@ -48,12 +48,12 @@ PEERS = (
     Series("batchtopk-full", "BatchTopK, 2H", "batchtopk"),
     Series("jumprelu-full", "JumpReLU, 2H", "jumprelu"),
 )
-SIGNED = tuple(Series(name, name, name) for name in list(ARCHITECTURES)[:4])
-
-EQUAL_WIDTH = (
-    Series("bi_jumprelu", "bi_jumprelu", "bi_jumprelu"),
-    Series("batchtopk", "SAELens's BatchTopK", "batchtopk"),
-)
+SIGNED = {name: f"`{name}`" for name in list(ARCHITECTURES)[:4]}
+ONE_RECIPE = SIGNED | {"batchtopk": "SAELens's `batchtopk`", "jumprelu": "SAELens's `jumprelu`"}
+BATCHTOPK = Series("batchtopk", "SAELens's BatchTopK", "batchtopk")
+EQUAL_WIDTH = (Series("bi_jumprelu", "bi_jumprelu", "bi_jumprelu"), BATCHTOPK)
+MODELS = {"SmolLM2": "one_recipe_smollm2_135m.json", "Gemma 3": "one_recipe_gemma3_270m.json"}
+"""The models of the comparison at equal width -> their runs in results/."""
 
 PROBED = {  # SAEs of results/opposites.json -> their names in the table
     "sweep_out/dead_latents/saes/mlp_out/seed-0/bi_jumprelu/target_l0-32": "`bi_jumprelu`",
@@ -62,39 +62,17 @@ PROBED = {  # SAEs of results/opposites.json -> their names in the table
     "sweep_out/batchtopk/saes/mlp_out/seed-0/batchtopk-W/k-32": "`batchtopk`",
     "sweep_out/batchtopk/saes/mlp_out/seed-0/batchtopk-2W/k-32": "`batchtopk`, twice as wide",
 }
-
-
-class Row(NamedTuple):
-    """One run of a sweep."""
-
-    cell: str
-    sae: str
-    seed: int
-    value: float
-    l0: float
-    r2: float
-    dead_share: float
-
-
-def rows_of(sweep: dict[str, Any]) -> list[Row]:
-    """The runs of a sweep in results/; those of more seeds count for the SAE that they are of."""
-    at = [sweep["columns"].index(name) for name in Row._fields]
-    rows = [Row(*(run[i] for i in at)) for run in sweep["runs"]]
-    return [row._replace(sae=without_ending(row.sae)) for row in rows]
-
-
-def means(rows: Sequence[Row], cell: str, sae: str) -> list[Row]:
-    """Means over seeds, one row for each swept value, in the order of L0."""
-    mine = [row for row in rows if (row.cell, row.sae) == (cell, sae)]
-    found = []
-    for value in {row.value for row in mine}:
-        of_value = [row for row in mine if row.value == value]
-        l0, r2, dead = (
-            statistics.fmean(row[Row._fields.index(name)] for row in of_value)
-            for name in ("l0", "r2", "dead_share")
+OPPOSED = {  # SAEs of results/opposition.json -> place and name in the table
+    "pretrained/smollm2-135m-layer15-mlp_out": ("mlp_out", "`bi_jumprelu`, one bias"),
+    **{
+        f"sweep_out/dead_latents/saes/{cell}/seed-0/bi_jumprelu/target_l0-32": (
+            cell,
+            "`bi_jumprelu`",
         )
-        found.append(Row(cell, sae, len(of_value), value, l0, r2, dead))
-    return sorted(found, key=lambda row: row.l0)
+        for cell in CELLS
+    },
+}
+BEST_CONTEXTS = "sweep_out/dead_latents/saes/mlp_out/seed-0/bi_jumprelu/target_l0-32"
 
 
 def gaps(points: Sequence[Row], base: Sequence[Row]) -> tuple[list[float], list[float]]:
@@ -176,34 +154,9 @@ def dead_figure(
     return figure
 
 
-def dead_table(rows: Sequence[Row]) -> str:
-    """R², L0 and dead share by cell, architecture and target; empty where no run is done yet."""
-    values = sorted({row.value for row in rows})
-    table = []
-    for cell in CELLS:
-        for one in SIGNED:
-            points = {p.value: p for p in means(rows, cell, one.sae)}
-            cells = [
-                f"{p.r2:.4f} ({p.dead_share:.2%} dead; n = {p.seed})" if p else ""
-                for p in (points.get(value) for value in values)
-            ]
-            if any(cells):
-                table.append([cell, f"`{one.sae}`", *cells])
-    return markdown(["cell", "SAE", *(f"R² at L0 {v:g}" for v in values)], table, 2)
-
-
-def equal_width_table(sweep: dict[str, Any]) -> str:
-    """R², L0, dead and bipolar share of each run, by cell and asked L0, the highest R² first."""
-    runs = [dict(zip(sweep["columns"], run, strict=True)) for run in sweep["runs"]]
-    runs.sort(key=lambda run: (CELLS.index(run["cell"]), run["value"], -run["r2"]))
-    table = [
-        [
-            *(run["cell"], f"{run['value']:g}", f"`{run['sae']}`", f"{run['r2']:.4f}"),
-            *(f"{run['l0']:.1f}", f"{run['dead_share']:.2%}", f"{run['bipolar_share']:.0%}"),
-        ]
-        for run in runs
-    ]
-    return markdown(["cell", "asked L0", "SAE", "R²", "L0", "dead", "bipolar"], table, 3)
+def one_recipe() -> list[Row]:
+    """The runs of both models by today's defaults, the model before the name of each cell."""
+    return [row for model, name in MODELS.items() for row in rows_of(read(name), model)]
 
 
 def read(name: str) -> Any:
@@ -223,7 +176,9 @@ def write_all(out: Path) -> None:
     """Write every figure and table."""
     sweeps = read("sweep.json")
     long = rows_of(sweeps["quadruple"]) + rows_of(sweeps["quadruple_auxk"])
-    recipe = rows_of(read("dead_latents_recipe.json"))
+    today = one_recipe()
+    cells = [f"{model}, {cell}" for model in MODELS for cell in CELLS]
+    opposition = read("opposition.json")["saes"]
     speed = read("speed.json")["sizes"]
     two_sided = read("protocol-e.json")
     worlds = worlds_of(two_sided)
@@ -249,24 +204,14 @@ def write_all(out: Path) -> None:
                 rows_of(sweeps["widest"]), CELLS, (SA_GSAE, PAPER_GATED), (8, 32, 128)
             ),
         ),
-        "dead_latents_now": (
-            "Share of dead latents against L0, 4,000 steps, present defaults",
-            lambda: dead_figure(recipe, CELLS, SIGNED, (8, 32, 128), 0.012),
-        ),
         "speed": ("Time of a training step", lambda: speed_figure(speed)),
         "wandb": (
             "Signed metrics of a Weights & Biases run",
             lambda: wandb_figure(read("wandb.json")["metrics"]),
         ),
         "equal_width": (
-            "R² against L0, signed and plain SAEs of one width, 4,000 steps",
-            lambda: frontier_figure(
-                rows_of(read("equal_width_b_mag.json")),
-                CELLS,
-                EQUAL_WIDTH,
-                EQUAL_WIDTH[-1],
-                (8, 32, 128),
-            ),
+            "R² against L0, signed and plain SAEs of one width, 4,000 steps, two models",
+            lambda: frontier_figure(today, cells, EQUAL_WIDTH, BATCHTOPK, (8, 32, 128)),
         ),
         "signed_or_plain": (
             "R² and F1 against the share of two-sided features, synthetic worlds",
@@ -277,10 +222,12 @@ def write_all(out: Path) -> None:
         save_svg(figure(), out / "docs" / "assets" / "results" / f"{name}.svg", title)
     tables = {
         "speed.md": speed_table(speed),
-        "dead_latents_recipe.md": dead_table(recipe),
+        "one_recipe_dead.md": dead_table(today, cells, SIGNED),
         "opposites.md": opposites_table(read("opposites.json")["rows"], PROBED),
         "protocol-e.md": two_sided_table(worlds),
-        "equal_width_b_mag.md": equal_width_table(read("equal_width_b_mag.json")),
+        "one_recipe.md": points_table(today, cells, ONE_RECIPE),
+        "opposition.md": opposition_table(opposition, OPPOSED),
+        "opposition_contexts.md": contexts_table(opposition[BEST_CONTEXTS]),
     }
     (out / "results").mkdir(parents=True, exist_ok=True)
     for name, text in tables.items():

@@ -5,11 +5,13 @@
 
 Of each SAE it measures latents that are drawn among the bipolar ones, which are counted by prompts
 here: the rarer side is active in at least K prompts, and in a tenth of those of both sides
-together. The result of an SAE that is in --out already, by its folder, is kept.
+together. The result of an SAE that is in --out already, by its folder, is kept. The latents that
+stand out most have two contexts of each side there: the text before, at and after the peak.
 """
 
 import argparse
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -21,6 +23,7 @@ from sae_lens import SAE
 from torch import Tensor
 
 import sae_lens_signaware as signaware
+from sae_lens_signaware.evaluation.examples import Context
 from sae_lens_signaware.evaluation.models import (
     HookedRootModule,
     bos_ids,
@@ -30,6 +33,10 @@ from sae_lens_signaware.evaluation.models import (
 from sae_lens_signaware.files import write_json
 
 LENGTH = 64
+N_BEST = 10
+N_CONTEXTS = 2
+WINDOW = (10, 3)
+"""Tokens before and after the peak of a context."""
 
 
 def prompts_of(model: HookedRootModule, folder: Path, n: int) -> Tensor:
@@ -71,7 +78,7 @@ def measured(model: HookedRootModule, path: Path, prompts: Tensor, n: int, k: in
     found = signaware.side_opposition(model, sae, prompts, latents, k=k)
     passing = (found.context_low > found.context_null) & found.passes
     quantiles = found.opposition.nanquantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64))
-    best = found.low.nan_to_num(nan=-2).sort(descending=True).indices[:10]
+    best = found.low.nan_to_num(nan=-2).sort(descending=True).indices[:N_BEST]
     return row | {
         "passing": int(found.passes.sum()),
         "passing_by_context": int((found.context_low > found.context_null).sum()),
@@ -90,6 +97,25 @@ def measured(model: HookedRootModule, path: Path, prompts: Tensor, n: int, k: in
     }
 
 
+def contexts_of(
+    model: HookedRootModule, path: Path, prompts: Tensor, latents: list[int]
+) -> dict[str, dict[str, list[list[str]]]]:
+    """The strongest contexts of each side of some latents, by latent and by the side, + or -."""
+    sae: Any = SAE.load_from_disk(path)
+    found = signaware.top_examples(model, sae, prompts, latents, k=N_CONTEXTS, window=WINDOW)
+    return {
+        str(of.latent): {"+": list(map(parts_of, of.pos)), "-": list(map(parts_of, of.neg))}
+        for of in found.latents
+    }
+
+
+def parts_of(context: Context) -> list[str]:
+    """The text before the peak, at it and after it, each on one line."""
+    tokens, peak = context.tokens, context.peak
+    parts = tokens[:peak], tokens[peak : peak + 1], tokens[peak + 1 :]
+    return [re.sub(r"\s+", " ", "".join(part)) for part in parts]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("saes", type=Path, nargs="+")
@@ -104,13 +130,16 @@ def main() -> None:
     model = signaware.load_demo_model(args.model)
     prompts = prompts_of(model, args.text, args.prompts)
     for path in args.saes:
-        if str(path) not in held:
-            held[str(path)] = measured(model, path, prompts, args.latents, args.k)
+        row = held.get(str(path)) or measured(model, path, prompts, args.latents, args.k)
+        if "contexts" not in row:
+            best = [int(latent) for latent in row.get("latents", {})]
+            contexts = contexts_of(model, path, prompts, best) if best else {}
+            held[str(path)] = row | {"contexts": contexts}
             command = "python " + shlex.join(sys.argv)
             settings = {"k": args.k, "prompts": len(prompts), "length": LENGTH}
             write_json({"command": command, **settings, "saes": held}, args.out)
-            shown = {k: v for k, v in held[str(path)].items() if k != "latents"}
-            print(path, shown, flush=True)
+            numbers = {k: v for k, v in row.items() if k not in ("latents", "contexts")}
+            print(path, numbers, flush=True)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def row(figures: Any, cell: str, sae: str, l0: float, r2: float, seed: int = 0) -> Any:
-    return figures.Row(cell, sae, seed, round(l0), l0, r2, 0.0)
+    return figures.Row(cell, sae, seed, round(l0), l0, r2, 0.0, 0.5)
 
 
 def numbered(svg: str) -> str:
@@ -98,25 +98,43 @@ def test_a_frontier_figure_takes_six_cells(figures: Any) -> None:
 
 def test_runs_of_more_seeds_count_for_their_sae(figures: Any) -> None:
     sweep = {
-        "columns": ["cell", "sae", "seed", "value", "l0", "r2", "dead_share"],
-        "runs": [["c", "a", 0, 8, 8.0, 0.5, 0.0], ["c", "a-more-seeds", 1, 8, 8.2, 0.7, 0.02]],
+        "columns": ["cell", "sae", "seed", "value", "l0", "r2", "dead_share", "bipolar_share"],
+        "runs": [
+            ["c", "a", 0, 8, 8.0, 0.5, 0.0, 0.2],
+            ["c", "a-more-seeds", 1, 8, 8.2, 0.7, 0.02, 0.4],
+        ],
     }
     (mean,) = figures.means(figures.rows_of(sweep), "c", "a")
-    assert mean == ("c", "a", 2, 8, pytest.approx(8.1), pytest.approx(0.6), pytest.approx(0.01))
+    assert mean[:4] == ("c", "a", 2, 8)
+    assert mean[4:] == pytest.approx((8.1, 0.6, 0.01, 0.3))
 
 
 def test_the_page_on_dead_latents_says_what_the_results_show(figures: Any) -> None:
     page = (ROOT / "docs" / "results" / "dead_latents.md").read_text()
-    today = figures.read("equal_width_b_mag.json")
-    signed = [row for row in figures.rows_of(today) if row.sae.startswith("bi_")]
-    by_default = [row for row in signed if "minus_bias_init" not in row.sae]
-    assert f"table of these {len(by_default)} runs of one seed" in page
-    assert max(row.dead_share for row in signed) < 0.002
-    assert "With today's defaults under 1% are dead in every run that is\ndone" in page
-    assert "at most 0.2% are:" in page
-    runs = figures.rows_of(figures.read("dead_latents_recipe.json"))
-    assert max(run.dead_share for run in runs if run.sae == "sa_gsae") < 0.007
-    assert "Of SA-GSAE, whose defaults are those of the figure below, at most 0.7% are" in page
-    (one,) = [run for run in runs if run.dead_share >= 0.01]
+    for name, text in (
+        (figures.MODELS["SmolLM2"], "in each of the {} runs on SmolLM2-135M"),
+        (figures.MODELS["Gemma 3"], "the {} runs that are done on Gemma 3 270M"),
+    ):
+        signed = [row for row in figures.rows_of(figures.read(name)) if row.sae in figures.SIGNED]
+        assert text.format(len(signed)) in page
+        assert max(row.dead_share for row in signed) < 0.01
+    assert "under 1% are dead" in page
+    before = figures.rows_of(figures.read("dead_latents_recipe.json"))
+    (one,) = [run for run in before if run.dead_share >= 0.01]
     assert (one.cell, one.sae, one.value) == ("attn_out", "bi_matryoshka_batchtopk", 8)
-    assert f"of which {one.dead_share:.0%} are dead" in page
+    assert f"{one.dead_share:.0%} were dead" in page
+
+
+def test_a_table_of_one_recipe_marks_the_best_and_what_missed_its_l0(figures: Any) -> None:
+    rows = [
+        row(figures, "c", "a", 8.1, 0.5),
+        row(figures, "c", "a", 8.1, 0.7, seed=1),
+        row(figures, "c", "b", 8.0, 0.4),
+        row(figures, "c", "b", 49.0, 0.9),
+        row(figures, "c", "a", 32.0, 0.8),
+    ]
+    table = figures.points_table(rows, ["c"], {"a": "A", "b": "B"}).splitlines()
+    assert table[2] == "| c | A | **0.6000** at 8.1; 50%, n = 2 | **0.8000** at 32.0; 50% |  |"
+    assert table[3] == "| c | B | 0.4000 at 8.0; 50% | (0.9000) at 49.0; 50% |  |"
+    dead = figures.dead_table(rows, ["c", "d"], {"a": "A"}).splitlines()
+    assert dead[2] == "| A | 0.00% of 3 |  |"

@@ -16,6 +16,8 @@ BY_THE_RECIPE = [
     FOLDER / "dead-latents-smollm2-135m.yaml",
     FOLDER / "equal-width-peers-smollm2-135m.yaml",
 ]
+# the same recipe on the second model
+GEMMA3 = FOLDER / "dead-latents-gemma3-270m.yaml"
 # on activations of their own: each token once
 EQUAL_WIDTH = FOLDER / "equal-width-smollm2-135m.yaml"
 SEARCH = FOLDER / "search-smollm2-135m.yaml"
@@ -101,8 +103,24 @@ def test_every_sae_is_searched_at_both_learning_rates_by_the_schedule_it_is_comp
     assert compared == {fields["architecture"] for fields in search.saes.values()}
 
 
+def test_the_second_model_has_the_recipe_of_the_first() -> None:
+    (smollm2, _), (gemma3, _) = (load_sweep_config(path) for path in (BY_THE_RECIPE[0], GEMMA3))
+    of_the_model = {"model_name", "model_from_pretrained_kwargs", "dead_feature_window"}
+    shared = [
+        {k: v for k, v in c.runner.items() if k not in of_the_model} for c in (smollm2, gemma3)
+    ]
+    assert shared[0] == shared[1]
+    assert smollm2.heldout_dataset_path == gemma3.heldout_dataset_path
+    assert smollm2.cache_folder != gemma3.cache_folder
+    width = ("d_sae", "matryoshka_widths")
+    for name, fields in smollm2.saes.items():
+        assert gemma3.saes[name]["d_sae"] == 2 * gemma3.cells["resid"].d_in
+        same = {k: v for k, v in gemma3.saes[name].items() if k not in width}
+        assert same == {k: v for k, v in fields.items() if k not in width}
+
+
 @pytest.mark.parametrize(
-    "path", [p for p in SWEEPS if p not in (MAIN, *ONE_PASS)], ids=lambda path: path.stem
+    "path", [p for p in SWEEPS if p not in (MAIN, GEMMA3, *ONE_PASS)], ids=lambda path: path.stem
 )
 def test_all_sweeps_train_on_the_same_activations_by_the_same_schedule(path: Path) -> None:
     """Some train a whole number of times as long, with a schedule that is as many times longer."""

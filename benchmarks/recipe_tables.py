@@ -1,0 +1,67 @@
+"""Tables of SAEs that are trained by one recipe: R², L0 and dead latents, by place and by L0."""
+
+from collections.abc import Mapping, Sequence
+
+from reproduction_tables import markdown
+from result_rows import Row, means
+
+ASKED = (8.0, 32.0, 128.0)
+NEAR = 0.1
+"""By how much an L0 may differ from the one that was asked for, as in ``docs/measures.md``."""
+
+
+def points_table(rows: Sequence[Row], cells: Sequence[str], saes: Mapping[str, str]) -> str:
+    """R², L0, bipolar share and number of seeds, by cell and SAE; the highest R² of a cell is bold.
+
+    An SAE that cannot be asked for an L0 stands where its L0 is near; where it is more than 10%
+    off, its R² is in brackets and does not compete.
+
+    Args:
+        saes: name in the results -> name in the table, in the order of the rows.
+    """
+    table = []
+    for cell in cells:
+        points = {sae: _by_asked(means(rows, cell, sae)) for sae in saes}
+        best = {
+            asked: max((p[asked].r2 for p in points.values() if _is_near(p, asked)), default=None)
+            for asked in ASKED
+        }
+        for sae, label in saes.items():
+            if points[sae]:
+                fields = [_field(points[sae], asked, best[asked]) for asked in ASKED]
+                table.append([cell, label, *fields])
+    return markdown(["place", "SAE", *(f"L0 {asked:g}" for asked in ASKED)], table, 2)
+
+
+def dead_table(rows: Sequence[Row], cells: Sequence[str], saes: Mapping[str, str]) -> str:
+    """The largest share of dead latents over the runs of an SAE in a cell, and their number."""
+    table = []
+    for sae, label in saes.items():
+        fields = []
+        for cell in cells:
+            dead = [row.dead_share for row in rows if (row.cell, row.sae) == (cell, sae)]
+            fields.append(f"{max(dead):.2%} of {len(dead)}" if dead else "")
+        table.append([label, *fields])
+    return markdown(["largest dead share, of n runs", *cells], table, 1)
+
+
+def _by_asked(points: Sequence[Row]) -> dict[float, Row]:
+    """Points by the L0 that is nearest to theirs, in ratio."""
+    return {min(ASKED, key=lambda asked: max(asked / p.l0, p.l0 / asked)): p for p in points}
+
+
+def _is_near(points: Mapping[float, Row], asked: float) -> bool:
+    return asked in points and abs(points[asked].l0 / asked - 1) <= NEAR
+
+
+def _field(points: Mapping[float, Row], asked: float, best: float | None) -> str:
+    if asked not in points:
+        return ""
+    point = points[asked]
+    r2 = f"{point.r2:.4f}"
+    if not _is_near(points, asked):
+        r2 = f"({r2})"
+    elif best is not None and r2 == f"{best:.4f}":
+        r2 = f"**{r2}**"
+    seeds = f", n = {point.seed}" if point.seed > 1 else ""
+    return f"{r2} at {point.l0:.1f}; {point.bipolar_share:.0%}{seeds}"

@@ -1,0 +1,50 @@
+"""Runs of sweeps in results/*.json, as the figures and tables of the documentation read them."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sweep_source import without_ending
+
+
+class Row(NamedTuple):
+    """One run of a sweep."""
+
+    cell: str
+    sae: str
+    seed: int
+    value: float
+    l0: float
+    r2: float
+    dead_share: float
+    bipolar_share: float
+
+
+def rows_of(sweep: dict[str, Any], model: str = "") -> list[Row]:
+    """The runs of a sweep in results/; those of more seeds count for the SAE that they are of.
+
+    Args:
+        model: put before the name of each cell, where figures have several models.
+    """
+    at = [sweep["columns"].index(name) for name in Row._fields]
+    rows = [Row(*(run[i] for i in at)) for run in sweep["runs"]]
+    return [
+        row._replace(
+            sae=without_ending(row.sae), cell=f"{model}, {row.cell}" if model else row.cell
+        )
+        for row in rows
+    ]
+
+
+def means(rows: Sequence[Row], cell: str, sae: str) -> list[Row]:
+    """Means over seeds, one row for each swept value, in the order of L0; ``seed`` is how many."""
+    mine = [row for row in rows if (row.cell, row.sae) == (cell, sae)]
+    found = []
+    for value in {row.value for row in mine}:
+        of_value = [row for row in mine if row.value == value]
+        measured = (
+            statistics.fmean(row[i] for row in of_value)
+            for i in range(Row._fields.index("l0"), len(Row._fields))
+        )
+        found.append(Row(cell, sae, len(of_value), value, *measured))
+    return sorted(found, key=lambda row: row.l0)
