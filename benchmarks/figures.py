@@ -55,8 +55,11 @@ EQUAL_WIDTH = (Series("bi_jumprelu", "bi_jumprelu", "bi_jumprelu"), BATCHTOPK)
 MODELS = {"SmolLM2": "one_recipe_smollm2_135m.json", "Gemma 3": "one_recipe_gemma3_270m.json"}
 """The models of the comparison at equal width -> their runs in results/."""
 
+TODAY = {  # cell -> folder of the bi_jumprelu of L0 32 by today's defaults
+    cell: f"sweep_out/dead_latents/saes/{cell}/seed-0/bi_jumprelu/target_l0-32" for cell in CELLS
+}
 PROBED = {  # SAEs of results/opposites.json -> their names in the table
-    "sweep_out/dead_latents/saes/mlp_out/seed-0/bi_jumprelu/target_l0-32": "`bi_jumprelu`",
+    TODAY["mlp_out"]: "`bi_jumprelu`",
     "pretrained/smollm2-135m-layer15-mlp_out": "`bi_jumprelu`, one bias",
     "sweep_out/dead_latents/saes/mlp_out/seed-0/sa_gsae/target_l0-32": "`sa_gsae`",
     "sweep_out/batchtopk/saes/mlp_out/seed-0/batchtopk-W/k-32": "`batchtopk`",
@@ -64,15 +67,8 @@ PROBED = {  # SAEs of results/opposites.json -> their names in the table
 }
 OPPOSED = {  # SAEs of results/opposition.json -> place and name in the table
     "pretrained/smollm2-135m-layer15-mlp_out": ("mlp_out", "`bi_jumprelu`, one bias"),
-    **{
-        f"sweep_out/dead_latents/saes/{cell}/seed-0/bi_jumprelu/target_l0-32": (
-            cell,
-            "`bi_jumprelu`",
-        )
-        for cell in CELLS
-    },
+    **{folder: (cell, "`bi_jumprelu`") for cell, folder in TODAY.items()},
 }
-BEST_CONTEXTS = "sweep_out/dead_latents/saes/mlp_out/seed-0/bi_jumprelu/target_l0-32"
 
 
 def gaps(points: Sequence[Row], base: Sequence[Row]) -> tuple[list[float], list[float]]:
@@ -136,9 +132,8 @@ def dead_figure(
     cells: Sequence[str],
     series: Sequence[Series],
     ticks: Sequence[float] = (8, 16, 32, 64, 128),
-    least_top: float = 0.0,
 ) -> Figure:
-    """Share of dead latents against L0, one panel a cell, on one scale to at least a share."""
+    """Share of dead latents against L0, one panel a cell, on one scale."""
     figure, axes = panels(1, len(cells), 2.6, top=0.85, sharey=True)
     for axis, cell in zip(axes[0], cells, strict=True):
         for one in series:
@@ -146,7 +141,7 @@ def dead_figure(
             axis.plot([p.l0 for p in points], [p.dead_share for p in points], **one.line())
         axis.set_title(cell, loc="left", fontsize=10)
         l0_axis(axis, ticks)
-    top = max(least_top, axes[0][0].get_ylim()[1])
+    top = axes[0][0].get_ylim()[1]
     axes[0][0].set_ylim(-0.02 * top, top)  # a marker at 0 is seen whole
     axes[0][0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0 if top > 0.05 else 1))
     axes[0][0].set_ylabel("dead latents")
@@ -227,7 +222,7 @@ def write_all(out: Path) -> None:
         "protocol-e.md": two_sided_table(worlds),
         "one_recipe.md": points_table(today, cells, ONE_RECIPE),
         "opposition.md": opposition_table(opposition, OPPOSED),
-        "opposition_contexts.md": contexts_table(opposition[BEST_CONTEXTS]),
+        "opposition_contexts.md": contexts_table(opposition[TODAY["mlp_out"]]),
     }
     (out / "results").mkdir(parents=True, exist_ok=True)
     for name, text in tables.items():

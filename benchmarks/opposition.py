@@ -69,8 +69,8 @@ def bipolar_latents(
     return sorted(bipolar[drawn].tolist()), len(bipolar)
 
 
-def measured(model: HookedRootModule, path: Path, prompts: Tensor, n: int, k: int) -> dict:
-    sae: Any = SAE.load_from_disk(path)
+def measured(model: HookedRootModule, sae: Any, prompts: Tensor, n: int, k: int) -> dict[str, Any]:
+    """What the JSON has of an SAE, but for the contexts."""
     latents, n_bipolar = bipolar_latents(model, sae, prompts, n, k, seed=0)
     row: dict[str, Any] = {"d_sae": sae.cfg.d_sae, "bipolar": n_bipolar, "measured": len(latents)}
     if len(latents) < 2:
@@ -98,10 +98,9 @@ def measured(model: HookedRootModule, path: Path, prompts: Tensor, n: int, k: in
 
 
 def contexts_of(
-    model: HookedRootModule, path: Path, prompts: Tensor, latents: list[int]
+    model: HookedRootModule, sae: Any, prompts: Tensor, latents: list[int]
 ) -> dict[str, dict[str, list[list[str]]]]:
     """The strongest contexts of each side of some latents, by latent and by the side, + or -."""
-    sae: Any = SAE.load_from_disk(path)
     found = signaware.top_examples(model, sae, prompts, latents, k=N_CONTEXTS, window=WINDOW)
     return {
         str(of.latent): {"+": list(map(parts_of, of.pos)), "-": list(map(parts_of, of.neg))}
@@ -130,15 +129,17 @@ def main() -> None:
     model = signaware.load_demo_model(args.model)
     prompts = prompts_of(model, args.text, args.prompts)
     for path in args.saes:
-        row = held.get(str(path)) or measured(model, path, prompts, args.latents, args.k)
+        row = held.get(str(path), {})
         if "contexts" not in row:
+            sae: Any = SAE.load_from_disk(path)
+            row = row or measured(model, sae, prompts, args.latents, args.k)
             best = [int(latent) for latent in row.get("latents", {})]
-            contexts = contexts_of(model, path, prompts, best) if best else {}
+            contexts = contexts_of(model, sae, prompts, best) if best else {}
             held[str(path)] = row | {"contexts": contexts}
             command = "python " + shlex.join(sys.argv)
             settings = {"k": args.k, "prompts": len(prompts), "length": LENGTH}
             write_json({"command": command, **settings, "saes": held}, args.out)
-            numbers = {k: v for k, v in row.items() if k not in ("latents", "contexts")}
+            numbers = {k: v for k, v in row.items() if k != "latents"}
             print(path, numbers, flush=True)
 
 

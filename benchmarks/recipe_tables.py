@@ -5,16 +5,17 @@ from collections.abc import Mapping, Sequence
 from reproduction_tables import markdown
 from result_rows import Row, means
 
+from sae_lens_signaware.evaluation.quality import missed_target_l0
+from sae_lens_signaware.experiments.sweep.result import TARGET_FIELDS
+
 ASKED = (8.0, 32.0, 128.0)
-NEAR = 0.1
-"""By how much an L0 may differ from the one that was asked for, as in ``docs/measures.md``."""
 
 
 def points_table(rows: Sequence[Row], cells: Sequence[str], saes: Mapping[str, str]) -> str:
     """R², L0, bipolar share and number of seeds, by cell and SAE; the highest R² of a cell is bold.
 
-    An SAE that cannot be asked for an L0 stands where its L0 is near; where it is more than 10%
-    off, its R² is in brackets and does not compete.
+    An SAE that cannot be asked for an L0 stands where its L0 is nearest. Where an L0 is missed, by
+    the rule of the sweeps, R² is in brackets and does not compete.
 
     Args:
         saes: name in the results -> name in the table, in the order of the rows.
@@ -46,12 +47,23 @@ def dead_table(rows: Sequence[Row], cells: Sequence[str], saes: Mapping[str, str
 
 
 def _by_asked(points: Sequence[Row]) -> dict[float, Row]:
-    """Points by the L0 that is nearest to theirs, in ratio."""
-    return {min(ASKED, key=lambda asked: max(asked / p.l0, p.l0 / asked)): p for p in points}
+    """Points by the L0 that was asked for; by the nearest one where none was, the nearest point."""
+    pairs = [(_asked(point), point) for point in points]
+    return dict(sorted(pairs, key=lambda pair: _ratio(*pair), reverse=True))
+
+
+def _asked(point: Row) -> float:
+    if point.swept in TARGET_FIELDS:
+        return point.value
+    return min(ASKED, key=lambda asked: _ratio(asked, point))
+
+
+def _ratio(asked: float, point: Row) -> float:
+    return max(asked / point.l0, point.l0 / asked)
 
 
 def _is_near(points: Mapping[float, Row], asked: float) -> bool:
-    return asked in points and abs(points[asked].l0 / asked - 1) <= NEAR
+    return asked in points and missed_target_l0(asked, points[asked].l0) is None
 
 
 def _field(points: Mapping[float, Row], asked: float, best: float | None) -> str:

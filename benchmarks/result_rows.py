@@ -13,6 +13,7 @@ class Row(NamedTuple):
     cell: str
     sae: str
     seed: int
+    swept: str
     value: float
     l0: float
     r2: float
@@ -39,12 +40,12 @@ def rows_of(sweep: dict[str, Any], model: str = "") -> list[Row]:
 def means(rows: Sequence[Row], cell: str, sae: str) -> list[Row]:
     """Means over seeds, one row for each swept value, in the order of L0; ``seed`` is how many."""
     mine = [row for row in rows if (row.cell, row.sae) == (cell, sae)]
+    first = Row._fields.index("l0")
     found = []
-    for value in {row.value for row in mine}:
-        of_value = [row for row in mine if row.value == value]
+    for swept, value in {(row.swept, row.value) for row in mine}:
+        of_value = [row for row in mine if (row.swept, row.value) == (swept, value)]
         measured = (
-            statistics.fmean(row[i] for row in of_value)
-            for i in range(Row._fields.index("l0"), len(Row._fields))
+            statistics.fmean(row[i] for row in of_value) for i in range(first, len(Row._fields))
         )
-        found.append(Row(cell, sae, len(of_value), value, *measured))
+        found.append(Row(cell, sae, len(of_value), swept, value, *measured))
     return sorted(found, key=lambda row: row.l0)

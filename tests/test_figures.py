@@ -22,8 +22,17 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module("figures")
 
 
-def row(figures: Any, cell: str, sae: str, l0: float, r2: float, seed: int = 0) -> Any:
-    return figures.Row(cell, sae, seed, round(l0), l0, r2, 0.0, 0.5)
+def row(
+    figures: Any,
+    cell: str,
+    sae: str,
+    l0: float,
+    r2: float,
+    seed: int = 0,
+    swept: str = "target_l0",
+    value: float | None = None,
+) -> Any:
+    return figures.Row(cell, sae, seed, swept, value or round(l0), l0, r2, 0.0, 0.5)
 
 
 def numbered(svg: str) -> str:
@@ -98,15 +107,25 @@ def test_a_frontier_figure_takes_six_cells(figures: Any) -> None:
 
 def test_runs_of_more_seeds_count_for_their_sae(figures: Any) -> None:
     sweep = {
-        "columns": ["cell", "sae", "seed", "value", "l0", "r2", "dead_share", "bipolar_share"],
+        "columns": [
+            "cell",
+            "sae",
+            "seed",
+            "swept",
+            "value",
+            "l0",
+            "r2",
+            "dead_share",
+            "bipolar_share",
+        ],
         "runs": [
-            ["c", "a", 0, 8, 8.0, 0.5, 0.0, 0.2],
-            ["c", "a-more-seeds", 1, 8, 8.2, 0.7, 0.02, 0.4],
+            ["c", "a", 0, "k", 8, 8.0, 0.5, 0.0, 0.2],
+            ["c", "a-more-seeds", 1, "k", 8, 8.2, 0.7, 0.02, 0.4],
         ],
     }
     (mean,) = figures.means(figures.rows_of(sweep), "c", "a")
-    assert mean[:4] == ("c", "a", 2, 8)
-    assert mean[4:] == pytest.approx((8.1, 0.6, 0.01, 0.3))
+    assert mean[:5] == ("c", "a", 2, "k", 8)
+    assert mean[5:] == pytest.approx((8.1, 0.6, 0.01, 0.3))
 
 
 def test_the_page_on_dead_latents_says_what_the_results_show(figures: Any) -> None:
@@ -130,11 +149,16 @@ def test_a_table_of_one_recipe_marks_the_best_and_what_missed_its_l0(figures: An
         row(figures, "c", "a", 8.1, 0.5),
         row(figures, "c", "a", 8.1, 0.7, seed=1),
         row(figures, "c", "b", 8.0, 0.4),
-        row(figures, "c", "b", 49.0, 0.9),
+        row(figures, "c", "b", 32.1, 0.6),
+        row(figures, "c", "b", 49.0, 0.9, value=128),  # missed, and nearer to 32
         row(figures, "c", "a", 32.0, 0.8),
+        row(figures, "c", "p", 30.0, 0.85, swept="l0_coefficient", value=2.5),
+        row(figures, "c", "p", 40.0, 0.95, swept="l0_coefficient", value=1.2),
     ]
-    table = figures.points_table(rows, ["c"], {"a": "A", "b": "B"}).splitlines()
-    assert table[2] == "| c | A | **0.6000** at 8.1; 50%, n = 2 | **0.8000** at 32.0; 50% |  |"
-    assert table[3] == "| c | B | 0.4000 at 8.0; 50% | (0.9000) at 49.0; 50% |  |"
+    table = figures.points_table(rows, ["c"], {"a": "A", "b": "B", "p": "P"}).splitlines()
+    assert table[2] == "| c | A | **0.6000** at 8.1; 50%, n = 2 | 0.8000 at 32.0; 50% |  |"
+    of_b = "0.4000 at 8.0; 50% | 0.6000 at 32.1; 50% | (0.9000) at 49.0; 50%"
+    assert table[3] == f"| c | B | {of_b} |"
+    assert table[4] == "| c | P |  | **0.8500** at 30.0; 50% |  |"
     dead = figures.dead_table(rows, ["c", "d"], {"a": "A"}).splitlines()
     assert dead[2] == "| A | 0.00% of 3 |  |"
