@@ -84,14 +84,23 @@ def test_resets_can_be_switched_off(architecture: str, tying: str) -> None:
 
 def test_controller_by_hand() -> None:
     control = torch.zeros(2)
-    # the first step takes the batch's L0 as it is; warm-up does not integrate
-    control = update_l0_control(control, torch.tensor(20.0), 10.0, 0.1, integrate=False)
+    # the first step takes the batch's L0 as it is; above the target, warm-up does not integrate
+    control = update_l0_control(control, torch.tensor(20.0), 10.0, 0.1, warms_up=True)
     assert control.tolist() == [0.0, 20.0]
-    control = update_l0_control(control, torch.tensor(10.0), 10.0, 0.1, integrate=True)
+    control = update_l0_control(control, torch.tensor(10.0), 10.0, 0.1, warms_up=False)
     ema = 0.9 * 20 + 0.1 * 10
     e, e_before = math.log(ema / 10), math.log(20 / 10)
     wanted = 0.1 * e + (e - e_before)
     torch.testing.assert_close(control, torch.tensor([wanted, ema]))
+
+
+def test_warm_up_only_ever_lowers_the_coefficient() -> None:
+    # below the target, and rising: by rate * e, without the damping
+    control = update_l0_control(torch.tensor([0.5, 4.0]), torch.tensor(5.0), 10.0, 0.1, True)
+    e = math.log((0.9 * 4 + 0.1 * 5) / 10)
+    assert control[0].item() == pytest.approx(0.5 + 0.1 * e)
+    far = update_l0_control(torch.tensor([0.5, 0.1]), torch.tensor(0.1), 10.0, 0.1, True)
+    assert far[0].item() == pytest.approx(0.5 - 0.1)
 
 
 def test_controller_rests_while_l0_falls_at_its_pace() -> None:
@@ -99,18 +108,20 @@ def test_controller_rests_while_l0_falls_at_its_pace() -> None:
     l0, target, rate = 20.0, 10.0, 0.01
     falling = l0 * (target / l0) ** rate
     batch = (falling - L0_EMA_DECAY * l0) / (1 - L0_EMA_DECAY)
-    control = update_l0_control(torch.tensor([0.3, l0]), torch.tensor(batch), target, rate, True)
+    control = update_l0_control(torch.tensor([0.3, l0]), torch.tensor(batch), target, rate, False)
     assert control[0].item() == pytest.approx(0.3, abs=1e-3)
 
 
 def test_controller_is_bounded() -> None:
     # far off and standing still, the error is clipped to +-1
-    far = update_l0_control(torch.tensor([0.0, 1000.0]), torch.tensor(1000.0), 1.0, 0.1, True)
+    far = update_l0_control(torch.tensor([0.0, 1000.0]), torch.tensor(1000.0), 1.0, 0.1, False)
     assert far[0].item() == pytest.approx(0.1)
-    none = update_l0_control(torch.tensor([0.0, 1e-30]), torch.tensor(0.0), 1.0, 0.1, True)
+    none = update_l0_control(torch.tensor([0.0, 1e-30]), torch.tensor(0.0), 1.0, 0.1, False)
     assert none[0].item() == pytest.approx(-0.1)
-    top = update_l0_control(torch.tensor([4.6, 1000.0]), torch.tensor(1e6), 1.0, 1.0, True)
+    top = update_l0_control(torch.tensor([4.6, 1000.0]), torch.tensor(1e6), 1.0, 1.0, False)
     assert top[0].exp().item() == pytest.approx(100.0)
+    low = update_l0_control(torch.tensor([-9.2, 1.0]), torch.tensor(1.0), 1000.0, 1.0, False)
+    assert low[0].exp().item() == pytest.approx(1e-4)
 
 
 @each_threshold_architecture

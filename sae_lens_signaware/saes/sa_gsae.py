@@ -148,7 +148,7 @@ class SAGatedTrainingSAEConfig(_SAGatedFields, ThresholdTrainingSAEConfig):
         target_l0: mean number of active latents per token to settle at. If set, the penalty's
             weight is steered during training to reach it. None keeps it at l1_coefficient.
         target_l0_rate: pace of that steering: L0 settles in about 1 / target_l0_rate steps, and
-            the weight stays within 1/100 and 100 times l1_coefficient.
+            the weight stays within 1/10,000 and 100 times l1_coefficient.
         aux_coefficient: weight of the auxiliary reconstruction from the gate path, which keeps the
             gate alive. 0 switches it off. The paper's is 1, with which more latents die.
         auxk_coefficient: weight of a loss by which dead latents learn to reconstruct the error of

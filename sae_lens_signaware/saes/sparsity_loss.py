@@ -70,7 +70,7 @@ class SparsityLossMixin(DeadLatentsMixin):
                 n_active(acts) / acts.shape[:-1].numel(),
                 self.cfg.target_l0,
                 self.cfg.target_l0_rate,
-                integrate=step_input.n_training_steps >= self._warm_up_steps(),
+                warms_up=step_input.n_training_steps < self._warm_up_steps(),
             )
         )
 
