@@ -144,6 +144,26 @@ def test_the_page_on_dead_latents_says_what_the_results_show(figures: Any) -> No
     assert f"{one.dead_share:.0%} were dead" in page
 
 
+def test_a_preset_is_the_signed_sae_that_came_out_best(figures: Any) -> None:
+    models = {"SmolLM2": "smollm2-135m", "Gemma 3": "gemma3-270m"}
+    page = (ROOT / "docs" / "which.md").read_text()
+    for cell in {row.cell for row in figures.one_recipe()}:
+        model, place = cell.split(", ")
+        r2 = {
+            sae: next(
+                row.r2 for row in figures.means(figures.one_recipe(), cell, sae) if row[4] == 32
+            )
+            for sae in (*figures.SIGNED, "batchtopk")
+        }
+        best = max(figures.SIGNED, key=lambda sae: r2[sae])
+        path = ROOT / "configs" / f"best-{models[model]}-{place}.yaml"
+        text = path.read_text()
+        assert f"  architecture: {best}\n" in text
+        of_both = f"{r2[best]:.4f}", f"{r2['batchtopk']:.4f}"
+        assert "# R² there: {}, and {} of SAELens's batchtopk".format(*of_both) in text
+        assert f"| `configs/{path.name}` | `{best}` | {of_both[0]} | {of_both[1]} |" in page
+
+
 def test_a_table_of_one_recipe_marks_the_best_and_what_missed_its_l0(figures: Any) -> None:
     rows = [
         row(figures, "c", "a", 8.1, 0.5),

@@ -1,0 +1,77 @@
+"""The presets in configs/: the best signed SAE of each place, trained by its YAML for a while."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sae_lens import SAE
+
+from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.experiments.demo_data import prepare_text
+from sae_lens_signaware.experiments.packaged_models import MODELS, prepare_model
+from sae_lens_signaware.training.config import load_runner_config
+
+ROOT = Path(__file__).parent.parent
+PRESETS = sorted((ROOT / "configs").glob("best-*.yaml"))
+SHORT = {"training_tokens": 2048, "train_batch_size_tokens": 256, "context_size": 64}
+SHORT |= {"n_batches_in_buffer": 4, "store_batch_size_prompts": 4}
+SHORT |= {"n_batches_for_norm_estimate": 2, "n_eval_batches": 1}
+
+
+def model_of(config: Path) -> str:
+    """The folder of its model in demo_out, a key of MODELS."""
+    return Path(load_runner_config(config).model_name).name
+
+
+def test_there_is_one_for_each_model_and_place() -> None:
+    hooks = {(model_of(path), load_runner_config(path).hook_name) for path in PRESETS}
+    assert hooks == {(name, h) for name, m in MODELS.items() for h in m.hook_names.values()}
+    assert len(PRESETS) == len(hooks)
+
+
+@pytest.mark.parametrize("config", PRESETS, ids=lambda path: path.stem)
+def test_it_asks_for_twice_the_width_and_trains_by_the_recipe(config: Path) -> None:
+    cfg = load_runner_config(config)
+    assert cfg.sae.d_sae == 2 * cfg.sae.d_in == 2 * MODELS[model_of(config)].d_in
+    assert {getattr(cfg.sae, "target_l0", None), getattr(cfg.sae, "k", None)} == {32, None}
+    assert cfg.training_tokens == 4_000 * cfg.train_batch_size_tokens
+    assert cfg.lr_decay_steps == 3_000
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("presets")
+    prepare_text(folder / "demo_out" / "data")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("config", PRESETS, ids=lambda path: path.stem)
+def test_it_trains_for_a_short_run(folder: Path, config: Path) -> None:
+    model = model_of(config)
+    try:
+        prepare_model(folder / "demo_out" / model, MODELS[model])
+    except ConfigError as error:  # CONTRIBUTING says how to install the second model
+        pytest.skip(str(error))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "sae_lens_signaware", "train", str(config)),
+            *(arg for name, value in SHORT.items() for arg in (f"--{name}", str(value))),
+        ],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    out = folder / "output" / config.stem
+    asked = load_runner_config(config)
+    cfg = SAE.load_from_disk(out).cfg
+    assert cfg.metadata.training_architecture == asked.sae.architecture()
+    assert (cfg.metadata.hook_name, cfg.d_sae) == (asked.hook_name, asked.sae.d_sae)
+    assert json.loads((out / "quality.json").read_text())["l0"] > 0
