@@ -87,11 +87,18 @@ class Series:
         return {"color": colour, "marker": marker, "linestyle": style, "label": self.label}
 
 
-def panels(n_rows: int, n_columns: int, height: float, top: float, sharey: Any = False) -> Any:
+def panels(
+    n_rows: int,
+    n_columns: int,
+    height: float,
+    top: float,
+    sharey: Any = False,
+    sharex: Any = True,
+) -> Any:
     """A figure and its axes; ``top`` is the height in inches that the legend takes."""
     whole = height * n_rows + top
     figure, axes = plt.subplots(
-        n_rows, n_columns, figsize=(9, whole), squeeze=False, sharex=True, sharey=sharey
+        n_rows, n_columns, figsize=(9, whole), squeeze=False, sharex=sharex, sharey=sharey
     )
     # fixed margins: a layout that is computed differs in its last digits from machine to machine
     figure.subplots_adjust(

@@ -25,9 +25,9 @@ from figure_drawing import (
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from opposites_table import opposites_table
+from opposites_table import Probed, means_table, opposites_table, sides_figure
 from opposition_table import contexts_table, opposition_table
-from recipe_tables import dead_table, points_table
+from recipe_tables import dead_table, gaps_table, points_table
 from result_rows import Row, means, rows_of
 from speed_figure import speed_figure, speed_table
 from two_sided_figure import two_sided_figure, two_sided_table, worlds_of
@@ -49,19 +49,44 @@ PEERS = (
     Series("jumprelu-full", "JumpReLU, 2H", "jumprelu"),
 )
 SIGNED = {name: f"`{name}`" for name in list(ARCHITECTURES)[:4]}
-ONE_RECIPE = SIGNED | {"batchtopk": "SAELens's `batchtopk`", "jumprelu": "SAELens's `jumprelu`"}
+PLAIN = {"batchtopk": "SAELens's `batchtopk`", "jumprelu": "SAELens's `jumprelu`"}
+ONE_RECIPE = SIGNED | PLAIN
 BATCHTOPK = Series("batchtopk", "SAELens's BatchTopK", "batchtopk")
-EQUAL_WIDTH = (Series("bi_jumprelu", "bi_jumprelu", "bi_jumprelu"), BATCHTOPK)
+EQUAL_WIDTH = (
+    Series("bi_jumprelu", "bi_jumprelu", "bi_jumprelu"),
+    Series("jumprelu", "SAELens's JumpReLU", "jumprelu"),
+    BATCHTOPK,
+)
 MODELS = {"SmolLM2": "one_recipe_smollm2_135m.json", "Gemma 3": "one_recipe_gemma3_270m.json"}
-"""The models of the comparison at equal width -> their runs in results/."""
+"""The models of the comparison on 500,000 tokens -> their runs in results/."""
+ONE_PASS = {"SmolLM2": "equal-width-smollm2-135m"}
+"""Of the comparison on tokens that are all different -> its sweep in results/equal_width.json."""
 
-TODAY = {  # cell -> folder of the bi_jumprelu of L0 32 by today's defaults
+SAES = "sweep_out/equal_width_smollm2_135m/saes/{}/seed-0/{}"
+JUMPRELU_AT_32 = {"mlp_out": "2", "attn_out": "1.1", "resid": "0.45"}
+"""Coefficients of SAELens's JumpReLU near an L0 of 32."""
+PLACES = {  # SAEs of results/opposites_places.json -> how they are shown
+    SAES.format(cell, folder): Probed(cell, Series(folder, key, key), label)
+    for cell in CELLS
+    for key, folder, label in (
+        ("bi_jumprelu", "bi_jumprelu-full/target_l0-32", "`bi_jumprelu`"),
+        ("batchtopk", "batchtopk-full/k-32", "SAELens's `batchtopk`"),
+        (
+            "jumprelu",
+            f"jumprelu-full/l0_coefficient-{JUMPRELU_AT_32[cell]}",
+            "SAELens's `jumprelu`",
+        ),
+    )
+}
+SA_GSAE_AT_32 = Series("sa_gsae/target_l0-32", "sa_gsae", "sa_gsae")
+SA_GSAE_PROBED = "sweep_out/dead_latents/saes/mlp_out/seed-0/sa_gsae/target_l0-32"
+TODAY = {  # cell -> folder of the bi_jumprelu of L0 32 whose opposition was measured
     cell: f"sweep_out/dead_latents/saes/{cell}/seed-0/bi_jumprelu/target_l0-32" for cell in CELLS
 }
 PROBED = {  # SAEs of results/opposites.json -> their names in the table
     TODAY["mlp_out"]: "`bi_jumprelu`",
     "pretrained/smollm2-135m-layer15-mlp_out": "`bi_jumprelu`, one bias",
-    "sweep_out/dead_latents/saes/mlp_out/seed-0/sa_gsae/target_l0-32": "`sa_gsae`",
+    SA_GSAE_PROBED: "`sa_gsae`",
     "sweep_out/batchtopk/saes/mlp_out/seed-0/batchtopk-W/k-32": "`batchtopk`",
     "sweep_out/batchtopk/saes/mlp_out/seed-0/batchtopk-2W/k-32": "`batchtopk`, twice as wide",
 }
@@ -154,6 +179,28 @@ def one_recipe() -> list[Row]:
     return [row for model, name in MODELS.items() for row in rows_of(read(name), model)]
 
 
+def one_pass() -> list[Row]:
+    """The runs of full width on different tokens, named as :func:`one_recipe` names them."""
+    sweeps = read("equal_width.json")["sweeps"]
+    rows = [row for model, name in ONE_PASS.items() for row in rows_of(sweeps[name], model)]
+    full = [row for row in rows if row.sae.endswith("-full")]
+    return [row._replace(sae=row.sae.removesuffix("-full")) for row in full]
+
+
+def equal_width(today: Sequence[Row], different: Sequence[Row]) -> list[Row]:
+    """Each cell on different tokens, where all three SAEs have three L0s; else by one_recipe().
+
+    Its JumpReLU is left out: the coefficients that were tried there missed the L0s.
+    """
+    whole = {
+        cell
+        for cell in {row.cell for row in different}
+        if all(len(means(different, cell, one.sae)) >= 3 for one in EQUAL_WIDTH)
+    }
+    rest = [row for row in today if row.cell not in whole and row.sae != "jumprelu"]
+    return [row for row in different if row.cell in whole] + rest
+
+
 def read(name: str) -> Any:
     """A file of results/."""
     return json.loads((ROOT / "results" / name).read_text())
@@ -171,9 +218,13 @@ def write_all(out: Path) -> None:
     """Write every figure and table."""
     sweeps = read("sweep.json")
     long = rows_of(sweeps["quadruple"]) + rows_of(sweeps["quadruple_auxk"])
-    today = one_recipe()
+    today, different = one_recipe(), one_pass()
+    equal = equal_width(today, different)
     cells = [f"{model}, {cell}" for model in MODELS for cell in CELLS]
     opposition = read("opposition.json")["saes"]
+    probes = read("opposites.json")["rows"]
+    of_places = read("opposites_places.json")["rows"]
+    with_sa_gsae = PLACES | {SA_GSAE_PROBED: Probed("mlp_out", SA_GSAE_AT_32, "`sa_gsae`")}
     speed = read("speed.json")["sizes"]
     two_sided = read("protocol-e.json")
     worlds = worlds_of(two_sided)
@@ -206,7 +257,11 @@ def write_all(out: Path) -> None:
         ),
         "equal_width": (
             "R² against L0, signed and plain SAEs of one width, 4,000 steps, two models",
-            lambda: frontier_figure(today, cells, EQUAL_WIDTH, BATCHTOPK, (8, 32, 128)),
+            lambda: frontier_figure(equal, cells, EQUAL_WIDTH, BATCHTOPK, (8, 32, 128)),
+        ),
+        "sides_and_axes": (
+            "The score of the best axis against that of the best side, natural opposites",
+            lambda: sides_figure([*of_places, *probes], with_sa_gsae, CELLS),
         ),
         "signed_or_plain": (
             "R² and F1 against the share of two-sided features, synthetic worlds",
@@ -218,9 +273,12 @@ def write_all(out: Path) -> None:
     tables = {
         "speed.md": speed_table(speed),
         "one_recipe_dead.md": dead_table(today, cells, SIGNED),
-        "opposites.md": opposites_table(read("opposites.json")["rows"], PROBED),
+        "opposites.md": opposites_table(probes, PROBED),
+        "opposites_places.md": means_table(of_places, PLACES),
         "protocol-e.md": two_sided_table(worlds),
         "one_recipe.md": points_table(today, cells, ONE_RECIPE),
+        "one_pass.md": points_table(different, cells, ONE_RECIPE),
+        "equal_width_gaps.md": gaps_table(equal, cells, "bi_jumprelu", PLAIN),
         "opposition.md": opposition_table(opposition, OPPOSED),
         "opposition_contexts.md": contexts_table(opposition[TODAY["mlp_out"]]),
     }

@@ -1,5 +1,7 @@
 """Tables of SAEs that are trained by one recipe: R², L0 and dead latents, by place and by L0."""
 
+import bisect
+import math
 from collections.abc import Mapping, Sequence
 
 from reproduction_tables import markdown
@@ -14,8 +16,9 @@ ASKED = (8.0, 32.0, 128.0)
 def points_table(rows: Sequence[Row], cells: Sequence[str], saes: Mapping[str, str]) -> str:
     """R², L0, bipolar share and number of seeds, by cell and SAE; the highest R² of a cell is bold.
 
-    An SAE that cannot be asked for an L0 stands where its L0 is nearest. Where an L0 is missed, by
-    the rule of the sweeps, R² is in brackets and does not compete.
+    An SAE that cannot be asked for an L0 stands where its L0 is nearest, and does not compete: its
+    L0 is another one. Where an L0 is missed, by the rule of the sweeps, R² is in brackets and does
+    not compete either.
 
     Args:
         saes: name in the results -> name in the table, in the order of the rows.
@@ -24,7 +27,7 @@ def points_table(rows: Sequence[Row], cells: Sequence[str], saes: Mapping[str, s
     for cell in cells:
         points = {sae: _by_asked(means(rows, cell, sae)) for sae in saes}
         best = {
-            asked: max((p[asked].r2 for p in points.values() if _is_near(p, asked)), default=None)
+            asked: max((p[asked].r2 for p in points.values() if _competes(p, asked)), default=None)
             for asked in ASKED
         }
         for sae, label in saes.items():
@@ -32,6 +35,41 @@ def points_table(rows: Sequence[Row], cells: Sequence[str], saes: Mapping[str, s
                 fields = [_field(points[sae], asked, best[asked]) for asked in ASKED]
                 table.append([cell, label, *fields])
     return markdown(["place", "SAE", *(f"L0 {asked:g}" for asked in ASKED)], table, 2)
+
+
+def gaps_table(rows: Sequence[Row], cells: Sequence[str], sae: str, saes: Mapping[str, str]) -> str:
+    """R² of one SAE less that of others at its own L0, by cell and by the L0 that was asked for.
+
+    The others are lines in log L0, as in the verdicts, which go on by a tenth of L0 at their ends.
+
+    Args:
+        sae: name in the results of the one.
+        saes: name in the results of the others -> name in the table, in the order of the rows.
+    """
+    table = []
+    for cell in cells:
+        mine = _by_asked(means(rows, cell, sae))
+        for other, label in saes.items():
+            line = means(rows, cell, other)
+            gaps = [
+                None
+                if not _is_near(mine, asked) or (r2 := _r2_at(line, mine[asked].l0)) is None
+                else mine[asked].r2 - r2
+                for asked in ASKED
+            ]
+            if any(gap is not None for gap in gaps):
+                shown = ["" if g is None else f"{g:+.4f}".replace("-", "−") for g in gaps]
+                table.append([cell, label, *shown])
+    return markdown(["place", "less", *(f"L0 {asked:g}" for asked in ASKED)], table, 2)
+
+
+def _r2_at(line: Sequence[Row], l0: float) -> float | None:
+    """R² at an L0 on the line through the points, None where it is further than a tenth outside."""
+    if len(line) < 2 or not line[0].l0 / 1.1 <= l0 <= line[-1].l0 * 1.1:
+        return None
+    i = min(max(bisect.bisect([p.l0 for p in line], l0), 1), len(line) - 1)
+    a, b = line[i - 1], line[i]
+    return a.r2 + (b.r2 - a.r2) * math.log(l0 / a.l0) / math.log(b.l0 / a.l0)
 
 
 def dead_table(rows: Sequence[Row], cells: Sequence[str], saes: Mapping[str, str]) -> str:
@@ -66,6 +104,10 @@ def _is_near(points: Mapping[float, Row], asked: float) -> bool:
     return asked in points and missed_target_l0(asked, points[asked].l0) is None
 
 
+def _competes(points: Mapping[float, Row], asked: float) -> bool:
+    return _is_near(points, asked) and points[asked].swept in TARGET_FIELDS
+
+
 def _field(points: Mapping[float, Row], asked: float, best: float | None) -> str:
     if asked not in points:
         return ""
@@ -73,7 +115,7 @@ def _field(points: Mapping[float, Row], asked: float, best: float | None) -> str
     r2 = f"{point.r2:.4f}"
     if not _is_near(points, asked):
         r2 = f"({r2})"
-    elif best is not None and r2 == f"{best:.4f}":
+    elif _competes(points, asked) and best is not None and r2 == f"{best:.4f}":
         r2 = f"**{r2}**"
     seeds = f", n = {point.seed}" if point.seed > 1 else ""
     return f"{r2} at {point.l0:.1f}; {point.bipolar_share:.0%}{seeds}"

@@ -1,6 +1,7 @@
 """``benchmarks/figures.py``: the figures and tables in the docs are those of results/."""
 
 import importlib
+import math
 import re
 import sys
 from pathlib import Path
@@ -176,9 +177,34 @@ def test_a_table_of_one_recipe_marks_the_best_and_what_missed_its_l0(figures: An
         row(figures, "c", "p", 40.0, 0.95, swept="l0_coefficient", value=1.2),
     ]
     table = figures.points_table(rows, ["c"], {"a": "A", "b": "B", "p": "P"}).splitlines()
-    assert table[2] == "| c | A | **0.6000** at 8.1; 50%, n = 2 | 0.8000 at 32.0; 50% |  |"
+    of_a = "**0.6000** at 8.1; 50%, n = 2 | **0.8000** at 32.0; 50% |  |"
+    assert table[2] == f"| c | A | {of_a}"
     of_b = "0.4000 at 8.0; 50% | 0.6000 at 32.1; 50% | (0.9000) at 49.0; 50%"
     assert table[3] == f"| c | B | {of_b} |"
-    assert table[4] == "| c | P |  | **0.8500** at 30.0; 50% |  |"
+    assert table[4] == "| c | P |  | 0.8500 at 30.0; 50% |  |"  # another L0: it does not compete
     dead = figures.dead_table(rows, ["c", "d"], {"a": "A"}).splitlines()
     assert dead[2] == "| A | 0.00% of 3 |  |"
+
+
+def test_a_gap_is_taken_at_the_l0_of_the_signed_sae(figures: Any) -> None:
+    rows = [
+        row(figures, "c", "a", 8.0, 0.5),
+        row(figures, "c", "a", 16.0, 0.7, value=32),  # missed its L0
+        row(figures, "c", "a", 128.0, 0.9),
+        row(figures, "c", "p", 4.0, 0.2, swept="l0_coefficient", value=2.0),
+        row(figures, "c", "p", 16.0, 0.6, swept="l0_coefficient", value=1.0),
+        row(figures, "c", "p", 120.0, 0.8, swept="l0_coefficient", value=0.5),
+        row(figures, "c", "q", 128.0, 0.8, swept="k"),  # one point is no line
+    ]
+    table = figures.gaps_table(rows, ["c"], "a", {"p": "P", "q": "Q"}).splitlines()
+    # at 8 halfway in log L0; at 128 the last segment goes on
+    beyond = 0.9 - (0.8 + 0.2 * math.log(128 / 120) / math.log(120 / 16))
+    assert table[2:] == [f"| c | P | +0.1000 |  | {beyond:+.4f} |"]
+    behind = figures.gaps_table(
+        [r._replace(r2=0.35) if r[5] == 8.0 else r for r in rows], ["c"], "a", {"p": "P"}
+    )
+    assert "| c | P | −0.0500 |" in behind
+    far = [r for r in rows if r.l0 < 100] + [row(figures, "c", "a", 128.0, 0.9)]
+    assert figures.gaps_table(far, ["c"], "a", {"p": "P"}).splitlines()[2:] == [
+        "| c | P | +0.1000 |  |  |"
+    ]
