@@ -130,6 +130,7 @@ def frontier_figure(
     n_columns = min(3, len(cells))
     n_blocks = math.ceil(len(cells) / n_columns)
     figure, axes = panels(2 * n_blocks, n_columns, 2.0, top=0.75)
+    figure.subplots_adjust(left=0.1)  # ticks such as -0.0025
     for i, cell in enumerate(cells):
         block, column = divmod(i, n_columns)
         upper, lower = axes[2 * block][column], axes[2 * block + 1][column]
