@@ -1,9 +1,6 @@
 """The presets in configs/: the best signed SAE of each place, trained by its YAML for a while."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +10,7 @@ from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.experiments.demo_data import prepare_text
 from sae_lens_signaware.experiments.packaged_models import MODELS, prepare_model
 from sae_lens_signaware.training.config import load_runner_config
+from tests.support.cli import invoke
 
 ROOT = Path(__file__).parent.parent
 PRESETS = sorted((ROOT / "configs").glob("best-*.yaml"))
@@ -51,24 +49,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("config", PRESETS, ids=lambda path: path.stem)
-def test_it_trains_for_a_short_run(folder: Path, config: Path) -> None:
+def test_it_trains_for_a_short_run(
+    folder: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = model_of(config)
     try:
         prepare_model(folder / "demo_out" / model, MODELS[model])
     except ConfigError as error:  # CONTRIBUTING says how to install the second model
         pytest.skip(str(error))
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "sae_lens_signaware", "train", str(config)),
-            *(arg for name, value in SHORT.items() for arg in (f"--{name}", str(value))),
-        ],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"},
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    monkeypatch.chdir(folder)
+    flags = (arg for name, value in SHORT.items() for arg in (f"--{name}", str(value)))
+    done = invoke("train", str(config), *flags)
+    assert done.exit_code == 0, done.output[-2000:]
     out = folder / "output" / config.stem
     asked = load_runner_config(config)
     cfg = SAE.load_from_disk(out).cfg
