@@ -66,19 +66,14 @@ SAES = "sweep_out/equal_width_smollm2_135m/saes/{}/seed-0/{}"
 JUMPRELU_AT_32 = {"mlp_out": "2", "attn_out": "1.1", "resid": "0.45"}
 """Coefficients of SAELens's JumpReLU near an L0 of 32."""
 PLACES = {  # SAEs of results/opposites_places.json -> how they are shown
-    SAES.format(cell, folder): Probed(cell, Series(folder, key, key), label)
+    SAES.format(cell, folder): Probed(cell, Series(folder, key, key), ONE_RECIPE[key])
     for cell in CELLS
-    for key, folder, label in (
-        ("bi_jumprelu", "bi_jumprelu-full/target_l0-32", "`bi_jumprelu`"),
-        ("batchtopk", "batchtopk-full/k-32", "SAELens's `batchtopk`"),
-        (
-            "jumprelu",
-            f"jumprelu-full/l0_coefficient-{JUMPRELU_AT_32[cell]}",
-            "SAELens's `jumprelu`",
-        ),
+    for key, folder in (
+        ("bi_jumprelu", "bi_jumprelu-full/target_l0-32"),
+        ("batchtopk", "batchtopk-full/k-32"),
+        ("jumprelu", f"jumprelu-full/l0_coefficient-{JUMPRELU_AT_32[cell]}"),
     )
 }
-SA_GSAE_AT_32 = Series("sa_gsae/target_l0-32", "sa_gsae", "sa_gsae")
 SA_GSAE_PROBED = "sweep_out/dead_latents/saes/mlp_out/seed-0/sa_gsae/target_l0-32"
 TODAY = {  # cell -> folder of the bi_jumprelu of L0 32 whose opposition was measured
     cell: f"sweep_out/dead_latents/saes/{cell}/seed-0/bi_jumprelu/target_l0-32" for cell in CELLS
@@ -188,20 +183,6 @@ def one_pass() -> list[Row]:
     return [row._replace(sae=row.sae.removesuffix("-full")) for row in full]
 
 
-def equal_width(today: Sequence[Row], different: Sequence[Row]) -> list[Row]:
-    """Each cell on different tokens, where all three SAEs have three L0s; else by one_recipe().
-
-    Its JumpReLU is left out: the coefficients that were tried there missed the L0s.
-    """
-    whole = {
-        cell
-        for cell in {row.cell for row in different}
-        if all(len(means(different, cell, one.sae)) >= 3 for one in EQUAL_WIDTH)
-    }
-    rest = [row for row in today if row.cell not in whole and row.sae != "jumprelu"]
-    return [row for row in different if row.cell in whole] + rest
-
-
 def read(name: str) -> Any:
     """A file of results/."""
     return json.loads((ROOT / "results" / name).read_text())
@@ -220,12 +201,14 @@ def write_all(out: Path) -> None:
     sweeps = read("sweep.json")
     long = rows_of(sweeps["quadruple"]) + rows_of(sweeps["quadruple_auxk"])
     today, different = one_recipe(), one_pass()
-    equal = equal_width(today, different)
+    measured_again = {row.cell for row in different}
+    equal = different + [row for row in today if row.cell not in measured_again]
     cells = [f"{model}, {cell}" for model in MODELS for cell in CELLS]
     opposition = read("opposition.json")["saes"]
     probes = read("opposites.json")["rows"]
     of_places = read("opposites_places.json")["rows"]
-    with_sa_gsae = PLACES | {SA_GSAE_PROBED: Probed("mlp_out", SA_GSAE_AT_32, "`sa_gsae`")}
+    sa_gsae = Series("sa_gsae/target_l0-32", "sa_gsae", "sa_gsae")
+    with_sa_gsae = PLACES | {SA_GSAE_PROBED: Probed("mlp_out", sa_gsae, ONE_RECIPE["sa_gsae"])}
     speed = read("speed.json")["sizes"]
     two_sided = read("protocol-e.json")
     worlds = worlds_of(two_sided)
