@@ -1,7 +1,11 @@
 """Shared fixtures. The Hub on loopback starts before sae_lens or transformers is imported."""
 
+import importlib
 import os
 import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +32,13 @@ def hub() -> HubServer:
     """The Hub on loopback, empty, its log cleared."""
     HUB.clear()
     return HUB
+
+
+@pytest.fixture
+def benchmark_script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """A script of benchmarks/ by its name, as a module that finds the others as it does."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    return importlib.import_module
 
 
 @pytest.fixture(autouse=True)

@@ -1,9 +1,9 @@
 """``benchmarks/figures.py``: the figures and tables in the docs are those of results/."""
 
-import importlib
 import math
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,8 @@ FIGURES = sorted((ROOT / "docs" / "assets" / "results").glob("*.svg"))
 
 
 @pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return importlib.import_module("figures")
+def figures(benchmark_script: Callable[[str], Any]) -> Any:
+    return benchmark_script("figures")
 
 
 def row(

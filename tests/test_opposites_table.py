@@ -1,20 +1,17 @@
 """Tables and figure of natural opposites (``benchmarks/opposites_table.py``)."""
 
 import importlib
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 pytest.importorskip("matplotlib", reason="needs the [demo] extra")
 
-ROOT = Path(__file__).parent.parent
-
 
 @pytest.fixture
-def tables(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return importlib.import_module("opposites_table")
+def tables(benchmark_script: Callable[[str], Any]) -> Any:
+    return benchmark_script("opposites_table")
 
 
 def row(sae: str, name: str, metric: str, scores: dict[tuple[str, int], float], verdict: str = ""):

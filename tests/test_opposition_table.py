@@ -1,13 +1,11 @@
 """``benchmarks/opposition_table.py``: what its tables show, and that texts stay texts."""
 
 import html
-import importlib
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
 ROW = {
     "d_sae": 1152,
     "bipolar": 242,
@@ -24,9 +22,8 @@ ROW = {
 
 
 @pytest.fixture
-def tables(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return importlib.import_module("opposition_table")
+def tables(benchmark_script: Callable[[str], Any]) -> Any:
+    return benchmark_script("opposition_table")
 
 
 def test_a_row_for_each_sae_in_the_order_of_the_names(tables: Any) -> None:

@@ -1,9 +1,9 @@
 """``benchmarks/speed.py``: its devices, its file of results, its rows, a small run on the CPU."""
 
-import importlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def speed(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("speed")
+def speed(benchmark_script: Callable[[str], Any]) -> Any:
+    return benchmark_script("speed")
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,16 @@
 """``benchmarks/two_sided_figure.py``: what it reads from a result, and what it shows."""
 
-import importlib
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 pytest.importorskip("matplotlib", reason="needs the [demo] extra")
 
-ROOT = Path(__file__).parent.parent
-
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return importlib.import_module("two_sided_figure")
+def drawn(benchmark_script: Callable[[str], Any]) -> Any:
+    return benchmark_script("two_sided_figure")
 
 
 def result(drawn: Any) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """``benchmarks/wandb_page.py``: a log of W&B's, as its own client writes it and by hand."""
 
-import importlib
 import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,10 @@ import pytest
 pytest.importorskip("matplotlib", reason="needs the [demo] extra")
 wandb = pytest.importorskip("wandb", reason="comes with sae-lens")
 
-ROOT = Path(__file__).parent.parent
-
 
 @pytest.fixture
-def page(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return importlib.import_module("wandb_page")
+def page(benchmark_script: Callable[[str], Any]) -> Any:
+    return benchmark_script("wandb_page")
 
 
 def part(kind: int, data: bytes) -> bytes:
