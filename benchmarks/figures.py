@@ -33,7 +33,7 @@ from speed_figure import speed_figure, speed_table
 from two_sided_figure import two_sided_figure, two_sided_table, worlds_of
 from wandb_page import wandb_figure
 
-from sae_lens_signaware.experiments.sweep.frontier import Point, interpolate
+from sae_lens_signaware.experiments.sweep.frontier import interpolate
 
 ROOT = Path(__file__).parent.parent
 CELLS = ("mlp_out", "attn_out", "resid")
@@ -98,9 +98,7 @@ def gaps(points: Sequence[Row], base: Sequence[Row]) -> tuple[list[float], list[
     """
     if not points or not base:
         return [], []
-    a, b = (
-        [Point(p.l0, p.r2, p.dead_share, d_sae=1) for p in frontier] for frontier in (points, base)
-    )
+    a, b = ([row.point for row in frontier] for frontier in (points, base))
     low, high = max(a[0].l0, b[0].l0), min(a[-1].l0, b[-1].l0)
     at = sorted({low, high, *(p.l0 for p in a if low <= p.l0 <= high)}) if low <= high else []
     return at, [interpolate(a, l0) - interpolate(b, l0) for l0 in at]

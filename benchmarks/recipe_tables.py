@@ -1,13 +1,12 @@
 """Tables of SAEs that are trained by one recipe: R², L0 and dead latents, by place and by L0."""
 
-import bisect
-import math
 from collections.abc import Mapping, Sequence
 
 from reproduction_tables import markdown
 from result_rows import Row, means
 
 from sae_lens_signaware.evaluation.quality import missed_target_l0
+from sae_lens_signaware.experiments.sweep.frontier import interpolate
 from sae_lens_signaware.experiments.sweep.result import TARGET_FIELDS
 
 ASKED = (8.0, 32.0, 128.0)
@@ -65,11 +64,12 @@ def gaps_table(rows: Sequence[Row], cells: Sequence[str], sae: str, saes: Mappin
 
 def _r2_at(line: Sequence[Row], l0: float) -> float | None:
     """R² at an L0 on the line through the points, None where it is further than a tenth outside."""
-    if len(line) < 2 or not line[0].l0 / 1.1 <= l0 <= line[-1].l0 * 1.1:
+    if len(line) < 2:
         return None
-    i = min(max(bisect.bisect([p.l0 for p in line], l0), 1), len(line) - 1)
-    a, b = line[i - 1], line[i]
-    return a.r2 + (b.r2 - a.r2) * math.log(l0 / a.l0) / math.log(b.l0 / a.l0)
+    try:
+        return interpolate([row.point for row in line], l0, beyond=1.1)
+    except ValueError:
+        return None
 
 
 def dead_table(rows: Sequence[Row], cells: Sequence[str], saes: Mapping[str, str]) -> str:

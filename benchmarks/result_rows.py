@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from sweep_source import without_ending
 
+from sae_lens_signaware.experiments.sweep.frontier import Point
+
 
 class Row(NamedTuple):
     """One run of a sweep."""
@@ -19,6 +21,11 @@ class Row(NamedTuple):
     r2: float
     dead_share: float
     bipolar_share: float
+
+    @property
+    def point(self) -> Point:
+        """The point of a frontier, without the width, which no R² depends on."""
+        return Point(self.l0, self.r2, self.dead_share, d_sae=1)
 
 
 def rows_of(sweep: dict[str, Any], model: str = "") -> list[Row]:

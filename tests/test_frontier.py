@@ -36,8 +36,15 @@ def test_interpolation_is_linear_in_log_l0() -> None:
     assert interpolate(points, 8) == pytest.approx(0.4)
     assert interpolate(points, 32) == pytest.approx(0.7)
     assert interpolate(points, 64) == pytest.approx(0.9)
-    with pytest.raises(ValueError, match="l0 must be from 4 to 64, got 3"):
+    with pytest.raises(ValueError, match=r"l0 must be from 4\.0 to 64\.0, got 3"):
         interpolate(points, 3)
+    # the outer segments go on
+    assert interpolate(points, 2, beyond=2) == pytest.approx(0.2)
+    assert interpolate(points, 128, beyond=2) == pytest.approx(1.1)
+    assert interpolate(points, 32, beyond=2) == interpolate(points, 32)
+    assert interpolate(points[:1], 60, beyond=2) == 0.9
+    with pytest.raises(ValueError, match=r"l0 must be from 2\.0 to 128, got 129"):
+        interpolate(points, 129, beyond=2)
 
 
 def test_a_crossing_is_no_domination() -> None:

@@ -113,23 +113,24 @@ class SeedSummary:
     dead_share_ratio: float
 
 
-def interpolate(points: Sequence[Point], l0: float) -> float:
+def interpolate(points: Sequence[Point], l0: float, beyond: float = 1.0) -> float:
     """Interpolate the R² of a frontier at an L0 within its range, linearly in log L0.
+
+    Args:
+        beyond: factor by which the range is wider at both ends: its outer segments go on so far.
 
     Raises:
         ValueError: outside of the range.
     """
     points = sorted(points, key=lambda p: (p.l0, p.explained_variance))
-    require(
-        points[0].l0 <= l0 <= points[-1].l0, "l0", l0, f"from {points[0].l0} to {points[-1].l0}"
-    )
-    for a, b in pairwise(points):
-        if l0 <= b.l0:
-            if a.l0 == b.l0:
-                return a.explained_variance
-            t = math.log(l0 / a.l0) / math.log(b.l0 / a.l0)
-            return a.explained_variance + t * (b.explained_variance - a.explained_variance)
-    return points[-1].explained_variance  # a frontier of one point
+    low, high = points[0].l0 / beyond, points[-1].l0 * beyond
+    require(low <= l0 <= high, "l0", l0, f"from {low} to {high}")
+    segments = list(pairwise(points)) or [(points[0], points[0])]
+    a, b = next((ends for ends in segments if l0 <= ends[1].l0), segments[-1])
+    if a.l0 == b.l0:
+        return a.explained_variance
+    t = math.log(l0 / a.l0) / math.log(b.l0 / a.l0)
+    return a.explained_variance + t * (b.explained_variance - a.explained_variance)
 
 
 def compare_frontiers(a: Sequence[Point], b: Sequence[Point]) -> Verdict:
