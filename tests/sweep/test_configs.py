@@ -21,7 +21,8 @@ GEMMA3 = FOLDER / "dead-latents-gemma3-270m.yaml"
 # on activations of their own: each token once
 EQUAL_WIDTH = FOLDER / "equal-width-smollm2-135m.yaml"
 SEARCH = FOLDER / "search-smollm2-135m.yaml"
-ONE_PASS = [EQUAL_WIDTH, FOLDER / "equal-width-gemma3-270m.yaml", SEARCH]
+REVIVAL = FOLDER / "revival-smollm2-135m.yaml"
+ONE_PASS = [EQUAL_WIDTH, FOLDER / "equal-width-gemma3-270m.yaml", SEARCH, REVIVAL]
 each_sweep = pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 
 
