@@ -60,6 +60,19 @@ def test_bos_comes_first_unless_the_sae_was_trained_without(
     )
 
 
+def test_of_the_latents_that_are_asked_for_the_strongest_come_first(
+    model: HookedTransformer,
+) -> None:
+    sae = hooked_sae()
+    everything = signaware.signed_latents(model, sae, TEXT, k=24)
+    for asked in ([7, 3, 20, 7], [0]):
+        found = signaware.signed_latents(model, sae, TEXT, k=2, latents=asked)
+        for token, whole in zip(found.tokens, everything.tokens, strict=True):
+            pairs = list(zip(whole.latents, whole.values, strict=True))
+            of_asked = [pair for pair in pairs if pair[0] in asked][:2]
+            assert list(zip(token.latents, token.values, strict=True)) == of_asked
+
+
 def test_inactive_latents_are_left_out(model: HookedTransformer) -> None:
     sae = hooked_sae()
     with torch.no_grad():
@@ -91,6 +104,9 @@ def test_wrong_input_is_one_line(model: HookedTransformer) -> None:
         ({"text": ""}, "text"),
         ({"text": TEXT, "k": 0}, "k: must be from 1 to 24, got 0|k"),
         ({"text": TEXT, "k": 25}, "from 1 to 24"),
+        ({"text": TEXT, "latents": [3, 24]}, "latents must be from 0 to 23, got 24"),
+        ({"text": TEXT, "latents": [-1]}, "latents must be from 0 to 23, got -1"),
+        ({"text": TEXT, "latents": []}, "latents must be None or at least one latent"),
     ):
         with pytest.raises(ValueError, match=match) as error:
             signaware.signed_latents(model, sae, **args)

@@ -1,7 +1,7 @@
 """The signed latents of a text: which are strongest at each of its tokens, and with which sign."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -75,7 +75,13 @@ class SignedLatents(Result):
 
 
 @torch.no_grad()
-def signed_latents(model: HookedRootModule, sae: SAE[Any], text: str, k: int = 4) -> SignedLatents:
+def signed_latents(
+    model: HookedRootModule,
+    sae: SAE[Any],
+    text: str,
+    k: int = 4,
+    latents: Sequence[int] | None = None,
+) -> SignedLatents:
     """Find the k latents of each token of a text that are strongest by size, and their signs.
 
     Args:
@@ -84,13 +90,18 @@ def signed_latents(model: HookedRootModule, sae: SAE[Any], text: str, k: int = 4
         text: the beginning-of-sequence token is put before it where the tokenizer has one, as
             SAELens does in training unless ``sae.cfg.metadata.prepend_bos`` is False. It is not
             shown.
-        k: latents of a token at most; of equal ones the lower number comes first.
+        k: latents of a token at most; of equal ones the first one comes first.
+        latents: look at these alone; None looks at all, in the order of their numbers.
 
     Raises:
-        ValueError: the text has no token, ``k`` is not from 1 to ``d_sae``, the model has no
-            tokenizer, or activations are not finite.
+        ValueError: the text has no token, ``k`` is not from 1 to ``d_sae``, there is no such
+            latent, the model has no tokenizer, or activations are not finite.
     """
     require(1 <= k <= sae.cfg.d_sae, "k", k, f"from 1 to {sae.cfg.d_sae}")
+    shown = list(range(sae.cfg.d_sae) if latents is None else dict.fromkeys(latents))
+    require(len(shown) > 0, "latents", latents, "None or at least one latent")
+    for i in shown:
+        require(0 <= i < sae.cfg.d_sae, "latents", i, f"from 0 to {sae.cfg.d_sae - 1}")
     tokenizer = required_tokenizer(model)
     with_bos = sae.cfg.metadata.prepend_bos is not False
     bos, ids = bos_ids(tokenizer) if with_bos else [], token_ids(tokenizer, text)
@@ -98,11 +109,12 @@ def signed_latents(model: HookedRootModule, sae: SAE[Any], text: str, k: int = 4
     with flat_activations(sae):
         (prompts,) = prompts_of_tokens(model, sae, torch.tensor([bos + ids]), 1, [])
         require_in_range(prompts.activations)
-        z = dense_latents(sae, prompts.activations)[0, len(bos) :].double().cpu()
+        z = dense_latents(sae, prompts.activations)[0, len(bos) :, shown].double().cpu()
     order = z.abs().sort(dim=-1, descending=True, stable=True).indices[:, :k]
     tokens = []
     for token, row, strongest in zip(ids, z, order.tolist(), strict=True):
         active = tuple(i for i in strongest if row[i] != 0)
         values = tuple(row[i].item() for i in active)
-        tokens.append(TokenLatents(token_text(tokenizer, token), active, values))
+        numbers = tuple(shown[i] for i in active)
+        tokens.append(TokenLatents(token_text(tokenizer, token), numbers, values))
     return SignedLatents(Provenance.of(sae, len(ids)), tuple(tokens), k)
