@@ -70,7 +70,7 @@ def test_a_sweep_of_one_pass_trains_on_no_token_twice(path: Path) -> None:
         n_estimate = run.cfg.n_batches_for_norm_estimate * run.cfg.train_batch_size_tokens
         assert config.n_cached_tokens == run.cfg.training_tokens + n_estimate
         assert run.cfg.training_tokens == 2_048_000
-    is_search = path == SEARCH
+    is_search = path in (SEARCH, REVIVAL)
     assert (
         config.heldout_dataset_path == f"demo_out/data/{'validation' if is_search else 'heldout'}"
     )
