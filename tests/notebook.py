@@ -15,12 +15,18 @@ NOTEBOOK = Path(__file__).parent.parent / "docs" / "notebook.ipynb"
 
 
 def execute(folder: Path) -> Any:
-    """Run the notebook in ``folder``. The environment names the Hub; a cell that raises, raises."""
+    """Run the notebook in ``folder``/docs, with pretrained/ beside it, as in the repository.
+
+    The environment names the Hub; a cell that raises, raises.
+    """
     import nbformat
     from nbclient import NotebookClient
 
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(folder)}}).execute()
+    docs = folder / "docs"
+    docs.mkdir()
+    (folder / "pretrained").symlink_to(NOTEBOOK.parent.parent / "pretrained")
+    NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(docs)}}).execute()
     return notebook
 
 

@@ -41,4 +41,4 @@ def test_it_runs(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "POST /api/models/someone/notebook/commit/main" in hub.log
     (excerpts,) = [cell for cell in cells if "excerpts" in cell.metadata.get("tags", [])]
     assert "latent" in excerpts.outputs[0]["data"]["text/plain"]
-    assert (tmp_path / "notebook_out" / "sae" / "quality.json").exists()
+    assert (tmp_path / "docs" / "notebook_out" / "sae" / "quality.json").exists()

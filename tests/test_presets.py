@@ -14,9 +14,9 @@ from tests.support.cli import invoke
 
 ROOT = Path(__file__).parent.parent
 PRESETS = sorted((ROOT / "configs").glob("best-*.yaml"))
-SHORT = {"training_tokens": 2048, "train_batch_size_tokens": 256, "context_size": 64}
-SHORT |= {"n_batches_in_buffer": 4, "store_batch_size_prompts": 4}
-SHORT |= {"n_batches_for_norm_estimate": 2, "n_eval_batches": 1}
+SHORT = {"training_tokens": 512, "train_batch_size_tokens": 128, "context_size": 64}
+SHORT |= {"n_batches_in_buffer": 4, "store_batch_size_prompts": 1}
+SHORT |= {"n_batches_for_norm_estimate": 1, "n_eval_batches": 1}
 
 
 def model_of(config: Path) -> str:

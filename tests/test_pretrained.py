@@ -4,7 +4,9 @@ import copy
 import dataclasses
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from sae_lens_signaware.evaluation.saved import measured_quality
 from sae_lens_signaware.experiments import demo_data
 from sae_lens_signaware.experiments.demo import demo_config
 from sae_lens_signaware.experiments.sweep.cache import collect, load_hooked_model
-from sae_lens_signaware.experiments.sweep.config import Run
+from sae_lens_signaware.experiments.sweep.config import Run, load_sweep_config
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
 FOLDERS = sorted(path.parent for path in PRETRAINED.glob("*/cfg.json"))
@@ -47,7 +49,23 @@ def test_the_card_says_what_was_measured_of_these_weights(folder: Path) -> None:
     lines = (PRETRAINED / "README.md").read_text().splitlines()
     (row,) = [line for line in lines if line.startswith(f"| `{folder.name}` |")]
     r2 = f"{quality.explained_variance:.4f}"
-    assert row.endswith(f"| {quality.l0:.2f} | {r2} | {quality.dead_share:.2%} |")
+    shares = f"{quality.dead_share:.2%} | {quality.bipolar_share:.0%}"
+    assert row.endswith(f"| {quality.l0:.2f} | {r2} | {shares} |")
+
+
+def test_they_are_chosen_among_the_signed_saes_of_their_width(
+    benchmark_script: Callable[[str], Any],
+) -> None:
+    command = json.loads((PRETRAINED / "check.json").read_text())["command"]
+    assert f"    {command}" in (PRETRAINED / "README.md").read_text().splitlines()
+    _, script, config, _, value = command.split()
+    runs = load_sweep_config(PRETRAINED.parent / config)[1]
+    asked = benchmark_script(Path(script).stem).candidates(runs, float(value))
+    names = {"bi_jumprelu", "sa_gsae", "bi_batchtopk", "bi_matryoshka_batchtopk"}
+    assert {(run.cell, run.sae) for run in asked} == {
+        (cell, f"{name}-full") for cell in ("mlp_out", "attn_out", "resid") for name in names
+    }
+    assert len(asked) == 12
 
 
 @pytest.fixture(scope="module")
