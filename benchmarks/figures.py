@@ -24,7 +24,7 @@ from figure_drawing import (
 )
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from opposites_table import Probed, means_table, opposites_table, sides_figure
 from opposition_table import contexts_table, opposition_table
 from recipe_tables import dead_table, gaps_table, points_table
@@ -135,6 +135,10 @@ def frontier_figure(
             lower.plot(*gaps(points, base), **one.line())
         upper.set_title(cell, loc="left", fontsize=10)
         l0_axis(lower, ticks)
+        lower.tick_params(labelbottom=True)  # of the upper block too, whose axis is shared
+        if block < n_blocks - 1:
+            lower.set_xlabel("")  # the titles of the next block stand there
+        lower.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         if column == 0:
             upper.set_ylabel("R²")
             lower.set_ylabel("gap in R²")
