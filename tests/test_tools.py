@@ -53,8 +53,7 @@ def short(value: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def sae_bench(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    # The probes annotate two sizes by one name, which beartype did not look at before 0.18.
-    python = environment("sae-bench", ["sae-bench==0.6.0", "beartype<0.18"])
+    python = environment("sae-bench")
     out = tmp_path_factory.mktemp("sae-bench") / "sae-bench.json"
     return run_tool("run_sae_bench.py", python, prepared, out)
 
@@ -121,8 +120,7 @@ def test_sae_bench_probes_the_sides(sae_bench: dict[str, Any], architecture: str
 
 @pytest.fixture(scope="module")
 def sae_dashboard(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    # pyarrow 26 needs numpy 2 and does not tell pip; transformer-lens 2 keeps numpy 1
-    python = environment("sae-dashboard", ["sae-dashboard==0.8.0", "pyarrow<26"])
+    python = environment("sae-dashboard")
     out = tmp_path_factory.mktemp("sae-dashboard") / "sae-dashboard.json"
     return run_tool("run_sae_dashboard.py", python, prepared, out)
 
@@ -171,14 +169,9 @@ def test_sae_dashboard_refuses_the_signed_sae_itself(sae_dashboard: dict[str, An
 
 @pytest.fixture(scope="module")
 def delphi(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    # --no-deps: it asks for vllm and bitsandbytes, which the cache does not use (docs/tools.md)
-    python = environment("delphi", ["--no-deps", "eai-delphi==0.1.3"], DELPHI_IMPORTS)
+    python = environment("delphi")
     out = tmp_path_factory.mktemp("delphi") / "delphi.json"
     return run_tool("run_delphi.py", python, prepared, out)
-
-
-# what `import delphi.latents` imports of delphi's requirements
-DELPHI_IMPORTS = ["asyncer", "blobfile", "faiss-cpu", "orjson", "sentence-transformers"]
 
 
 @each_saved_architecture

@@ -1,4 +1,9 @@
-"""An environment of its own for a tool whose pins clash with ours or with another tool's."""
+"""An environment of its own for a tool whose pins clash with ours or with another tool's.
+
+    python -m tests.tools.environments
+
+makes those that are not there yet, so that the tests find them.
+"""
 
 import hashlib
 import json
@@ -14,6 +19,19 @@ ROOT = Path(__file__).parent.parent.parent
 CACHE = Path(
     os.environ.get("SIGNAWARE_TOOLS_CACHE", Path(tempfile.gettempdir()) / "signaware-tools")
 )
+
+INSTALLS = {  # tool -> what pip installs, one run for each list
+    # The probes annotate two sizes by one name, which beartype did not look at before 0.18.
+    "sae-bench": [["sae-bench==0.6.0", "beartype<0.18"]],
+    # pyarrow 26 needs numpy 2 and does not tell pip; transformer-lens 2 keeps numpy 1
+    "sae-dashboard": [["sae-dashboard==0.8.0", "pyarrow<26"]],
+    "delphi": [
+        # it asks for vllm and bitsandbytes, which the cache does not use (docs/tools.md)
+        ["--no-deps", "eai-delphi==0.1.3"],
+        # what `import delphi.latents` imports of its requirements
+        ["asyncer", "blobfile", "faiss-cpu", "orjson", "sentence-transformers"],
+    ],
+}
 
 
 def child_environment() -> dict[str, str]:
@@ -31,13 +49,14 @@ def run_logged(command: list[str], cwd: Path, timeout: float) -> str:
     return done.stdout
 
 
-def environment(name: str, *installs: list[str]) -> Path:
-    """The Python of an environment in which pip ran once for every list of arguments.
+def environment(name: str) -> Path:
+    """The Python of the environment of a tool, in which pip ran once for every list of arguments.
 
     It lies over the environment of this process: what the tool does not ask another version of is
     shared, torch above all, which would otherwise be gigabytes a tool. pip sees both and installs
     what the tool's pins ask for into the new one alone, where Python looks first.
     """
+    installs = INSTALLS[name]
     key = hashlib.sha256(json.dumps([sys.prefix, installs]).encode()).hexdigest()[:12]
     folder = CACHE / f"{name}-{key}"
     python = folder / "bin" / "python"
@@ -57,3 +76,8 @@ def environment(name: str, *installs: list[str]) -> Path:
     # this package as it is now, in an old environment too
     run_logged([*pip, "--no-deps", "--force-reinstall", str(ROOT)], ROOT, 300)
     return python
+
+
+if __name__ == "__main__":
+    for tool in INSTALLS:
+        environment(tool)
