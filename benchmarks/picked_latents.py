@@ -12,13 +12,15 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+from sweep_source import command_of
+
 from pretrained import N_PROMPTS, PREFIX
 from sae_lens_signaware.evaluation import analyze_sae, load_sae
 from sae_lens_signaware.experiments.sweep.cache import load_hooked_model
 from sae_lens_signaware.experiments.sweep.config import LatentsConfig, load_sweep_config
 from sae_lens_signaware.experiments.sweep.latent_pages import pages_without_dials, prompts_of
 from sae_lens_signaware.experiments.sweep.latent_results import SAELatents
-from sae_lens_signaware.training.cache import load_activations
+from sae_lens_signaware.experiments.sweep.store import SweepStore
 
 
 def main() -> None:
@@ -33,7 +35,7 @@ def main() -> None:
     run = next(run for run in runs if run.cell == cell)
     sae = load_sae(args.sae)
     model = load_hooked_model(run.cfg, [run.cfg.hook_name])
-    heldout = load_activations(Path(config.cache_folder or ".") / f"{cell}.safetensors")["heldout"]
+    heldout = SweepStore(config, command_of(args.sweep)[1]).load_cache(run).heldout
     shown = LatentsConfig(saes=(run.sae,), value=run.value, n_prompts=N_PROMPTS)
     tokens = prompts_of(model, run, config.heldout_dataset_path or run.cfg.dataset_path, shown)
     pages = pages_without_dials(

