@@ -13,14 +13,8 @@ import yaml
 
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SWEPT = Path(__file__).parent / "fixtures/swept_by_0_1_0"
 COMMAND = "# sae-lens-signaware sweep configs/small.yaml --out out"
-
-
-@pytest.fixture
-def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
 
 
 @pytest.fixture
@@ -61,7 +55,7 @@ def with_more_seeds(root: Path) -> None:
     write_config(root, seeds=[0, 1], saes=saes)
 
 
-@pytest.mark.usefixtures("benchmarks")
+@pytest.mark.usefixtures("benchmark_script")
 def test_seeds_of_another_name_are_compared_under_the_first(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,7 +71,7 @@ def test_seeds_of_another_name_are_compared_under_the_first(
     assert "| small | mlp | half |" in tables
 
 
-@pytest.mark.usefixtures("benchmarks")
+@pytest.mark.usefixtures("benchmark_script")
 def test_what_is_not_done_yet_is_left_out_and_what_was_done_is_kept(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,7 +90,7 @@ def test_what_is_not_done_yet_is_left_out_and_what_was_done_is_kept(
     assert block["comparisons"] == []  # a part of a frontier is none
 
 
-@pytest.mark.usefixtures("benchmarks")
+@pytest.mark.usefixtures("benchmark_script")
 def test_a_config_without_its_command_is_one_line(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,7 +99,7 @@ def test_a_config_without_its_command_is_one_line(
         run(root, monkeypatch)
 
 
-@pytest.mark.usefixtures("benchmarks")
+@pytest.mark.usefixtures("benchmark_script")
 @pytest.mark.parametrize("slope", [-0.5, -1.0, -2.0])
 def test_a_coefficient_is_found_by_its_l0(slope: float) -> None:
     grids = importlib.import_module("l0_grids")
@@ -122,7 +116,7 @@ def test_a_coefficient_is_found_by_its_l0(slope: float) -> None:
     assert len(measured) <= 1 + 5 * (grids.MAX_TRAININGS + 1)
 
 
-@pytest.mark.usefixtures("benchmarks")
+@pytest.mark.usefixtures("benchmark_script")
 def test_a_short_training_has_the_schedule_of_the_long_one() -> None:
     grids = importlib.import_module("l0_grids")
     config = Path(__file__).parents[1] / "configs/equal-width-smollm2-135m.yaml"

@@ -3,6 +3,7 @@
 import importlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,16 @@ from sae_lens_signaware.experiments.sweep.comparison import compare_on
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 from sae_lens_signaware.experiments.sweep.frontier import Point
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SWEPT = Path(__file__).parent / "fixtures/swept_by_0_1_0"
 ROW = ["mlp", "half", 0, "l1_coefficient", 0.1, 24.0, 0.26248, 0.0, 1.0]
 
 
 @pytest.fixture
-def reproduction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def reproduction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, benchmark_script: Callable[[str], Any]
+) -> Any:
     """The script, with one sweep called "small" whose config is in ``tmp_path``."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    module = importlib.import_module("reproduction")
+    module = benchmark_script("reproduction")
     monkeypatch.setattr(module, "CONFIGS", tmp_path)
     monkeypatch.setattr(module, "SWEEPS", {"small": "small"})
     write_config(tmp_path)
