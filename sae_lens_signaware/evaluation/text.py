@@ -90,8 +90,8 @@ def signed_latents(
         text: the beginning-of-sequence token is put before it where the tokenizer has one, as
             SAELens does in training unless ``sae.cfg.metadata.prepend_bos`` is False. It is not
             shown.
-        k: latents of a token at most; of equal ones the first one comes first.
-        latents: look at these alone; None looks at all, in the order of their numbers.
+        k: latents of a token at most; of equal ones the one that ``latents`` has first.
+        latents: look at these alone. None looks at all, in the order of their numbers.
 
     Raises:
         ValueError: the text has no token, ``k`` is not from 1 to ``d_sae``, there is no such
