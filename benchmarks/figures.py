@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from equal_time_figure import equal_time_figure, equal_time_table, reached_of
 from figure_drawing import (
     ARCHITECTURES,
     STYLE,
@@ -28,7 +29,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from opposites_table import Probed, means_table, opposites_table, sides_figure
 from opposition_table import contexts_table, opposition_table
 from recipe_tables import dead_table, gaps_table, points_table
-from result_rows import Row, means, rows_of
+from result_rows import Row, is_near, means, rows_of
 from speed_figure import speed_figure, speed_table
 from two_sided_figure import two_sided_figure, two_sided_table, worlds_of
 from wandb_page import wandb_figure
@@ -56,6 +57,12 @@ EQUAL_WIDTH = (
     Series("bi_jumprelu", "bi_jumprelu", "bi_jumprelu"),
     Series("jumprelu", "SAELens's JumpReLU", "jumprelu"),
     BATCHTOPK,
+)
+HALF = Series("bi_jumprelu-half", "bi_jumprelu, half as wide", "bi_jumprelu")
+HALF_WIDTH = (HALF, *EQUAL_WIDTH[1:])
+EQUAL_TIME = (
+    Series("bi_batchtopk", "bi_batchtopk", "bi_batchtopk"),
+    *EQUAL_WIDTH,
 )
 MODELS = {"SmolLM2": "one_recipe_smollm2_135m.json", "Gemma 3": "one_recipe_gemma3_270m.json"}
 """The models of the comparison on 500,000 tokens -> their runs in results/."""
@@ -95,13 +102,14 @@ OPPOSED = {  # SAEs of results/opposition.json -> place and name in the table
 def gaps(points: Sequence[Row], base: Sequence[Row]) -> tuple[list[float], list[float]]:
     """L0 and R² less that of ``base``, at each point and at both ends of the overlap.
 
-    Both are lines in log L0, as in the verdicts.
+    Both are lines in log L0, as in the verdicts, and are read near their points alone.
     """
     if not points or not base:
         return [], []
     a, b = ([row.point for row in frontier] for frontier in (points, base))
     low, high = max(a[0].l0, b[0].l0), min(a[-1].l0, b[-1].l0)
     at = sorted({low, high, *(p.l0 for p in a if low <= p.l0 <= high)}) if low <= high else []
+    at = [l0 for l0 in at if is_near(points, l0) and is_near(base, l0)]
     return at, [interpolate(a, l0) - interpolate(b, l0) for l0 in at]
 
 
@@ -179,11 +187,10 @@ def one_recipe() -> list[Row]:
 
 
 def one_pass() -> list[Row]:
-    """The runs of full width on different tokens, named as :func:`one_recipe` names them."""
+    """The runs on different tokens; those of full width are named as in :func:`one_recipe`."""
     sweeps = read("equal_width.json")["sweeps"]
     rows = [row for model, name in ONE_PASS.items() for row in rows_of(sweeps[name], model)]
-    full = [row for row in rows if row.sae.endswith("-full")]
-    return [row._replace(sae=row.sae.removesuffix("-full")) for row in full]
+    return [row._replace(sae=row.sae.removesuffix("-full")) for row in rows]
 
 
 def read(name: str) -> Any:
@@ -211,6 +218,7 @@ def write_all(out: Path) -> None:
     sa_gsae = Series("sa_gsae/target_l0-32", "sa_gsae", "sa_gsae")
     with_sa_gsae = PLACES | {SA_GSAE_PROBED: Probed("mlp_out", sa_gsae, ONE_RECIPE["sa_gsae"])}
     speed = read("speed.json")["sizes"]
+    reached = reached_of(read("equal_time.json"))
     two_sided = read("protocol-e.json")
     worlds = worlds_of(two_sided)
     half = (SA_GSAE, BI_JUMPRELU, GATED, PAPER_GATED)
@@ -244,6 +252,16 @@ def write_all(out: Path) -> None:
             "R² against L0, signed and plain SAEs of one width, 4,000 steps, two models",
             lambda: frontier_figure(equal, cells, EQUAL_WIDTH, BATCHTOPK, (8, 32, 128)),
         ),
+        "half_width_today": (
+            "R² against L0, bi_jumprelu of half width and plain SAEs of full width, two models",
+            lambda: frontier_figure(
+                equal, cells, (HALF, *EQUAL_WIDTH[1:]), BATCHTOPK, (8, 32, 128)
+            ),
+        ),
+        "equal_time": (
+            "R² at L0 32 against seconds and FLOPs of training, signed and plain SAEs",
+            lambda: equal_time_figure(reached, CELLS[:2], EQUAL_TIME),
+        ),
         "sides_and_axes": (
             "The score of the best axis against that of the best side, natural opposites",
             lambda: sides_figure([*of_places, *probes], with_sa_gsae, CELLS),
@@ -263,7 +281,9 @@ def write_all(out: Path) -> None:
         "protocol-e.md": two_sided_table(worlds),
         "one_recipe.md": points_table(today, cells, ONE_RECIPE),
         "one_pass.md": points_table(equal, cells, ONE_RECIPE),
+        "equal_time.md": equal_time_table(reached, CELLS[:2], ONE_RECIPE),
         "equal_width_gaps.md": gaps_table(equal, cells, "bi_jumprelu", PLAIN),
+        "half_width_gaps.md": gaps_table(equal, cells, HALF.sae, PLAIN),
         "opposition.md": opposition_table(opposition, OPPOSED),
         "opposition_contexts.md": contexts_table(opposition[TODAY["mlp_out"]]),
     }

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from reproduction_tables import markdown
-from result_rows import Row, means
+from result_rows import Row, is_near, means
 
 from sae_lens_signaware.evaluation.quality import missed_target_l0
 from sae_lens_signaware.experiments.sweep.frontier import interpolate
@@ -63,8 +63,8 @@ def gaps_table(rows: Sequence[Row], cells: Sequence[str], sae: str, saes: Mappin
 
 
 def _r2_at(line: Sequence[Row], l0: float) -> float | None:
-    """R² at an L0 on the line through the points, None where it is further than a tenth outside."""
-    if len(line) < 2:
+    """R² at an L0 on the line through the points, near one of them and at most a tenth outside."""
+    if len(line) < 2 or not is_near(line, l0):
         return None
     try:
         return interpolate([row.point for row in line], l0, beyond=1.1)

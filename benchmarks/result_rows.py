@@ -44,6 +44,16 @@ def rows_of(sweep: dict[str, Any], model: str = "") -> list[Row]:
     ]
 
 
+NEAR = 1.5
+"""How far in L0 a line is read from its nearest point. A line is straight in log L0 and a frontier
+is bent: half-way between points that are a factor of 4 apart it is off by up to 0.01."""
+
+
+def is_near(line: Sequence[Row], l0: float) -> bool:
+    """Whether a point of the line is within :data:`NEAR` of an L0."""
+    return any(max(row.l0 / l0, l0 / row.l0) <= NEAR for row in line)
+
+
 def means(rows: Sequence[Row], cell: str, sae: str) -> list[Row]:
     """Means over seeds, one row for each swept value, in the order of L0; ``seed`` is how many."""
     mine = [row for row in rows if (row.cell, row.sae) == (cell, sae)]

@@ -75,13 +75,22 @@ def test_every_architecture_has_colours_of_its_own(figures: Any) -> None:
 
 
 def test_a_gap_is_that_of_the_lines_over_the_overlap(figures: Any) -> None:
-    a = [row(figures, "c", "a", l0, r2) for l0, r2 in ((4, 0.1), (16, 0.5), (64, 0.9))]
-    b = [row(figures, "c", "b", l0, r2) for l0, r2 in ((8, 0.2), (32, 0.4))]
+    # lines in log2 L0 by hand: a rises by 0.2 and b by 0.1 a doubling, b from 0.2 at 6
+    a = [row(figures, "c", "a", l0, 0.2 * math.log2(l0)) for l0 in (4, 8, 16, 32)]
+    b = [row(figures, "c", "b", l0, 0.2 + 0.1 * math.log2(l0 / 6)) for l0 in (6, 12, 24)]
     at, gap = figures.gaps(a, b)
-    assert at == [8, 16, 32]
-    assert gap == pytest.approx([0.3 - 0.2, 0.5 - 0.3, 0.7 - 0.4])
+    assert at == [6, 8, 16, 24]
+    assert gap == pytest.approx(
+        [0.2 * math.log2(l0) - 0.2 - 0.1 * math.log2(l0 / 6) for l0 in (6, 8, 16, 24)]
+    )
     assert figures.gaps(a, []) == ([], [])
     assert figures.gaps(a[:1], b) == ([], [])
+
+
+def test_a_gap_is_not_read_far_from_the_points_of_a_line(figures: Any) -> None:
+    a = [row(figures, "c", "a", l0, 0.5) for l0 in (8, 16, 32)]
+    b = [row(figures, "c", "b", l0, 0.25) for l0 in (8, 32)]  # 16 is a factor of 2 from both
+    assert figures.gaps(a, b)[0] == [8, 32]
 
 
 def test_a_frontier_figure_takes_six_cells(figures: Any) -> None:
@@ -192,14 +201,14 @@ def test_a_gap_is_taken_at_the_l0_of_the_signed_sae(figures: Any) -> None:
         row(figures, "c", "a", 8.0, 0.5),
         row(figures, "c", "a", 16.0, 0.7, value=32),  # missed its L0
         row(figures, "c", "a", 128.0, 0.9),
-        row(figures, "c", "p", 4.0, 0.2, swept="l0_coefficient", value=2.0),
-        row(figures, "c", "p", 16.0, 0.6, swept="l0_coefficient", value=1.0),
+        row(figures, "c", "p", 6.0, 0.2, swept="l0_coefficient", value=2.0),
+        row(figures, "c", "p", 32 / 3, 0.6, swept="l0_coefficient", value=1.0),
         row(figures, "c", "p", 120.0, 0.8, swept="l0_coefficient", value=0.5),
         row(figures, "c", "q", 128.0, 0.8, swept="k"),  # one point is no line
     ]
     table = figures.gaps_table(rows, ["c"], "a", {"p": "P", "q": "Q"}).splitlines()
     # at 8 halfway in log L0; at 128 the last segment goes on
-    beyond = 0.9 - (0.8 + 0.2 * math.log(128 / 120) / math.log(120 / 16))
+    beyond = 0.9 - (0.8 + 0.2 * math.log(128 / 120) / math.log(120 * 3 / 32))
     assert table[2:] == [f"| c | P | +0.1000 |  | {beyond:+.4f} |"]
     behind = figures.gaps_table(
         [r._replace(r2=0.35) if r[5] == 8.0 else r for r in rows], ["c"], "a", {"p": "P"}
@@ -209,3 +218,6 @@ def test_a_gap_is_taken_at_the_l0_of_the_signed_sae(figures: Any) -> None:
     assert figures.gaps_table(far, ["c"], "a", {"p": "P"}).splitlines()[2:] == [
         "| c | P | +0.1000 |  |  |"
     ]
+    wide = [r._replace(l0=r.l0 * 1.6) if r.l0 == 32 / 3 else r for r in far]
+    wide = [r._replace(l0=r.l0 / 1.6) if r.l0 == 6.0 else r for r in wide]  # 8 is between, but far
+    assert len(figures.gaps_table(wide, ["c"], "a", {"p": "P"}).splitlines()) == 2

@@ -23,6 +23,11 @@ EQUAL_WIDTH = FOLDER / "equal-width-smollm2-135m.yaml"
 SEARCH = FOLDER / "search-smollm2-135m.yaml"
 REVIVAL = FOLDER / "revival-smollm2-135m.yaml"
 ONE_PASS = [EQUAL_WIDTH, FOLDER / "equal-width-gemma3-270m.yaml", SEARCH, REVIVAL]
+# lengths of training, on the activations of another sweep
+LENGTHS = {
+    FOLDER / "equal-time-smollm2-135m.yaml": EQUAL_WIDTH,
+    FOLDER / "start-smollm2-135m.yaml": SEARCH,
+}
 each_sweep = pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 
 
@@ -77,6 +82,26 @@ def test_a_sweep_of_one_pass_trains_on_no_token_twice(path: Path) -> None:
     assert config.cache_dtype == "float16"
 
 
+@pytest.mark.parametrize("path", LENGTHS, ids=lambda path: path.stem)
+def test_a_sweep_of_lengths_keeps_the_activations_and_the_shares_of_the_schedule(
+    path: Path,
+) -> None:
+    (config, runs), (other, _) = load_sweep_config(path), load_sweep_config(LENGTHS[path])
+    assert config.runner == other.runner
+    for field in ("cache_folder", "n_cached_tokens", "n_heldout_tokens", "heldout_dataset_path"):
+        assert getattr(config, field) == getattr(other, field)
+    for cell, fields in config.cells.items():
+        assert fields.hook_name == other.cells[cell].hook_name
+    for run in runs:
+        n_steps = run.cfg.training_tokens // run.cfg.train_batch_size_tokens
+        assert n_steps in (250, 500, 1000, 2000, 4000, 8000)
+        assert run.cfg.lr_decay_steps == n_steps * 3 // 4
+        sae = run.cfg.sae.to_dict()
+        warm_up = sae.get("l0_warm_up_steps", sae.get("l1_warm_up_steps"))
+        if "batchtopk" not in run.cfg.sae.architecture():
+            assert warm_up == n_steps // 5
+
+
 def test_the_sweeps_of_equal_width_differ_in_the_model_and_its_widths_alone() -> None:
     smollm2, gemma3 = (load_sweep_config(path)[0] for path in ONE_PASS[:2])
     assert smollm2.compare == gemma3.compare
@@ -121,7 +146,9 @@ def test_the_second_model_has_the_recipe_of_the_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in SWEEPS if p not in (MAIN, GEMMA3, *ONE_PASS)], ids=lambda path: path.stem
+    "path",
+    [p for p in SWEEPS if p not in (MAIN, GEMMA3, *ONE_PASS, *LENGTHS)],
+    ids=lambda path: path.stem,
 )
 def test_all_sweeps_train_on_the_same_activations_by_the_same_schedule(path: Path) -> None:
     """Some train a whole number of times as long, with a schedule that is as many times longer."""

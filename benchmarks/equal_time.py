@@ -1,0 +1,205 @@
+"""R² at one L0 against training time and FLOPs, from sweeps of several widths and lengths.
+
+    python benchmarks/equal_time.py configs/equal-time-smollm2-135m.yaml \
+        --more configs/equal-width-smollm2-135m.yaml results/equal_width.json --time-steps
+
+Reads the output of the sweep where the command in its first line writes it, below --root; a run
+that is not there keeps the figures that the JSON has of it. The runs of another sweep count too.
+
+--time-steps trains the shortest schedule of the sweep, of each SAE and width once a turn, alone on
+one thread, --turns times. Every schedule has the same shares of warm-up and of decay, so the mean
+step of the shortest one stands for all lengths. Without --time-steps the JSON's times are kept.
+
+FLOPs are those of the products that a step needs where all latents are computed, without Adam and
+without the loss that revives dead latents.
+"""
+
+import argparse
+import json
+import shlex
+import statistics
+import sys
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from equal_width import JoinedSweep, read_joined
+from evaluation import machine
+from reproduction_rows import identities_of
+from rich.progress import track
+from sweep_source import command_of
+
+from sae_lens_signaware.experiments.pipeline import train_save_and_measure
+from sae_lens_signaware.experiments.sweep.config import Run
+from sae_lens_signaware.experiments.sweep.store import SweepStore
+from sae_lens_signaware.files import write_json
+
+L0 = 32.0
+PRODUCTS = {"sa_gsae": 7, "gated": 7}
+"""Products of (batch, d_in, d_sae) in a step: 5 are encoder, decoder, and the gradients of latents,
+decoder and encoder. A gated SAE has two more, of its auxiliary reconstruction."""
+
+
+class TimedPoint(NamedTuple):
+    """What one run reached, and after how many steps. The columns of the JSON's ``points``."""
+
+    cell: str
+    architecture: str
+    d_sae: int
+    n_steps: int
+    l0: float
+    r2: float
+    dead_share: float
+
+
+class StepCost(NamedTuple):
+    """What a step of an SAE costs. The columns of the JSON's ``step_costs``."""
+
+    architecture: str
+    d_sae: int
+    seconds: float
+    flops: int
+
+
+def n_steps_of(run: Run) -> int:
+    """Steps of a run's schedule."""
+    return run.cfg.training_tokens // run.cfg.train_batch_size_tokens
+
+
+def points_of(sweeps: Sequence[JoinedSweep]) -> list[TimedPoint]:
+    """The runs of the first seed that were asked for :data:`L0`, or cannot be asked for an L0.
+
+    Of the cells and the architectures of the first sweep.
+    """
+    first = sweeps[0]
+    architectures = {run.cfg.sae.architecture() for run in first.runs}
+    return sorted(
+        point for sweep in sweeps for point in _points_of(sweep, first.config.cells, architectures)
+    )
+
+
+def _points_of(
+    sweep: JoinedSweep, cells: Collection[str], architectures: Collection[str]
+) -> Iterator[TimedPoint]:
+    runs = {run.name: run for run in sweep.runs}
+    for name, row in sweep.rows.by_run.items():
+        run = runs[name]
+        *_, l0, r2, dead_share, _ = row
+        architecture = run.cfg.sae.architecture()
+        if (
+            run.seed == sweep.config.seeds[0]
+            and run.cell in cells
+            and architecture in architectures
+            and run.target_l0 in (None, L0)
+        ):
+            d_sae = run.cfg.sae.d_sae
+            yield TimedPoint(run.cell, architecture, d_sae, n_steps_of(run), l0, r2, dead_share)
+
+
+def shortest_runs(runs: Sequence[Run], wanted: Collection[tuple[str, int]]) -> list[Run]:
+    """One run of the shortest schedule for each wanted architecture and width, first cell."""
+    shortest = min(map(n_steps_of, runs))
+    found: dict[tuple[str, int], Run] = {}
+    for run in runs:
+        if run.cell == runs[0].cell and n_steps_of(run) == shortest:
+            found.setdefault((run.cfg.sae.architecture(), run.cfg.sae.d_sae), run)
+    return [run for key, run in found.items() if key in wanted]
+
+
+def step_seconds(runs: Sequence[Run], store: SweepStore, n_turns: int) -> list[float]:
+    """Mean seconds of a step over each run's whole training, the median of turns.
+
+    The trainings take turns, so that noise of the machine meets all of them.
+    """
+    torch.set_num_threads(1)
+    activations = store.load_cache(runs[0])
+    times: list[list[float]] = [[] for _ in runs]
+    for _ in track(range(n_turns), description="Turns of trainings"):
+        for of_run, run in zip(times, runs, strict=True):
+            with tempfile.TemporaryDirectory() as folder:
+                trained = train_save_and_measure(
+                    run.cfg.sae,
+                    run.cfg.to_sae_trainer_config(),
+                    activations.train,
+                    activations.heldout[:2048],
+                    seed=run.seed,
+                    folder=Path(folder) / "sae",
+                    checkpoint=Path(folder) / "checkpoint",
+                    tokens_from="held-out tokens",
+                )
+            assert trained.seconds_per_step is not None  # no run is resumed
+            of_run.append(trained.seconds_per_step)
+    return [statistics.median(of_run) for of_run in times]
+
+
+def step_flops(run: Run) -> int:
+    """FLOPs of the products that a step of a run needs, all latents computed."""
+    sae = run.cfg.sae
+    n_products = PRODUCTS.get(sae.architecture(), 5)
+    return n_products * 2 * run.cfg.train_batch_size_tokens * sae.d_in * sae.d_sae
+
+
+def measured_costs(
+    sweep: JoinedSweep, store: SweepStore, n_turns: int, points: Sequence[TimedPoint]
+) -> list[StepCost]:
+    """What a step of each architecture and width of the points costs."""
+    runs = shortest_runs(sweep.runs, {(p.architecture, p.d_sae) for p in points})
+    seconds = step_seconds(runs, store, n_turns)
+    return [
+        StepCost(run.cfg.sae.architecture(), run.cfg.sae.d_sae, time, step_flops(run))
+        for run, time in zip(runs, seconds, strict=True)
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("config", type=Path, help="the sweep of lengths and widths")
+    parser.add_argument(
+        "--more", type=Path, nargs=2, metavar=("CONFIG", "JSON"), help="a sweep that counts too"
+    )
+    parser.add_argument("--root", type=Path, default=Path(), help="folder the sweeps were run in")
+    parser.add_argument("--json", type=Path, default=Path("results/equal_time.json"))
+    parser.add_argument("--time-steps", action="store_true", help="time the shortest schedule")
+    parser.add_argument("--turns", type=int, default=3)
+    args = parser.parse_args()
+    kept = read_json(args.json)
+    sweep = read_joined(args.config, args.root, kept)
+    sweeps = [sweep]
+    if args.more:
+        config, json_of_it = args.more
+        sweeps.append(read_joined(config, args.root, read_json(json_of_it)))
+    points = points_of(sweeps)
+    costs = {name: kept[name] for name in ("timed_on", "step_costs") if name in kept}
+    if args.time_steps:
+        store = SweepStore(sweep.config, args.root / command_of(args.config)[1])
+        measured = measured_costs(sweep, store, args.turns, points)
+        where = machine() | {"turns": args.turns}  # after the timing, which sets the threads
+        costs = {"timed_on": where, "step_costs": [list(cost) for cost in measured]}
+    write_json(small(sweep, points, costs), args.json)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file of results/; empty where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def small(
+    sweep: JoinedSweep, points: Sequence[TimedPoint], costs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The JSON: the points, what a step costs, and the rows of the sweep to keep."""
+    name = Path(shlex.split(sweep.command)[2]).stem
+    return {
+        "command": "python " + shlex.join(sys.argv),
+        "cost_columns": list(StepCost._fields),
+        **costs,
+        "point_columns": list(TimedPoint._fields),
+        "points": [list(point) for point in points],
+        "sweeps": {name: sweep.small()},
+        "identity_fields": identities_of(sweep.config, sweep.runs, sweep.rows)[1],
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""R² at one L0 against training time: the runs that count, and the figure's points."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sae_lens_signaware.experiments.sweep.config import load_sweep_config
+
+ROOT = Path(__file__).parent.parent
+CONFIG = ROOT / "configs/equal-time-smollm2-135m.yaml"
+COST = 2 * 512 * 576 * 1152
+
+
+@pytest.fixture
+def script(benchmark_script: Callable[[str], Any]) -> Any:
+    return benchmark_script("equal_time")
+
+
+@pytest.fixture
+def figure(benchmark_script: Callable[[str], Any]) -> Any:
+    return benchmark_script("equal_time_figure")
+
+
+def values_of(points: list[list[Any]], costs: list[list[Any]]) -> dict[str, Any]:
+    return {"points": points, "step_costs": costs}
+
+
+def test_points_of_two_coefficients_are_read_at_the_l0_between_them(figure: Any) -> None:
+    points = [
+        ["mlp_out", "jumprelu", 8, 100, 16.0, 0.5, 0.0],
+        ["mlp_out", "jumprelu", 8, 100, 64.0, 0.7, 0.0],
+    ]
+    (reached,) = figure.reached_of(values_of(points, [["jumprelu", 8, 0.5, 3]]))
+    assert reached.r2 == pytest.approx(0.6)  # 32 is half-way in log L0
+    assert (reached.seconds, reached.flops) == (50.0, 300.0)
+
+
+@pytest.mark.parametrize(("l0", "counts"), [(32.0, True), (34.0, True), (40.0, False)])
+def test_one_point_counts_where_its_l0_is_met(figure: Any, l0: float, counts: bool) -> None:
+    points = [["mlp_out", "batchtopk", 8, 100, l0, 0.5, 0.0]]
+    reached = figure.reached_of(values_of(points, [["batchtopk", 8, 0.5, 3]]))
+    assert bool(reached) is counts
+
+
+def test_two_points_below_the_l0_do_not_count(figure: Any) -> None:
+    points = [["mlp_out", "jumprelu", 8, 100, l0, 0.5, 0.0] for l0 in (8.0, 16.0)]
+    assert not figure.reached_of(values_of(points, [["jumprelu", 8, 0.5, 3]]))
+
+
+def test_best_so_far_leaves_out_what_costs_as_much_and_reaches_less(figure: Any) -> None:
+    at = [(1.0, 0.5), (2.0, 0.4), (3.0, 0.6), (3.0, 0.7), (4.0, 0.7)]
+    points = [figure.Reached("mlp_out", "a", 8, 1, r2, cost, cost) for cost, r2 in at]
+    best = figure.best_so_far(points, lambda point: point.seconds)
+    assert [(p.seconds, p.r2) for p in best] == [(1.0, 0.5), (3.0, 0.7)]
+
+
+def test_the_table_has_the_best_within_each_time(figure: Any) -> None:
+    reached = [
+        figure.Reached("mlp_out", "ours", 8, 100, 0.5, 9.0, 1.0),
+        figure.Reached("mlp_out", "ours", 16, 200, 0.75, 39.0, 1.0),
+        figure.Reached("mlp_out", "theirs", 8, 100, 0.625, 19.0, 1.0),
+    ]
+    names = {"ours": "O", "theirs": "T", "absent": "A"}
+    table = figure.equal_time_table(reached, ["mlp_out"], names)
+    rows = [[field.strip() for field in line.split("|")[1:-1]] for line in table.splitlines()]
+    assert rows[0][2:5] == ["10 s", "20 s", "40 s"]
+    assert rows[2][:5] == [
+        "mlp_out",
+        "O",
+        "**0.5000**; 8, 100",
+        "0.5000; 8, 100",
+        "**0.7500**; 16, 200",
+    ]
+    assert rows[3][:5] == ["mlp_out", "T", "", "**0.6250**; 8, 100", "0.6250; 8, 100"]
+    assert len(rows) == 4
+
+
+def test_a_step_has_five_products_and_a_gated_one_seven(script: Any) -> None:
+    _, runs = load_sweep_config(CONFIG)
+    by_sae = {run.sae: run for run in runs if run.cfg.sae.d_sae == 1152}
+    assert script.step_flops(by_sae["batchtopk-250"]) == 5 * COST
+    assert script.step_flops(by_sae["sa_gsae-250"]) == 7 * COST
+
+
+def test_a_run_that_is_gone_keeps_its_row_and_steps_keep_their_times(
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = ["mlp_out", "batchtopk-250", 0, "d_sae", 576, 32.0, 0.5, 0.0, 0.0]
+    cost = ["batchtopk", 576, 0.25, 10]
+    kept = {
+        "sweeps": {CONFIG.stem: {"runs": [row]}},
+        "timed_on": {"cpu": "x"},
+        "step_costs": [cost],
+    }
+    path = tmp_path / "small.json"
+    path.write_text(json.dumps(kept))
+    args = [str(CONFIG), "--root", str(tmp_path), "--json", str(path)]
+    monkeypatch.setattr(sys, "argv", ["equal_time.py", *args])
+    script.main()
+    values = json.loads(path.read_text())
+    assert values["points"] == [["mlp_out", "batchtopk", 576, 250, 32.0, 0.5, 0.0]]
+    assert values["step_costs"] == [cost]
+
+
+def test_the_page_says_what_the_results_show(figure: Any) -> None:
+    page = (ROOT / "docs/results/equal_time.md").read_text()
+    values = json.loads((ROOT / "results/equal_time.json").read_text())
+    reached = figure.reached_of(values)
+    (n_runs,) = (len(sweep["runs"]) for sweep in values["sweeps"].values())
+    assert f"Of the first sweep {n_runs} runs are done" in page
+
+    def best(architecture: str, cell: str, seconds: float) -> float:
+        mine = [p for p in reached if (p.architecture, p.cell) == (architecture, cell)]
+        return max((p.r2 for p in mine if p.seconds <= seconds), default=0.0)
+
+    for seconds in (40, 80, 160, 320):
+        lead = best("bi_batchtopk", "mlp_out", seconds) - best("batchtopk", "mlp_out", seconds)
+        assert 0.02 < lead < 0.04
+    assert best("bi_batchtopk", "mlp_out", 146) > 0.683 > best("batchtopk", "mlp_out", 500)
+    assert best("bi_batchtopk", "attn_out", 120) > best("batchtopk", "attn_out", 120) + 0.002
+    assert abs(best("bi_batchtopk", "attn_out", 320) - best("batchtopk", "attn_out", 320)) < 0.004
+    top = max(reached, key=lambda p: p.r2 if p.cell == "mlp_out" else 0)
+    assert (top.architecture, top.d_sae, top.n_steps) == ("bi_jumprelu", 2304, 4000)
