@@ -166,6 +166,7 @@ def test_loading_from_a_hub_that_fails_or_lacks_it(hub: HubServer, tmp_path: Pat
     hub.repos["someone/half"] = {"README.md": b""}
     assert_one_line_error(invoke("split", "someone/half:mid", out), 2, "mid/cfg.json")
     hub.broken = r"/resolve/"
+    hub.fault = 501  # after 500 the client repeats a read for 23 s
     assert_one_line_error(invoke("split", "someone/half:other", out), 1, "Hub: ")
     assert not (tmp_path / "out").exists()
 

@@ -151,6 +151,7 @@ def test_a_card_that_cannot_be_read_is_not_replaced(hub: HubServer, tmp_path: Pa
     hub_module.push(tmp_path, "someone/cards", "one")
     before = dict(hub.repos["someone/cards"])
     hub.broken = r"/resolve/main/README.md$"
+    hub.fault = 501  # after 500 the client repeats a read for 23 s
     with pytest.raises((LocalEntryNotFoundError, HfHubHTTPError)):
         hub_module.push(tmp_path, "someone/cards", "two")
     assert hub.repos["someone/cards"] == before

@@ -39,6 +39,7 @@ class HubServer:
         self.log.clear()
         self.authorizations.clear()
         self.broken = None
+        self.fault = 500
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -71,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.log.append(f"{self.command} {path}")
         self.hub.authorizations.add(self.headers.get("Authorization") or "")
         if self.hub.broken and re.search(self.hub.broken, path):
-            self._json({"error": "broken on purpose"}, status=500)
+            self._json({"error": "broken on purpose"}, status=self.hub.fault)
             return
         for method, pattern, answer in ROUTES:
             match = re.fullmatch(pattern, path)
