@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = (
-    "index", "gallery", "guide", "results/equal_width", "results/half_width",
+    "index", "gallery", "guide", "results/equal_width", "results/equal_time", "results/half_width",
     "results/dead_latents", "results/speed", "log",
 )  # fmt: skip
 
@@ -80,7 +80,8 @@ def test_a_page_fits_and_is_whole(
 
 
 def test_the_results_pages_have_their_figures(driver: Any, site: Path) -> None:
-    for page, n in (("half_width", 2), ("dead_latents", 2), ("equal_width", 1), ("speed", 1)):
+    figures = {"half_width": 3, "dead_latents": 2, "equal_width": 1, "equal_time": 1, "speed": 1}
+    for page, n in figures.items():
         opened(driver, site, f"results/{page}", 1280, "light")
         count = "return document.querySelectorAll('figure img').length"
         assert driver.execute_script(count) == n
