@@ -221,3 +221,17 @@ def test_a_gap_is_taken_at_the_l0_of_the_signed_sae(figures: Any) -> None:
     wide = [r._replace(l0=r.l0 * 1.6) if r.l0 == 32 / 3 else r for r in far]
     wide = [r._replace(l0=r.l0 / 1.6) if r.l0 == 6.0 else r for r in wide]  # 8 is between, but far
     assert len(figures.gaps_table(wide, ["c"], "a", {"p": "P"}).splitlines()) == 2
+
+
+def test_the_page_on_half_width_says_what_the_results_show(figures: Any) -> None:
+    table = (ROOT / "results" / "half_width_gaps.md").read_text().replace("−", "-")
+    rows = [[field.strip() for field in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    gaps = {row[0]: [float(g) for g in row[2:]] for row in rows if "batchtopk" in row[1]}
+    assert len(gaps) == 6
+    attention = [g for cell, of_cell in gaps.items() if "attn_out" in cell for g in of_cell]
+    page = (ROOT / "docs" / "results" / "half_width.md").read_text()
+    between = f"between {min(attention):+.4f} and {max(attention):+.4f}".replace("-", "−")
+    assert between in page
+    assert sum(of_cell[2] > 0 for of_cell in gaps.values()) == 5
+    assert sum(of_cell[1] > -0.01 for of_cell in gaps.values()) == 3
+    assert all(of_cell[2] > -0.01 for of_cell in gaps.values())
