@@ -8,18 +8,18 @@ that is not there keeps the figures that the JSON has of it. The runs of another
 
 --time-steps trains the shortest schedule of the sweep, of each SAE and width once a turn, alone on
 one thread, --turns times. Every schedule has the same shares of warm-up and of decay, so the mean
-step of the shortest one stands for all lengths. Without --time-steps the JSON's times are kept.
+step of the shortest one stands for all lengths. It is an upper bound for an SAE that has not come
+down to its L0 by then. Without --time-steps the JSON's times are kept.
 
 FLOPs are those of the products that a step needs where all latents are computed, without Adam and
 without the loss that revives dead latents.
 """
 
 import argparse
-import json
+import dataclasses
 import shlex
 import statistics
 import sys
-import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,10 +28,11 @@ import torch
 from equal_width import JoinedSweep, read_joined
 from evaluation import machine
 from reproduction_rows import identities_of
+from result_rows import read_json
 from rich.progress import track
+from run_alone import train_alone
 from sweep_source import command_of
 
-from sae_lens_signaware.experiments.pipeline import train_save_and_measure
 from sae_lens_signaware.experiments.sweep.config import Run
 from sae_lens_signaware.experiments.sweep.store import SweepStore
 from sae_lens_signaware.files import write_json
@@ -115,20 +116,12 @@ def step_seconds(runs: Sequence[Run], store: SweepStore, n_turns: int) -> list[f
     """
     torch.set_num_threads(1)
     activations = store.load_cache(runs[0])
+    # few: what is measured here is not of interest
+    activations = dataclasses.replace(activations, heldout=activations.heldout[:2048])
     times: list[list[float]] = [[] for _ in runs]
     for _ in track(range(n_turns), description="Turns of trainings"):
         for of_run, run in zip(times, runs, strict=True):
-            with tempfile.TemporaryDirectory() as folder:
-                trained = train_save_and_measure(
-                    run.cfg.sae,
-                    run.cfg.to_sae_trainer_config(),
-                    activations.train,
-                    activations.heldout[:2048],
-                    seed=run.seed,
-                    folder=Path(folder) / "sae",
-                    checkpoint=Path(folder) / "checkpoint",
-                    tokens_from="held-out tokens",
-                )
+            trained = train_alone(run, activations)
             assert trained.seconds_per_step is not None  # no run is resumed
             of_run.append(trained.seconds_per_step)
     return [statistics.median(of_run) for of_run in times]
@@ -177,19 +170,13 @@ def main() -> None:
         measured = measured_costs(sweep, store, args.turns, points)
         where = machine() | {"turns": args.turns}  # after the timing, which sets the threads
         costs = {"timed_on": where, "step_costs": [list(cost) for cost in measured]}
-    write_json(small(sweep, points, costs), args.json)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A file of results/; empty where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    write_json(small(args.config.stem, sweep, points, costs), args.json)
 
 
 def small(
-    sweep: JoinedSweep, points: Sequence[TimedPoint], costs: Mapping[str, Any]
+    name: str, sweep: JoinedSweep, points: Sequence[TimedPoint], costs: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The JSON: the points, what a step costs, and the rows of the sweep to keep."""
-    name = Path(shlex.split(sweep.command)[2]).stem
     return {
         "command": "python " + shlex.join(sys.argv),
         "cost_columns": list(StepCost._fields),

@@ -8,9 +8,10 @@ from equal_time import L0, StepCost, TimedPoint
 from figure_drawing import Series, legend_above, panels
 from matplotlib.figure import Figure
 from reproduction_tables import markdown
+from result_rows import r2_at
 
 from sae_lens_signaware.evaluation.quality import missed_target_l0
-from sae_lens_signaware.experiments.sweep.frontier import Point, interpolate
+from sae_lens_signaware.experiments.sweep.frontier import Point
 
 SECONDS = (20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
 """Of training: ticks of the figure, and the budgets that are the table's columns."""
@@ -51,10 +52,7 @@ def _r2_at_l0(points: Sequence[TimedPoint]) -> float | None:
     if len(points) == 1:
         return None if missed_target_l0(L0, points[0].l0) else points[0].r2
     line = [Point(p.l0, p.r2, p.dead_share, p.d_sae) for p in points]
-    try:
-        return interpolate(sorted(line, key=lambda p: p.l0), L0, beyond=1.1)
-    except ValueError:
-        return None
+    return r2_at(sorted(line, key=lambda p: p.l0), L0)
 
 
 def best_so_far(points: Sequence[Reached], spent: Callable[[Reached], float]) -> list[Reached]:

@@ -10,7 +10,6 @@ ending, at fewer L0s of other seeds. Trains nothing.
 
 import argparse
 import dataclasses
-import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import Any, TypeVar
 from reproduction import Sweep
 from reproduction_rows import identities_of, read_rows
 from reproduction_tables import frontier_tables, markdown, means_table, verdict_table
+from result_rows import read_json
 from sweep_source import command_of, without_ending
 
 from sae_lens_signaware.experiments.sweep.comparison import DEAD_NOTE, VERDICT_NOTE, Comparison
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("results/equal_width.json"))
     parser.add_argument("--tables", type=Path, default=Path("results/equal_width.md"))
     args = parser.parse_args()
-    kept = json.loads(args.json.read_text(encoding="utf-8")) if args.json.exists() else {}
+    kept = read_json(args.json)
     sweeps = {source.stem: read_joined(source, args.root, kept) for source in args.configs}
     command = "python " + shlex.join(sys.argv)
     fields: dict[str, list[str]] = {}

@@ -60,10 +60,7 @@ EQUAL_WIDTH = (
 )
 HALF = Series("bi_jumprelu-half", "bi_jumprelu, half as wide", "bi_jumprelu")
 HALF_WIDTH = (HALF, *EQUAL_WIDTH[1:])
-EQUAL_TIME = (
-    Series("bi_batchtopk", "bi_batchtopk", "bi_batchtopk"),
-    *EQUAL_WIDTH,
-)
+EQUAL_TIME = (Series("bi_batchtopk", "bi_batchtopk", "bi_batchtopk"), *EQUAL_WIDTH)
 MODELS = {"SmolLM2": "one_recipe_smollm2_135m.json", "Gemma 3": "one_recipe_gemma3_270m.json"}
 """The models of the comparison on 500,000 tokens -> their runs in results/."""
 ONE_PASS = {"SmolLM2": "equal-width-smollm2-135m", "Gemma 3": "equal-width-gemma3-270m"}
@@ -109,7 +106,7 @@ def gaps(points: Sequence[Row], base: Sequence[Row]) -> tuple[list[float], list[
     a, b = ([row.point for row in frontier] for frontier in (points, base))
     low, high = max(a[0].l0, b[0].l0), min(a[-1].l0, b[-1].l0)
     at = sorted({low, high, *(p.l0 for p in a if low <= p.l0 <= high)}) if low <= high else []
-    at = [l0 for l0 in at if is_near(points, l0) and is_near(base, l0)]
+    at = [l0 for l0 in at if is_near(a, l0) and is_near(b, l0)]
     return at, [interpolate(a, l0) - interpolate(b, l0) for l0 in at]
 
 
@@ -254,9 +251,7 @@ def write_all(out: Path) -> None:
         ),
         "half_width_today": (
             "R² against L0, bi_jumprelu of half width and plain SAEs of full width, two models",
-            lambda: frontier_figure(
-                equal, cells, (HALF, *EQUAL_WIDTH[1:]), BATCHTOPK, (8, 32, 128)
-            ),
+            lambda: frontier_figure(equal, cells, HALF_WIDTH, BATCHTOPK, (8, 32, 128)),
         ),
         "equal_time": (
             "R² at L0 32 against seconds and FLOPs of training, signed and plain SAEs",

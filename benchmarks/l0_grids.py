@@ -11,13 +11,12 @@ import argparse
 import dataclasses
 import math
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from run_alone import train_alone
 from sweep_source import command_of
 
-from sae_lens_signaware.experiments.pipeline import train_save_and_measure
 from sae_lens_signaware.experiments.sweep.config import Run, load_sweep_config
 from sae_lens_signaware.experiments.sweep.store import CachedActivations, SweepStore
 
@@ -92,18 +91,9 @@ def shortened(run: Run, n_steps: int) -> Run:
 
 def l0_at(run: Run, coefficient: float, activations: CachedActivations) -> float:
     """L0 on the held-out activations of the run with another coefficient."""
-    sae_cfg = dataclasses.replace(run.cfg.sae, **{run.field: coefficient})
-    with tempfile.TemporaryDirectory() as folder:
-        trained = train_save_and_measure(
-            sae_cfg,
-            run.cfg.to_sae_trainer_config(),
-            activations.train,
-            activations.heldout,
-            seed=run.seed,
-            folder=Path(folder) / "sae",
-            checkpoint=Path(folder) / "checkpoint",
-            tokens_from="held-out tokens",
-        )
+    sae = dataclasses.replace(run.cfg.sae, **{run.field: coefficient})
+    cfg = dataclasses.replace(run.cfg, sae=sae)
+    trained = train_alone(dataclasses.replace(run, cfg=cfg), activations)
     print(f"  {run.cell}, {run.sae}: {run.field} {coefficient:g}: L0 {trained.quality.l0:.1f}")
     return max(trained.quality.l0, 1e-3)
 

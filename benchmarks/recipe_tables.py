@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from reproduction_tables import markdown
-from result_rows import Row, is_near, means
+from result_rows import Row, means, r2_at
 
 from sae_lens_signaware.evaluation.quality import missed_target_l0
-from sae_lens_signaware.experiments.sweep.frontier import interpolate
 from sae_lens_signaware.experiments.sweep.result import TARGET_FIELDS
 
 ASKED = (8.0, 32.0, 128.0)
@@ -49,10 +48,10 @@ def gaps_table(rows: Sequence[Row], cells: Sequence[str], sae: str, saes: Mappin
     for cell in cells:
         mine = _by_asked(means(rows, cell, sae))
         for other, label in saes.items():
-            line = means(rows, cell, other)
+            line = [row.point for row in means(rows, cell, other)]
             gaps = [
                 None
-                if not _is_near(mine, asked) or (r2 := _r2_at(line, mine[asked].l0)) is None
+                if not _is_near(mine, asked) or (r2 := r2_at(line, mine[asked].l0)) is None
                 else mine[asked].r2 - r2
                 for asked in ASKED
             ]
@@ -60,16 +59,6 @@ def gaps_table(rows: Sequence[Row], cells: Sequence[str], sae: str, saes: Mappin
                 shown = ["" if g is None else f"{g:+.4f}".replace("-", "−") for g in gaps]
                 table.append([cell, label, *shown])
     return markdown(["place", "less", *(f"L0 {asked:g}" for asked in ASKED)], table, 2)
-
-
-def _r2_at(line: Sequence[Row], l0: float) -> float | None:
-    """R² at an L0 on the line through the points, near one of them and at most a tenth outside."""
-    if len(line) < 2 or not is_near(line, l0):
-        return None
-    try:
-        return interpolate([row.point for row in line], l0, beyond=1.1)
-    except ValueError:
-        return None
 
 
 def dead_table(rows: Sequence[Row], cells: Sequence[str], saes: Mapping[str, str]) -> str:

@@ -10,7 +10,6 @@ nothing but differences.
 
 import argparse
 import dataclasses
-import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from reproduction_tables import (
     means_table,
     verdict_table,
 )
+from result_rows import read_json
 
 from sae_lens_signaware.experiments.sweep.comparison import (
     DEAD_NOTE,
@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("results/sweep.json"))
     parser.add_argument("--tables", type=Path, default=Path("results/sweep.md"))
     args = parser.parse_args()
-    kept = json.loads(args.json.read_text()) if args.json.exists() else {}
+    kept = read_json(args.json)
     kept_fields = kept.get("identity_fields", {})
     sweeps = {
         name: read_sweep(name, args.sweeps, kept.get(name, {}), kept_fields) for name in SWEEPS

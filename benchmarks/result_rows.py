@@ -1,12 +1,14 @@
 """Runs of sweeps in results/*.json, as the figures and tables of the documentation read them."""
 
+import json
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from sweep_source import without_ending
 
-from sae_lens_signaware.experiments.sweep.frontier import Point
+from sae_lens_signaware.experiments.sweep.frontier import Point, interpolate
 
 
 class Row(NamedTuple):
@@ -49,9 +51,24 @@ NEAR = 1.5
 is bent: half-way between points that are a factor of 4 apart it is off by up to 0.01."""
 
 
-def is_near(line: Sequence[Row], l0: float) -> bool:
+def is_near(line: Sequence[Point], l0: float) -> bool:
     """Whether a point of the line is within :data:`NEAR` of an L0."""
-    return any(max(row.l0 / l0, l0 / row.l0) <= NEAR for row in line)
+    return any(max(point.l0 / l0, l0 / point.l0) <= NEAR for point in line)
+
+
+def r2_at(line: Sequence[Point], l0: float) -> float | None:
+    """R² at an L0 on the line through the points, near one of them and at most a tenth outside."""
+    if len(line) < 2 or not is_near(line, l0):
+        return None
+    try:
+        return interpolate(line, l0, beyond=1.1)
+    except ValueError:
+        return None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file of results/; empty where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def means(rows: Sequence[Row], cell: str, sae: str) -> list[Row]:

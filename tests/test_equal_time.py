@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
+from tests.support.tables import fields_of
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "configs/equal-time-smollm2-135m.yaml"
@@ -31,8 +32,8 @@ def values_of(points: list[list[Any]], costs: list[list[Any]]) -> dict[str, Any]
 
 def test_points_of_two_coefficients_are_read_at_the_l0_between_them(figure: Any) -> None:
     points = [
-        ["mlp_out", "jumprelu", 8, 100, 16.0, 0.5, 0.0],
-        ["mlp_out", "jumprelu", 8, 100, 64.0, 0.7, 0.0],
+        ["mlp_out", "jumprelu", 8, 100, 24.0, 0.5, 0.0],
+        ["mlp_out", "jumprelu", 8, 100, 128 / 3, 0.7, 0.0],
     ]
     (reached,) = figure.reached_of(values_of(points, [["jumprelu", 8, 0.5, 3]]))
     assert reached.r2 == pytest.approx(0.6)  # 32 is half-way in log L0
@@ -46,8 +47,9 @@ def test_one_point_counts_where_its_l0_is_met(figure: Any, l0: float, counts: bo
     assert bool(reached) is counts
 
 
-def test_two_points_below_the_l0_do_not_count(figure: Any) -> None:
-    points = [["mlp_out", "jumprelu", 8, 100, l0, 0.5, 0.0] for l0 in (8.0, 16.0)]
+@pytest.mark.parametrize("l0s", [(8.0, 16.0), (16.0, 64.0)], ids=["below", "far"])
+def test_two_points_that_do_not_reach_the_l0_do_not_count(figure: Any, l0s: Any) -> None:
+    points = [["mlp_out", "jumprelu", 8, 100, l0, 0.5, 0.0] for l0 in l0s]
     assert not figure.reached_of(values_of(points, [["jumprelu", 8, 0.5, 3]]))
 
 
@@ -66,13 +68,12 @@ def test_the_table_has_the_best_within_each_time(figure: Any) -> None:
         figure.Reached("mlp_out", "theirs", 8, 300, 0.875, 79.0, 1.0),
     ]
     names = {"ours": "O", "theirs": "T", "absent": "A"}
-    table = figure.equal_time_table(reached, ["mlp_out"], names)
-    rows = [[field.strip() for field in line.split("|")[1:-1]] for line in table.splitlines()]
+    rows = fields_of(figure.equal_time_table(reached, ["mlp_out"], names))
     assert rows[0][2:5] == ["20 s", "40 s", "80 s"]
-    ours, theirs = (row[1:5] for row in rows[2:4])
+    ours, theirs = (row[1:5] for row in rows[1:3])
     assert ours == ["O", "0.5000; 8, 100", "**0.7500**; 16, 200", "0.7500; 16, 200"]
     assert theirs == ["T", "**0.6250**; 8, 100", "0.6250; 8, 100", "**0.8750**; 8, 300"]
-    assert len(rows) == 4
+    assert len(rows) == 3
 
 
 def test_a_step_has_five_products_and_a_gated_one_seven(script: Any) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.tables import fields_of
+
 pytest.importorskip("matplotlib", reason="needs the [demo] extra")
 
 import matplotlib
@@ -225,7 +227,7 @@ def test_a_gap_is_taken_at_the_l0_of_the_signed_sae(figures: Any) -> None:
 
 def test_the_page_on_half_width_says_what_the_results_show(figures: Any) -> None:
     table = (ROOT / "results" / "half_width_gaps.md").read_text().replace("−", "-")
-    rows = [[field.strip() for field in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    rows = fields_of(table)
     gaps = {row[0]: [float(g) for g in row[2:]] for row in rows if "batchtopk" in row[1]}
     assert len(gaps) == 6
     attention = [g for cell, of_cell in gaps.items() if "attn_out" in cell for g in of_cell]
