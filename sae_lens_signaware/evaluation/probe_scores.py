@@ -42,10 +42,11 @@ def require_scikit_learn() -> None:
 
 
 def ranks(values: np.ndarray, axis: int = 0) -> np.ndarray:
-    """Rank from 1; equal values share the mean of their ranks."""
+    """Rank from 1, in float64; equal values share the mean of their ranks."""
     from scipy.stats import rankdata  # scikit-learn brings it
 
-    return rankdata(values, axis=axis)
+    # newer scipy ranks float32 in float32, whose sums are then off in the seventh digit
+    return rankdata(values.astype(np.float64), axis=axis)
 
 
 def correlation(a: np.ndarray, b: np.ndarray, axis: int = 0) -> np.ndarray:
