@@ -29,12 +29,12 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from opposites_table import Probed, means_table, opposites_table, sides_figure
 from opposition_table import contexts_table, opposition_table
 from recipe_tables import dead_table, gaps_table, points_table
-from result_rows import Row, is_near, means, rows_of
+from result_rows import Row, means, rows_of
 from speed_figure import speed_figure, speed_table
 from two_sided_figure import two_sided_figure, two_sided_table, worlds_of
 from wandb_page import wandb_figure
 
-from sae_lens_signaware.experiments.sweep.frontier import interpolate
+from sae_lens_signaware.experiments.sweep.frontier import interpolate, is_read
 
 ROOT = Path(__file__).parent.parent
 CELLS = ("mlp_out", "attn_out", "resid")
@@ -106,7 +106,7 @@ def gaps(points: Sequence[Row], base: Sequence[Row]) -> tuple[list[float], list[
     a, b = ([row.point for row in frontier] for frontier in (points, base))
     low, high = max(a[0].l0, b[0].l0), min(a[-1].l0, b[-1].l0)
     at = sorted({low, high, *(p.l0 for p in a if low <= p.l0 <= high)}) if low <= high else []
-    at = [l0 for l0 in at if is_near(a, l0) and is_near(b, l0)]
+    at = [l0 for l0 in at if is_read(a, l0) and is_read(b, l0)]
     return at, [interpolate(a, l0) - interpolate(b, l0) for l0 in at]
 
 

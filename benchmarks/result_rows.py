@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from sweep_source import without_ending
 
-from sae_lens_signaware.experiments.sweep.frontier import Point, interpolate
+from sae_lens_signaware.experiments.sweep.frontier import Point, interpolate, is_read
 
 
 class Row(NamedTuple):
@@ -46,19 +46,9 @@ def rows_of(sweep: dict[str, Any], model: str = "") -> list[Row]:
     ]
 
 
-NEAR = 1.5
-"""How far in L0 a line is read from its nearest point. A line is straight in log L0 and a frontier
-is bent: half-way between points that are a factor of 4 apart it is off by up to 0.01."""
-
-
-def is_near(line: Sequence[Point], l0: float) -> bool:
-    """Whether a point of the line is within :data:`NEAR` of an L0."""
-    return any(max(point.l0 / l0, l0 / point.l0) <= NEAR for point in line)
-
-
 def r2_at(line: Sequence[Point], l0: float) -> float | None:
-    """R² at an L0 on the line through the points, near one of them and at most a tenth outside."""
-    if len(line) < 2 or not is_near(line, l0):
+    """R² at an L0 on the line through the points, where it is read, at most a tenth outside."""
+    if len(line) < 2 or not is_read(line, l0):
         return None
     try:
         return interpolate(line, l0, beyond=1.1)

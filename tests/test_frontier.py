@@ -15,15 +15,25 @@ from sae_lens_signaware.experiments import (
 from sae_lens_signaware.experiments.sweep.comparison import Comparison
 from sae_lens_signaware.experiments.sweep.frontier import (
     MARGIN,
+    MAX_SPACING,
     MIN_OVERLAP,
     Outcome,
     Verdict,
     interpolate,
+    is_read,
 )
 
 
 def frontier(*l0_r2: tuple[float, float], dead: float = 0.0, d_sae: int = 100) -> list[Point]:
     return [Point(l0, r2, dead, d_sae) for l0, r2 in l0_r2]
+
+
+def dense(*l0_r2: tuple[float, float]) -> list[Point]:
+    """The same line with points close enough that all of it is read."""
+    corners = frontier(*l0_r2)
+    low, high = l0_r2[0][0], l0_r2[-1][0]
+    between = (low * 2**n for n in range(1, math.ceil(math.log2(high / low))))
+    return corners + [Point(l0, interpolate(corners, l0), 0.0, 100) for l0 in between]
 
 
 def comparison_of(*verdicts: Verdict) -> Comparison:
@@ -49,8 +59,8 @@ def test_interpolation_is_linear_in_log_l0() -> None:
 
 def test_a_crossing_is_no_domination() -> None:
     # A rises by 0.12 an octave; B by 0.1 up to its kink at 32, then by 0.01
-    a = frontier((8, 0.4), (128, 0.88))
-    b = frontier((4, 0.4), (32, 0.7), (64, 0.71))
+    a = dense((8, 0.4), (128, 0.88))
+    b = dense((4, 0.4), (32, 0.7), (64, 0.71))
     verdict = compare_frontiers(a, b)
     assert verdict.overlap == (8, 64)
     assert verdict.smallest_gap == pytest.approx(-0.1)
@@ -59,10 +69,10 @@ def test_a_crossing_is_no_domination() -> None:
     assert (verdict.outcome, verdict.dominates) == ("mixed", False)
     # mean over log L0: -0.1 to -0.06 over two octaves, -0.06 to 0.05 over one
     assert verdict.mean_gap == pytest.approx((2 * -0.08 + -0.005) / 3, abs=2e-3)
-    touching = compare_frontiers(frontier((8, 0.5), (128, 0.98)), b)
+    touching = compare_frontiers(dense((8, 0.5), (128, 0.98)), b)
     # equal at 8, ahead from there on
     assert (touching.outcome, touching.dominates) == ("mixed", False)
-    above = compare_frontiers(frontier((8, 0.51), (128, 0.99)), b)
+    above = compare_frontiers(dense((8, 0.51), (128, 0.99)), b)
     assert (above.outcome, above.dominates) == ("ahead", True)
     assert above.smallest_gap == pytest.approx(0.01)
 
@@ -120,14 +130,14 @@ def test_a_narrow_overlap_has_no_verdict_and_says_why() -> None:
 @pytest.mark.parametrize(("high", "outcome"), [(14.9, None), (15.0, "ahead"), (40.0, "ahead")])
 def test_the_least_overlap_is_a_factor(high: float, outcome: Outcome | None) -> None:
     assert MIN_OVERLAP == 1.5
-    b = frontier((10, 0.4), (high, 0.5))
-    assert compare_frontiers(frontier((5, 0.5), (60, 0.9)), b).outcome == outcome
+    b = dense((10, 0.4), (high, 0.5))
+    assert compare_frontiers(dense((5, 0.5), (60, 0.9)), b).outcome == outcome
 
 
 @pytest.mark.parametrize("low", [1.1, 2.3, 7.7, 20.4])
 def test_a_factor_of_just_the_least_overlap_is_enough(low: float) -> None:
     b = frontier((low, 0.4), (round(1.5 * low, 2), 0.5))
-    assert compare_frontiers(frontier((1, 0.5), (60, 0.9)), b).outcome == "ahead"
+    assert compare_frontiers(dense((1, 0.5), (60, 0.9)), b).outcome == "ahead"
 
 
 def test_the_order_of_the_points_does_not_matter() -> None:
@@ -147,10 +157,10 @@ def test_two_points_of_equal_l0_are_no_verdict() -> None:
 
 
 def test_the_overlap_of_all_seeds_is_none_where_no_l0_is_in_each() -> None:
-    b = frontier((4, 0.3), (64, 0.6))
+    b = dense((4, 0.3), (64, 0.6))
 
     def overlap(*ranges: tuple[float, float]) -> tuple[float, float] | None:
-        a = [frontier((low, 0.4), (high, 0.5)) for low, high in ranges]
+        a = [dense((low, 0.4), (high, 0.5)) for low, high in ranges]
         return comparison_of(*(compare_frontiers(points, b) for points in a)).overlap
 
     assert overlap((8, 32), (16, 48)) == (16, 32)
@@ -170,7 +180,55 @@ def test_a_row_counts_the_verdicts_of_the_seeds() -> None:
     verdicts.append(compare_frontiers(frontier((80, 0.9), (90, 0.9)), b))
     words = "ahead 2 of 5, level 1 of 5, mixed 1 of 5, no verdict 1 of 5"
     assert comparison_of(*verdicts).row()[5] == words
-    assert comparison_of(verdicts[0]).row()[3:6] == ("8.0 to 64.0", "+0.0100", "ahead 1 of 1")
+    row = comparison_of(verdicts[0]).row()
+    assert row[3:6] == ("8.0 to 64.0, 12% read", "+0.0100", "ahead 1 of 1")
+    assert comparison_of(verdicts[0], verdicts[-1]).row()[3:4] == ("8.0 to 64.0, 12% read",)
+
+
+@pytest.mark.parametrize(
+    ("points", "l0", "is_near"),
+    [
+        ((8, 32), 8, True),
+        ((8, 32), 9.5, True),  # ln(9.5 / 8) ln(32 / 9.5) = 0.2087; (ln 2.5 / 2)^2 = 0.2099
+        ((8, 32), 9.6, False),  # 0.2195
+        ((8, 32), 16, False),
+        ((8, 32), 27, True),
+        ((8, 32), 7.2, True),  # just outside the line is as far off
+        ((8, 32), 6.5, False),
+        ((10, 25), math.sqrt(250), True),  # half-way at the largest spacing
+        ((10, 25.1), math.sqrt(251), False),
+        ((10, 25, 100), 40, False),
+        ((10,), 10, True),
+        ((10,), 16, False),
+    ],
+)
+def test_a_frontier_is_read_near_its_points(
+    points: tuple[float, ...], l0: float, is_near: bool
+) -> None:
+    assert MAX_SPACING == 2.5
+    assert is_read(frontier(*((p, 0.5) for p in points)), l0) is is_near
+
+
+def test_a_gap_far_from_points_does_not_count() -> None:
+    # on one concave frontier: B has a point at 16 that A lacks, and A's line is 0.04 below it
+    a, b = frontier((8, 0.50), (32, 0.62)), frontier((8, 0.50), (16, 0.60), (32, 0.62))
+    verdict = compare_frontiers(a, b)
+    assert verdict.n_read == 16  # of 64: up to 9.5 and from 26.9
+    assert verdict.overlap == (8, 32)
+    # 0.04 ln(x / 8) / ln 2 at the last point read, 8 * 4 ** (7 / 63)
+    assert verdict.smallest_gap == pytest.approx(-0.04 * 2 * 7 / 63)
+    assert verdict.outcome == "mixed"
+    (row,) = [comparison_of(verdict).row()]
+    assert row[3] == "8.0 to 32.0, 25% read"
+
+
+def test_frontiers_without_a_common_near_point_have_no_verdict() -> None:
+    a, b = frontier((8, 0.5), (64, 0.8)), frontier((4, 0.4), (24, 0.7), (200, 0.9))
+    verdict = compare_frontiers(a, b)
+    assert (verdict.overlap, verdict.n_read) == ((8, 64), 0)
+    assert (verdict.smallest_gap, verdict.mean_gap, verdict.outcome) == (None, None, None)
+    assert verdict.why_none == "no L0 of the overlap is near enough to points of both"
+    assert comparison_of(verdict).row()[3:6] == ("8.0 to 64.0", "–", "no verdict 1 of 1")
 
 
 @pytest.mark.parametrize(
@@ -236,7 +294,8 @@ def test_the_other_way_round_is_the_opposite(
     ab, ba = compare_frontiers(a, b), compare_frontiers(b, a)
     assert ab.overlap == ba.overlap
     assert math.log(ab.dead_share_ratio) == pytest.approx(-math.log(ba.dead_share_ratio), abs=1e-9)
-    if ab.overlap is not None:
+    assert ab.n_read == ba.n_read
+    if ab.n_read:
         assert ab.smallest_gap == pytest.approx(-ba.largest_gap, abs=1e-9)  # type: ignore[operator]
         assert ab.mean_gap == pytest.approx(-ba.mean_gap, abs=1e-9)  # type: ignore[operator]
         opposite = {"ahead": "behind", "behind": "ahead"}

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from sae_lens_signaware.experiments.sweep.frontier import (
     MARGIN,
     MIN_OVERLAP,
+    N_GRID,
     OUTCOMES,
     Point,
     SeedSummary,
@@ -33,7 +34,9 @@ VERDICT_NOTE = (
     f"A is ahead where its R² is above that of B by more than {MARGIN:g} at every point of the "
     f"overlap, behind where it is below by more than {MARGIN:g} at every point, level where they "
     f"differ by at most {MARGIN:g} at every point, and mixed otherwise. There is no verdict where "
-    f"the overlap is narrower than a factor of {MIN_OVERLAP:g} in L0."
+    f"the overlap is narrower than a factor of {MIN_OVERLAP:g} in L0. A frontier is a line between "
+    "its points. Where points are far apart, only the part of the overlap near points of both is "
+    "read, and the share of it is given."
 )
 
 DEAD_NOTE = (
@@ -77,6 +80,10 @@ class Comparison:
         """Return the texts of :data:`VERDICT_COLUMNS`."""
         s = self.summary
         overlap = "none" if self.overlap is None else " to ".join(f"{x:.1f}" for x in self.overlap)
+        share = (
+            min((v.n_read for v in self.verdicts.values() if v.outcome), default=N_GRID) / N_GRID
+        )
+        overlap += f", {share:.0%} read" if share < 1 else ""
         gap = "–" if s.smallest_gap_mean is None else f"{s.smallest_gap_mean:+.4f}"
         if s.smallest_gap_mean is not None and s.n_seeds > 1:
             gap += f" ± {s.smallest_gap_std:.4f}"

@@ -16,6 +16,13 @@ MIN_OVERLAP = 1.5
 """Factor in L0 between the ends of an overlap, below which there is no verdict: so short a piece
 says nothing of a frontier."""
 
+MAX_SPACING = 2.5
+"""A frontier is read where the line between two of its points is off by no more than half-way
+between points that are this factor apart in L0.
+
+It is read on a straight line in log L0, and it is bent: half-way between points that are a factor
+of 4 apart that is off by up to 0.01 of R², which is more than most gaps."""
+
 MARGIN = 0.002
 """Gap in R² up to which two frontiers are level.
 
@@ -63,13 +70,15 @@ class Verdict:
     Attributes:
         overlap: intersection of their L0 ranges, (low, high); None where they do not overlap, and
             then there is no gap either.
-        smallest_gap: least R² of A less R² of B over the overlap.
+        smallest_gap: least R² of A less R² of B over the overlap, where both are read; None where
+            no L0 of it is near enough to points of both.
         smallest_gap_l0: the L0 of the smallest gap.
         largest_gap, mean_gap: likewise; the mean is over log L0.
         outcome: see :data:`Outcome`; None where there is no verdict, see :attr:`why_none`.
         dominates: whether A is ahead; None where there is no verdict.
         dead_share_ratio: see :func:`dead_share_ratio`; below 1 is in favour of A.
         n_dead_a, n_dead_b: number of dead latents of each SAE, in the order of their L0.
+        n_read: at how many of the :data:`N_GRID` points of the overlap both are read.
     """
 
     overlap: tuple[float, float] | None
@@ -82,6 +91,7 @@ class Verdict:
     dead_share_ratio: float
     n_dead_a: tuple[int, ...]
     n_dead_b: tuple[int, ...]
+    n_read: int
 
     @property
     def why_none(self) -> str | None:
@@ -90,6 +100,8 @@ class Verdict:
             return None
         if self.overlap is None:
             return "the L0 ranges do not overlap"
+        if self.smallest_gap is None:
+            return "no L0 of the overlap is near enough to points of both"
         low, high = (f"{l0:.1f}" for l0 in self.overlap)
         return f"the overlap, L0 {low} to {high}, is narrower than a factor of {MIN_OVERLAP:g}"
 
@@ -122,19 +134,37 @@ def interpolate(points: Sequence[Point], l0: float, beyond: float = 1.0) -> floa
     Raises:
         ValueError: outside of the range.
     """
-    points = sorted(points, key=lambda p: (p.l0, p.explained_variance))
-    low, high = points[0].l0 / beyond, points[-1].l0 * beyond
+    low, high = min(p.l0 for p in points) / beyond, max(p.l0 for p in points) * beyond
     require(low <= l0 <= high, "l0", l0, f"from {low} to {high}")
-    segments = list(pairwise(points)) or [(points[0], points[0])]
-    a, b = next((ends for ends in segments if l0 <= ends[1].l0), segments[-1])
+    a, b = _segment(points, l0)
     if a.l0 == b.l0:
         return a.explained_variance
     t = math.log(l0 / a.l0) / math.log(b.l0 / a.l0)
     return a.explained_variance + t * (b.explained_variance - a.explained_variance)
 
 
+def _segment(points: Sequence[Point], l0: float) -> tuple[Point, Point]:
+    """The two neighbours whose line is read at an L0: those around it, or the outermost two."""
+    points = sorted(points, key=lambda p: (p.l0, p.explained_variance))
+    segments = list(pairwise(points)) or [(points[0], points[0])]
+    return next((ends for ends in segments if l0 <= ends[1].l0), segments[-1])
+
+
+def is_read(points: Sequence[Point], l0: float) -> bool:
+    """Whether a frontier is read at an L0: see :data:`MAX_SPACING`.
+
+    What a straight line is off by at ``l0`` is proportional to the product of its distances from
+    the two points, in log L0.
+    """
+    a, b = _segment(points, l0)
+    product = abs(math.log(l0 / a.l0) * math.log(l0 / b.l0))
+    return round(product - (math.log(MAX_SPACING) / 2) ** 2, _N_DIGITS) <= 0
+
+
 def compare_frontiers(a: Sequence[Point], b: Sequence[Point]) -> Verdict:
-    """Compare A with B at 64 points over the overlap of their L0 ranges.
+    """Compare A with B at 64 points over the overlap of their L0 ranges, near points of both.
+
+    Of the 64 only those count where both are read, see :func:`is_read`.
 
     The first rule was that A dominates where its gap is above 0 at every point. That counted a gap
     of 0.00002, and an overlap of 0.009 in L0. The verdict departs from it on purpose: it has the
@@ -152,16 +182,16 @@ def compare_frontiers(a: Sequence[Point], b: Sequence[Point]) -> Verdict:
     ratio, dead_a, dead_b = dead_share_ratio(a, b), _n_dead(a), _n_dead(b)
     low = max(min(p.l0 for p in points) for points in (a, b))
     high = min(max(p.l0 for p in points) for points in (a, b))
-    if low > high:
-        return Verdict(None, None, None, None, None, None, None, ratio, dead_a, dead_b)
-    grid = [low * (high / low) ** (i / (N_GRID - 1)) for i in range(1, N_GRID - 1)]
-    grid = [low, *grid, high]  # the ends exactly, so that rounding leaves neither range
+    overlap = (low, high) if low <= high else None
+    grid = [l0 for l0 in _grid(low, high) if is_read(a, l0) and is_read(b, l0)] if overlap else []
+    if not grid:
+        return Verdict(overlap, None, None, None, None, None, None, ratio, dead_a, dead_b, 0)
     gaps = [interpolate(a, l0) - interpolate(b, l0) for l0 in grid]
-    smallest = min(range(N_GRID), key=gaps.__getitem__)
+    smallest = min(range(len(grid)), key=gaps.__getitem__)
     is_narrow = round(high / low, _N_DIGITS) < MIN_OVERLAP
     outcome = None if is_narrow else outcome_of(gaps[smallest], max(gaps))
     return Verdict(
-        overlap=(low, high),
+        overlap=overlap,
         smallest_gap=gaps[smallest],
         smallest_gap_l0=grid[smallest],
         largest_gap=max(gaps),
@@ -171,7 +201,14 @@ def compare_frontiers(a: Sequence[Point], b: Sequence[Point]) -> Verdict:
         dead_share_ratio=ratio,
         n_dead_a=dead_a,
         n_dead_b=dead_b,
+        n_read=len(grid),
     )
+
+
+def _grid(low: float, high: float) -> list[float]:
+    """Equally spaced in log L0, with the ends exactly, so that rounding leaves neither range."""
+    inner = [low * (high / low) ** (i / (N_GRID - 1)) for i in range(1, N_GRID - 1)]
+    return [low, *inner, high]
 
 
 def outcome_of(smallest_gap: float, largest_gap: float) -> Outcome:
