@@ -53,14 +53,16 @@ SIGNED = {name: f"`{name}`" for name in list(ARCHITECTURES)[:4]}
 PLAIN = {"batchtopk": "SAELens's `batchtopk`", "jumprelu": "SAELens's `jumprelu`"}
 ONE_RECIPE = SIGNED | PLAIN
 BATCHTOPK = Series("batchtopk", "SAELens's BatchTopK", "batchtopk")
-EQUAL_WIDTH = (
-    Series("bi_jumprelu", "bi_jumprelu", "bi_jumprelu"),
-    Series("jumprelu", "SAELens's JumpReLU", "jumprelu"),
-    BATCHTOPK,
-)
+ONE_BI_JUMPRELU = Series("bi_jumprelu", "bi_jumprelu", "bi_jumprelu")
+PLAIN_SAES = (Series("jumprelu", "SAELens's JumpReLU", "jumprelu"), BATCHTOPK)
+EQUAL_WIDTH = (ONE_BI_JUMPRELU, Series("sa_gsae", "sa_gsae", "sa_gsae"), *PLAIN_SAES)
 HALF = Series("bi_jumprelu-half", "bi_jumprelu, half as wide", "bi_jumprelu")
-HALF_WIDTH = (HALF, *EQUAL_WIDTH[1:])
-EQUAL_TIME = (Series("bi_batchtopk", "bi_batchtopk", "bi_batchtopk"), *EQUAL_WIDTH)
+HALF_WIDTH = (HALF, *PLAIN_SAES)
+EQUAL_TIME = (
+    Series("bi_batchtopk", "bi_batchtopk", "bi_batchtopk"),
+    ONE_BI_JUMPRELU,
+    *PLAIN_SAES,
+)
 MODELS = {"SmolLM2": "one_recipe_smollm2_135m.json", "Gemma 3": "one_recipe_gemma3_270m.json"}
 """The models of the comparison on 500,000 tokens -> their runs in results/."""
 ONE_PASS = {"SmolLM2": "equal-width-smollm2-135m", "Gemma 3": "equal-width-gemma3-270m"}
@@ -278,6 +280,9 @@ def write_all(out: Path) -> None:
         "one_pass.md": points_table(equal, cells, ONE_RECIPE),
         "equal_time.md": equal_time_table(reached, CELLS[:2], ONE_RECIPE),
         "equal_width_gaps.md": gaps_table(equal, cells, "bi_jumprelu", PLAIN),
+        "equal_width_sa_gsae.md": gaps_table(
+            equal, cells, "sa_gsae", {"batchtopk": PLAIN["batchtopk"]}
+        ),
         "half_width_gaps.md": gaps_table(equal, cells, HALF.sae, PLAIN),
         "opposition.md": opposition_table(opposition, OPPOSED),
         "opposition_contexts.md": contexts_table(opposition[TODAY["mlp_out"]]),

@@ -21,8 +21,12 @@ GEMMA3 = FOLDER / "dead-latents-gemma3-270m.yaml"
 # on activations of their own: each token once
 EQUAL_WIDTH = FOLDER / "equal-width-smollm2-135m.yaml"
 SEARCH = FOLDER / "search-smollm2-135m.yaml"
-REVIVAL = FOLDER / "revival-smollm2-135m.yaml"
-ONE_PASS = [EQUAL_WIDTH, FOLDER / "equal-width-gemma3-270m.yaml", SEARCH, REVIVAL]
+ON_VALIDATION = [
+    SEARCH,
+    FOLDER / "revival-smollm2-135m.yaml",
+    FOLDER / "gemma-resid-gemma3-270m.yaml",
+]
+ONE_PASS = [EQUAL_WIDTH, FOLDER / "equal-width-gemma3-270m.yaml", *ON_VALIDATION]
 # lengths of training, on the activations of another sweep
 LENGTHS = {
     FOLDER / "equal-time-smollm2-135m.yaml": EQUAL_WIDTH,
@@ -75,10 +79,8 @@ def test_a_sweep_of_one_pass_trains_on_no_token_twice(path: Path) -> None:
         n_estimate = run.cfg.n_batches_for_norm_estimate * run.cfg.train_batch_size_tokens
         assert config.n_cached_tokens == run.cfg.training_tokens + n_estimate
         assert run.cfg.training_tokens == 2_048_000
-    is_search = path in (SEARCH, REVIVAL)
-    assert (
-        config.heldout_dataset_path == f"demo_out/data/{'validation' if is_search else 'heldout'}"
-    )
+    text = "validation" if path in ON_VALIDATION else "heldout"
+    assert config.heldout_dataset_path == f"demo_out/data/{text}"
     assert config.cache_dtype == "float16"
 
 
