@@ -51,11 +51,20 @@ PEERS = (
 )
 SIGNED = {name: f"`{name}`" for name in list(ARCHITECTURES)[:4]}
 PLAIN = {"batchtopk": "SAELens's `batchtopk`", "jumprelu": "SAELens's `jumprelu`"}
+OF_BATCHTOPK = {"batchtopk": PLAIN["batchtopk"]}
 ONE_RECIPE = SIGNED | PLAIN
 BATCHTOPK = Series("batchtopk", "SAELens's BatchTopK", "batchtopk")
 ONE_BI_JUMPRELU = Series("bi_jumprelu", "bi_jumprelu", "bi_jumprelu")
 PLAIN_SAES = (Series("jumprelu", "SAELens's JumpReLU", "jumprelu"), BATCHTOPK)
-EQUAL_WIDTH = (ONE_BI_JUMPRELU, Series("sa_gsae", "sa_gsae", "sa_gsae"), *PLAIN_SAES)
+NARROW = "bi_jumprelu-bandwidth-0.1"
+"""In results/equal_width.json, on Gemma's residual stream alone."""
+EQUAL_WIDTH = (
+    ONE_BI_JUMPRELU,
+    Series(NARROW, "bandwidth 0.1", "bi_jumprelu", dashed=True),
+    Series("sa_gsae", "sa_gsae", "sa_gsae"),
+    *PLAIN_SAES,
+    Series("jumprelu-bandwidth-0.1", "bandwidth 0.1", "jumprelu", dashed=True),
+)
 HALF = Series("bi_jumprelu-half", "bi_jumprelu, half as wide", "bi_jumprelu")
 HALF_WIDTH = (HALF, *PLAIN_SAES)
 EQUAL_TIME = (
@@ -277,12 +286,13 @@ def write_all(out: Path) -> None:
         "opposites_places.md": means_table(of_places, PLACES),
         "protocol-e.md": two_sided_table(worlds),
         "one_recipe.md": points_table(today, cells, ONE_RECIPE),
-        "one_pass.md": points_table(equal, cells, ONE_RECIPE),
+        "one_pass.md": points_table(
+            equal, cells, SIGNED | {NARROW: "`bi_jumprelu`, bandwidth 0.1"} | PLAIN
+        ),
         "equal_time.md": equal_time_table(reached, CELLS[:2], ONE_RECIPE),
         "equal_width_gaps.md": gaps_table(equal, cells, "bi_jumprelu", PLAIN),
-        "equal_width_sa_gsae.md": gaps_table(
-            equal, cells, "sa_gsae", {"batchtopk": PLAIN["batchtopk"]}
-        ),
+        "equal_width_sa_gsae.md": gaps_table(equal, cells, "sa_gsae", OF_BATCHTOPK),
+        "equal_width_narrow.md": gaps_table(equal, cells, NARROW, OF_BATCHTOPK),
         "half_width_gaps.md": gaps_table(equal, cells, HALF.sae, PLAIN),
         "opposition.md": opposition_table(opposition, OPPOSED),
         "opposition_contexts.md": contexts_table(opposition[TODAY["mlp_out"]]),

@@ -106,7 +106,13 @@ def test_a_sweep_of_lengths_keeps_the_activations_and_the_shares_of_the_schedule
 
 def test_the_sweeps_of_equal_width_differ_in_the_model_and_its_widths_alone() -> None:
     smollm2, gemma3 = (load_sweep_config(path)[0] for path in ONE_PASS[:2])
-    assert smollm2.compare == gemma3.compare
+    # on Gemma's residual stream another bandwidth is compared as well
+    shared = [pair for pair in gemma3.compare if not any("bandwidth" in sae for sae in pair)]
+    assert list(smollm2.compare) == shared
+    assert set(gemma3.saes) - set(smollm2.saes) == {
+        "bi_jumprelu-bandwidth-0.1-full",
+        "jumprelu-bandwidth-0.1-full",
+    }
     of_width = ("d_sae", "matryoshka_widths")
     for sae, fields in smollm2.saes.items():
         other = gemma3.saes[sae]
