@@ -34,7 +34,7 @@ from speed_figure import speed_figure, speed_table
 from two_sided_figure import two_sided_figure, two_sided_table, worlds_of
 from wandb_page import wandb_figure
 
-from sae_lens_signaware.experiments.sweep.frontier import interpolate, is_read
+from sae_lens_signaware.experiments.sweep.frontier import overlap_of, read_gaps
 
 ROOT = Path(__file__).parent.parent
 CELLS = ("mlp_out", "attn_out", "resid")
@@ -115,10 +115,12 @@ def gaps(points: Sequence[Row], base: Sequence[Row]) -> tuple[list[float], list[
     if not points or not base:
         return [], []
     a, b = ([row.point for row in frontier] for frontier in (points, base))
-    low, high = max(a[0].l0, b[0].l0), min(a[-1].l0, b[-1].l0)
-    at = sorted({low, high, *(p.l0 for p in a if low <= p.l0 <= high)}) if low <= high else []
-    at = [l0 for l0 in at if is_read(a, l0) and is_read(b, l0)]
-    return at, [interpolate(a, l0) - interpolate(b, l0) for l0 in at]
+    overlap = overlap_of(a, b)
+    if overlap is None:
+        return [], []
+    low, high = overlap
+    read = read_gaps(a, b, sorted({low, high, *(p.l0 for p in a if low <= p.l0 <= high)}))
+    return [l0 for l0, _ in read], [gap for _, gap in read]
 
 
 def frontier_figure(

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -161,6 +161,24 @@ def is_read(points: Sequence[Point], l0: float) -> bool:
     return round(product - (math.log(MAX_SPACING) / 2) ** 2, _N_DIGITS) <= 0
 
 
+def overlap_of(a: Sequence[Point], b: Sequence[Point]) -> tuple[float, float] | None:
+    """Return the ends of the L0 range that both frontiers cover; None where there is none."""
+    low = max(min(p.l0 for p in points) for points in (a, b))
+    high = min(max(p.l0 for p in points) for points in (a, b))
+    return (low, high) if low <= high else None
+
+
+def read_gaps(
+    a: Sequence[Point], b: Sequence[Point], at: Iterable[float]
+) -> list[tuple[float, float]]:
+    """Return (L0, R² of A less R² of B) for those of the L0s at which both are read."""
+    return [
+        (l0, interpolate(a, l0) - interpolate(b, l0))
+        for l0 in at
+        if is_read(a, l0) and is_read(b, l0)
+    ]
+
+
 def compare_frontiers(a: Sequence[Point], b: Sequence[Point]) -> Verdict:
     """Compare A with B at 64 points over the overlap of their L0 ranges, near points of both.
 
@@ -180,20 +198,19 @@ def compare_frontiers(a: Sequence[Point], b: Sequence[Point]) -> Verdict:
             r2 = p.explained_variance
             require(math.isfinite(r2), f"explained_variance of {name}", r2, "finite")
     ratio, dead_a, dead_b = dead_share_ratio(a, b), _n_dead(a), _n_dead(b)
-    low = max(min(p.l0 for p in points) for points in (a, b))
-    high = min(max(p.l0 for p in points) for points in (a, b))
-    overlap = (low, high) if low <= high else None
-    grid = [l0 for l0 in _grid(low, high) if is_read(a, l0) and is_read(b, l0)] if overlap else []
-    if not grid:
+    overlap = overlap_of(a, b)
+    read = read_gaps(a, b, _grid(*overlap)) if overlap else []
+    if overlap is None or not read:
         return Verdict(overlap, None, None, None, None, None, None, ratio, dead_a, dead_b, 0)
-    gaps = [interpolate(a, l0) - interpolate(b, l0) for l0 in grid]
-    smallest = min(range(len(grid)), key=gaps.__getitem__)
+    low, high = overlap
+    smallest_l0, smallest = min(read, key=lambda pair: pair[1])
+    gaps = [gap for _, gap in read]
     is_narrow = round(high / low, _N_DIGITS) < MIN_OVERLAP
-    outcome = None if is_narrow else outcome_of(gaps[smallest], max(gaps))
+    outcome = None if is_narrow else outcome_of(smallest, max(gaps))
     return Verdict(
         overlap=overlap,
-        smallest_gap=gaps[smallest],
-        smallest_gap_l0=grid[smallest],
+        smallest_gap=smallest,
+        smallest_gap_l0=smallest_l0,
         largest_gap=max(gaps),
         mean_gap=statistics.fmean(gaps),
         outcome=outcome,
@@ -201,7 +218,7 @@ def compare_frontiers(a: Sequence[Point], b: Sequence[Point]) -> Verdict:
         dead_share_ratio=ratio,
         n_dead_a=dead_a,
         n_dead_b=dead_b,
-        n_read=len(grid),
+        n_read=len(read),
     )
 
 
