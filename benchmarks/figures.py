@@ -291,6 +291,7 @@ def write_all(out: Path) -> None:
         "one_pass.md": points_table(
             equal, cells, SIGNED | {NARROW: "`bi_jumprelu`, bandwidth 0.1"} | PLAIN
         ),
+        "one_pass_dead.md": dead_table(equal, cells, ONE_RECIPE),
         "equal_time.md": equal_time_table(reached, CELLS[:2], ONE_RECIPE),
         "equal_width_gaps.md": gaps_table(equal, cells, "bi_jumprelu", PLAIN),
         "equal_width_sa_gsae.md": gaps_table(equal, cells, "sa_gsae", OF_BATCHTOPK),

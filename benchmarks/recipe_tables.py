@@ -69,7 +69,8 @@ def dead_table(rows: Sequence[Row], cells: Sequence[str], saes: Mapping[str, str
         for cell in cells:
             dead = [row.dead_share for row in rows if (row.cell, row.sae) == (cell, sae)]
             fields.append(f"{max(dead):.2%} of {len(dead)}" if dead else "")
-        table.append([label, *fields])
+        if any(fields):
+            table.append([label, *fields])
     return markdown(["largest dead share, of n runs", *cells], table, 1)
 
 

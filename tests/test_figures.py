@@ -149,9 +149,11 @@ def test_the_page_on_dead_latents_says_what_the_results_show(figures: Any) -> No
         assert text.format(len(signed)) in page
         assert max(row.dead_share for row in signed) < 0.01
     assert "under 1% are dead" in page
-    for sae, name in {"bi_jumprelu": "`bi_jumprelu`", "sa_gsae": "`sa_gsae`"}.items():
+    for sae in ("bi_jumprelu", "sa_gsae"):
         dead = [row.dead_share for row in figures.one_pass() if row.sae == sae]
-        assert f"| {name} | {len(dead)} | {max(dead):.1%} |" in page
+        assert f"{max(dead):.1%} in {len(dead)} runs of `{sae}`" in page
+        dead += [row.dead_share for row in figures.one_recipe() if row.sae == sae]
+        assert f"{max(dead):.1%} of `{sae}`" in (ROOT / "README.md").read_text()
     before = figures.rows_of(figures.read("dead_latents_recipe.json"))
     (one,) = [run for run in before if run.dead_share >= 0.01]
     assert (one.cell, one.sae, one.value) == ("attn_out", "bi_matryoshka_batchtopk", 8)
