@@ -28,14 +28,13 @@ import torch
 from equal_width import JoinedSweep, read_joined
 from evaluation import machine
 from reproduction_rows import identities_of
-from result_rows import read_json
+from result_rows import read_json, write_rows
 from rich.progress import track
 from run_alone import train_alone
 from sweep_source import command_of
 
 from sae_lens_signaware.experiments.sweep.config import Run
 from sae_lens_signaware.experiments.sweep.store import SweepStore
-from sae_lens_signaware.files import write_json
 
 L0 = 32.0
 PRODUCTS = {"sa_gsae": 7, "gated": 7}
@@ -170,7 +169,7 @@ def main() -> None:
         measured = measured_costs(sweep, store, args.turns, points)
         where = machine() | {"turns": args.turns}  # after the timing, which sets the threads
         costs = {"timed_on": where, "step_costs": [list(cost) for cost in measured]}
-    write_json(small(args.config.stem, sweep, points, costs), args.json)
+    write_rows(small(args.config.stem, sweep, points, costs), args.json)
 
 
 def small(

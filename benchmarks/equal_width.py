@@ -20,14 +20,14 @@ from typing import Any, TypeVar
 from reproduction import Sweep
 from reproduction_rows import identities_of, read_rows
 from reproduction_tables import frontier_tables, markdown, means_table, verdict_table
-from result_rows import read_json
+from result_rows import read_json, write_rows
 from sweep_source import command_of, without_ending
 
 from sae_lens_signaware.experiments.sweep.comparison import DEAD_NOTE, VERDICT_NOTE, Comparison
 from sae_lens_signaware.experiments.sweep.config import Run, load_sweep_config
 from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.experiments.sweep.summary import comparisons_of, missed_notes
-from sae_lens_signaware.files import write_json, write_text
+from sae_lens_signaware.files import write_text
 
 Named = TypeVar("Named", Run, RunResult)
 
@@ -116,7 +116,7 @@ def main() -> None:
         },
         "identity_fields": fields,
     }
-    write_json(values, args.json)
+    write_rows(values, args.json)
     parts = [f"Made by `{command}`; raw: [{args.json.name}]({args.json.name}).\n"]
     parts += [f"{VERDICT_NOTE}\n", f"{DEAD_NOTE}\n", "## Who leads\n", lead_table(sweeps)]
     for name, sweep in sweeps.items():

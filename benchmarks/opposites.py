@@ -11,16 +11,17 @@ probes only these. Needs the extra `probe`.
 """
 
 import argparse
-import dataclasses
 import functools
 import hashlib
 import json
+import math
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from result_rows import write_rows
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -30,12 +31,15 @@ from sae_lens.constants import SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME
 import sae_lens_signaware as signaware
 from sae_lens_signaware.checks import ConfigError, InvalidInputError
 from sae_lens_signaware.evaluation.models import HookedRootModule
+from sae_lens_signaware.evaluation.probe_ends import Ends
 from sae_lens_signaware.evaluation.probe_results import Probe
 from sae_lens_signaware.evaluation.probe_scores import require_scikit_learn
-from sae_lens_signaware.files import sha256_of, write_json
+from sae_lens_signaware.files import sha256_of
 from sae_lens_signaware.training.hooks import load_model_with_hooks
 
 FORMS = ("axis", "side", "pair")
+PROBE_COLUMNS = ("form", "k", "value", "low", "high", "features")
+END_COLUMNS = ("form", "feature", "verdict", "+ texts", "+ at its end", "- texts", "- at its end")
 
 
 class Texts(NamedTuple):
@@ -152,18 +156,35 @@ class Cache:
 def row_of(
     texts: Texts, subject: Subject, result: signaware.SparseProbes, raw: Probe
 ) -> dict[str, Any]:
-    """One SAE on one set, as the JSON holds it."""
-    values = result.to_dict()
-    kept = {k: v for k, v in values.items() if k not in ("provenance", "probes")}
+    """One SAE on one set, as the JSON holds it: rounded, and a probe and an end a line."""
     probes = [p for p in result.probes if p.form != "raw"] + [raw]
     return {
         "set": texts.name,
         "sae": str(subject.path),
         "architecture": subject.sae.cfg.architecture(),
         "d_sae": subject.sae.cfg.d_sae,
-        **kept,
-        "probes": [dataclasses.asdict(p) for p in probes],
+        "metric": result.metric,
+        "n_fit": result.n_fit,
+        "n_report": result.n_report,
+        "probes": [probe_row(p) for p in probes],
+        "ends": [end_row(ends) for ends in result.ends],
     }
+
+
+def probe_row(of: Probe) -> list[Any]:
+    """The values of PROBE_COLUMNS."""
+    return [of.form, of.k, *(known(v) for v in (of.value, of.low, of.high)), ", ".join(of.features)]
+
+
+def end_row(of: Ends) -> list[Any]:
+    """The values of END_COLUMNS."""
+    sides = [(side.n_texts, known(side.at_end)) for side in (of.pos, of.neg)]
+    return [of.form, of.feature, of.verdict, *sides[0], *sides[1]]
+
+
+def known(value: float) -> float | None:
+    """Four digits, or None for a NaN."""
+    return None if math.isnan(value) else round(value, 4)
 
 
 def run(args: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
@@ -196,15 +217,15 @@ def table(rows: list[dict[str, Any]]) -> Table:
     for name in names:
         out.add_column(name)
     for row in rows:
-        scores = {(p["form"], p["k"]): p["value"] for p in row["probes"]}
+        scores = {(form, k): value for form, k, value, *_ in row["probes"]}
         shown = [(form, 1) for form in FORMS] + [("side", 16)]
-        verdicts = [e["verdict"] for e in row["ends"] if e["form"] == "axis"]
+        verdicts = [verdict for form, _, verdict, *_ in row["ends"] if form == "axis"]
         out.add_row(
             row["set"],
             f"{Path(row['sae']).name} ({row['architecture']} {row['d_sae']:,})",
             row["metric"],
             *(f"{scores[key]:.3f}" if key in scores else "-" for key in shown),
-            f"{row['probes'][-1]['value']:.3f}",
+            f"{scores['raw', row['probes'][-1][1]]:.3f}",
             *(verdicts or ["-"]),
         )
     return out
@@ -239,7 +260,8 @@ def main() -> None:
     except InvalidInputError as error:
         sys.exit(f"Error: {error}")
     console.print(table(rows))
-    write_json({"command": "python " + shlex.join(sys.argv), "rows": rows}, args.json)
+    columns = {"probe_columns": PROBE_COLUMNS, "end_columns": END_COLUMNS}
+    write_rows({"command": "python " + shlex.join(sys.argv), **columns, "rows": rows}, args.json)
 
 
 if __name__ == "__main__":

@@ -29,13 +29,13 @@ class Probed(NamedTuple):
 
 def score(row: Row, form: str, k: int) -> float | None:
     """The score of a probe; None where the SAE has no such features."""
-    found = (p["value"] for p in row["probes"] if (p["form"], p["k"]) == (form, k))
+    found = (value for of, n, value, *_ in row["probes"] if (of, n) == (form, k))
     return next(found, None)
 
 
-def verdict(row: Row) -> str | None:
-    """What the two sides of the chosen axis stand for."""
-    return next((ends["verdict"] for ends in row["ends"] if ends["form"] == "axis"), None)
+def verdict(row: Row, form: str = "axis") -> str | None:
+    """What the two sides of the chosen axis, or the two latents of the pair, stand for."""
+    return next((found for of, _, found, *_ in row["ends"] if of == form), None)
 
 
 def opposites_table(rows: Sequence[Row], names: Mapping[str, str]) -> str:

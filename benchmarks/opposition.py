@@ -14,6 +14,7 @@ import json
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,10 @@ from sae_lens_signaware.evaluation.models import (
     required_tokenizer,
     token_ids,
 )
+from sae_lens_signaware.evaluation.prompts import hooked_activations
+from sae_lens_signaware.experiments.demo_data import GGUF_FILE
 from sae_lens_signaware.files import write_json
+from sae_lens_signaware.training.hooks import load_model_with_hooks
 
 LENGTH = 64
 N_BEST = 10
@@ -52,26 +56,32 @@ def prompts_of(model: HookedRootModule, folder: Path, n: int) -> Tensor:
     return torch.tensor(rows[::step][:n])
 
 
-def bipolar_latents(
-    model: HookedRootModule, sae: Any, prompts: Tensor, n: int, least: int, seed: int
-) -> tuple[list[int], int]:
+@torch.no_grad()
+def count_sides(model: HookedRootModule, saes: Sequence[Any], prompts: Tensor) -> list[Tensor]:
+    """(2, d_sae) prompts in which each side of each latent is active; the model runs once."""
+    hooks = [(sae.cfg.metadata.hook_name, None) for sae in saes]
+    counts = [torch.zeros(2, sae.cfg.d_sae) for sae in saes]
+    for batch in prompts.split(16):
+        activations = hooked_activations(model, batch, hooks)
+        for sae, x, count in zip(saes, activations, counts, strict=True):
+            z = sae.encode(x[:, 1:])
+            count += torch.stack([(s * z > 0).any(1).sum(0) for s in (1, -1)])
+    return counts
+
+
+def drawn_latents(counts: Tensor, n: int, least: int, seed: int = 0) -> tuple[list[int], int]:
     """n latents drawn among those that are bipolar, and the number of these."""
-    hook = sae.cfg.metadata.hook_name
-    counts = torch.zeros(2, sae.cfg.d_sae)
-    with torch.no_grad():
-        for batch in prompts.split(16):
-            _, cache = model.run_with_cache(batch, names_filter=[hook], prepend_bos=False)
-            z = sae.encode(cache[hook][:, 1:])
-            counts += torch.stack([(s * z > 0).any(1).sum(0) for s in (1, -1)])
     smaller = counts.min(0).values
     bipolar = ((smaller >= least) & (smaller >= 0.1 * counts.sum(0))).nonzero().flatten()
     drawn = torch.randperm(len(bipolar), generator=torch.Generator().manual_seed(seed))[:n]
     return sorted(bipolar[drawn].tolist()), len(bipolar)
 
 
-def measured(model: HookedRootModule, sae: Any, prompts: Tensor, n: int, k: int) -> dict[str, Any]:
+def measured(
+    model: HookedRootModule, sae: Any, prompts: Tensor, counts: Tensor, n: int, k: int
+) -> dict[str, Any]:
     """What the JSON has of an SAE, but for the contexts."""
-    latents, n_bipolar = bipolar_latents(model, sae, prompts, n, k, seed=0)
+    latents, n_bipolar = drawn_latents(counts, n, k)
     row: dict[str, Any] = {"d_sae": sae.cfg.d_sae, "bipolar": n_bipolar, "measured": len(latents)}
     if len(latents) < 2:
         return row
@@ -119,6 +129,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("saes", type=Path, nargs="+")
     parser.add_argument("--model", default="demo_out/model")
+    parser.add_argument("--model-class", default="AutoModelForCausalLM")
+    parser.add_argument("--model-kwargs", default=f'{{"gguf_file": "{GGUF_FILE}"}}')
     parser.add_argument("--text", type=Path, default=Path("demo_out/data/heldout"))
     parser.add_argument("--latents", type=int, default=48)
     parser.add_argument("--k", type=int, default=8)
@@ -126,21 +138,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     held = json.loads(args.out.read_text())["saes"] if args.out.exists() else {}
-    model = signaware.load_demo_model(args.model)
+    missing = [path for path in args.saes if "contexts" not in held.get(str(path), {})]
+    saes: list[Any] = [SAE.load_from_disk(path) for path in missing]
+    hooks = sorted({sae.cfg.metadata.hook_name for sae in saes})
+    kwargs = json.loads(args.model_kwargs)
+    model = load_model_with_hooks(args.model, args.model_class, kwargs, hooks)
     prompts = prompts_of(model, args.text, args.prompts)
-    for path in args.saes:
-        row = held.get(str(path), {})
-        if "contexts" not in row:
-            sae: Any = SAE.load_from_disk(path)
-            row = row or measured(model, sae, prompts, args.latents, args.k)
-            best = [int(latent) for latent in row.get("latents", {})]
-            contexts = contexts_of(model, sae, prompts, best) if best else {}
-            held[str(path)] = row | {"contexts": contexts}
-            command = "python " + shlex.join(sys.argv)
-            settings = {"k": args.k, "prompts": len(prompts), "length": LENGTH}
-            write_json({"command": command, **settings, "saes": held}, args.out)
-            numbers = {k: v for k, v in row.items() if k != "latents"}
-            print(path, numbers, flush=True)
+    for path, sae, counts in zip(missing, saes, count_sides(model, saes, prompts), strict=True):
+        row = measured(model, sae, prompts, counts, args.latents, args.k)
+        best = [int(latent) for latent in row.get("latents", {})]
+        contexts = contexts_of(model, sae, prompts, best) if best else {}
+        held[str(path)] = row | {"contexts": contexts}
+        command = "python " + shlex.join(sys.argv)
+        settings = {"k": args.k, "prompts": len(prompts), "length": LENGTH}
+        write_json({"command": command, **settings, "saes": held}, args.out)
+        numbers = {k: v for k, v in row.items() if k != "latents"}
+        print(path, numbers, flush=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from sweep_source import without_ending
 
 from sae_lens_signaware.experiments.sweep.frontier import Point, interpolate, is_read
+from sae_lens_signaware.files import write_text
 
 
 class Row(NamedTuple):
@@ -59,6 +60,29 @@ def r2_at(line: Sequence[Point], l0: float) -> float | None:
 def read_json(path: Path) -> dict[str, Any]:
     """A file of results/; empty where there is none."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def write_rows(value: object, path: Path) -> None:
+    """Write JSON with every innermost list or object on one line, so that a run is a line.
+
+    Raises:
+        ValueError: a NaN or an inf, which is not JSON.
+    """
+    write_text(_json(value) + "\n", path)
+
+
+def _json(value: object, depth: int = 1) -> str:
+    if not isinstance(value, dict | list | tuple):
+        return json.dumps(value, allow_nan=False)
+    held = value.values() if isinstance(value, dict) else value
+    if not any(isinstance(v, dict | list | tuple) for v in held):
+        return json.dumps(value, allow_nan=False)
+    parts = [_json(v, depth + 1) for v in held]
+    if isinstance(value, dict):
+        parts = [f"{json.dumps(k)}: {part}" for k, part in zip(value, parts, strict=True)]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    lines = ",\n".join(" " * depth + part for part in parts)
+    return f"{opening}\n{lines}\n{' ' * (depth - 1)}{closing}"
 
 
 def means(rows: Sequence[Row], cell: str, sae: str) -> list[Row]:

@@ -10,11 +10,11 @@ import argparse
 from pathlib import Path
 
 from reproduction_rows import COLUMNS, row_of
+from result_rows import write_rows
 from rich.console import Console
 from rich.table import Table
 
 from sae_lens_signaware.experiments.sweep.result import RunResult
-from sae_lens_signaware.files import write_json
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     rows = sorted((row_of(r) for r in results), key=lambda row: row[:5])
     n_tokens = {r.quality.n_tokens for r in results}
     trainings = {r.identity["trainer"]["total_training_samples"] for r in results}
-    write_json(
+    write_rows(
         {
             "command": args.command,
             "heldout_tokens": sorted(n_tokens),

@@ -1,6 +1,7 @@
 """``benchmarks/opposites.py``: one run of the model for a set, and nothing twice."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import pytest
 from sae_lens.load_model import HookedProxyLM
 
 import sae_lens_signaware as signaware
-from benchmarks import opposites
 from sae_lens_signaware.experiments.opposites.write import Row, write_opposites
 from tests.support.models import tiny_gpt2, tiny_tokenizer
 from tests.support.saes import make_sae
@@ -38,7 +38,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def call(folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> list[dict[str, Any]]:
+@pytest.fixture
+def opposites(benchmark_script: Callable[[str], Any]) -> Any:
+    return benchmark_script("opposites")
+
+
+def call(
+    opposites: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str
+) -> list[dict[str, Any]]:
     args = ["x", str(folder / "data"), "--saes", str(folder / "saes")]
     args += ["--model", str(folder / "model"), "--model-class", "AutoModelForCausalLM"]
     args += ["--cache", str(folder / "cache"), "--json", str(folder / "out.json")]
@@ -48,7 +55,7 @@ def call(folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> list[dict
 
 
 def test_the_model_runs_once_and_results_are_those_of_probe(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    opposites: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[Any] = []
     run = HookedProxyLM.run_with_cache
@@ -58,7 +65,7 @@ def test_the_model_runs_once_and_results_are_those_of_probe(
         return run(self, *args, **kwargs)
 
     monkeypatch.setattr(HookedProxyLM, "run_with_cache", counted)
-    rows = call(folder, monkeypatch)
+    rows = call(opposites, folder, monkeypatch)
     assert len(calls) == 2  # all texts of a set have one length
     assert [(row["set"], Path(row["sae"]).name) for row in rows] == [
         (name, sae)
@@ -77,20 +84,25 @@ def test_the_model_runs_once_and_results_are_those_of_probe(
     (source,) = signaware.text_activations(model, held.texts, [HOOKS[1]])
     sae = signaware.load_sae_reference(str(folder / "saes" / "signed-1"))
     expected = signaware.probe(sae, source, held.labels, parts=held.parts, n_resamples=20)
-    assert [p["value"] for p in row["probes"]] == pytest.approx([p.value for p in expected.probes])
+    assert [p[:3] for p in row["probes"]] == [
+        [p.form, p.k, pytest.approx(p.value, abs=1e-4)] for p in expected.probes
+    ]
+    assert [end[:3] for end in row["ends"]] == [
+        [e.form, e.feature, e.verdict] for e in expected.ends
+    ]
     # the raw activations are probed once for a hook point, and stand at each of its SAEs
-    assert row["probes"][-1]["value"] == pytest.approx(expected.of("raw").value)
+    assert row["probes"][-1][2] == pytest.approx(expected.of("raw").value, abs=1e-4)
     calls.clear()
 
     def fails(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("probed again")
 
     monkeypatch.setattr(signaware, "probe", fails)
-    assert call(folder, monkeypatch) == rows
+    assert call(opposites, folder, monkeypatch) == rows
     assert calls == []
 
 
-def test_of_each_part_the_first_texts_are_taken(folder: Path) -> None:
+def test_of_each_part_the_first_texts_are_taken(opposites: Any, folder: Path) -> None:
     texts = opposites.read_texts(folder / "data" / "classes.csv", 15)
     assert texts.held.parts == ["fit", "report"] * 15
     whole = opposites.read_texts(folder / "data" / "classes.csv", None)
@@ -98,10 +110,12 @@ def test_of_each_part_the_first_texts_are_taken(folder: Path) -> None:
     assert texts.sha256 != whole.sha256
 
 
-def test_what_is_not_there_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_there_is_one_line(
+    opposites: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(SystemExit, match="holds no SAE"):
-        call(folder, monkeypatch, "--saes", str(folder / "data"))
+        call(opposites, folder, monkeypatch, "--saes", str(folder / "data"))
     (folder / "data" / "numbers.csv").unlink()
     (folder / "data" / "classes.csv").unlink()
     with pytest.raises(SystemExit, match=r"holds no \*\.csv"):
-        call(folder, monkeypatch)
+        call(opposites, folder, monkeypatch)

@@ -15,9 +15,8 @@ def tables(benchmark_script: Callable[[str], Any]) -> Any:
 
 
 def row(sae: str, name: str, metric: str, scores: dict[tuple[str, int], float], verdict: str = ""):
-    ends = [{"form": "side", "verdict": "both sides"}]
-    ends += [{"form": "axis", "verdict": verdict}] if verdict else []
-    probes = [{"form": form, "k": k, "value": value} for (form, k), value in scores.items()]
+    ends = [["side", "1+", "both sides"]] + ([["axis", "1", verdict]] if verdict else [])
+    probes = [[form, k, value] for (form, k), value in scores.items()]
     return {"sae": sae, "set": name, "metric": metric, "probes": probes, "ends": ends}
 
 
