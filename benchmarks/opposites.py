@@ -34,6 +34,7 @@ from sae_lens_signaware.evaluation.models import HookedRootModule
 from sae_lens_signaware.evaluation.probe_ends import Ends
 from sae_lens_signaware.evaluation.probe_results import Probe
 from sae_lens_signaware.evaluation.probe_scores import require_scikit_learn
+from sae_lens_signaware.evaluation.saved import measured_quality
 from sae_lens_signaware.files import sha256_of
 from sae_lens_signaware.training.hooks import load_model_with_hooks
 
@@ -161,14 +162,22 @@ def row_of(
     return {
         "set": texts.name,
         "sae": str(subject.path),
-        "architecture": subject.sae.cfg.architecture(),
-        "d_sae": subject.sae.cfg.d_sae,
         "metric": result.metric,
         "n_fit": result.n_fit,
         "n_report": result.n_report,
         "probes": [probe_row(p) for p in probes],
         "ends": [end_row(ends) for ends in result.ends],
     }
+
+
+def about(subject: Subject) -> dict[str, Any]:
+    """An SAE, with what was measured of it where it was trained."""
+    cfg, quality = subject.sae.cfg, measured_quality(subject.path)
+    found = {"architecture": cfg.architecture(), "d_sae": cfg.d_sae}
+    if quality is not None:
+        measured = (quality.l0, quality.explained_variance, quality.bipolar_share)
+        found |= dict(zip(("l0", "r2", "bipolar_share"), map(known, measured), strict=True))
+    return found
 
 
 def probe_row(of: Probe) -> list[Any]:
@@ -187,8 +196,8 @@ def known(value: float) -> float | None:
     return None if math.isnan(value) else round(value, 4)
 
 
-def run(args: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
-    """Probe every SAE on every set."""
+def run(args: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Probe every SAE on every set; what the JSON holds, but for the command."""
     require_scikit_learn()
     sets = [read_texts(path, args.max_texts) for path in sorted(args.data.glob("*.csv"))]
     if not sets:
@@ -207,22 +216,28 @@ def run(args: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
                 raw.setdefault(hook, result.probes[-1])
                 rows.append(row_of(texts, subject, result, raw[hook]))
                 progress.advance(task)
-    return rows
+    return {
+        "probe_columns": PROBE_COLUMNS,
+        "end_columns": END_COLUMNS,
+        "saes": {str(subject.path): about(subject) for subject in subjects},
+        "rows": rows,
+    }
 
 
-def table(rows: list[dict[str, Any]]) -> Table:
+def table(result: dict[str, Any]) -> Table:
     """One row for each SAE and set: scores with one feature, and with sixteen by side."""
     out = Table(title="Sparse probes of natural opposites", title_justify="left")
     names = ("set", "SAE", "score", *(f"{f} k=1" for f in FORMS), "side k=16", "raw", "axis: ends")
     for name in names:
         out.add_column(name)
-    for row in rows:
+    for row in result["rows"]:
+        sae = result["saes"][row["sae"]]
         scores = {(form, k): value for form, k, value, *_ in row["probes"]}
         shown = [(form, 1) for form in FORMS] + [("side", 16)]
         verdicts = [verdict for form, _, verdict, *_ in row["ends"] if form == "axis"]
         out.add_row(
             row["set"],
-            f"{Path(row['sae']).name} ({row['architecture']} {row['d_sae']:,})",
+            f"{Path(row['sae']).name} ({sae['architecture']} {sae['d_sae']:,})",
             row["metric"],
             *(f"{scores[key]:.3f}" if key in scores else "-" for key in shown),
             f"{scores['raw', row['probes'][-1][1]]:.3f}",
@@ -256,12 +271,11 @@ def main() -> None:
     args = parser().parse_args()
     console = Console(width=180)
     try:
-        rows = run(args, console)
+        result = run(args, console)
     except InvalidInputError as error:
         sys.exit(f"Error: {error}")
-    console.print(table(rows))
-    columns = {"probe_columns": PROBE_COLUMNS, "end_columns": END_COLUMNS}
-    write_rows({"command": "python " + shlex.join(sys.argv), **columns, "rows": rows}, args.json)
+    console.print(table(result))
+    write_rows({"command": "python " + shlex.join(sys.argv), **result}, args.json)
 
 
 if __name__ == "__main__":

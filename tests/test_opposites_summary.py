@@ -1,0 +1,92 @@
+"""Tables of natural opposites over models and places (``benchmarks/opposites_summary.py``)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytest.importorskip("matplotlib", reason="needs the [demo] extra")
+
+SIGNED, PLAIN, OTHER = "bi_jumprelu-full/target_l0-32", "batchtopk-full/k-32", "jumprelu-full/"
+
+
+@pytest.fixture
+def summary(benchmark_script: Callable[[str], Any]) -> Any:
+    return benchmark_script("opposites_summary")
+
+
+def path_of(cell: str, name: str) -> str:
+    return f"sweep_out/x/saes/{cell}/seed-0/{name}"
+
+
+def row(path: str, name: str, metric: str, scores: dict[tuple[str, int], float], *ends: list[str]):
+    probes = [[form, k, value, 0.0, 1.0, "1"] for (form, k), value in scores.items()]
+    return {"sae": path, "set": name, "metric": metric, "probes": probes, "ends": list(ends)}
+
+
+def signed_row(cell: str, name: str, metric: str, axis: float, eight: float, verdict: str):
+    scores = {("axis", 1): axis, ("side", 1): axis + 0.1, ("side", 8): eight, ("pair", 1): 0.5}
+    ends = ["axis", "1", verdict], ["pair", "1+ 2-", "both sides"]
+    return row(path_of(cell, SIGNED), name, metric, scores, *ends)
+
+
+def plain_row(name: str, cell: str, of: str, metric: str, eight: float):
+    return row(path_of(cell, name), of, metric, {("side", 1): 0.5, ("side", 8): eight})
+
+
+@pytest.fixture
+def results() -> dict[str, Any]:
+    """Two models of one place; of a third SAE the second model has no probe."""
+    of_first = [
+        signed_row("mlp_out", "a", "auc", 0.6, 0.9, "both sides"),
+        signed_row("mlp_out", "b", "rho", 0.2, 0.4, "+ side alone"),
+        plain_row(PLAIN, "mlp_out", "a", "auc", 0.8),
+        plain_row(PLAIN, "mlp_out", "b", "rho", 0.4),
+        plain_row(f"{OTHER}l0_coefficient-2", "mlp_out", "a", "auc", 0.7),
+    ]
+    of_second = [
+        signed_row("mlp_out", "a", "auc", 0.8, 0.7, "neither side"),
+        signed_row("mlp_out", "b", "rho", 0.4, 0.6, "both sides"),
+        plain_row(PLAIN, "mlp_out", "a", "auc", 0.6),
+        plain_row(PLAIN, "mlp_out", "b", "rho", 0.8),
+    ]
+    about = {path_of("mlp_out", SIGNED): {"r2": 0.8, "bipolar_share": 0.25}}
+    return {"A": {"saes": about, "rows": of_first}, "B": {"saes": about, "rows": of_second}}
+
+
+def test_the_place_and_the_name_of_an_sae_are_read_off_its_folder(summary: Any) -> None:
+    assert summary.place_of(path_of("mlp_out", SIGNED)) == ("mlp_out", SIGNED)
+
+
+def test_means_by_side_and_the_gap_to_the_reference(summary: Any, results: Any) -> None:
+    labels = {SIGNED: "`s`", PLAIN: "`p`"}
+    *_, signed, plain = summary.sides_table(results, labels, PLAIN).splitlines()
+    # both auc fields are ahead by 0.1, so the interval is a point; rho differs by 0 and by -0.2
+    assert signed == (
+        "| `s` | 0.80 | 0.80 | +0.10 (+0.10 to +0.10) | 0.40 | 0.50 | −0.10 (−0.20 to +0.00) |"
+    )
+    assert plain == "| `p` | 0.50 | 0.70 |  | 0.50 | 0.60 |  |"
+
+
+def test_saes_are_compared_where_all_of_them_were_probed(summary: Any, results: Any) -> None:
+    held = summary.shared_fields(results, [SIGNED, PLAIN, OTHER])
+    assert {name: list(fields) for name, fields in held.items()} == {
+        name: [("A", "mlp_out", "a")] for name in (SIGNED, PLAIN, OTHER)
+    }
+
+
+def test_axes_and_pairs_with_both_ends_are_counted(summary: Any, results: Any) -> None:
+    *_, signed, plain = summary.axes_table(results, {SIGNED: "`s`", PLAIN: "`p`"}).splitlines()
+    assert signed == "| `s` | 0.70 | 0.80 | 0.50 | 0.30 | 0.40 | 0.50 | 2 of 4 | 4 of 4 |"
+    assert plain == "| `p` | – | 0.50 | – | – | 0.50 | – | – | – |"
+
+
+def test_trainings_are_shown_with_what_was_measured_of_them(summary: Any, results: Any) -> None:
+    *_, signed = summary.trainings_table(results, {SIGNED: "`s`"}, "mlp_out").splitlines()
+    assert signed == "| `s` | 0.800 / 0.800 | 25% / 25% | 0.70 | 0.80 | 0.30 | 0.40 | 2 of 4 |"
+
+
+def test_a_training_of_one_model_alone_has_a_dash_for_the_other(summary: Any, results: Any) -> None:
+    results["B"]["rows"] = []
+    *_, signed = summary.trainings_table(results, {SIGNED: "`s`"}, "mlp_out").splitlines()
+    assert signed == "| `s` | 0.800 / – | 25% / – | 0.60 | 0.70 | 0.20 | 0.30 | 1 of 2 |"
