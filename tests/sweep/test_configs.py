@@ -32,6 +32,11 @@ LENGTHS = {
     FOLDER / "equal-time-smollm2-135m.yaml": EQUAL_WIDTH,
     FOLDER / "start-smollm2-135m.yaml": SEARCH,
 }
+# trainings that differ in one option, beside the SAEs of another sweep
+ENDS = {
+    FOLDER / "ends-smollm2-135m.yaml": EQUAL_WIDTH,
+    FOLDER / "ends-gemma3-270m.yaml": FOLDER / "equal-width-gemma3-270m.yaml",
+}
 each_sweep = pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 
 
@@ -104,6 +109,27 @@ def test_a_sweep_of_lengths_keeps_the_activations_and_the_shares_of_the_schedule
             assert warm_up == n_steps // 5
 
 
+@pytest.mark.parametrize("path", ENDS, ids=lambda path: path.stem)
+def test_what_may_join_two_ends_differs_from_equal_width_in_one_option(path: Path) -> None:
+    config, other = load_sweep_config(path)[0], load_sweep_config(ENDS[path])[0]
+    assert config.runner == other.runner
+    for field in ("cache_folder", "cache_dtype", "n_cached_tokens", "heldout_dataset_path"):
+        assert getattr(config, field) == getattr(other, field)
+    for cell, fields in config.cells.items():
+        assert fields.hook_name == other.cells[cell].hook_name
+    options = set()
+    for fields in config.saes.values():
+        base = other.saes[f"{fields['architecture']}-full"]
+        given = {k: v for k, v in fields.items() if v is not None}
+        (option,) = (
+            k for k in given if k not in ("target_l0", "seeds") and given[k] != base.get(k)
+        )
+        options.add((option, given[option]))
+    width = other.saes["bi_jumprelu-full"]["d_sae"]
+    expected = {("minus_bias_init", 0), ("polarity_tying", "none"), ("d_sae", 2 * width)}
+    assert options == expected
+
+
 def test_the_sweeps_of_equal_width_differ_in_the_model_and_its_widths_alone() -> None:
     smollm2, gemma3 = (load_sweep_config(path)[0] for path in ONE_PASS[:2])
     # on Gemma's residual stream another bandwidth is compared as well
@@ -155,7 +181,7 @@ def test_the_second_model_has_the_recipe_of_the_first() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [p for p in SWEEPS if p not in (MAIN, GEMMA3, *ONE_PASS, *LENGTHS)],
+    [p for p in SWEEPS if p not in (MAIN, GEMMA3, *ONE_PASS, *LENGTHS, *ENDS)],
     ids=lambda path: path.stem,
 )
 def test_all_sweeps_train_on_the_same_activations_by_the_same_schedule(path: Path) -> None:
