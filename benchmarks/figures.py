@@ -26,10 +26,9 @@ from figure_drawing import (
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from opposites_table import Probed, means_table, opposites_table, sides_figure
-from opposition_table import contexts_table, opposition_table
 from recipe_tables import dead_table, gaps_table, points_table
 from result_rows import Row, means, rows_of
+from sign_pages import sign_figures, sign_tables
 from speed_figure import speed_figure, speed_table
 from two_sided_figure import two_sided_figure, two_sided_table, worlds_of
 from wandb_page import wandb_figure
@@ -76,35 +75,6 @@ MODELS = {"SmolLM2": "one_recipe_smollm2_135m.json", "Gemma 3": "one_recipe_gemm
 """The models of the comparison on 500,000 tokens -> their runs in results/."""
 ONE_PASS = {"SmolLM2": "equal-width-smollm2-135m", "Gemma 3": "equal-width-gemma3-270m"}
 """Of the comparison on tokens that are all different -> its sweep in results/equal_width.json."""
-
-SAES = "sweep_out/equal_width_smollm2_135m/saes/{}/seed-0/{}"
-JUMPRELU_AT_32 = {"mlp_out": "2", "attn_out": "1.1", "resid": "0.45"}
-"""Coefficients of SAELens's JumpReLU near an L0 of 32."""
-PLACES = {  # SAEs of results/opposites_places.json -> how they are shown
-    SAES.format(cell, folder): Probed(cell, Series(folder, key, key), ONE_RECIPE[key])
-    for cell in CELLS
-    for key, folder in (
-        ("bi_jumprelu", "bi_jumprelu-full/target_l0-32"),
-        ("batchtopk", "batchtopk-full/k-32"),
-        ("jumprelu", f"jumprelu-full/l0_coefficient-{JUMPRELU_AT_32[cell]}"),
-    )
-}
-SA_GSAE_PROBED = "sweep_out/dead_latents/saes/mlp_out/seed-0/sa_gsae/target_l0-32"
-TODAY = {  # cell -> folder of the bi_jumprelu of L0 32 whose opposition was measured
-    cell: f"sweep_out/dead_latents/saes/{cell}/seed-0/bi_jumprelu/target_l0-32" for cell in CELLS
-}
-# the SAE of pretrained/ was measured as it was up to commit 60c1078, of one bias
-PROBED = {  # SAEs of results/opposites.json -> their names in the table
-    TODAY["mlp_out"]: "`bi_jumprelu`",
-    "pretrained/smollm2-135m-layer15-mlp_out": "`bi_jumprelu`, one bias",
-    SA_GSAE_PROBED: "`sa_gsae`",
-    "sweep_out/batchtopk/saes/mlp_out/seed-0/batchtopk-W/k-32": "`batchtopk`",
-    "sweep_out/batchtopk/saes/mlp_out/seed-0/batchtopk-2W/k-32": "`batchtopk`, twice as wide",
-}
-OPPOSED = {  # SAEs of results/opposition.json -> place and name in the table
-    "pretrained/smollm2-135m-layer15-mlp_out": ("mlp_out", "`bi_jumprelu`, one bias"),
-    **{folder: (cell, "`bi_jumprelu`") for cell, folder in TODAY.items()},
-}
 
 
 def gaps(points: Sequence[Row], base: Sequence[Row]) -> tuple[list[float], list[float]]:
@@ -222,11 +192,6 @@ def write_all(out: Path) -> None:
     long = rows_of(sweeps["quadruple"]) + rows_of(sweeps["quadruple_auxk"])
     today, equal = one_recipe(), one_pass()
     cells = [f"{model}, {cell}" for model in MODELS for cell in CELLS]
-    opposition = read("opposition.json")["saes"]
-    probes = read("opposites.json")["rows"]
-    of_places = read("opposites_places.json")["rows"]
-    sa_gsae = Series("sa_gsae/target_l0-32", "sa_gsae", "sa_gsae")
-    with_sa_gsae = PLACES | {SA_GSAE_PROBED: Probed("mlp_out", sa_gsae, ONE_RECIPE["sa_gsae"])}
     speed = read("speed.json")["sizes"]
     reached = reached_of(read("equal_time.json"))
     two_sided = read("protocol-e.json")
@@ -270,22 +235,17 @@ def write_all(out: Path) -> None:
             "R² at L0 32 against seconds and FLOPs of training, signed and plain SAEs",
             lambda: equal_time_figure(reached, CELLS[:2], EQUAL_TIME),
         ),
-        "sides_and_axes": (
-            "The score of the best axis against that of the best side, natural opposites",
-            lambda: sides_figure([*of_places, *probes], with_sa_gsae, CELLS),
-        ),
         "signed_or_plain": (
             "R² and F1 against the share of two-sided features, synthetic worlds",
             lambda: two_sided_figure(worlds, two_sided["config"]["target_l0"]),
         ),
+        **sign_figures(read),
     }
     for name, (title, figure) in figures.items():
         save_svg(figure(), out / "docs" / "assets" / "results" / f"{name}.svg", title)
     tables = {
         "speed.md": speed_table(speed),
         "one_recipe_dead.md": dead_table(today, cells, SIGNED),
-        "opposites.md": opposites_table(probes, PROBED),
-        "opposites_places.md": means_table(of_places, PLACES),
         "protocol-e.md": two_sided_table(worlds),
         "one_recipe.md": points_table(today, cells, ONE_RECIPE),
         "one_pass.md": points_table(
@@ -297,8 +257,7 @@ def write_all(out: Path) -> None:
         "equal_width_sa_gsae.md": gaps_table(equal, cells, "sa_gsae", OF_BATCHTOPK),
         "equal_width_narrow.md": gaps_table(equal, cells, NARROW, OF_BATCHTOPK),
         "half_width_gaps.md": gaps_table(equal, cells, HALF.sae, PLAIN),
-        "opposition.md": opposition_table(opposition, OPPOSED),
-        "opposition_contexts.md": contexts_table(opposition[TODAY["mlp_out"]]),
+        **sign_tables(read),
     }
     (out / "results").mkdir(parents=True, exist_ok=True)
     for name, text in tables.items():

@@ -39,7 +39,7 @@ from sae_lens_signaware.files import sha256_of
 from sae_lens_signaware.training.hooks import load_model_with_hooks
 
 FORMS = ("axis", "side", "pair")
-PROBE_COLUMNS = ("form", "k", "value", "low", "high", "features")
+PROBE_COLUMNS = ("form", "k", "value", "low", "high", "more features")
 END_COLUMNS = ("form", "feature", "verdict", "+ texts", "+ at its end", "- texts", "- at its end")
 
 
@@ -181,8 +181,9 @@ def about(subject: Subject) -> dict[str, Any]:
 
 
 def probe_row(of: Probe) -> list[Any]:
-    """The values of PROBE_COLUMNS."""
-    return [of.form, of.k, *(known(v) for v in (of.value, of.low, of.high)), ", ".join(of.features)]
+    """The values of PROBE_COLUMNS; the features are those of the next smaller k, and more."""
+    new = of.features[of.k // 2 :]
+    return [of.form, of.k, *map(known, (of.value, of.low, of.high)), ", ".join(new)]
 
 
 def end_row(of: Ends) -> list[Any]:

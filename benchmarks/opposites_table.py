@@ -1,30 +1,21 @@
-"""Tables and figure of natural opposites: how well latents tell them, by axis and by side."""
+"""Tables and figure of natural opposites: by side, by axis, by set and by training."""
 
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from figure_drawing import INK, Series, panels
 from matplotlib.figure import Figure
 from reproduction_tables import markdown
 
-Row = Mapping[str, Any]
-METRICS = {"auc": (0.45, 1.02), "rho": (0.15, 0.62)}
+METRICS = {"auc": (0.45, 1.02), "rho": (0.1, 0.7)}
 """Scores, and what of each the figure shows."""
-
-
-class Probed(NamedTuple):
-    """An SAE of the probes, as tables and figures show it.
-
-    Attributes:
-        cell: its place.
-        series: its name in the results and in the figure.
-        label: its name in a table.
-    """
-
-    cell: str
-    series: Series
-    label: str
+N_RESAMPLES = 2000
+Row = Mapping[str, Any]
+Results = Mapping[str, Mapping[str, Any]]
+"""Model -> results/opposites_MODEL.json."""
 
 
 def score(row: Row, form: str, k: int) -> float | None:
@@ -38,74 +29,167 @@ def verdict(row: Row, form: str = "axis") -> str | None:
     return next((found for of, _, found, *_ in row["ends"] if of == form), None)
 
 
-def opposites_table(rows: Sequence[Row], names: Mapping[str, str]) -> str:
-    """By set, for each SAE: axis / side with k = 1, and side with k = 8.
+class Field(NamedTuple):
+    """Where an SAE was probed, and on which opposite."""
 
-    The axis is in bold where both of its sides stand for their ends.
+    model: str
+    cell: str
+    set: str
+
+
+def place_of(path: str) -> tuple[str, str]:
+    """The cell of an SAE and its name, which is the rest of the path: "batchtopk-full/k-32"."""
+    found = re.search(r"/saes/(\w+)/seed-0/(.+)$", path)
+    assert found is not None, path
+    return found[1], found[2]
+
+
+def fields_of(results: Results, name: str) -> dict[Field, Row]:
+    """The probes of one SAE, at all places. A name that ends in / takes what stands below it."""
+    fields = {}
+    for model, result in results.items():
+        for row in result["rows"]:
+            cell, found = place_of(row["sae"])
+            if found == name or (name.endswith("/") and found.startswith(name)):
+                fields[Field(model, cell, row["set"])] = row
+    return fields
+
+
+def shared_fields(results: Results, names: Sequence[str]) -> dict[str, dict[Field, Row]]:
+    """The probes of each SAE, at the places and sets where all of them were probed."""
+    held = {name: fields_of(results, name) for name in names}
+    shared = set.intersection(*(set(fields) for fields in held.values()))
+    return {
+        name: {field: fields[field] for field in sorted(shared)} for name, fields in held.items()
+    }
+
+
+def scores(fields: Mapping[Field, Row], metric: str, form: str, k: int) -> list[float]:
+    """The scores of a metric in the order of the fields; empty where the SAE has no such form."""
+    found = [score(row, form, k) for row in fields.values() if row["metric"] == metric]
+    return [value for value in found if value is not None]
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{statistics.fmean(values):.2f}" if values else "–"
+
+
+def gap(values: Sequence[float], reference: Sequence[float]) -> str:
+    """The mean difference, with its 95% interval by bootstrap over the fields."""
+    differences = np.subtract(values, reference)
+    drawn = np.random.default_rng(0).integers(
+        len(differences), size=(N_RESAMPLES, len(differences))
+    )
+    low, high = np.percentile(differences[drawn].mean(1), [2.5, 97.5])
+    shown = f"{differences.mean():+.2f} ({low:+.2f} to {high:+.2f})"
+    return shown.replace("-", "−")
+
+
+def sides_table(results: Results, labels: Mapping[str, str], reference: str) -> str:
+    """Means over the fields: best side and eight sides, and eight sides less the reference.
 
     Args:
-        rows: of results/opposites.json.
-        names: folder of an SAE -> its name in the table, in the order of the columns.
+        labels: name of an SAE -> its label, in the order of the rows; one is the reference.
     """
+    held = shared_fields(results, list(labels))
     table = []
-    for name in dict.fromkeys(row["set"] for row in rows):
-        of_set = {row["sae"]: row for row in rows if row["set"] == name}
+    for name, label in labels.items():
         cells = []
-        for sae in names:
-            row = of_set[sae]
-            axis, side, eight = (
-                None if (value := score(row, form, k)) is None else f"{value:.2f}"
-                for form, k in (("axis", 1), ("side", 1), ("side", 8))
-            )
-            if axis is not None and verdict(row) == "both sides":
-                axis = f"**{axis}**"
-            cells.append(f"{'–' if axis is None else axis} / {side} / {eight}")
-        table.append([name.replace("_", ", "), of_set[next(iter(names))]["metric"], *cells])
-    return markdown(["set", "score", *names.values()], table, 2)
-
-
-def means_table(rows: Sequence[Row], probed: Mapping[str, Probed]) -> str:
-    """By place and SAE: means over the sets of each score, and axes with an end on each side.
-
-    Args:
-        rows: of results/opposites.json.
-        probed: folder of an SAE -> how it is shown, in the order of the rows.
-    """
-    table = []
-    for path, sae in probed.items():
-        mine = [row for row in rows if row["sae"] == path]
-        fields = []
         for metric in METRICS:
-            of_metric = [row for row in mine if row["metric"] == metric]
-            for form, k in (("axis", 1), ("side", 1), ("side", 8)):
-                found = [score(row, form, k) for row in of_metric]
-                known = [value for value in found if value is not None]
-                fields.append(f"{statistics.fmean(known):.2f}" if known else "–")
-        both = [verdict(row) for row in mine]
-        n_both = f"{both.count('both sides')} of {len(both)}" if any(both) else "–"
-        table.append([sae.cell, sae.label, *fields, n_both])
+            eight = scores(held[name], metric, "side", 8)
+            of_reference = scores(held[reference], metric, "side", 8)
+            cells += [_mean(scores(held[name], metric, "side", 1)), _mean(eight)]
+            cells.append("" if name == reference else gap(eight, of_reference))
+        table.append([label, *cells])
     columns = [
-        f"{name}, {form}" for name in METRICS for form in ("best axis", "best side", "8 sides")
+        f"{metric}, {what}" for metric in METRICS for what in ("best side", "8 sides", "difference")
     ]
-    return markdown(["place", "SAE", *columns, "axes with both ends"], table, 2)
+    return markdown(["SAE", *columns], table, 1)
 
 
-def sides_figure(rows: Sequence[Row], probed: Mapping[str, Probed], cells: Sequence[str]) -> Figure:
+def axes_table(results: Results, labels: Mapping[str, str]) -> str:
+    """Means over the fields of the best axis, side and pair, and how many have both ends."""
+    held = shared_fields(results, list(labels))
+    table = []
+    for name, label in labels.items():
+        fields = held[name]
+        cells = [
+            _mean(scores(fields, metric, form, 1))
+            for metric in METRICS
+            for form in ("axis", "side", "pair")
+        ]
+        table.append([label, *cells, *(both_ends(fields, form) for form in ("axis", "pair"))])
+    columns = [f"{metric}, {form}" for metric in METRICS for form in ("axis", "side", "pair")]
+    return markdown(["SAE", *columns, "axes with both ends", "pairs with both ends"], table, 1)
+
+
+def both_ends(fields: Mapping[Field, Row], form: str) -> str:
+    """In how many fields both sides of the chosen axis, or both latents of the pair, are ends."""
+    found = [verdict(row, form) for row in fields.values()]
+    known = [each for each in found if each is not None]
+    return f"{known.count('both sides')} of {len(known)}" if known else "–"
+
+
+def sets_table(results: Results, labels: Mapping[str, str]) -> str:
+    """By set, for each SAE: axis / side with k = 1, and side with k = 8; means over the places."""
+    held = shared_fields(results, list(labels))
+    table = []
+    for name in dict.fromkeys(field.set for fields in held.values() for field in fields):
+        cells, metric = [], ""
+        for fields in held.values():
+            of_set = {field: row for field, row in fields.items() if field.set == name}
+            (metric,) = {row["metric"] for row in of_set.values()}
+            means = [
+                _mean(scores(of_set, metric, form, k))
+                for form, k in (("axis", 1), ("side", 1), ("side", 8))
+            ]
+            cells.append(" / ".join(means))
+        table.append([name.replace("_", ", "), metric, *cells])
+    return markdown(["set", "score", *labels.values()], table, 2)
+
+
+def trainings_table(results: Results, labels: Mapping[str, str], cell: str) -> str:
+    """At one place of both models: R², bipolar latents, best axis and side, axes with both ends."""
+    table = []
+    for name, label in labels.items():
+        fields = {
+            field: row for field, row in fields_of(results, name).items() if field.cell == cell
+        }
+        saes = {
+            field.model: results[field.model]["saes"][row["sae"]] for field, row in fields.items()
+        }
+        about = [saes.get(model) for model in results]
+        shown = " / ".join("–" if sae is None else f"{sae['r2']:.3f}" for sae in about)
+        bipolar = " / ".join("–" if sae is None else f"{sae['bipolar_share']:.0%}" for sae in about)
+        means = [
+            _mean(scores(fields, metric, form, 1))
+            for metric in METRICS
+            for form in ("axis", "side")
+        ]
+        table.append([label, shown, bipolar, *means, both_ends(fields, "axis")])
+    columns = [f"{metric}, {form}" for metric in METRICS for form in ("axis", "side")]
+    return markdown(["SAE", "R²", "bipolar", *columns, "axes with both ends"], table, 1)
+
+
+def sides_figure(results: Results, shown: Sequence[Series]) -> Figure:
     """The score of the best axis against that of the best side; a point is an SAE on a set.
 
-    One column of panels a place, one row a score. A point is filled where both sides of the axis
+    One column of panels a model, one row a score. A point is filled where both sides of the axis
     stand for their ends, and on the dashed line an axis tells as much as one side does.
+
+    Args:
+        shown: signed SAEs; ``sae`` is the name that ``fields_of`` takes.
     """
-    figure, axes = panels(len(METRICS), len(cells), 2.9, top=0.5, sharex=False)
+    figure, axes = panels(len(METRICS), len(results), 3.2, top=0.5, sharex=False)
     figure.subplots_adjust(hspace=0.4)
-    for i, (metric, shown) in enumerate(METRICS.items()):
-        for axis, cell in zip(axes[i], cells, strict=True):
-            axis.plot(shown, shown, color=INK, linestyle="--", linewidth=0.8)
-            axis.set(xlim=shown, ylim=shown)
-            for path, sae in probed.items():
-                if sae.cell == cell:
-                    _draw(axis, [r for r in rows if (r["sae"], r["metric"]) == (path, metric)], sae)
-            axis.set_title(f"{cell}, {metric}", loc="left", fontsize=10)
+    for i, (metric, limits) in enumerate(METRICS.items()):
+        for axis, model in zip(axes[i], results, strict=True):
+            axis.plot(limits, limits, color=INK, linestyle="--", linewidth=0.8)
+            axis.set(xlim=limits, ylim=limits)
+            for one in shown:
+                rows = fields_of({model: results[model]}, one.sae).values()
+                _draw(axis, [row for row in rows if row["metric"] == metric], one)
+            axis.set_title(f"{model}, {metric}", loc="left", fontsize=10)
             axis.set_xlabel("best side")
         axes[i][0].set_ylabel("best axis")
     handles = {}
@@ -116,8 +200,8 @@ def sides_figure(rows: Sequence[Row], probed: Mapping[str, Probed], cells: Seque
     return figure
 
 
-def _draw(axis: Any, rows: Sequence[Row], sae: Probed) -> None:
-    line = sae.series.line() | {"linestyle": ""}
+def _draw(axis: Any, rows: Sequence[Row], one: Series) -> None:
+    line = one.line() | {"linestyle": ""}
     for is_both in (False, True):
         mine = [row for row in rows if (verdict(row) == "both sides") == is_both]
         points = [(score(row, "side", 1), score(row, "axis", 1)) for row in mine]

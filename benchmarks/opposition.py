@@ -20,6 +20,7 @@ from typing import Any
 
 import datasets
 import torch
+from result_rows import write_rows
 from sae_lens import SAE
 from torch import Tensor
 
@@ -33,7 +34,6 @@ from sae_lens_signaware.evaluation.models import (
 )
 from sae_lens_signaware.evaluation.prompts import hooked_activations
 from sae_lens_signaware.experiments.demo_data import GGUF_FILE
-from sae_lens_signaware.files import write_json
 from sae_lens_signaware.training.hooks import load_model_with_hooks
 
 LENGTH = 64
@@ -80,12 +80,13 @@ def drawn_latents(counts: Tensor, n: int, least: int, seed: int = 0) -> tuple[li
 def measured(
     model: HookedRootModule, sae: Any, prompts: Tensor, counts: Tensor, n: int, k: int
 ) -> dict[str, Any]:
-    """What the JSON has of an SAE, but for the contexts."""
+    """What the JSON has of an SAE."""
     latents, n_bipolar = drawn_latents(counts, n, k)
     row: dict[str, Any] = {"d_sae": sae.cfg.d_sae, "bipolar": n_bipolar, "measured": len(latents)}
     if len(latents) < 2:
         return row
-    found = signaware.side_opposition(model, sae, prompts, latents, k=k)
+    examples = signaware.top_examples(model, sae, prompts, latents, k=k, window=WINDOW)
+    found = signaware.side_opposition(model, sae, prompts, latents, k=k, examples=examples)
     passing = (found.context_low > found.context_null) & found.passes
     quantiles = found.opposition.nanquantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64))
     best = found.low.nan_to_num(nan=-2).sort(descending=True).indices[:N_BEST]
@@ -104,17 +105,13 @@ def measured(
             }
             for i in best.tolist()
         },
-    }
-
-
-def contexts_of(
-    model: HookedRootModule, sae: Any, prompts: Tensor, latents: list[int]
-) -> dict[str, dict[str, list[list[str]]]]:
-    """The strongest contexts of each side of some latents, by latent and by the side, + or -."""
-    found = signaware.top_examples(model, sae, prompts, latents, k=N_CONTEXTS, window=WINDOW)
-    return {
-        str(of.latent): {"+": list(map(parts_of, of.pos)), "-": list(map(parts_of, of.neg))}
-        for of in found.latents
+        "contexts": {
+            str(of.latent): {
+                side: [parts_of(context) for context in contexts[:N_CONTEXTS]]
+                for side, contexts in (("+", of.pos), ("-", of.neg))
+            }
+            for of in (examples.of(int(found.latents[i])) for i in best.tolist())
+        },
     }
 
 
@@ -138,21 +135,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     held = json.loads(args.out.read_text())["saes"] if args.out.exists() else {}
-    missing = [path for path in args.saes if "contexts" not in held.get(str(path), {})]
+    missing = [path for path in args.saes if str(path) not in held]
     saes: list[Any] = [SAE.load_from_disk(path) for path in missing]
     hooks = sorted({sae.cfg.metadata.hook_name for sae in saes})
     kwargs = json.loads(args.model_kwargs)
     model = load_model_with_hooks(args.model, args.model_class, kwargs, hooks)
     prompts = prompts_of(model, args.text, args.prompts)
     for path, sae, counts in zip(missing, saes, count_sides(model, saes, prompts), strict=True):
-        row = measured(model, sae, prompts, counts, args.latents, args.k)
-        best = [int(latent) for latent in row.get("latents", {})]
-        contexts = contexts_of(model, sae, prompts, best) if best else {}
-        held[str(path)] = row | {"contexts": contexts}
+        row = held[str(path)] = measured(model, sae, prompts, counts, args.latents, args.k)
         command = "python " + shlex.join(sys.argv)
         settings = {"k": args.k, "prompts": len(prompts), "length": LENGTH}
-        write_json({"command": command, **settings, "saes": held}, args.out)
-        numbers = {k: v for k, v in row.items() if k != "latents"}
+        write_rows({"command": command, **settings, "saes": held}, args.out)
+        numbers = {k: v for k, v in row.items() if k not in ("latents", "contexts")}
         print(path, numbers, flush=True)
 
 

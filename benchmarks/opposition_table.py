@@ -2,41 +2,78 @@
 
 import html
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from opposites_table import place_of
 from reproduction_tables import markdown
 
-SAEs = Mapping[str, Mapping[str, Any]]
+Results = Mapping[str, Mapping[str, Any]]
+"""Model -> results/opposition_MODEL.json."""
 MARKUP = re.compile(r"[\\`*_{}\[\]()+\-.!|~^:$=]")
 """But for & and #, of which the entities are made."""
 
 
-def opposition_table(saes: SAEs, names: Mapping[str, tuple[str, str]]) -> str:
-    """One row for each SAE: bipolar latents, median opposition, that of chance, and who passes.
+def measured_of(results: Results, name: str) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """(Model, cell) -> what was measured of the SAE of that name there."""
+    return {
+        (model, cell): row
+        for model, result in results.items()
+        for path, row in result["saes"].items()
+        for cell, found in [place_of(path)]
+        if found == name
+    }
+
+
+def opposition_table(results: Results, labels: Mapping[str, str]) -> str:
+    """One row for each SAE, over all places: sums of latents, and means of the places' values.
 
     Args:
-        saes: of results/opposition.json.
-        names: folder of an SAE -> its place and its name, in the order of the rows.
+        labels: name of an SAE -> its label, in the order of the rows.
     """
-    rows = []
-    for path, (place, name) in names.items():
-        row = saes[path]
-        cells = [f"{row['bipolar']} of {row['d_sae']:,}"]
-        if "passing" in row:
-            median = row["opposition_quartiles"][1]
-            cells += [f"{median:.2f}", f"{row['null']:.2f}", f"{row['dial_median']:.3f}"]
-            cells += [f"{row['passing']} of {row['measured']}"]
-        rows.append([place, name, *cells, *[""] * (5 - len(cells))])
-    columns = ["place", "SAE", "bipolar latents", "opposition, median", "of chance", "of a dial"]
-    return markdown([*columns, "stand out"], rows, 2)
+    table = []
+    for name, label in labels.items():
+        rows = list(measured_of(results, name).values())
+        judged = [row for row in rows if "passing" in row]
+        bipolar, width = (sum(row[key] for row in rows) for key in ("bipolar", "d_sae"))
+        stand_out, of = (sum(row[key] for row in judged) for key in ("passing", "measured"))
+        means = [
+            statistics.fmean(values)
+            for values in (
+                [row["opposition_quartiles"][1] for row in judged],
+                [row["null"] for row in judged],
+                [row["dial_median"] for row in judged],
+            )
+        ]
+        shown = [f"{means[0]:.2f}", f"{means[1]:.2f}", f"{means[2]:.3f}"]
+        table.append([label, f"{bipolar / width:.0%}", *shown, f"{stand_out} of {of}"])
+    columns = ["SAE", "bipolar latents", "opposition, median", "of chance", "of a dial"]
+    return markdown([*columns, "stand out"], table, 1)
+
+
+def places_table(results: Results, labels: Mapping[str, str]) -> str:
+    """By place, for each SAE: bipolar latents, and how many of those measured stand out."""
+    held = {name: measured_of(results, name) for name in labels}
+    table = []
+    for place in dict.fromkeys(place for rows in held.values() for place in rows):
+        cells = []
+        for rows in held.values():
+            row = rows.get(place)
+            if row is None:
+                cells.append("–")
+            else:
+                judged = f"{row['passing']} of {row['measured']}" if "passing" in row else "–"
+                cells.append(f"{row['bipolar']} / {judged}")
+        table.append([", ".join(place), *cells])
+    return markdown(["place", *labels.values()], table, 1)
 
 
 def contexts_table(row: Mapping[str, Any]) -> str:
     """The latents of an SAE that stand out most, with the strongest contexts of each side.
 
     Args:
-        row: an SAE of results/opposition.json.
+        row: an SAE of results/opposition_MODEL.json.
     """
     rows = []
     for latent, contexts in row["contexts"].items():

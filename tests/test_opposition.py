@@ -108,6 +108,9 @@ def test_effects_are_those_of_one_context_at_a_time(model: HookedTransformer) ->
     q = opposition._mean_prediction(model, prompts)
     assert q.sum().item() == pytest.approx(1.0)
     effects, dialled = opposition.side_effects(model, sae, prompts, 5, found.pos, q)
+    alone, none = opposition.side_effects(model, sae, prompts, 5, found.pos, q, with_dial=False)
+    torch.testing.assert_close(alone, effects)
+    assert none.shape == (0, len(q))
     raw = []
     for context in found.pos:
         row = prompts[context.prompt][None]
@@ -157,6 +160,18 @@ def test_a_whole_measurement(architecture: str, model: HookedTransformer, tmp_pa
     console = Console(width=100, record=True)
     console.print(found.table(2))
     assert "of 4 latents above the 95th percentile" in console.export_text()
+
+
+def test_contexts_that_were_found_before_give_the_same(model: HookedTransformer) -> None:
+    sae, prompts, latents = hooked_sae(), prompt_ids(30), [3, 5, 9]
+    # more contexts, of more latents, in another window
+    examples = signaware.top_examples(model, sae, prompts, [9, 1, 5, 3], k=6, window=(2, 2))
+    found = signaware.side_opposition(model, sae, prompts, latents, k=4, examples=examples)
+    expected = signaware.side_opposition(model, sae, prompts, latents, k=4)
+    for name in ("opposition", "low", "dial", "context_low"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), equal_nan=True)
+    with pytest.raises(InvalidInputError, match="latents must be one of the examples, got 2"):
+        signaware.side_opposition(model, sae, prompts, [3, 2], k=4, examples=examples)
 
 
 def test_a_latent_of_one_side_has_none(model: HookedTransformer) -> None:

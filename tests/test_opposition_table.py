@@ -26,13 +26,41 @@ def tables(benchmark_script: Callable[[str], Any]) -> Any:
     return benchmark_script("opposition_table")
 
 
-def test_a_row_for_each_sae_in_the_order_of_the_names(tables: Any) -> None:
-    few = {"d_sae": 64, "bipolar": 1, "measured": 1}  # none to compare with: no opposition
-    names = {"b": ("resid", "`b`"), "a": ("mlp_out", "`a`")}
-    lines = tables.opposition_table({"a": ROW, "b": few}, names).splitlines()
-    assert lines[2] == "| resid | `b` | 1 of 64 |  |  |  |  |"
-    assert lines[3] == "| mlp_out | `a` | 242 of 1,152 | 0.47 | 0.21 | 0.996 | 23 of 40 |"
-    assert len({line.count("|") for line in lines}) == 1
+SIGNED, OTHER = "bi_jumprelu-full/target_l0-32", "sa_gsae-full/target_l0-32"
+
+
+@pytest.fixture
+def results() -> dict[str, Any]:
+    few = {"d_sae": 48, "bipolar": 1, "measured": 1}  # none to compare with: no opposition
+    more = ROW | {"passing": 7, "measured": 20, "opposition_quartiles": [0.1, 0.27, 0.5]}
+    folder = "sweep_out/x/saes/{}/seed-0/{}"
+    return {
+        "A": {"saes": {folder.format("mlp_out", SIGNED): ROW, folder.format("resid", OTHER): ROW}},
+        "B": {
+            "saes": {folder.format("mlp_out", SIGNED): more, folder.format("resid", SIGNED): few}
+        },
+    }
+
+
+def test_a_row_for_each_sae_sums_latents_and_averages_over_the_places(
+    tables: Any, results: Any
+) -> None:
+    lines = tables.opposition_table(results, {SIGNED: "`s`", OTHER: "`o`"}).splitlines()
+    # (242 + 242 + 1) of 2 * 1,152 + 48 latents are bipolar; the third place judged none
+    assert lines[2] == "| `s` | 21% | 0.37 | 0.21 | 0.996 | 30 of 60 |"
+    assert lines[3] == "| `o` | 21% | 0.47 | 0.21 | 0.996 | 23 of 40 |"
+
+
+def test_a_row_for_each_place_has_a_dash_for_what_was_not_measured(
+    tables: Any, results: Any
+) -> None:
+    lines = tables.places_table(results, {SIGNED: "`s`", OTHER: "`o`"}).splitlines()
+    assert lines[2:] == [
+        "| A, mlp_out | 242 / 23 of 40 | – |",
+        "| B, mlp_out | 242 / 7 of 20 | – |",
+        "| B, resid | 1 / – | – |",
+        "| A, resid | – | 242 / 23 of 40 |",
+    ]
 
 
 def test_contexts_are_text_whatever_a_token_holds(tables: Any) -> None:

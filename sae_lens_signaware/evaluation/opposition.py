@@ -23,14 +23,14 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sae_lens_signaware.checks import require
-from sae_lens_signaware.evaluation.examples import Context, top_examples
+from sae_lens_signaware.evaluation.examples import Context, TopExamples, top_examples
 from sae_lens_signaware.evaluation.models import HookedRootModule, embedding_of
 from sae_lens_signaware.evaluation.results import Provenance, Result
 from sae_lens_signaware.evaluation.streaming import decoder_directions
 
 Z_95 = 1.96
 NULL_QUANTILE = 0.95
-ROWS_AT_ONCE = 8
+ROWS_AT_ONCE = 4
 PROMPTS_OF_Q = 16
 
 
@@ -106,6 +106,7 @@ def side_opposition(
     latents: Sequence[int],
     k: int = 8,
     n_before: int = 16,
+    examples: TopExamples | None = None,
 ) -> SideOpposition:
     """Measure for each latent whether its - side does the opposite of its + side.
 
@@ -116,23 +117,29 @@ def side_opposition(
         latents: which.
         k: contexts of a side at most, each of another prompt.
         n_before: tokens before the peak that stand for a context.
+        examples: the contexts of the latents, as :func:`~sae_lens_signaware.top_examples` found
+            them in ``tokens``; None searches. Of each side the first ``k`` count.
 
     Raises:
         InvalidInputError: there are fewer than two latents; ``k`` is below 2; the SAE reads one
-            head alone; or what :func:`~sae_lens_signaware.top_examples` refuses.
+            head alone; ``examples`` lacks one of the latents; or what
+            :func:`~sae_lens_signaware.top_examples` refuses.
     """
     require(len(latents) >= 2, "latents", list(latents), "at least two, for pairs of other ones")
     require(k >= 2, "k", k, "at least 2")
     head = sae.cfg.metadata.hook_head_index
     require(head is None, "hook_head_index", head, "null, for an SAE of all heads")
-    found = top_examples(model, sae, tokens, latents, k=k, window=(n_before, 0))
+    found = examples or top_examples(model, sae, tokens, latents, k=k, window=(n_before, 0))
+    for i in latents:
+        require(any(of.latent == i for of in found.latents), "latents", i, "one of the examples")
     q, embed = _mean_prediction(model, tokens), _embedder(model, tokens, n_before)
     by_effect, by_context, dials = _Sides(), _Sides(), []
-    for of in found.latents:
-        plus, dialled = side_effects(model, sae, tokens, of.latent, of.pos, q)
-        minus, _ = side_effects(model, sae, tokens, of.latent, of.neg, q)
+    for i in latents:
+        pos, neg = found.of(i).pos[:k], found.of(i).neg[:k]
+        plus, dialled = side_effects(model, sae, tokens, i, pos, q)
+        minus, _ = side_effects(model, sae, tokens, i, neg, q, with_dial=False)
         by_effect.add(plus, minus)
-        by_context.add(embed(of.pos), embed(of.neg))
+        by_context.add(embed(pos), embed(neg))
         dials.append(minus_cosine(plus.sum(0), dialled.sum(0)))
     effects, contexts = by_effect.opposition(), by_context.opposition()
     return SideOpposition(
@@ -214,32 +221,41 @@ def side_effects(
     latent: int,
     contexts: Sequence[Context],
     q: Tensor,
+    with_dial: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """What a side does to the next token in each of its contexts, and what the dial would do.
 
     Args:
         tokens: (prompt, position), which the contexts are of.
         q: (vocabulary,) weights of the inner product, 1 in sum.
+        with_dial: False leaves the second tensor empty, and saves a third of the time.
 
     Returns:
         Two (n, vocabulary) tensors whose inner products are those of the module's docstring: of
         e_c, and of log p'' - log p', p'' with -z_i d_i in the place of z_i d_i.
     """
-    direction, effects, dialled = decoder_directions(sae)[latent], [], []
-    for start in range(0, len(contexts), ROWS_AT_ONCE):
-        part = contexts[start : start + ROWS_AT_ONCE]
+    direction = decoder_directions(sae)[latent]
+    effects, dialled = q.new_zeros(2, len(contexts), len(q))
+    # short ones together: a row is run to the last peak of its batch
+    order = sorted(range(len(contexts)), key=lambda i: contexts[i].position)
+    for start in range(0, len(order), ROWS_AT_ONCE):
+        these = order[start : start + ROWS_AT_ONCE]
+        part = [contexts[i] for i in these]
         at = torch.tensor([context.position for context in part])
         rows = tokens[[context.prompt for context in part], : int(at.max()) + 1]
         values = torch.tensor([context.value for context in part], device=direction.device)
         written = values[:, None] * direction
-        factors = (0.0, -1.0, -2.0)  # as it is, without z d, and with -z d
-        as_is, without, turned = (
-            _log_prediction(model, sae, rows, at, factor * written) for factor in factors
-        )
-        effects.append(_in_inner_product(as_is - without, q))
-        dialled.append(_in_inner_product(turned - without, q))
-    nothing = [q.new_zeros(0, len(q))]
-    return torch.cat(effects or nothing), torch.cat(dialled or nothing)
+
+        def log_p(
+            factor: float, rows: Tensor = rows, at: Tensor = at, written: Tensor = written
+        ) -> Tensor:
+            return _log_prediction(model, sae, rows, at, factor * written)
+
+        without = log_p(-1.0)
+        effects[these] = _in_inner_product(log_p(0.0) - without, q)
+        if with_dial:
+            dialled[these] = _in_inner_product(log_p(-2.0) - without, q)
+    return effects, dialled if with_dial else dialled[:0]
 
 
 def _in_inner_product(effects: Tensor, q: Tensor) -> Tensor:
