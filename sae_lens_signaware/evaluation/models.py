@@ -1,8 +1,12 @@
 """The language models that SAELens hooks: their type, and their tokenizer."""
 
+import inspect
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, cast
 
+import torch
+from sae_lens.load_model import HookedProxyLM
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -17,6 +21,7 @@ __all__ = [
     "HookedRootModule",
     "bos_ids",
     "embedding_of",
+    "logits_after",
     "required_tokenizer",
     "token_ids",
     "token_text",
@@ -54,6 +59,38 @@ def embedding_of(model: HookedRootModule) -> Tensor:
         require(of_tokens is not None, "model", type(model).__name__, "one with input embeddings")
         embedding = attrgetter("weight")(of_tokens)
     return embedding.detach().float().cpu()
+
+
+def logits_after(
+    model: HookedRootModule,
+    tokens: Tensor,
+    at: Tensor,
+    fwd_hooks: Sequence[tuple[str, Callable[..., Tensor]]],
+) -> Tensor:
+    """Return (n, vocabulary) logits of the token after position ``at[i]`` of row i.
+
+    Args:
+        tokens: (n, position).
+        at: (n,) int64.
+        fwd_hooks: as ``run_with_hooks`` takes them.
+    """
+    each = torch.arange(len(tokens))
+    inner = getattr(model, "model", None)
+    if isinstance(model, HookedProxyLM) and _keeps_logits(inner):
+        # of a small model with a large vocabulary most of the time goes into logits
+        positions, which = at.unique(return_inverse=True)
+        with model.hooks(fwd_hooks=list(fwd_hooks)):
+            return model.model(tokens, logits_to_keep=positions).logits[each, which]
+    logits = model.run_with_hooks(
+        tokens, return_type="logits", prepend_bos=False, fwd_hooks=list(fwd_hooks)
+    )
+    return logits[each, at]
+
+
+def _keeps_logits(model: object) -> bool:
+    """Whether a model of transformers can compute the logits of some positions alone."""
+    forward = getattr(model, "forward", None)
+    return forward is not None and "logits_to_keep" in inspect.signature(forward).parameters
 
 
 def bos_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -24,7 +24,7 @@ from torch.nn.functional import normalize
 
 from sae_lens_signaware.checks import require
 from sae_lens_signaware.evaluation.examples import Context, TopExamples, top_examples
-from sae_lens_signaware.evaluation.models import HookedRootModule, embedding_of
+from sae_lens_signaware.evaluation.models import HookedRootModule, embedding_of, logits_after
 from sae_lens_signaware.evaluation.results import Provenance, Result
 from sae_lens_signaware.evaluation.streaming import decoder_directions
 
@@ -276,9 +276,8 @@ def _log_prediction(
         activations[each, at] = here + added.to(activations).view(here.shape)
         return activations
 
-    hooks = [(sae.cfg.metadata.hook_name, write)]
-    logits = model.run_with_hooks(rows, return_type="logits", prepend_bos=False, fwd_hooks=hooks)
-    return logits[each, at].float().log_softmax(-1).cpu()
+    logits = logits_after(model, rows, at, [(sae.cfg.metadata.hook_name, write)])
+    return logits.float().log_softmax(-1).cpu()
 
 
 def _mean_prediction(model: HookedRootModule, tokens: Tensor) -> Tensor:
