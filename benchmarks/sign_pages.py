@@ -17,11 +17,9 @@ SIGNED = {  # SAEs near an L0 of 32, by folder -> their names in the tables
     "bi_batchtopk-full/k-32": "`bi_batchtopk`",
     "bi_matryoshka_batchtopk-full/k-32": "`bi_matryoshka_batchtopk`",
 }
-ABSTOPK = {"abstopk-full/k-32": "`abstopk`"}
 PLAIN = {
     "batchtopk-full/k-32": "SAELens's `batchtopk`",
     "jumprelu-full/": "SAELens's `jumprelu`",
-    "gated-full/": "SAELens's `gated`",
     DOUBLE: "SAELens's `batchtopk`, twice as wide",
 }
 TRAININGS = {
@@ -37,9 +35,7 @@ TRAININGS = {
     "bi_batchtopk-full/k-32": "`bi_batchtopk`",
     "bi_matryoshka_batchtopk-full/k-32": "`bi_matryoshka_batchtopk`",
 }
-SERIES = tuple(
-    Series(name, label.strip("`"), label.strip("`")) for name, label in (SIGNED | ABSTOPK).items()
-)
+SERIES = tuple(Series(name, label.strip("`"), label.strip("`")) for name, label in SIGNED.items())
 BEST = "sweep_out/equal_width_smollm2_135m/saes/mlp_out/seed-0/bi_jumprelu-full/target_l0-32"
 """The SAE of pretrained/ on the MLP output, before it was rounded to float16."""
 
@@ -56,8 +52,8 @@ def sign_tables(read: Callable[[str], Any]) -> dict[str, str]:
     opposites, opposition = _by_model(read, "opposites"), _by_model(read, "opposition")
     contexts = opposition["SmolLM2"]["saes"][BEST]
     return {
-        "opposites_sides.md": sides_table(opposites, SIGNED | ABSTOPK | PLAIN, DOUBLE),
-        "opposites_axes.md": axes_table(opposites, SIGNED | ABSTOPK | PLAIN),
+        "opposites_sides.md": sides_table(opposites, SIGNED | PLAIN, DOUBLE),
+        "opposites_axes.md": axes_table(opposites, SIGNED | PLAIN),
         "opposites_sets.md": sets_table(opposites, SIGNED | {DOUBLE: PLAIN[DOUBLE]}),
         "opposites_trainings.md": trainings_table(opposites, TRAININGS, "mlp_out"),
         "opposition.md": opposition_table(opposition, SIGNED),
