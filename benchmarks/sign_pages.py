@@ -42,14 +42,14 @@ BEST = "sweep_out/equal_width_smollm2_135m/saes/mlp_out/seed-0/bi_jumprelu-full/
 
 def sign_figures(read: Callable[[str], Any]) -> dict[str, tuple[str, Callable[[], Figure]]]:
     """Name -> title and figure. ``read`` gives a file of results/."""
-    opposites = _by_model(read, "opposites")
+    opposites = by_model(read, "opposites")
     title = "The score of the best axis against that of the best side, natural opposites"
     return {"sides_and_axes": (title, lambda: sides_figure(opposites, SERIES))}
 
 
 def sign_tables(read: Callable[[str], Any]) -> dict[str, str]:
     """Name -> Markdown."""
-    opposites, opposition = _by_model(read, "opposites"), _by_model(read, "opposition")
+    opposites, opposition = by_model(read, "opposites"), by_model(read, "opposition")
     contexts = opposition["SmolLM2"]["saes"][BEST]
     return {
         "opposites_sides.md": sides_table(opposites, SIGNED | PLAIN, DOUBLE),
@@ -62,5 +62,6 @@ def sign_tables(read: Callable[[str], Any]) -> dict[str, str]:
     }
 
 
-def _by_model(read: Callable[[str], Any], what: str) -> dict[str, Mapping[str, Any]]:
+def by_model(read: Callable[[str], Any], what: str) -> dict[str, Mapping[str, Any]]:
+    """Model -> its file of results/."""
     return {model: read(f"{what}_{name}.json") for model, name in MODELS.items()}

@@ -1,0 +1,74 @@
+"""The page "What a sign means" says what results/opposites_* and opposition_* show."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("matplotlib", reason="needs the [demo] extra")
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def page() -> str:
+    return (ROOT / "docs" / "results" / "sign.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def pages(benchmark_script: Callable[[str], Any]) -> Any:
+    return benchmark_script("sign_pages")
+
+
+@pytest.fixture
+def by_model(pages: Any, benchmark_script: Callable[[str], Any]) -> Callable[[str], Any]:
+    read = benchmark_script("figures").read
+    return lambda what: pages.by_model(read, what)
+
+
+def span(counts: list[int]) -> str:
+    return f"{min(counts)} to {max(counts)}"
+
+
+def test_latents_that_stand_out(pages: Any, by_model: Callable[[str], Any], page: str) -> None:
+    rows = [row for result in by_model("opposition").values() for row in result["saes"].values()]
+    assert len(rows) == 6 * len(pages.SIGNED)
+    stand_out, of = (sum(row[key] for row in rows) for key in ("passing", "measured"))
+    assert f"{stand_out} of {of}" in page
+    assert 0.45 < stand_out / of < 0.6  # "about half"
+    assert sum(row["passing_by_context"] for row in rows) == 0
+    dials = sorted(row["dial_median"] for row in rows)
+    assert f"a median of {dials[0]:.2f} to {dials[-1]:.2f} at each place" in page
+
+
+def test_axes_and_pairs_with_both_ends(
+    pages: Any, by_model: Callable[[str], Any], page: str, benchmark_script: Callable[[str], Any]
+) -> None:
+    tables, opposites = benchmark_script("opposites_table"), by_model("opposites")
+
+    def both(name: str, form: str, n: int, cell: str = "") -> int:
+        fields = tables.fields_of(opposites, name)
+        found = [tables.verdict(row, form) for at, row in fields.items() if cell in ("", at.cell)]
+        assert len(found) == n
+        return found.count("both sides")
+
+    axes = span([both(name, "axis", 60) for name in pages.SIGNED])
+    assert f"in {axes} of 60 fields" in page
+    assert f"in {axes} of 60 cases" in (ROOT / "README.md").read_text(encoding="utf-8")
+    pairs = span([both(name, "pair", 60) for name in pages.PLAIN])
+    assert f"in {pairs} of 60 fields" in page
+    trainings = span([both(name, "axis", 20, "mlp_out") for name in pages.TRAININGS])
+    assert f"{trainings} axes of 20" in page
+
+
+def test_by_side_three_signed_saes_are_level_with_the_wider_plain_one(
+    pages: Any, by_model: Callable[[str], Any], benchmark_script: Callable[[str], Any]
+) -> None:
+    table = benchmark_script("opposites_table").sides_table
+    lines = table(by_model("opposites"), pages.SIGNED | pages.PLAIN, pages.DOUBLE).splitlines()
+    rows = {line.split("|")[1].strip(): line for line in lines}
+    for name in pages.SIGNED.values():
+        cells = [cell.strip() for cell in rows[name].split("|")]
+        holds_zero = ["(−" in cell and "to +" in cell for cell in (cells[4], cells[7])]
+        assert holds_zero == [True, name != "`bi_matryoshka_batchtopk`"]
