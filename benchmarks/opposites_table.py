@@ -86,7 +86,7 @@ def gap(values: Sequence[float], reference: Sequence[float]) -> str:
 
 
 def sides_table(results: Results, labels: Mapping[str, str], reference: str) -> str:
-    """Means over the fields: best side and eight sides, and eight sides less the reference.
+    """Means over the fields of the score of eight sides, and that score less the reference's.
 
     Args:
         labels: name of an SAE -> its label, in the order of the rows; one is the reference.
@@ -98,12 +98,9 @@ def sides_table(results: Results, labels: Mapping[str, str], reference: str) -> 
         for metric in METRICS:
             eight = scores(held[name], metric, "side", 8)
             of_reference = scores(held[reference], metric, "side", 8)
-            cells += [_mean(scores(held[name], metric, "side", 1)), _mean(eight)]
-            cells.append("" if name == reference else gap(eight, of_reference))
+            cells += [_mean(eight), "" if name == reference else gap(eight, of_reference)]
         table.append([label, *cells])
-    columns = [
-        f"{metric}, {what}" for metric in METRICS for what in ("best side", "8 sides", "difference")
-    ]
+    columns = [f"{metric}, {what}" for metric in METRICS for what in ("8 sides", "difference")]
     return markdown(["SAE", *columns], table, 1)
 
 
