@@ -107,17 +107,20 @@ def sides_table(results: Results, labels: Mapping[str, str], reference: str) -> 
 def axes_table(results: Results, labels: Mapping[str, str]) -> str:
     """Means over the fields of the best axis, side and pair, and how many have both ends."""
     held = shared_fields(results, list(labels))
-    table = []
-    for name, label in labels.items():
-        fields = held[name]
-        cells = [
-            _mean(scores(fields, metric, form, 1))
-            for metric in METRICS
-            for form in ("axis", "side", "pair")
-        ]
-        table.append([label, *cells, *(both_ends(fields, form) for form in ("axis", "pair"))])
-    columns = [f"{metric}, {form}" for metric in METRICS for form in ("axis", "side", "pair")]
+    forms = ("axis", "side", "pair")
+    table = [
+        [label, *means(held[name], forms), *(both_ends(held[name], f) for f in ("axis", "pair"))]
+        for name, label in labels.items()
+    ]
+    columns = [f"{metric}: {' / '.join(forms)}" for metric in METRICS]
     return markdown(["SAE", *columns, "axes with both ends", "pairs with both ends"], table, 1)
+
+
+def means(fields: Mapping[Field, Row], forms: Sequence[str]) -> list[str]:
+    """For each metric the means of the best features of these forms, in one field of a table."""
+    return [
+        " / ".join(_mean(scores(fields, metric, form, 1)) for form in forms) for metric in METRICS
+    ]
 
 
 def both_ends(fields: Mapping[Field, Row], form: str) -> str:
@@ -147,7 +150,7 @@ def sets_table(results: Results, labels: Mapping[str, str]) -> str:
 
 def trainings_table(results: Results, labels: Mapping[str, str], cell: str) -> str:
     """At one place of both models: R², bipolar latents, best axis and side, axes with both ends."""
-    table = []
+    table, forms = [], ("axis", "side")
     for name, label in labels.items():
         fields = {
             field: row for field, row in fields_of(results, name).items() if field.cell == cell
@@ -158,13 +161,8 @@ def trainings_table(results: Results, labels: Mapping[str, str], cell: str) -> s
         about = [saes.get(model) for model in results]
         shown = " / ".join("–" if sae is None else f"{sae['r2']:.3f}" for sae in about)
         bipolar = " / ".join("–" if sae is None else f"{sae['bipolar_share']:.0%}" for sae in about)
-        means = [
-            _mean(scores(fields, metric, form, 1))
-            for metric in METRICS
-            for form in ("axis", "side")
-        ]
-        table.append([label, shown, bipolar, *means, both_ends(fields, "axis")])
-    columns = [f"{metric}, {form}" for metric in METRICS for form in ("axis", "side")]
+        table.append([label, shown, bipolar, *means(fields, forms), both_ends(fields, "axis")])
+    columns = [f"{metric}: {' / '.join(forms)}" for metric in METRICS]
     return markdown(["SAE", "R²", "bipolar", *columns, "axes with both ends"], table, 1)
 
 

@@ -76,19 +76,19 @@ def test_saes_are_compared_where_all_of_them_were_probed(tables: Any, results: A
 
 def test_axes_and_pairs_with_both_ends_are_counted(tables: Any, results: Any) -> None:
     *_, signed, plain = tables.axes_table(results, {SIGNED: "`s`", PLAIN: "`p`"}).splitlines()
-    assert signed == "| `s` | 0.70 | 0.80 | 0.50 | 0.30 | 0.40 | 0.50 | 2 of 4 | 4 of 4 |"
-    assert plain == "| `p` | – | 0.50 | – | – | 0.50 | – | – | – |"
+    assert signed == "| `s` | 0.70 / 0.80 / 0.50 | 0.30 / 0.40 / 0.50 | 2 of 4 | 4 of 4 |"
+    assert plain == "| `p` | – / 0.50 / – | – / 0.50 / – | – | – |"
 
 
 def test_trainings_are_shown_with_what_was_measured_of_them(tables: Any, results: Any) -> None:
     *_, signed = tables.trainings_table(results, {SIGNED: "`s`"}, "mlp_out").splitlines()
-    assert signed == "| `s` | 0.800 / 0.800 | 25% / 25% | 0.70 | 0.80 | 0.30 | 0.40 | 2 of 4 |"
+    assert signed == "| `s` | 0.800 / 0.800 | 25% / 25% | 0.70 / 0.80 | 0.30 / 0.40 | 2 of 4 |"
 
 
 def test_a_training_of_one_model_alone_has_a_dash_for_the_other(tables: Any, results: Any) -> None:
     results["B"]["rows"] = []
     *_, signed = tables.trainings_table(results, {SIGNED: "`s`"}, "mlp_out").splitlines()
-    assert signed == "| `s` | 0.800 / – | 25% / – | 0.60 | 0.70 | 0.20 | 0.30 | 1 of 2 |"
+    assert signed == "| `s` | 0.800 / – | 25% / – | 0.60 / 0.70 | 0.20 / 0.30 | 1 of 2 |"
 
 
 def test_a_set_has_three_scores_of_each_sae_as_means_over_the_places(
