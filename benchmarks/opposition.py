@@ -25,7 +25,7 @@ from sae_lens import SAE
 from torch import Tensor
 
 import sae_lens_signaware as signaware
-from sae_lens_signaware.evaluation.examples import Context
+from sae_lens_signaware.evaluation.examples import Context, LatentExamples
 from sae_lens_signaware.evaluation.models import (
     HookedRootModule,
     bos_ids,
@@ -106,13 +106,15 @@ def measured(
             for i in best.tolist()
         },
         "contexts": {
-            str(of.latent): {
-                side: [parts_of(context) for context in contexts[:N_CONTEXTS]]
-                for side, contexts in (("+", of.pos), ("-", of.neg))
-            }
-            for of in (examples.of(int(found.latents[i])) for i in best.tolist())
+            str(latent): contexts_of(examples.of(latent)) for latent in found.latents[best].tolist()
         },
     }
+
+
+def contexts_of(latent: LatentExamples) -> dict[str, list[list[str]]]:
+    """The strongest contexts of each side, + or -."""
+    sides = {"+": latent.pos, "-": latent.neg}
+    return {side: list(map(parts_of, contexts[:N_CONTEXTS])) for side, contexts in sides.items()}
 
 
 def parts_of(context: Context) -> list[str]:
@@ -136,6 +138,8 @@ def main() -> None:
     args = parser.parse_args()
     held = json.loads(args.out.read_text())["saes"] if args.out.exists() else {}
     missing = [path for path in args.saes if str(path) not in held]
+    if not missing:
+        return
     saes: list[Any] = [SAE.load_from_disk(path) for path in missing]
     hooks = sorted({sae.cfg.metadata.hook_name for sae in saes})
     kwargs = json.loads(args.model_kwargs)
