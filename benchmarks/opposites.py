@@ -241,7 +241,7 @@ def table(result: dict[str, Any]) -> Table:
             f"{Path(row['sae']).name} ({sae['architecture']} {sae['d_sae']:,})",
             row["metric"],
             *(f"{scores[key]:.3f}" if key in scores else "-" for key in shown),
-            f"{scores['raw', row['probes'][-1][1]]:.3f}",
+            f"{row['probes'][-1][2]:.3f}",
             *(verdicts or ["-"]),
         )
     return out

@@ -2,7 +2,7 @@
 
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,8 +10,13 @@ from figure_drawing import INK, Series, panels
 from matplotlib.figure import Figure
 from reproduction_tables import markdown
 
+from sae_lens_signaware.evaluation.probe_scores import interval
+
 METRICS = {"auc": (0.45, 1.02), "rho": (0.1, 0.7)}
 """Scores, and what of each the figure shows."""
+BEST_OF_THREE = (("axis", 1), ("side", 1), ("pair", 1))
+AXIS_SIDE_EIGHT = (("axis", 1), ("side", 1), ("side", 8))
+"""Probes, by form and k."""
 N_RESAMPLES = 2000
 Row = Mapping[str, Any]
 Results = Mapping[str, Mapping[str, Any]]
@@ -74,15 +79,19 @@ def _mean(values: Sequence[float]) -> str:
     return f"{statistics.fmean(values):.2f}" if values else "–"
 
 
+def shown(fields: Mapping[Field, Row], metric: str, probes: Iterable[tuple[str, int]]) -> str:
+    """The means of some probes, by form and k, in one field of a table."""
+    return " / ".join(_mean(scores(fields, metric, form, k)) for form, k in probes)
+
+
 def gap(values: Sequence[float], reference: Sequence[float]) -> str:
     """The mean difference, with its 95% interval by bootstrap over the fields."""
     differences = np.subtract(values, reference)
     drawn = np.random.default_rng(0).integers(
         len(differences), size=(N_RESAMPLES, len(differences))
     )
-    low, high = np.percentile(differences[drawn].mean(1), [2.5, 97.5])
-    shown = f"{differences.mean():+.2f} ({low:+.2f} to {high:+.2f})"
-    return shown.replace("-", "−")
+    found = interval(differences.mean(), differences[drawn].mean(1))
+    return f"{found.value:+.2f} ({found.low:+.2f} to {found.high:+.2f})".replace("-", "−")
 
 
 def sides_table(results: Results, labels: Mapping[str, str], reference: str) -> str:
@@ -107,20 +116,12 @@ def sides_table(results: Results, labels: Mapping[str, str], reference: str) -> 
 def axes_table(results: Results, labels: Mapping[str, str]) -> str:
     """Means over the fields of the best axis, side and pair, and how many have both ends."""
     held = shared_fields(results, list(labels))
-    forms = ("axis", "side", "pair")
-    table = [
-        [label, *means(held[name], forms), *(both_ends(held[name], f) for f in ("axis", "pair"))]
-        for name, label in labels.items()
-    ]
-    columns = [f"{metric}: {' / '.join(forms)}" for metric in METRICS]
+    table = []
+    for name, label in labels.items():
+        cells = [shown(held[name], metric, BEST_OF_THREE) for metric in METRICS]
+        table.append([label, *cells, *(both_ends(held[name], form) for form in ("axis", "pair"))])
+    columns = [f"{metric}: axis / side / pair" for metric in METRICS]
     return markdown(["SAE", *columns, "axes with both ends", "pairs with both ends"], table, 1)
-
-
-def means(fields: Mapping[Field, Row], forms: Sequence[str]) -> list[str]:
-    """For each metric the means of the best features of these forms, in one field of a table."""
-    return [
-        " / ".join(_mean(scores(fields, metric, form, 1)) for form in forms) for metric in METRICS
-    ]
 
 
 def both_ends(fields: Mapping[Field, Row], form: str) -> str:
@@ -139,18 +140,14 @@ def sets_table(results: Results, labels: Mapping[str, str]) -> str:
         for fields in held.values():
             of_set = {field: row for field, row in fields.items() if field.set == name}
             (metric,) = {row["metric"] for row in of_set.values()}
-            means = [
-                _mean(scores(of_set, metric, form, k))
-                for form, k in (("axis", 1), ("side", 1), ("side", 8))
-            ]
-            cells.append(" / ".join(means))
+            cells.append(shown(of_set, metric, AXIS_SIDE_EIGHT))
         table.append([name.replace("_", ", "), metric, *cells])
     return markdown(["set", "score", *labels.values()], table, 2)
 
 
 def trainings_table(results: Results, labels: Mapping[str, str], cell: str) -> str:
     """At one place of both models: R², bipolar latents, best axis and side, axes with both ends."""
-    table, forms = [], ("axis", "side")
+    table = []
     for name, label in labels.items():
         fields = {
             field: row for field, row in fields_of(results, name).items() if field.cell == cell
@@ -159,21 +156,22 @@ def trainings_table(results: Results, labels: Mapping[str, str], cell: str) -> s
             field.model: results[field.model]["saes"][row["sae"]] for field, row in fields.items()
         }
         about = [saes.get(model) for model in results]
-        shown = " / ".join("–" if sae is None else f"{sae['r2']:.3f}" for sae in about)
+        r2 = " / ".join("–" if sae is None else f"{sae['r2']:.3f}" for sae in about)
         bipolar = " / ".join("–" if sae is None else f"{sae['bipolar_share']:.0%}" for sae in about)
-        table.append([label, shown, bipolar, *means(fields, forms), both_ends(fields, "axis")])
-    columns = [f"{metric}: {' / '.join(forms)}" for metric in METRICS]
+        cells = [shown(fields, metric, BEST_OF_THREE[:2]) for metric in METRICS]
+        table.append([label, r2, bipolar, *cells, both_ends(fields, "axis")])
+    columns = [f"{metric}: axis / side" for metric in METRICS]
     return markdown(["SAE", "R²", "bipolar", *columns, "axes with both ends"], table, 1)
 
 
-def sides_figure(results: Results, shown: Sequence[Series]) -> Figure:
+def sides_figure(results: Results, series: Sequence[Series]) -> Figure:
     """The score of the best axis against that of the best side; a point is an SAE on a set.
 
     One column of panels a model, one row a score. A point is filled where both sides of the axis
     stand for their ends, and on the dashed line an axis tells as much as one side does.
 
     Args:
-        shown: signed SAEs; ``sae`` is the name that ``fields_of`` takes.
+        series: signed SAEs; ``sae`` is the name that ``fields_of`` takes.
     """
     figure, axes = panels(len(METRICS), len(results), 3.2, top=0.5, sharex=False)
     figure.subplots_adjust(hspace=0.4)
@@ -181,7 +179,7 @@ def sides_figure(results: Results, shown: Sequence[Series]) -> Figure:
         for axis, model in zip(axes[i], results, strict=True):
             axis.plot(limits, limits, color=INK, linestyle="--", linewidth=0.8)
             axis.set(xlim=limits, ylim=limits)
-            for one in shown:
+            for one in series:
                 rows = fields_of({model: results[model]}, one.sae).values()
                 _draw(axis, [row for row in rows if row["metric"] == metric], one)
             axis.set_title(f"{model}, {metric}", loc="left", fontsize=10)

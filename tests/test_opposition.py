@@ -107,10 +107,11 @@ def test_effects_are_those_of_one_context_at_a_time(model: HookedTransformer) ->
     assert len(found.pos) == 11  # more than go at once
     q = opposition._mean_prediction(model, prompts)
     assert q.sum().item() == pytest.approx(1.0)
-    effects, dialled = opposition.side_effects(model, sae, prompts, 5, found.pos, q)
-    alone, none = opposition.side_effects(model, sae, prompts, 5, found.pos, q, with_dial=False)
+    effects, dialled = opposition.side_effects(model, sae, prompts, 5, found.pos, q, (1.0, -1.0))
+    (alone,) = opposition.side_effects(model, sae, prompts, 5, found.pos, q, (1.0,))
     torch.testing.assert_close(alone, effects)
-    assert none.shape == (0, len(q))
+    none = opposition.side_effects(model, sae, prompts, 5, (), q, (1.0,))
+    assert none.shape == (1, 0, len(q))
     raw = []
     for context in found.pos:
         row = prompts[context.prompt][None]

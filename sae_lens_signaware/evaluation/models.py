@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from sae_lens.load_model import HookedProxyLM
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from sae_lens_signaware.checks import require
@@ -75,8 +75,7 @@ def logits_after(
         fwd_hooks: as ``run_with_hooks`` takes them.
     """
     each = torch.arange(len(tokens))
-    inner = getattr(model, "model", None)
-    if isinstance(model, HookedProxyLM) and _keeps_logits(inner):
+    if isinstance(model, HookedProxyLM) and _keeps_logits(model.model):
         # of a small model with a large vocabulary most of the time goes into logits
         positions, which = at.unique(return_inverse=True)
         with model.hooks(fwd_hooks=list(fwd_hooks)):
@@ -87,10 +86,9 @@ def logits_after(
     return logits[each, at]
 
 
-def _keeps_logits(model: object) -> bool:
+def _keeps_logits(model: nn.Module) -> bool:
     """Whether a model of transformers can compute the logits of some positions alone."""
-    forward = getattr(model, "forward", None)
-    return forward is not None and "logits_to_keep" in inspect.signature(forward).parameters
+    return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
 def bos_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:

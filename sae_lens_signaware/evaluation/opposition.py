@@ -32,6 +32,8 @@ Z_95 = 1.96
 NULL_QUANTILE = 0.95
 ROWS_AT_ONCE = 4
 PROMPTS_OF_Q = 16
+AS_IS, TURNED = 1.0, -1.0
+"""Factors of what a latent writes: what it does, and what the dial does."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -130,14 +132,15 @@ def side_opposition(
     head = sae.cfg.metadata.hook_head_index
     require(head is None, "hook_head_index", head, "null, for an SAE of all heads")
     found = examples or top_examples(model, sae, tokens, latents, k=k, window=(n_before, 0))
+    held = {of.latent: of for of in found.latents}
     for i in latents:
-        require(any(of.latent == i for of in found.latents), "latents", i, "one of the examples")
+        require(i in held, "latents", i, "one of the examples")
     q, embed = _mean_prediction(model, tokens), _embedder(model, tokens, n_before)
     by_effect, by_context, dials = _Sides(), _Sides(), []
     for i in latents:
-        pos, neg = found.of(i).pos[:k], found.of(i).neg[:k]
-        plus, dialled = side_effects(model, sae, tokens, i, pos, q)
-        minus, _ = side_effects(model, sae, tokens, i, neg, q, with_dial=False)
+        pos, neg = held[i].pos[:k], held[i].neg[:k]
+        plus, dialled = side_effects(model, sae, tokens, i, pos, q, (AS_IS, TURNED))
+        (minus,) = side_effects(model, sae, tokens, i, neg, q, (AS_IS,))
         by_effect.add(plus, minus)
         by_context.add(embed(pos), embed(neg))
         dials.append(minus_cosine(plus.sum(0), dialled.sum(0)))
@@ -221,21 +224,21 @@ def side_effects(
     latent: int,
     contexts: Sequence[Context],
     q: Tensor,
-    with_dial: bool = True,
-) -> tuple[Tensor, Tensor]:
-    """What a side does to the next token in each of its contexts, and what the dial would do.
+    factors: Sequence[float],
+) -> Tensor:
+    """What a multiple of what a side writes does to the next token in each of its contexts.
 
     Args:
         tokens: (prompt, position), which the contexts are of.
         q: (vocabulary,) weights of the inner product, 1 in sum.
-        with_dial: False leaves the second tensor empty, and saves a third of the time.
+        factors: of z_i d_i; 1 is what the side does, and -1 what the dial would do.
 
     Returns:
-        Two (n, vocabulary) tensors whose inner products are those of the module's docstring: of
-        e_c, and of log p'' - log p', p'' with -z_i d_i in the place of z_i d_i.
+        (factor, n, vocabulary) whose inner products are those of the module's docstring, of
+        log p - log p': p with the factor times z_i d_i in the place of z_i d_i, p' without it.
     """
     direction = decoder_directions(sae)[latent]
-    effects, dialled = q.new_zeros(2, len(contexts), len(q))
+    effects = q.new_zeros(len(factors), len(contexts), len(q))
     # short ones together: a row is run to the last peak of its batch
     order = sorted(range(len(contexts)), key=lambda i: contexts[i].position)
     for start in range(0, len(order), ROWS_AT_ONCE):
@@ -245,17 +248,11 @@ def side_effects(
         rows = tokens[[context.prompt for context in part], : int(at.max()) + 1]
         values = torch.tensor([context.value for context in part], device=direction.device)
         written = values[:, None] * direction
-
-        def log_p(
-            factor: float, rows: Tensor = rows, at: Tensor = at, written: Tensor = written
-        ) -> Tensor:
-            return _log_prediction(model, sae, rows, at, factor * written)
-
-        without = log_p(-1.0)
-        effects[these] = _in_inner_product(log_p(0.0) - without, q)
-        if with_dial:
-            dialled[these] = _in_inner_product(log_p(-2.0) - without, q)
-    return effects, dialled if with_dial else dialled[:0]
+        without = _log_prediction(model, sae, rows, at, -written)
+        for out, factor in zip(effects, factors, strict=True):
+            log_p = _log_prediction(model, sae, rows, at, (factor - 1) * written)
+            out[these] = _in_inner_product(log_p - without, q)
+    return effects
 
 
 def _in_inner_product(effects: Tensor, q: Tensor) -> Tensor:
