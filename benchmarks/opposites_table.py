@@ -3,6 +3,7 @@
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -143,6 +144,34 @@ def sets_table(results: Results, labels: Mapping[str, str]) -> str:
             cells.append(shown(of_set, metric, AXIS_SIDE_EIGHT))
         table.append([name.replace("_", ", "), metric, *cells])
     return markdown(["set", "score", *labels.values()], table, 2)
+
+
+def saes_table(result: Mapping[str, Any], of_set: str) -> str:
+    """On one set, for each SAE of a file: best axis, side and pair with their features, and more.
+
+    Args:
+        result: a file that benchmarks/opposites.py writes.
+    """
+    table = []
+    for row in result["rows"]:
+        if row["set"] == of_set:
+            best = {
+                form: f"{value:.2f} (`{features}`)"
+                for form, k, value, _, _, features in row["probes"]
+                if k == 1
+            }
+            ends = {form: found for form, _, found, *_ in row["ends"]}
+            table.append(
+                [
+                    f"`{Path(row['sae']).name}`",
+                    f"{best['axis']}; {ends['axis']}",
+                    best["side"],
+                    f"{best['pair']}; {ends['pair']}",
+                    f"{score(row, 'side', 8):.2f}",
+                    f"{row['probes'][-1][2]:.2f}",
+                ]
+            )
+    return markdown(["SAE", "axis", "side", "pair", "8 sides", "raw"], table, 4)
 
 
 def trainings_table(results: Results, labels: Mapping[str, str], cell: str) -> str:

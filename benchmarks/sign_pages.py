@@ -5,7 +5,14 @@ from typing import Any
 
 from figure_drawing import Series
 from matplotlib.figure import Figure
-from opposites_table import axes_table, sets_table, sides_figure, sides_table, trainings_table
+from opposites_table import (
+    axes_table,
+    saes_table,
+    sets_table,
+    sides_figure,
+    sides_table,
+    trainings_table,
+)
 from opposition_table import contexts_table, opposition_table, places_table
 
 MODELS = {"SmolLM2": "smollm2_135m", "Gemma 3": "gemma3_270m"}
@@ -55,6 +62,7 @@ def sign_tables(read: Callable[[str], Any]) -> dict[str, str]:
         "opposites_sides.md": sides_table(opposites, SIGNED | PLAIN, DOUBLE),
         "opposites_axes.md": axes_table(opposites, SIGNED | PLAIN),
         "opposites_sets.md": sets_table(opposites, SIGNED | {DOUBLE: PLAIN[DOUBLE]}),
+        "opposites_pretrained.md": saes_table(read("opposites_pretrained.json"), "tense"),
         "opposites_trainings.md": trainings_table(opposites, TRAININGS, "mlp_out"),
         "opposition.md": opposition_table(opposition, SIGNED),
         "opposition_places.md": places_table(opposition, SIGNED),

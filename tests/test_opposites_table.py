@@ -119,3 +119,15 @@ def test_a_point_is_filled_where_both_sides_of_the_axis_are_ends(tables: Any, re
     }
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["S"]
     importlib.import_module("figure_drawing").plt.close(figure)
+
+
+def test_the_saes_of_a_file_on_one_set(tables: Any) -> None:
+    scores = {("axis", 1): 0.9, ("side", 1): 0.8, ("side", 8): 0.95, ("pair", 1): 0.7}
+    ends = ["axis", "1", "both sides"], ["pair", "1+ 2-", "neither side"]
+    mine = row("pretrained/x", "tense", "auc", scores, *ends)
+    mine["probes"].append(["raw", 5, 0.99, 0.9, 1.0, ""])
+    other = row("pretrained/x", "case", "auc", scores, *ends)
+    table = tables.saes_table({"rows": [mine, other]}, "tense")
+    assert table.splitlines()[2:] == [
+        "| `x` | 0.90 (`1`); both sides | 0.80 (`1`) | 0.70 (`1`); neither side | 0.95 | 0.99 |"
+    ]

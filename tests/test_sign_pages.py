@@ -72,3 +72,17 @@ def test_by_side_three_signed_saes_are_level_with_the_wider_plain_one(
         cells = [cell.strip() for cell in rows[name].split("|")]
         holds_zero = ["(−" in cell and "to +" in cell for cell in (cells[3], cells[5])]
         assert holds_zero == [True, name != "`bi_matryoshka_batchtopk`"]
+
+
+def test_the_figure_says_how_many_points_it_leaves_out(
+    pages: Any, by_model: Callable[[str], Any], page: str, benchmark_script: Callable[[str], Any]
+) -> None:
+    tables, opposites = benchmark_script("opposites_table"), by_model("opposites")
+    points = [
+        (row["metric"], [tables.score(row, form, 1) for form in ("axis", "side")])
+        for name in pages.SIGNED
+        for row in tables.fields_of(opposites, name).values()
+    ]
+    out = sum(min(scores) < tables.METRICS[metric][0] for metric, scores in points)
+    assert all(max(scores) <= tables.METRICS[metric][1] for metric, scores in points)
+    assert f"leave out {out} of {len(points)} points" in page
