@@ -2,8 +2,9 @@
 
     python benchmarks/figures.py
 
-Writes docs/assets/results/*.svg, and results/*.md for the tables that pages include. Run it after
-a file in results/ has changed; tests/test_figures.py finds a figure that is not of the results.
+Writes docs/assets/results/*.svg, the tables results/*.md, and these tables into the pages that show
+them. Run it after a file in results/ has changed; tests/test_figures.py finds a figure or a table
+that is not of the results.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from figure_drawing import (
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from page_files import fill_pages
 from recipe_tables import dead_table, gaps_table, points_table
 from result_rows import Row, means, rows_of
 from sign_pages import sign_figures, sign_tables
@@ -262,6 +264,7 @@ def write_all(out: Path) -> None:
     (out / "results").mkdir(parents=True, exist_ok=True)
     for name, text in tables.items():
         (out / "results" / name).write_text(text, encoding="utf-8")
+    fill_pages(out / "docs", out)
 
 
 if __name__ == "__main__":

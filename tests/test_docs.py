@@ -24,7 +24,6 @@ import sae_lens_signaware as signaware
 from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.cli import app
 from sae_lens_signaware.evaluation.quality import missed_target_l0
-from sae_lens_signaware.experiments.protocols import load_protocol_config
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 from sae_lens_signaware.saes.training import NON_FINITE_MESSAGE
 from sae_lens_signaware.training.config import build_sae_config, load_runner_config
@@ -107,7 +106,6 @@ def test_the_guides_yaml_is_its_python(tmp_path: Path) -> None:
 def test_the_configs_of_experiments_load(tmp_path: Path) -> None:
     config, runs = load_sweep_config(config_of("experiments.md", "sweep", tmp_path))
     assert {run.sae for run in runs} == set(config.saes)
-    assert load_protocol_config(config_of("experiments.md", "protocol", tmp_path)).protocol == "a"
 
 
 @pytest.fixture

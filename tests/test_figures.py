@@ -57,6 +57,51 @@ def test_the_command_makes_what_the_docs_show(
             assert numbered(text) == numbered(kept), f"{path}: run python benchmarks/figures.py"
 
 
+def test_pages_show_files_as_they_are(benchmark_script: Callable[[str], Any]) -> None:
+    page_files = benchmark_script("page_files")
+    shown: list[str] = []
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        text = page.read_text()
+        shown += [match["name"] for match in page_files.BLOCK.finditer(text)]
+        assert page_files.fill_page(text, ROOT) == text, f"{page}: run python benchmarks/figures.py"
+    made = {path.name for path in (ROOT / "results").glob("*.md")} - {"sweep.md", "equal_width.md"}
+    assert {Path(name).name for name in shown if name.endswith(".md")} == made
+    assert len(shown) == len(set(shown))
+
+
+def test_a_file_is_indented_as_its_comment_and_a_config_is_fenced(
+    benchmark_script: Callable[[str], Any], tmp_path: Path
+) -> None:
+    fill_page = benchmark_script("page_files").fill_page
+    (tmp_path / "a.md").write_text("| a |\n\nmore\n")
+    (tmp_path / "b.yaml").write_text("x: 1\n")
+    page = """- item
+    <!-- file: a.md -->
+    old
+    <!-- end of file -->
+<!-- file: b.yaml -->
+<!-- end of file -->
+"""
+    filled = """- item
+    <!-- file: a.md -->
+
+    | a |
+
+    more
+
+    <!-- end of file -->
+<!-- file: b.yaml -->
+
+```yaml
+x: 1
+```
+
+<!-- end of file -->
+"""
+    assert fill_page(page, tmp_path) == filled
+    assert fill_page(filled, tmp_path) == filled
+
+
 @pytest.mark.parametrize("path", FIGURES, ids=lambda path: path.stem)
 def test_a_figure_is_small_and_follows_the_colour_scheme(path: Path, figures: Any) -> None:
     text = path.read_text()
