@@ -7,6 +7,7 @@ import pytest
 import torch
 from sae_lens import SAETrainer
 
+from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.files import write_json, write_tensors
 from sae_lens_signaware.training import cached as cached_training
 from sae_lens_signaware.training.cache import ShuffledEpochs
@@ -126,6 +127,19 @@ def test_a_checkpoint_of_other_activations_is_left_aside(
             train(0.0)
     assert train(5.0)[1] == 12
     assert train(0.0)[1] == 12 - 9
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_is_no_checkpoint_is_left_alone(kind: str, tmp_path: Path) -> None:
+    mine = tmp_path / "c" / "thesis.txt" if kind == "folder" else tmp_path / "c"
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("years of work")
+    activations = torch.randn(500, D_IN, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(InvalidInputError, match="checkpoint must be a folder that is new, empty"):
+        train_on_cache(
+            training_config("sa_gsae"), trainer_config(12), activations, 1, str(tmp_path / "c")
+        )
+    assert mine.read_text() == "years of work"
 
 
 @pytest.mark.parametrize("stop_after", [9, 10])

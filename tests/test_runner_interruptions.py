@@ -6,14 +6,18 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 from sae_lens import SAE
 from transformer_lens import HookedTransformer
 
+from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.training import runner as runner_module
 from sae_lens_signaware.training.runner import SignawareTrainingRunner, find_checkpoint
 from tests.support.models import tiny_model_config, tokens
 from tests.support.runners import runner_config
@@ -105,3 +109,48 @@ def test_interruption_leaves_a_whole_checkpoint_with_weights(
     state = torch.load(path / "trainer_state.pt", weights_only=True)
     assert state["n_training_samples"] == int(path.name)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def small_run(tmp_path: Path) -> Callable[..., Any]:
+    """Runs SAELens's runner on a small model, with its checkpoints in one folder for all."""
+
+    def run(folder: str, architecture: str = "bi_jumprelu", **kwargs: Any) -> Any:
+        sae_cfg = training_config(architecture, normalize_activations="expected_average_only_in")
+        cfg = runner_config(
+            sae_cfg, tmp_path / folder, **{"n_batches_for_norm_estimate": 3, **kwargs}
+        )
+        cfg.checkpoint_path = str(tmp_path / "checkpoints" / folder)
+        model = HookedTransformer(tiny_model_config())
+        return SignawareTrainingRunner(cfg, override_model=model, override_dataset=tokens()).run()
+
+    return run
+
+
+def test_a_resume_takes_no_checkpoint_of_another_run(
+    small_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    small_run("mine", n_checkpoints=2)
+    newest_of_mine = find_checkpoint(tmp_path / "checkpoints")
+    small_run("other_hook", n_checkpoints=2, hook_name="blocks.0.hook_resid_post")
+    small_run("other_architecture", "sa_gsae", n_checkpoints=2)
+    seen: list[Path] = []
+    with mock.patch.object(
+        runner_module, "find_checkpoint", lambda *a: seen.append(find_checkpoint(*a)) or seen[0]
+    ):
+        resume = str(tmp_path / "checkpoints")
+        small_run("resumed", training_tokens=64 * 30, resume_from_checkpoint=resume)
+    assert seen == [newest_of_mine]
+    with pytest.raises(ConfigError, match=r"sae.architecture is 'sa_gsae' there, and 'bi_jump"):
+        small_run("named", resume_from_checkpoint=resume + "/other_architecture")
+    with pytest.raises(ConfigError, match=r"hook_name is 'blocks.0.hook_resid_post' there, and"):
+        small_run("named", resume_from_checkpoint=resume + "/other_hook")
+
+
+def test_the_scale_of_a_final_checkpoint_is_not_folded_twice(
+    small_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    small_run("mine", n_checkpoints=0, save_final_checkpoint=True)
+    resume = str(tmp_path / "checkpoints")
+    with pytest.raises(ConfigError, match=r"normalize_activations is 'none' there, and 'expected"):
+        small_run("resumed", training_tokens=64 * 30, resume_from_checkpoint=resume)

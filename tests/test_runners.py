@@ -151,7 +151,7 @@ def test_resume_of_another_width_is_one_line(tmp_path: Path, model: HookedTransf
         return SignawareTrainingRunner(cfg, override_model=model, override_dataset=tokens())
 
     runner(8, training_tokens=128, save_final_checkpoint=True).run()
-    with pytest.raises(InvalidInputError, match=r"shape of \w+ in .*weights") as error:
+    with pytest.raises(InvalidInputError, match=r"sae.d_sae is 8 there, and 9 in") as error:
         runner(9, resume_from_checkpoint=str(tmp_path)).run()
     assert "\n" not in str(error.value)
 

@@ -1,13 +1,21 @@
 """The folder of a saved SAE: SAELens's files, and what was measured of it beside them."""
 
 import dataclasses
+import json
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from sae_lens import SAE, TrainingSAE
-from sae_lens.constants import SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME
+from sae_lens.constants import (
+    ACTIVATION_SCALER_CFG_FILENAME,
+    SAE_CFG_FILENAME,
+    SAE_WEIGHTS_FILENAME,
+    SPARSITY_FILENAME,
+)
+from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
+from sae_lens.training.activation_scaler import ActivationScaler
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -21,6 +29,9 @@ from sae_lens_signaware.saes.conversion import split_log_sparsity, split_polarit
 POS_SHARE_FILENAME = "pos_share.safetensors"
 """File of the share of each latent's firings on the + side, (d_sae,); it splits the sparsity."""
 
+ESTIMATED = ("expected_average_only_in", "covariance_whitening")
+"""Normalisations whose scale SAELens estimates in a training, and folds into the SAE at its end."""
+
 MAX_MESSAGE = 300
 """Characters of another library's message that an error repeats: it may quote a whole file."""
 
@@ -28,17 +39,56 @@ MAX_MESSAGE = 300
 def load_sae(path: str | Path) -> SAE[Any]:
     """Load an SAE from a folder, with one clear line where that fails.
 
+    A checkpoint of a training is loaded as what the training would have saved at that step: the
+    scale of the activations is folded in, and a BatchTopK becomes its inference form.
+
     Raises:
-        ConfigError: no such folder, a file is missing, broken, or from a later format.
+        ConfigError: no such folder, a file is missing, broken, or from a later format; or the SAE
+            is of scaled activations, and the scale is not there.
     """
     folder = Path(path)
     for name in (SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME):
         if not (folder / name).is_file():
             raise ConfigError(f"SAE: {folder} has no {name}")
     try:
-        return SAE.load_from_disk(folder)
+        return _load(folder)
+    except ConfigError:
+        raise
     except Exception as error:  # whatever a broken file makes SAELens, json or safetensors raise
         raise cannot_be_loaded(folder, error) from error
+
+
+def _load(folder: Path) -> SAE[Any]:
+    architecture = json.loads((folder / SAE_CFG_FILENAME).read_text()).get("architecture")
+    if architecture in SAE_CLASS_REGISTRY or architecture not in SAE_TRAINING_CLASS_REGISTRY:
+        sae = SAE.load_from_disk(folder)
+        _fold_scale(sae, folder)
+        return sae
+    training_sae = TrainingSAE.load_from_disk(folder)
+    _fold_scale(training_sae, folder)
+    with tempfile.TemporaryDirectory() as temporary:
+        training_sae.save_inference_model(temporary)
+        return SAE.load_from_disk(temporary)
+
+
+def _fold_scale(sae: SAE[Any], folder: Path) -> None:
+    """What SAELens's trainer does to an SAE when it is trained."""
+    normalisation = sae.cfg.normalize_activations
+    if normalisation not in ESTIMATED:
+        return
+    scaler = ActivationScaler()
+    if (folder / ACTIVATION_SCALER_CFG_FILENAME).is_file():
+        scaler.load(folder / ACTIVATION_SCALER_CFG_FILENAME)
+    if scaler.scaling_factor is not None:
+        sae.fold_activation_norm_scaling_factor(scaler.scaling_factor)
+    elif (whitening := scaler.whitening) is not None:
+        sae.fold_activation_whitening(whitening.mean, whitening.matrix, whitening.inverse_matrix)
+    else:
+        raise ConfigError(
+            f"SAE: {folder} is of activations that {normalisation!r} scales, and its scale is not "
+            f"there, in {ACTIVATION_SCALER_CFG_FILENAME}; give the folder that a training saved at "
+            "its end"
+        )
 
 
 def cannot_be_loaded(source: object, error: Exception) -> ConfigError:

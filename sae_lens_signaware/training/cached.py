@@ -12,6 +12,8 @@ from sae_lens import SAETrainer, TrainingSAE, TrainingSAEConfig
 from sae_lens.config import SAETrainerConfig
 from torch import Tensor
 
+from sae_lens_signaware.checks import require
+from sae_lens_signaware.evaluation.saved import ESTIMATED
 from sae_lens_signaware.files import write_json
 from sae_lens_signaware.training.cache import ShuffledEpochs
 from sae_lens_signaware.training.interruption import (
@@ -25,8 +27,6 @@ from sae_lens_signaware.training.interruption import (
 DONE_FILENAME = "checkpoint_complete.json"
 BLOCK = 65_536
 """Rows of a cache that are widened at once."""
-# Normalisations whose scale SAELens estimates on the first batches.
-_ESTIMATED = ("expected_average_only_in", "covariance_whitening")
 
 
 class InterruptedTraining(KeyboardInterrupt):
@@ -42,7 +42,7 @@ def train_on_cache(
     trainer_cfg: SAETrainerConfig,
     activations: Tensor,
     seed: int,
-    checkpoint: Path,
+    checkpoint: str | Path,
 ) -> tuple[TrainingSAE[TrainingSAEConfig], int]:
     """Train one SAE for several epochs of cached activations.
 
@@ -55,15 +55,20 @@ def train_on_cache(
         activations: (n, d_in), raw. Where their dtype is narrower than the SAE's, each batch is
             widened, and never the whole. Where ``sae_cfg.normalize_activations`` is
             "expected_average_only_in", the trainer scales them and folds the factor in at the end.
-        checkpoint: folder that an interruption writes, and that a whole earlier one of this very
-            training is resumed from; one of another config is left aside.
+        checkpoint: folder that an interruption writes. It is new, or empty, or a checkpoint that
+            this function wrote. One of this very training is resumed from. One of another training
+            is not read, and an interruption replaces it.
 
     Returns:
         The trained SAE and the number of steps that this call ran.
 
     Raises:
+        InvalidInputError: ``checkpoint`` holds something else, which an interruption would remove.
         InterruptedTraining: Ctrl-C or SIGTERM, between two steps, after the checkpoint is on disk.
     """
+    checkpoint = Path(checkpoint)
+    _clear_staging(checkpoint)
+    _require_own(checkpoint)
     torch.manual_seed(seed)
     sae = TrainingSAE.from_dict(sae_cfg.to_dict())
     sae.b_dec.data.copy_(_mean_of_input(sae, activations))
@@ -77,14 +82,13 @@ def train_on_cache(
         "seed": seed,
         "activations": fingerprint(activations),
     }
-    _clear_staging(checkpoint)
     if _is_of(checkpoint / DONE_FILENAME, identity):
         trainer.load_trainer_state(checkpoint)
         sae.load_weights_from_checkpoint(checkpoint)
         restart_firing_window(trainer)
     scaler = trainer.activation_scaler
     is_estimated = scaler.scaling_factor is not None or scaler.whitening is not None
-    if is_estimated or sae_cfg.normalize_activations not in _ESTIMATED:
+    if is_estimated or sae_cfg.normalize_activations not in ESTIMATED:
         # A fresh run that estimates its scale takes the first batches for that. Every run trains
         # on the following ones, so that all SAEs of a comparison see the same.
         data.skip(trainer.n_training_steps + trainer_cfg.n_batches_for_norm_estimate)
@@ -157,6 +161,18 @@ def _clear_staging(checkpoint: Path) -> None:
         shutil.rmtree(checkpoint, ignore_errors=True)
         staging.rename(checkpoint)
     shutil.rmtree(staging, ignore_errors=True)
+
+
+def _require_own(checkpoint: Path) -> None:
+    """Raise where the folder holds what no call of this module wrote."""
+    is_empty = not checkpoint.exists() or (checkpoint.is_dir() and not any(checkpoint.iterdir()))
+    require(
+        is_empty or (checkpoint / DONE_FILENAME).is_file(),
+        "checkpoint",
+        str(checkpoint),
+        f"a folder that is new, empty or has a {DONE_FILENAME}",
+        "an interruption replaces the whole folder",
+    )
 
 
 def _is_of(marker: Path, identity: Mapping[str, object]) -> bool:

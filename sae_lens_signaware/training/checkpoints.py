@@ -1,10 +1,12 @@
 """Checkpoints of SAELens's runner: which are whole, and which can be read."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from sae_lens import LanguageModelSAERunnerConfig
 from sae_lens.constants import (
     ACTIVATION_SCALER_CFG_FILENAME,
     ACTIVATIONS_STORE_STATE_FILENAME,
@@ -27,16 +29,33 @@ CHECKPOINT_FILES = (
 )
 
 
-def find_checkpoint(path: str | Path) -> Path:
+def find_checkpoint(path: str | Path, cfg: LanguageModelSAERunnerConfig[Any] | None = None) -> Path:
     """Return ``path`` where it is a whole checkpoint, else the newest whole one below it.
 
     A run that was killed while it wrote a checkpoint leaves one without its last file; that one
-    is passed over.
+    is passed over. So is one of another run, and one from the end of a training, where the scale
+    of the activations is folded in already.
+
+    Args:
+        cfg: of the run that goes on; None takes a checkpoint of any run.
 
     Raises:
-        ConfigError: there is no whole checkpoint, or a file of the newest cannot be read.
+        ConfigError: there is no whole checkpoint of the run, or a file of the newest cannot be
+            read.
     """
-    root = Path(path)
+    whole = _whole_ones(Path(path))
+    differences = {folder: None if cfg is None else _difference(folder, cfg) for folder in whole}
+    mine = [folder for folder in whole if differences[folder] is None]
+    if not mine:
+        raise ConfigError(
+            f"resume_from_checkpoint: {whole[0]} is of another training: {differences[whole[0]]}"
+        )
+    _require_readable(mine[0])
+    return mine[0]
+
+
+def _whole_ones(root: Path) -> list[Path]:
+    """The whole checkpoints at or below a folder, the newest first; at least one."""
     whole = [
         folder.parent
         for folder in root.rglob(RUNNER_CFG_FILENAME)
@@ -47,9 +66,45 @@ def find_checkpoint(path: str | Path) -> Path:
             f"resume_from_checkpoint: no whole checkpoint at or below {str(root)!r}; "
             f"one has {', '.join(CHECKPOINT_FILES)}"
         )
-    newest = max(whole, key=lambda folder: (folder / RUNNER_CFG_FILENAME).stat().st_mtime)
-    _require_readable(newest)
-    return newest
+    return sorted(whole, key=lambda folder: -(folder / RUNNER_CFG_FILENAME).stat().st_mtime)
+
+
+def _difference(checkpoint: Path, cfg: LanguageModelSAERunnerConfig[Any]) -> str | None:
+    """In what a checkpoint is of another training than ``cfg``; None where it is of that one."""
+    theirs = _training_of(
+        _json_of(checkpoint / SAE_CFG_FILENAME), _json_of(checkpoint / RUNNER_CFG_FILENAME)
+    )
+    ours = _training_of(cfg.sae.to_dict(), vars(cfg))
+    for name, value in ours.items():
+        if theirs[name] != value:
+            return f"{name} is {theirs[name]!r} there, and {value!r} in the config"
+    return None
+
+
+def _training_of(sae: Mapping[str, Any], runner: Mapping[str, Any]) -> dict[str, object]:
+    """What is the same in all checkpoints of a training."""
+    of_sae = ("architecture", "d_in", "d_sae", "normalize_activations")
+    return {
+        **{f"sae.{name}": sae.get(name) for name in of_sae},
+        "model_name": Path(str(runner.get("model_name"))).name,  # its folder may have moved
+        **{name: runner.get(name) for name in ("hook_name", "hook_head_index")},
+    }
+
+
+def _json_of(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text())
+    except ValueError as error:
+        raise _cannot_be_read(path, error) from None
+    if not isinstance(values, dict):
+        raise _cannot_be_read(path, TypeError("not a mapping"))
+    return values
+
+
+def _cannot_be_read(path: Path, error: Exception) -> ConfigError:
+    reason = next(iter(str(error).splitlines()), "")[:200]
+    kind = type(error).__name__
+    return ConfigError(f"resume_from_checkpoint: {path} cannot be read: {kind}: {reason}")
 
 
 def _require_readable(checkpoint: Path) -> None:
@@ -64,11 +119,7 @@ def _require_readable(checkpoint: Path) -> None:
         try:
             read(checkpoint / name)
         except Exception as error:  # whatever a broken file makes torch, json or safetensors raise
-            reason = next(iter(str(error).splitlines()), "")[:200]
-            raise ConfigError(
-                f"resume_from_checkpoint: {checkpoint / name} cannot be read: "
-                f"{type(error).__name__}: {reason}"
-            ) from None
+            raise _cannot_be_read(checkpoint / name, error) from None
 
 
 def _n_training_steps(path: Path) -> int:

@@ -83,7 +83,7 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
         """
         _check_config(cfg)
         if cfg.resume_from_checkpoint is not None:
-            cfg.resume_from_checkpoint = str(find_checkpoint(cfg.resume_from_checkpoint))
+            cfg.resume_from_checkpoint = str(find_checkpoint(cfg.resume_from_checkpoint, cfg))
         with naming_what_is_missing(cfg.model_name, cfg.model_class_name):
             super().__init__(cfg, *args, **kwargs)
         require_hook(self.model, cfg.hook_name)

@@ -20,6 +20,22 @@ from sae_lens_signaware.experiments.sweep.store import (
 )
 from sae_lens_signaware.files import write_json
 
+METADATA = (
+    "dataset_path",
+    "hook_name",
+    "model_name",
+    "model_class_name",
+    "hook_head_index",
+    "context_size",
+    "seqpos_slice",
+    "model_from_pretrained_kwargs",
+    "prepend_bos",
+    "exclude_special_tokens",
+    "sequence_separator_token",
+    "disable_concat_sequences",
+)
+"""Fields of a run's config that SAELens's runner keeps in the metadata of an SAE."""
+
 
 def groups_of(runs: Sequence[Run]) -> list[list[Run]]:
     """Split runs into groups, one for each cell and seed."""
@@ -40,14 +56,7 @@ def run_one(store: SweepStore, run: Run, activations: CachedActivations) -> RunR
         folder=store.sae_path(run),
         checkpoint=store.checkpoint_path(run),
         tokens_from=store.config.heldout_dataset_path or "held-out tokens",
-        metadata={
-            "model_name": cfg.model_name,
-            "model_class_name": cfg.model_class_name,
-            "hook_name": cfg.hook_name,
-            "context_size": cfg.context_size,
-            "prepend_bos": cfg.prepend_bos,
-            "dataset_path": cfg.dataset_path,
-        },
+        metadata={name: getattr(cfg, name) for name in METADATA},
     )
     result = RunResult(
         cell=run.cell,
