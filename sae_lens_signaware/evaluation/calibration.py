@@ -53,9 +53,13 @@ def polarity_calibration(
     return calibration_of(sae, sum_sides(sae, activations, with_alignment=True))
 
 
+PER_TOKEN = ("layer_norm", "constant_norm_rescale")
+"""Normalisations that are made anew for each token."""
+
+
 def has_common_units(sae: SAE[Any]) -> bool:
     """Tell whether residuals have the units of the latents: nothing is normalised per token."""
-    return sae.cfg.normalize_activations not in ("layer_norm", "constant_norm_rescale")
+    return sae.cfg.normalize_activations not in PER_TOKEN
 
 
 def require_common_units(sae: SAE[Any]) -> None:

@@ -80,6 +80,10 @@ from tests.sweep.examples import last_line, sweep_values
         (lambda v: v["saes"]["half"].update(l1_coefficient=[None]), "must be numbers, got None"),
         (lambda v: v["saes"]["half"].update(seeds=[[0]]), "saes.half.seeds: must be a list out of"),
         (lambda v: v.update({1: 2, "zz": 3}), "1: unknown field"),
+        (
+            lambda v: v["saes"]["half"].update(normalize_activations="layer_norm"),
+            "latents.saes: normalize_activations of half must not be a per-token",
+        ),
         (lambda v: v["latents"].update(value=3), "latents.value must be one of the values of half"),
         (
             lambda v: [v["saes"][name].update(seeds=[i]) for i, name in enumerate(v["saes"])],

@@ -20,8 +20,12 @@ from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 from sae_lens_signaware.experiments.sweep.latent_results import SAELatents
 from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.experiments.sweep.store import SweepStore
+from sae_lens_signaware.training.runner import SignawareTrainingRunner
 from tests.support.cli import invoke
 from tests.support.configs import write
+from tests.support.models import hooked_transformer, tokens
+from tests.support.runners import runner_config
+from tests.support.saes import training_config
 from tests.sweep.examples import last_line, measured, sweep_values, written_at
 
 
@@ -44,6 +48,24 @@ def test_a_sweep_writes_results_saes_verdicts_and_plots(whole: tuple[Path, str])
     # seeds differ in weights, and an SAE sees the cell's own activations
     values = [r["quality"]["explained_variance"] for r in summary["results"]]
     assert len(set(values)) == 16
+
+
+def test_an_sae_has_the_metadata_that_saelens_runner_would_write(
+    whole: tuple[Path, str], data: Path, tmp_path: Path
+) -> None:
+    out, _ = whole
+    cfg = load_sweep_config(write(sweep_values(data), tmp_path / "sweep.yaml"))[1][0].cfg
+    sae = SAE.load_from_disk(next((out / "saes" / "mlp").rglob("cfg.json")).parent)
+    for name in sweep.METADATA:
+        asked = json.loads(json.dumps(getattr(cfg, name)))  # a tuple is a list in JSON
+        assert getattr(sae.cfg.metadata, name) == asked, name
+    assert sae.cfg.metadata.model_from_pretrained_kwargs == {}  # not None, as where it is missing
+    cfg = runner_config(training_config("sa_gsae"), tmp_path)
+    SignawareTrainingRunner(
+        cfg, override_model=hooked_transformer(), override_dataset=tokens()
+    ).run()
+    written = json.loads((tmp_path / "out" / "cfg.json").read_text())["metadata"]
+    assert {name for name in written if hasattr(cfg, name)} == set(sweep.METADATA)
 
 
 def test_the_latents_for_the_report(whole: tuple[Path, str], data: Path) -> None:

@@ -12,6 +12,7 @@ from sae_lens import LanguageModelSAERunnerConfig, TrainingSAEConfig
 from sae_lens.constants import DTYPE_MAP
 
 from sae_lens_signaware.checks import ConfigError, nearest
+from sae_lens_signaware.evaluation.calibration import PER_TOKEN
 from sae_lens_signaware.experiments.sweep.result import target_l0_of
 from sae_lens_signaware.experiments.swept import swept_fields
 from sae_lens_signaware.training.config import build_runner_config
@@ -205,6 +206,13 @@ def _check_latents(config: SweepConfig, runs: Sequence[Run]) -> None:
             raise ConfigError(
                 f"latents.value must be one of the values of {sae}, {sorted(values)}, "
                 f"got {config.latents.value:g}"
+            )
+    for run in runs:
+        normalisation = run.cfg.sae.normalize_activations
+        if run.sae in config.latents.saes and normalisation in PER_TOKEN:
+            raise ConfigError(
+                f"latents.saes: normalize_activations of {run.sae} must not be a per-token "
+                f"normalisation, got {normalisation!r}: its calibration is not defined"
             )
 
 
