@@ -315,3 +315,14 @@ def test_an_output_folder_that_is_a_file_is_found_first(tmp_path: Path) -> None:
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
         result = invoke("demo", "--out", str(out))
         assert_one_line_error(result, 2, f"out: {tmp_path / 'file'} is a file; name a folder")
+
+
+def test_an_output_that_cannot_be_written_is_found_first(tmp_path: Path) -> None:
+    make_sae("sa_gsae").save_model(tmp_path / "sae")
+    sae = str(tmp_path / "sae")
+    result = invoke("audit", sae, "--out", str(tmp_path))
+    assert_one_line_error(result, 2, f"out: {tmp_path} is a folder; name a file")
+    (tmp_path / "file").write_text("mine")
+    data = ("--activations", str(tmp_path / "none.safetensors"))  # looked at later
+    result = invoke("analyze", sae, *data, "--out", str(tmp_path / "file"))
+    assert_one_line_error(result, 2, f"out: {tmp_path / 'file'} is a file; name a folder")

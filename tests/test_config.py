@@ -117,6 +117,32 @@ def test_wrong_input_is_one_line_that_names_it(
 
 
 @pytest.mark.parametrize(
+    ("changes", "sae", "message"),
+    [
+        ({"training_tokens": 0}, {}, "training_tokens must be at least 1, got 0"),
+        ({"training_tokens": 100, "train_batch_size_tokens": 128}, {}, "training_tokens must be"),
+        ({"train_batch_size_tokens": 0}, {}, "train_batch_size_tokens must be at least 1, got 0"),
+        ({"n_batches_in_buffer": 0}, {}, "n_batches_in_buffer must be at least 1, got 0"),
+        ({"store_batch_size_prompts": 0}, {}, "store_batch_size_prompts must be at least 1"),
+        ({"n_batches_for_norm_estimate": 0}, {}, "n_batches_for_norm_estimate must be at least"),
+        ({"lr": -1}, {}, "lr must be a number above 0, got -1.0"),
+        ({"adam_beta1": 2}, {}, "adam_beta1 must be at least 0 and below 1, got 2.0"),
+        ({"lr_scheduler_name": "foo"}, {}, "lr_scheduler_name must be one of constant, cosinea"),
+        ({"model_class_name": "GPT2"}, {}, "model_class_name must be one of HookedTransformer,"),
+        ({"dtype": "float8"}, {}, "dtype must be one of float32, float64, float16, bfloat16, got"),
+        ({}, {"dtype": "fp16"}, "sae.dtype must be one of float32, float64, float16, bfloat16"),
+    ],
+)
+def test_a_value_that_saelens_would_stop_at_later(
+    changes: dict[str, Any], sae: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_runner_config(write(tmp_path, changes, sae))
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("- a\n- b\n", "must hold a mapping of fields, got list"),

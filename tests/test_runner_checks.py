@@ -3,9 +3,11 @@
 import os
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
+from datasets import Dataset
 from sae_lens import SAE, LanguageModelSAETrainingRunner, TrainingSAE
 from transformer_lens import HookedTransformer
 
@@ -110,6 +112,38 @@ def test_a_config_built_by_hand_is_checked_as_a_yaml_is(
 ) -> None:
     with pytest.raises(InvalidInputError, match="lr must be a number, got '3e-4': it is a text"):
         make_runner(tmp_path, model, lr="3e-4", lr_end=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("gpu", "device must be a device, such as cpu, got 'gpu'"),
+        ("cuda", "device must be a device of this machine, got 'cuda': torch sees no such device"),
+    ],
+)
+def test_a_device_that_is_not_here(
+    device: str, message: str, model: HookedTransformer, tmp_path: Path
+) -> None:
+    cfg = runner_config(training_config("sa_gsae"), tmp_path)
+    cfg.device = device
+    with (
+        mock.patch("torch.cuda.is_available", return_value=False),
+        pytest.raises(InvalidInputError) as error,
+    ):
+        SignawareTrainingRunner(cfg, override_model=model, override_dataset=tokens())
+    assert str(error.value) == message
+
+
+def test_a_context_that_is_too_long_for_the_model(model: HookedTransformer, tmp_path: Path) -> None:
+    text = Dataset.from_dict({"tokens": [[1] * 40] * 100})
+    of_transformers = {
+        "model_class_name": "AutoModelForCausalLM",
+        "hook_name": "transformer.h.0.mlp",
+    }
+    message = r"context_size must be at most 32, the positions of the model, got 33"
+    for used, options in ((model, {}), (proxy_model(), of_transformers)):
+        with pytest.raises(InvalidInputError, match=message):
+            make_runner(tmp_path, used, text, context_size=33, **options)
 
 
 @pytest.mark.parametrize(

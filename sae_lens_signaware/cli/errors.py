@@ -75,6 +75,15 @@ def require_folder(out: Path) -> None:
         raise ConfigError(f"out: {place} is a file; name a folder")
 
 
+def require_file(out: Path) -> None:
+    """Raise ConfigError, before long work starts, where no file can be made at ``out``."""
+    from sae_lens_signaware.checks import ConfigError
+
+    if out.is_dir():
+        raise ConfigError(f"out: {out} is a folder; name a file")
+    require_folder(out.parent)
+
+
 def _code_and_message(error: Exception) -> tuple[int, str] | None:
     """The exit code and the line for an error that a user can meet; None for a defect."""
     # here, since they import torch and the Hub's client

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from sae_lens_signaware.cli.errors import console
+from sae_lens_signaware.cli.errors import console, require_file
 from sae_lens_signaware.cli.saes import SaeArgument
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def probe(
     max_cosine: Annotated[
         float, typer.Option(help="Two sides are a pair if their directions have at most this.")
     ] = -0.5,
-    seed: Annotated[int, typer.Option(help="Of the halves and of the resamples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the halves and of the resamples.")] = 0,
     device: Annotated[str, typer.Option(help="Where the model runs.")] = "cpu",
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
@@ -69,6 +69,8 @@ def probe(
     from sae_lens_signaware.evaluation.probe_scores import require_scikit_learn
 
     require_scikit_learn()
+    if out is not None:
+        require_file(out)
     held = labelled_texts.read_labelled_texts(data, text_column, label_column, part_column)
     # before the model runs
     labelled_texts.fit_mask(labelled_texts.labels_of(held.labels), held.parts, seed)

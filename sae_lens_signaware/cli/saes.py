@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sae_lens_signaware.cli.errors import console
+from sae_lens_signaware.cli.errors import console, require_file, require_folder
 
 SaeArgument = Annotated[str, typer.Argument(metavar="SAE", help="A folder, or REPO:ID on the Hub.")]
 
@@ -81,6 +81,8 @@ def analyze(
     from sae_lens_signaware.evaluation import analyze_sae
     from sae_lens_signaware.training.cache import load_named_activations
 
+    if out is not None:
+        require_folder(out)
     loaded = hub.load_sae_reference(sae)
     tensor = load_named_activations(activations, key)
     with console.status(f"Measuring {tensor.shape[:-1].numel():,} tokens"):
@@ -110,6 +112,8 @@ def audit(
     from sae_lens_signaware.evaluation import antipodal_audit
     from sae_lens_signaware.training.cache import load_named_activations
 
+    if out is not None:
+        require_file(out)
     loaded = hub.load_sae_reference(sae)
     tensor = load_named_activations(activations, key) if activations else None
     with console.status(f"Searching {loaded.cfg.d_sae:,} decoder rows"):

@@ -15,8 +15,17 @@ from sae_lens import LanguageModelSAERunnerConfig, LoggingConfig, TrainingSAECon
 from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 from simple_parsing import ArgumentParser
 
-from sae_lens_signaware.checks import ConfigError, checked, field_types, nearest, one_line, short
+from sae_lens_signaware.checks import (
+    ConfigError,
+    InvalidInputError,
+    checked,
+    field_types,
+    nearest,
+    one_line,
+    short,
+)
 from sae_lens_signaware.training.strict import read_yaml
+from sae_lens_signaware.training.values import check_counts, check_values
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -73,15 +82,17 @@ def build_runner_config(
     sae |= flags.pop("sae", {})
     logger = dict(_section(values, "logger")) | flags.pop("logger", {})
     runner = {k: v for k, v in values.items() if k not in SECTIONS} | flags
-    return _build(
-        LanguageModelSAERunnerConfig,
-        runner,
-        prefix="",
-        ready={
-            "sae": _build(sae_class, sae, prefix="sae."),
-            "logger": _build(LoggingConfig, logger, prefix="logger."),
-        },
-    )
+    ready = {
+        "sae": _build(sae_class, sae, prefix="sae."),
+        "logger": _build(LoggingConfig, logger, prefix="logger."),
+    }
+    try:
+        check_counts(runner)
+        cfg = _build(LanguageModelSAERunnerConfig, runner, prefix="", ready=ready)
+        check_values(cfg)
+    except InvalidInputError as error:
+        raise ConfigError(str(error)) from None
+    return cfg
 
 
 def build_sae_config(values: Mapping[str, object], source: str) -> TrainingSAEConfig:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sae_lens_signaware.checks import ConfigError, nearest, require
 from sae_lens_signaware.evaluation.models import HookedRootModule
+from sae_lens_signaware.training.values import MODEL_CLASSES, require_device, require_one_of
 
 
 @contextlib.contextmanager
@@ -56,9 +57,11 @@ def load_model_with_hooks(
     """Load a model as SAELens hooks it, with one clear line where it lacks a hook.
 
     Raises:
-        ConfigError: it lacks one of ``hook_names``.
+        InvalidInputError: it lacks one of ``hook_names``; no such class, or no such device here.
         OSError: there is no such model.
     """
+    require_one_of("model_class_name", model_class_name, MODEL_CLASSES)
+    require_device("device", device)
     with naming_what_is_missing(model_name, model_class_name):
         model = load_model(
             model_class_name,
@@ -88,9 +91,15 @@ def require_width(
 ) -> None:
     """Raise InvalidInputError where ``sae.d_in`` is not the width of the hook's activations.
 
+    A context that is too long for the model is named as well: the width is read from one context.
+
     Args:
         field: where the user has written it.
     """
+    n_positions = _n_positions(model)
+    if n_positions is not None:
+        allowed = f"at most {n_positions}, the positions of the model"
+        require(cfg.context_size <= n_positions, "context_size", cfg.context_size, allowed)
     shape = activations_of_one_context(model, cfg).shape
     hook, head = cfg.hook_name, cfg.hook_head_index
     require(len(shape) > 2, "hook_name", hook, "a hook of (batch, position, ...) activations")
@@ -102,6 +111,13 @@ def require_width(
         require(head in range(-n_heads, n_heads), "hook_head_index", head, f"below {n_heads}")
         width = shape[-1]
     require(cfg.sae.d_in == width, field, cfg.sae.d_in, f"{width}, the width of hook {hook!r}")
+
+
+def _n_positions(model: HookedRootModule) -> int | None:
+    """How many positions a model has, of TransformerLens or of transformers; None: it says none."""
+    config = getattr(model, "cfg", None) or getattr(getattr(model, "model", None), "config", None)
+    names = ("n_ctx", "max_position_embeddings")
+    return next((n for name in names if isinstance(n := getattr(config, name, None), int)), None)
 
 
 @torch.no_grad()

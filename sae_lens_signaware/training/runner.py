@@ -45,6 +45,7 @@ from sae_lens_signaware.training.output import (
     require_writable,
     staging_folder,
 )
+from sae_lens_signaware.training.values import check_devices, check_values
 
 
 class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
@@ -179,6 +180,8 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
 def _check_config(cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig]) -> None:
     for part in (cfg, cfg.logger, cfg.sae):
         check_types(part)
+    check_values(cfg)
+    check_devices(cfg)
     if cfg.output_path is not None:
         require_writable("output_path", cfg.output_path)
     if cfg.checkpoint_path is not None and (cfg.n_checkpoints or cfg.save_final_checkpoint):

@@ -14,6 +14,7 @@ from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
 from sae_lens_signaware.experiments.sweep.identity import Content, Match
 from sae_lens_signaware.experiments.sweep.runs import groups_of, run_group
 from sae_lens_signaware.experiments.sweep.store import SweepStore
+from sae_lens_signaware.training.values import check_devices
 
 
 def run_local(config: SweepConfig, runs: Sequence[Run], out: Path, console: Console) -> None:
@@ -22,6 +23,8 @@ def run_local(config: SweepConfig, runs: Sequence[Run], out: Path, console: Cons
     with Progress(console=console) as progress:
         view = ProgressView(progress, store, runs)
         groups = _unfinished(store, runs)
+        if groups:
+            check_devices(groups[0][0].cfg)  # the same in all runs
         make_caches(store, [group[0] for group in groups], progress)
         for group in groups:
             run_group(store, group, view.update)

@@ -1,0 +1,80 @@
+"""Values of a runner config that have the right type, and that SAELens would stop at later."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from sae_lens import LanguageModelSAERunnerConfig
+from sae_lens.constants import DTYPE_MAP
+
+from sae_lens_signaware.checks import InvalidInputError, require
+
+AT_LEAST_ONE = (
+    "training_tokens", "train_batch_size_tokens", "context_size", "n_batches_in_buffer",
+    "store_batch_size_prompts", "n_batches_for_norm_estimate", "feature_sampling_window",
+    "dead_feature_window",
+)  # fmt: skip
+SCHEDULERS = ("constant", "cosineannealing", "cosineannealingwarmrestarts")
+MODEL_CLASSES = ("HookedTransformer", "HookedMamba", "AutoModelForCausalLM")
+DEVICES = ("device", "llm_device", "act_store_device")
+
+
+def check_counts(values: Mapping[str, object]) -> None:
+    """Check what must be at least 1, of a config or of a file, before SAELens divides by it.
+
+    Raises:
+        InvalidInputError: the first field that is not.
+    """
+    for name in AT_LEAST_ONE:
+        value = values.get(name)
+        require(not isinstance(value, int) or value >= 1, name, value, "at least 1")
+
+
+def check_values(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
+    """Check numbers, dtypes and names of a runner config.
+
+    Raises:
+        InvalidInputError: the first field that is wrong.
+    """
+    check_counts(vars(cfg))
+    steps = cfg.training_tokens // cfg.train_batch_size_tokens
+    allowed = f"at least train_batch_size_tokens, {cfg.train_batch_size_tokens}"
+    require(steps >= 1, "training_tokens", cfg.training_tokens, allowed)
+    require(cfg.lr > 0, "lr", cfg.lr, "a number above 0")
+    for name in ("adam_beta1", "adam_beta2"):
+        value = getattr(cfg, name)
+        require(0 <= value < 1, name, value, "at least 0 and below 1")
+    for name, value in (("dtype", cfg.dtype), ("sae.dtype", cfg.sae.dtype)):
+        names = [dtype for dtype in DTYPE_MAP if "." not in dtype]
+        is_known = isinstance(value, torch.dtype) or value in DTYPE_MAP
+        require(is_known, name, value, f"one of {', '.join(names)}")
+    require_one_of("lr_scheduler_name", cfg.lr_scheduler_name.lower(), SCHEDULERS)
+    require_one_of("model_class_name", cfg.model_class_name, MODEL_CLASSES)
+
+
+def require_one_of(field: str, value: object, names: tuple[str, ...]) -> None:
+    """Raise InvalidInputError where ``value`` is not one of the names."""
+    require(value in names, field, value, f"one of {', '.join(names)}")
+
+
+def check_devices(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
+    """Check that this machine has the devices of a runner config.
+
+    Raises:
+        InvalidInputError: the first field whose device is not here, or is none.
+    """
+    for name in DEVICES:
+        value = getattr(cfg, name)
+        if value is not None and value != "with_model":
+            require_device(name, value)
+
+
+def require_device(field: str, value: object) -> None:
+    """Raise InvalidInputError where ``value`` names no device, or one that is not here."""
+    try:
+        device = torch.device(str(value))
+    except RuntimeError:
+        raise InvalidInputError(f"{field} must be a device, such as cpu, got {value!r}") from None
+    here = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    is_here = here.get(device.type, lambda: True)()
+    require(is_here, field, str(value), "a device of this machine", "torch sees no such device")
