@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it to ``path`` unless something is raised."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -24,7 +25,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_tensors(tensors: "dict[str, Tensor]", path: Path) -> None:
+def write_tensors(tensors: "dict[str, Tensor]", path: str | Path) -> None:
     """Write a safetensors file; a reader sees the whole file or none."""
     from safetensors.torch import save_file
 
@@ -32,7 +33,7 @@ def write_tensors(tensors: "dict[str, Tensor]", path: Path) -> None:
         save_file(tensors, temporary)
 
 
-def write_json(value: object, path: Path, indent: int | None = 2) -> None:
+def write_json(value: object, path: str | Path, indent: int | None = 2) -> None:
     """Write JSON; a reader sees the whole file or none.
 
     Raises:
@@ -44,7 +45,7 @@ def write_json(value: object, path: Path, indent: int | None = 2) -> None:
         )
 
 
-def write_text(text: str, path: Path) -> None:
+def write_text(text: str, path: str | Path) -> None:
     """Write UTF-8; half a surrogate pair, which no file can hold, becomes a question mark."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="replace")

@@ -110,3 +110,9 @@ def test_audit_command(tmp_path: Path) -> None:
 def test_exact_antipodes_are_found_at_minus_one() -> None:
     plain = signaware.split_polarities(make_sae("sa_gsae"))
     assert signaware.antipodal_audit(plain, max_cosine=-1).n_pairs == 24
+
+
+def test_no_directions_are_no_pairs() -> None:
+    a, b, cosine = find_antipodal_pairs(torch.empty(0, 8), -0.5)
+    assert (len(a), len(b), len(cosine)) == (0, 0, 0)
+    assert (a.dtype, b.dtype, cosine.dtype) == (torch.int64, torch.int64, torch.float64)

@@ -7,7 +7,7 @@ import torch
 from sae_lens import SAETrainer
 
 from tests.support.saes import D_IN, each_threshold_variant, make_training_sae
-from tests.support.training import trainer_config
+from tests.support.training import step_input, trainer_config
 
 # Each latent is one direction of the input, and each token one direction of either sign.
 TOKENS = 3.0 * torch.cat([torch.eye(D_IN), -torch.eye(D_IN)]).repeat(2, 1)
@@ -70,3 +70,26 @@ def test_a_reset_makes_dead_latents_active(architecture: str, tying: str, resets
         assert (signs[:, DEAD] == 0).all()
         assert (sae.threshold[:, DEAD] == FAR).all()
         assert sae.n_threshold_resets == 0
+
+
+@pytest.mark.parametrize("tying", ["full", "none"])
+def test_a_reset_of_bi_jumprelu_heeds_b_mag(tying: str) -> None:
+    sae = make_training_sae(
+        "bi_jumprelu",
+        tying,
+        dead_threshold_reset=True,
+        threshold_reset_interval=1,
+        dead_threshold_decay=0.0,
+        jumprelu_init_threshold=0.1,
+    )
+    sae.threshold.data.fill_(FAR)
+    b_mag = torch.tensor([-1.0, -0.3, 0.04, 0.5])
+    sae.b_mag.data[0, :4] = b_mag
+    dead = torch.arange(sae.cfg.d_sae) < 4
+    x = torch.randn(8, D_IN)
+    sae.training_forward_pass(step_input(x, dead_neuron_mask=dead, n_training_steps=1))
+    # |z| = |h| + b_mag is 0.1 where a latent becomes active; a threshold is not below 0
+    expected = torch.tensor([1.1, 0.4, 0.06, 0.0]).expand(sae.threshold.shape[0], -1)
+    torch.testing.assert_close(sae.threshold.data[:, :4], expected)
+    assert (sae.threshold[:, 4:] == FAR).all()
+    assert sae.n_threshold_resets == 4

@@ -1,5 +1,6 @@
 """Opposition of the two sides of a latent: by hand, and against one context at a time."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,21 @@ def test_a_latent_of_one_side_has_none(model: HookedTransformer) -> None:
     assert not math.isnan(found.null)
 
 
+def test_latents_that_are_never_active_are_written_and_read_back(
+    model: HookedTransformer, tmp_path: Path
+) -> None:
+    sae = hooked_sae("bi_jumprelu")
+    sae.b_mag.data.fill_(-1e6)
+    found = signaware.side_opposition(model, sae, prompt_ids(30), [3, 5], k=4)
+    assert math.isnan(found.null)
+    found.write(tmp_path / "o.json")
+    assert json.loads((tmp_path / "o.json").read_text())["null"] is None
+    read = type(found).read(tmp_path / "o.json")
+    assert math.isnan(read.null)
+    assert math.isnan(read.context_null)
+    assert read.k == 4
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -207,3 +223,16 @@ def test_an_sae_of_one_head_is_refused(model: HookedTransformer) -> None:
     sae.cfg.metadata.hook_head_index = 0
     with pytest.raises(InvalidInputError, match="hook_head_index must be null"):
         signaware.side_opposition(model, sae, prompt_ids(30), [3, 5])
+
+
+def test_an_sae_without_a_hook_is_one_line(model: HookedTransformer) -> None:
+    sae, ids = hooked_sae(), prompt_ids(30)
+    sae.cfg.metadata.hook_name = None
+    for measure in (
+        lambda: signaware.side_opposition(model, sae, ids, [3, 5]),
+        lambda: signaware.top_examples(model, sae, ids),
+        lambda: signaware.signed_latents(model, sae, "w1 w2"),
+        lambda: signaware.polarity_dial(model, sae, 3, ids, [1.0]),
+    ):
+        with pytest.raises(InvalidInputError, match=r"^sae\.cfg\.metadata\.hook_name must be the"):
+            measure()

@@ -258,6 +258,16 @@ def test_what_is_reported_does_not_see_the_labels_of_the_other_part() -> None:
     assert abs(b.of("raw").value) < 0.3
 
 
+def test_an_sae_that_is_never_active_tells_nothing() -> None:
+    sae, source = plain_sae(), texts()
+    for name in ("b_enc", "W_enc"):
+        getattr(sae, name).data.zero_()
+    result = signaware.probe(sae, source, noisy_labels(source).tolist(), n_resamples=5)
+    assert {probe.form for probe in result.probes} == {"side", "raw"}  # no pair
+    assert [probe.value for probe in result.probes[:-1]] == [0.0] * 5
+    assert result.of("raw").value > 0.5  # the activations still tell it
+
+
 def test_probes_read_back_and_print(tmp_path: Path) -> None:
     source, label = labelled_by_axis()
     result = signaware.probe(axis_sae(), source, label.tolist(), ks=[1, 2], n_resamples=50)

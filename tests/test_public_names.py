@@ -2,10 +2,14 @@
 
 import ast
 import importlib
+import inspect
 import json
 import subprocess
 import sys
+import typing
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +47,38 @@ def test_every_name_loads_from_its_home(home: str, name: str) -> None:
     module = importlib.import_module(f"sae_lens_signaware.{home}")
     assert getattr(signaware, name) is getattr(module, name)
     assert name in getattr(module, "__all__", [name])
+
+
+def test_every_module_that_is_listed_can_be_had() -> None:
+    for home in signaware._HOMES:
+        assert home in dir(signaware)
+    code = "import sae_lens_signaware as s; print(all(getattr(s, h) for h in s._HOMES))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
+
+
+def functions() -> Iterator[tuple[str, Any]]:
+    """Public functions, and the public methods of public classes that are ours."""
+    for _, name in NAMES:
+        found = getattr(signaware, name)
+        if inspect.isfunction(found):
+            yield name, found
+        for method, value in inspect.getmembers(found if inspect.isclass(found) else None):
+            is_ours = (getattr(value, "__module__", "") or "").startswith("sae_lens_signaware")
+            if inspect.isroutine(value) and is_ours and not method.startswith("_"):
+                yield f"{name}.{method}", value
+
+
+def test_a_path_can_be_a_text_everywhere() -> None:
+    of_saelens = "SignawareTrainingRunner.save_checkpoint"  # its signature is SAELens's
+    n_paths = 0
+    for name, function in functions():
+        for parameter, hint in typing.get_type_hints(function).items():
+            options = typing.get_args(hint) or (hint,)
+            if parameter != "return" and Path in options and name != of_saelens:
+                assert str in options, f"{name}: {parameter}"
+                n_paths += 1
+    assert n_paths > 20
 
 
 def test_no_name_has_two_homes_and_all_are_listed() -> None:

@@ -14,7 +14,7 @@ from tests.support.saes import D_IN, N_PLANTED, make_sae, planted
 def test_results_read_back_what_they_wrote(tmp_path: Path) -> None:
     sae, x, _ = planted(0.8)
     for result in (signaware.bipolar_census(sae, x), signaware.polarity_calibration(sae, x)):
-        path = tmp_path / "result.json"
+        path = str(tmp_path / "result.json")
         result.write(path)
         again = type(result).read(path)
         assert again.provenance.versions["sae-lens-signaware"] == signaware.__version__

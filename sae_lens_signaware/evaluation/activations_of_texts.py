@@ -57,14 +57,14 @@ class TextActivations:
         text = torch.arange(len(self.n_tokens_of)).repeat_interleave(self.n_tokens_of)
         yield from zip(self.activations.split(max_tokens), text.split(max_tokens), strict=True)
 
-    def write(self, path: Path) -> None:
+    def write(self, path: str | Path) -> None:
         """Write a safetensors file, complete or not at all."""
         write_tensors(
             {"activations": self.activations.contiguous(), "n_tokens_of": self.n_tokens_of}, path
         )
 
     @classmethod
-    def read(cls, path: Path, hook_name: str | None = None) -> "TextActivations":
+    def read(cls, path: str | Path, hook_name: str | None = None) -> "TextActivations":
         """Read back what :meth:`write` wrote.
 
         Raises:

@@ -35,10 +35,10 @@ class Analysis:
         lines = (f"Analysis, R² {self.explained_variance:.4g}", self.census, self.calibration)
         return "\n".join(map(str, lines))
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: str | Path) -> None:
         """Write ``census.json`` and ``calibration.json``."""
-        self.census.write(folder / "census.json")
-        self.calibration.write(folder / "calibration.json")
+        self.census.write(Path(folder) / "census.json")
+        self.calibration.write(Path(folder) / "calibration.json")
 
     def table(self) -> Table:
         """A table for the terminal: the numbers that sum the analysis up."""

@@ -143,7 +143,8 @@ def find_antipodal_pairs(
         latent_a, latent_b (n_pairs,) int64 and cosine (n_pairs,) float64, on the CPU.
     """
     unit = directions / directions.norm(dim=1, keepdim=True).clamp(min=1e-12)
-    hits: list[tuple[Tensor, Tensor, Tensor]] = []
+    nothing = torch.empty(0, dtype=torch.int64, device=unit.device)
+    hits = [(nothing, nothing, unit.new_empty(0))]  # so that there is one where no row is
     for start, rows in _blocks(unit, block_size):
         for other, columns in _blocks(unit[start:], block_size):
             similarity = (rows @ columns.T).clamp(min=-1)

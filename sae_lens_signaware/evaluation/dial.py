@@ -15,6 +15,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
 from sae_lens_signaware.checks import require
 from sae_lens_signaware.evaluation.models import HookedRootModule
+from sae_lens_signaware.evaluation.prompts import hook_of
 from sae_lens_signaware.evaluation.results import Provenance, Result
 from sae_lens_signaware.evaluation.streaming import decoder_directions
 
@@ -184,7 +185,7 @@ def _measure(
     added: Tensor,
     logit_tokens: tuple[int, int] | None,
 ) -> float:
-    hook_name, head = sae.cfg.metadata.hook_name, sae.cfg.metadata.hook_head_index
+    hook_name, head = hook_of(sae)
 
     def add(activations: Tensor, hook: object) -> Tensor:
         del hook

@@ -25,6 +25,7 @@ from torch.nn.functional import normalize
 from sae_lens_signaware.checks import require
 from sae_lens_signaware.evaluation.examples import Context, TopExamples, top_examples
 from sae_lens_signaware.evaluation.models import HookedRootModule, embedding_of, logits_after
+from sae_lens_signaware.evaluation.prompts import hook_of
 from sae_lens_signaware.evaluation.results import Provenance, Result
 from sae_lens_signaware.evaluation.streaming import decoder_directions
 
@@ -273,7 +274,7 @@ def _log_prediction(
         activations[each, at] = here + added.to(activations).view(here.shape)
         return activations
 
-    logits = logits_after(model, rows, at, [(sae.cfg.metadata.hook_name, write)])
+    logits = logits_after(model, rows, at, [(hook_of(sae)[0], write)])
     return logits.float().log_softmax(-1).cpu()
 
 

@@ -47,6 +47,19 @@ def prompts_of_store(
 
 
 @torch.no_grad()
+def hook_of(sae: SAE[Any]) -> tuple[str, int | None]:
+    """The hook that an SAE reads, and the head that it takes; None where it takes all.
+
+    Raises:
+        InvalidInputError: the SAE's metadata names no hook, as of an SAE that was trained on
+            activations.
+    """
+    name = sae.cfg.metadata.hook_name
+    allowed = "the hook that the SAE reads, such as 'blocks.8.hook_mlp_out'"
+    require(name is not None, "sae.cfg.metadata.hook_name", name, allowed)
+    return name, sae.cfg.metadata.hook_head_index
+
+
 def prompts_of_tokens(
     model: HookedRootModule,
     sae: SAE[Any],
@@ -60,7 +73,7 @@ def prompts_of_tokens(
         model: SAELens's hooked model; ``sae.cfg.metadata.hook_name`` says where.
 
     Raises:
-        ValueError: ``tokens`` is not (prompt, position), or empty.
+        ValueError: ``tokens`` is not (prompt, position), or empty; or the SAE names no hook.
     """
     require(
         tokens.ndim == 2 and tokens.numel() > 0,
@@ -68,9 +81,8 @@ def prompts_of_tokens(
         tuple(tokens.shape),
         "(prompt, position) with at least one of each",
     )
-    metadata = sae.cfg.metadata
+    hooks = [hook_of(sae)]
     for batch in tokens.split(batch_size_prompts):
-        hooks = [(metadata.hook_name, metadata.hook_head_index)]
         (activations,) = hooked_activations(model, batch, hooks)
         yield _prompts(batch, activations, excluded)
 

@@ -78,14 +78,14 @@ class SAEQuality:
         return dataclasses.asdict(self)
 
     @classmethod
-    def read(cls, path: Path) -> "SAEQuality":
+    def read(cls, path: str | Path) -> "SAEQuality":
         """Read what ``to_dict`` gave, from JSON.
 
         Raises:
             ValueError: not such a file.
         """
         try:
-            return cls(**json.loads(path.read_text()))
+            return cls(**json.loads(Path(path).read_text()))
         except (TypeError, ValueError) as error:  # no mapping of these names, no JSON, no text
             raise InvalidInputError(f"{path}: not a {QUALITY_FILENAME}: {error}") from None
 

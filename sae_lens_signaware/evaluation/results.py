@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+import typing
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -85,19 +87,19 @@ class Result:
             for field in dataclasses.fields(self)
         }
 
-    def write(self, path: Path) -> None:
+    def write(self, path: str | Path) -> None:
         """Write ``to_dict`` as JSON, complete or not at all."""
         write_json(self.to_dict(), path)
 
     @classmethod
-    def read(cls: type[T], path: Path) -> T:
+    def read(cls: type[T], path: str | Path) -> T:
         """Read back what :meth:`write` wrote.
 
         Raises:
             ValueError: the file is not such a result.
         """
         try:
-            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            values: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
             provenance = Provenance(**values.pop("provenance"))
             return cls(provenance=provenance, **cls._fields_of(values))
         except (TypeError, KeyError, AttributeError, ValueError) as error:
@@ -106,7 +108,13 @@ class Result:
     @classmethod
     def _fields_of(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Make the fields beside the provenance from what ``to_dict`` gives of them."""
-        return {k: _from_json(v) if isinstance(v, list) else v for k, v in values.items()}
+        numbers = {name for name, hint in typing.get_type_hints(cls).items() if hint is float}
+        return {
+            k: _from_json(v)
+            if isinstance(v, list)
+            else (math.nan if v is None and k in numbers else v)
+            for k, v in values.items()
+        }
 
 
 def _short(value: object) -> str:
@@ -116,7 +124,7 @@ def _short(value: object) -> str:
 def _to_json(value: object) -> object:
     if isinstance(value, Tensor):
         return [None if v != v else v for v in value.tolist()]
-    return value
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _from_json(values: list[float | None]) -> Tensor:

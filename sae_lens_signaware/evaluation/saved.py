@@ -99,13 +99,14 @@ def cannot_be_loaded(source: object, error: Exception) -> ConfigError:
     return ConfigError(f"SAE: {source} cannot be loaded: {type(error).__name__}: {message}")
 
 
-def write_split(sae: SAE[Any], source: Path | None, target: Path) -> SAE[Any]:
+def write_split(sae: SAE[Any], source: str | Path | None, target: str | Path) -> SAE[Any]:
     """Write the plain twin of ``sae`` to ``target``, its sparsity file split as well.
 
     Args:
         source: folder of the signed SAE, for its sparsity file; None where there is none.
         target: must not exist; it appears complete or not at all.
     """
+    source, target = None if source is None else Path(source), Path(target)
     if target.exists():
         raise ConfigError(f"OUT: {target} exists already; name a new folder")
     try:
@@ -213,11 +214,12 @@ def measure_saved(
     return MeasuredSAE(sae, quality, census)
 
 
-def write_measurement(folder: Path, quality: SAEQuality, census: BipolarCensus) -> None:
+def write_measurement(folder: str | Path, quality: SAEQuality, census: BipolarCensus) -> None:
     """Write the files that ``push`` and ``split`` read beside an SAE.
 
     They hold its quality, the log10 of its firing rates, and the share of the + side in these.
     """
+    folder = Path(folder)
     quality = dataclasses.replace(quality, weights_sha256=sha256_of(folder / SAE_WEIGHTS_FILENAME))
     write_json(quality.to_dict(), folder / QUALITY_FILENAME)
     write_tensors({"sparsity": census.log_sparsity}, folder / SPARSITY_FILENAME)

@@ -7,7 +7,7 @@ from sae_lens_signaware.checks import ConfigError
 __all__ = ["write_latent_figure", "write_report"]
 
 
-def write_report(results: Path, out: Path, latents_only: bool = False) -> Path:
+def write_report(results: str | Path, out: str | Path, latents_only: bool = False) -> Path:
     """Write the page of all results at or below a folder.
 
     Args:
@@ -24,6 +24,7 @@ def write_report(results: Path, out: Path, latents_only: bool = False) -> Path:
     from sae_lens_signaware.report.page import latents_page, page
     from sae_lens_signaware.report.sections import sections
 
+    results, out = Path(results), Path(out)
     if out.is_dir():
         raise ConfigError(f"out: must be a file to write, got the folder {out}")
     if latents_only:
@@ -36,7 +37,11 @@ def write_report(results: Path, out: Path, latents_only: bool = False) -> Path:
 
 
 def write_latent_figure(
-    latents: Path, latent: int, out: Path, title: str | None = None, n_contexts: int = 4
+    latents: str | Path,
+    latent: int,
+    out: str | Path,
+    title: str | None = None,
+    n_contexts: int = 4,
 ) -> Path:
     """Write an SVG figure of one latent: both sides with histogram, top logits and contexts.
 
@@ -54,8 +59,9 @@ def write_latent_figure(
     from sae_lens_signaware.report.latent_figure import latent_figure
     from sae_lens_signaware.report.load import read_latents_file
 
-    write_text(latent_figure(read_latents_file(latents), latent, title, n_contexts), out)
-    return out
+    found = read_latents_file(Path(latents))
+    write_text(latent_figure(found, latent, title, n_contexts), out)
+    return Path(out)
 
 
 def plotly_js() -> str:

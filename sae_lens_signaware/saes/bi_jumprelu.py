@@ -273,3 +273,8 @@ class BiJumpReLUTrainingSAE(
     @override
     def _threshold_init(self) -> float:
         return self.cfg.jumprelu_init_threshold - minus_bias_init_of(self.cfg) / 2
+
+    @override
+    def _reset_value(self) -> Tensor:
+        # of |h|: so that z becomes active at jumprelu_init_threshold, whatever b_mag is by now
+        return (self.cfg.jumprelu_init_threshold - self.b_mag.detach().float()).clamp(min=0.0)

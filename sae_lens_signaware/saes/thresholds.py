@@ -20,8 +20,12 @@ class ThresholdTrainingMixin(SparsityLossMixin):
     _kept_in_own_dtype = (*SparsityLossMixin._kept_in_own_dtype, "threshold")
 
     def _threshold_init(self) -> float:
-        """Initial threshold, and the value that resets restore; 0 if nothing else is said."""
+        """Initial threshold; 0 if nothing else is said."""
         return 0.0
+
+    def _reset_value(self) -> Tensor:
+        """What a reset sets a threshold to, of a shape that broadcasts to (P, d_sae)."""
+        return torch.as_tensor(self._threshold_init()).to(self.threshold)
 
     def initialize_weights(self) -> None:
         super().initialize_weights()
@@ -38,9 +42,10 @@ class ThresholdTrainingMixin(SparsityLossMixin):
         step, dead = step_input.n_training_steps, step_input.dead_neuron_mask
         due = step > 0 and step % self.cfg.threshold_reset_interval == 0
         if self.cfg.dead_threshold_reset and due and dead is not None:
-            moved = dead & (self.threshold != self._threshold_init()).any(0)
+            value = self._reset_value()
+            moved = dead & (self.threshold != value).any(0)
             self.n_threshold_resets += moved.sum()
-            self.threshold.data.masked_fill_(dead, self._threshold_init())
+            self.threshold.data.copy_(torch.where(dead, value, self.threshold))
         if self.cfg.dead_threshold_decay and dead is not None:
             kept = 1 - self.cfg.dead_threshold_decay * dead
             self.threshold.data.mul_(kept)

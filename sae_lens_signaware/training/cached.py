@@ -60,7 +60,8 @@ def train_on_cache(
             is not read, and an interruption replaces it.
 
     Returns:
-        The trained SAE and the number of steps that this call ran.
+        The trained SAE and the number of steps that this call ran. Its metadata names no model and
+        no hook; what reads text asks for ``sae.cfg.metadata.hook_name``.
 
     Raises:
         InvalidInputError: ``checkpoint`` holds something else, which an interruption would remove.

@@ -265,13 +265,13 @@ PROTOCOLS: dict[str, type[ProtocolConfig]] = {
 }
 
 
-def load_protocol_config(path: Path) -> ProtocolConfig:
+def load_protocol_config(path: str | Path) -> ProtocolConfig:
     """Read and check a protocol's file.
 
     Raises:
         ConfigError: anything wrong, in one line that names the field.
     """
-    values = read_yaml(path)
+    values = read_yaml(Path(path))
     which = values.get("protocol")
     if not isinstance(which, str) or which not in PROTOCOLS:
         raise ConfigError(f"protocol: must be one of {', '.join(PROTOCOLS)}, got {which!r}")

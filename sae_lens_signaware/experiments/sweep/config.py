@@ -140,7 +140,7 @@ class Run:
         return target_l0_of(self.cfg.sae.to_dict())
 
 
-def load_sweep_config(path: Path) -> tuple[SweepConfig, list[Run]]:
+def load_sweep_config(path: str | Path) -> tuple[SweepConfig, list[Run]]:
     """Read and check a sweep file.
 
     Returns:
@@ -149,7 +149,7 @@ def load_sweep_config(path: Path) -> tuple[SweepConfig, list[Run]]:
     Raises:
         ConfigError: anything wrong, in one line that names the field.
     """
-    return checked_sweep(read_yaml(path), str(path))
+    return checked_sweep(read_yaml(Path(path)), str(path))
 
 
 def checked_sweep(values: Mapping[str, object], source: str) -> tuple[SweepConfig, list[Run]]:

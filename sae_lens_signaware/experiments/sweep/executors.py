@@ -17,7 +17,7 @@ from sae_lens_signaware.experiments.sweep.store import SweepStore
 from sae_lens_signaware.training.values import check_devices
 
 
-def run_local(config: SweepConfig, runs: Sequence[Run], out: Path, console: Console) -> None:
+def run_local(config: SweepConfig, runs: Sequence[Run], out: str | Path, console: Console) -> None:
     """Run one group after another, in this process."""
     store = SweepStore(config, out)
     with Progress(console=console) as progress:
@@ -91,7 +91,7 @@ def notes_on_content(store: SweepStore, runs: Sequence[Run]) -> list[str]:
     return notes
 
 
-def run_ray(config: SweepConfig, runs: Sequence[Run], out: Path, console: Console) -> None:
+def run_ray(config: SweepConfig, runs: Sequence[Run], out: str | Path, console: Console) -> None:
     """Run the same groups as Ray tasks; scheduling, retries and lost workers are Ray's.
 
     A worker that dies is started again by Ray, and goes on after the results that are on disk.
@@ -114,7 +114,7 @@ def run_ray(config: SweepConfig, runs: Sequence[Run], out: Path, console: Consol
     resources: dict[str, Any] = {"num_cpus": config.num_cpus, "num_gpus": config.num_gpus}
     cache_task = ray.remote(**resources)(_cache_task)
     group_task = ray.remote(**resources, max_retries=3)(_group_task)
-    store = SweepStore(config, out.resolve())
+    store = SweepStore(config, Path(out).resolve())
     with Progress(console=console) as progress:
         view = ProgressView(progress, store, runs)
         groups = _unfinished(store, runs)

@@ -63,8 +63,8 @@ class SweepStore:
         out: its folder; it need not exist yet.
     """
 
-    def __init__(self, config: SweepConfig, out: Path) -> None:
-        self.config, self.out = config, out
+    def __init__(self, config: SweepConfig, out: str | Path) -> None:
+        self.config, self.out = config, Path(out)
         self.content: Content | None = None
         """Digests of model and text; None before they are needed first."""
         self._unwritten_failures: dict[str, str] = {}

@@ -178,7 +178,7 @@ def point_of(result: RunResult) -> Point:
     return Point(q.l0, q.explained_variance, q.dead_share, q.d_sae)
 
 
-def summarise(config: SweepConfig, runs: Sequence[Run], out: Path) -> SweepSummary:
+def summarise(config: SweepConfig, runs: Sequence[Run], out: str | Path) -> SweepSummary:
     """Sum up the results and failures of ``runs`` that are on disk."""
     store = SweepStore(config, out)
     by_run = [(run, store.finished(run)) for run in runs]
