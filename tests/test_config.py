@@ -147,6 +147,8 @@ def test_a_value_that_saelens_would_stop_at_later(
     [
         ("- a\n- b\n", "must hold a mapping of fields, got list"),
         ("a: [1, 2\n", "not valid YAML"),
+        ("lr: 1e-3\na: {b: 1}\nlr: 3e-4\n", "not valid YAML: 'lr' comes twice, again in line 3"),
+        ("a: &a {b: 1, c: 2}\nd: {<<: *a, b: 3, b: 4}\n", "'b' comes twice, again in line 2"),
         ("!!python/object/apply:os.system ['true']\n", "not valid YAML"),
     ],
 )

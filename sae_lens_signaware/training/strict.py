@@ -24,7 +24,22 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which follows YAML 1.1, with the floats of YAML 1.2 as well."""
+    """PyYAML's safe loader, which follows YAML 1.1, with the floats of YAML 1.2 as well.
+
+    A key that comes twice is an error. PyYAML takes the last one.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # here, before << has brought in keys that a mapping may override
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    line = key.start_mark.line + 1
+                    raise yaml.YAMLError(f"{key.value!r} comes twice, again in line {line}")
+                seen.add(key.value)
+        return node
 
 
 # YAML 1.1 asks for a dot and a sign, and reads 1e-3 as a text.
