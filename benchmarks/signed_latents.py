@@ -3,7 +3,7 @@
     python benchmarks/signed_latents.py sweep_out/main --json results/signed_latents.json
 
 Reads what `sae-lens-signaware sweep` has written to the folder `latents` of its output. Computes
-only shares and quantiles. Prints the table that docs/results/sides.md quotes.
+only shares and quantiles. Prints the table that docs/results/version_0_1_0/sides.md quotes.
 """
 
 import argparse
