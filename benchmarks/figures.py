@@ -17,6 +17,7 @@ from typing import Any
 from equal_time_figure import equal_time_figure, equal_time_table, reached_of
 from figure_drawing import (
     ARCHITECTURES,
+    RULE,
     STYLE,
     Series,
     l0_axis,
@@ -35,7 +36,7 @@ from speed_figure import speed_figure, speed_table
 from two_sided_figure import two_sided_figure, two_sided_table, worlds_of
 from wandb_page import wandb_figure
 
-from sae_lens_signaware.experiments.sweep.frontier import overlap_of, read_gaps
+from sae_lens_signaware.experiments.sweep.frontier import MARGIN, overlap_of, read_gaps
 
 ROOT = Path(__file__).parent.parent
 CELLS = ("mlp_out", "attn_out", "resid")
@@ -61,10 +62,10 @@ NARROW = "bi_jumprelu-bandwidth-0.1"
 """In results/equal_width.json, on Gemma's residual stream alone."""
 EQUAL_WIDTH = (
     ONE_BI_JUMPRELU,
-    Series(NARROW, "bandwidth 0.1", "bi_jumprelu", dashed=True),
+    Series(NARROW, "bi_jumprelu, bandwidth 0.1", "bi_jumprelu", dashed=True),
     Series("sa_gsae", "sa_gsae", "sa_gsae"),
     *PLAIN_SAES,
-    Series("jumprelu-bandwidth-0.1", "bandwidth 0.1", "jumprelu", dashed=True),
+    Series("jumprelu-bandwidth-0.1", "JumpReLU, bandwidth 0.1", "jumprelu", dashed=True),
 )
 HALF = Series("bi_jumprelu-half", "bi_jumprelu, half as wide", "bi_jumprelu")
 HALF_WIDTH = (HALF, *PLAIN_SAES)
@@ -104,6 +105,8 @@ def frontier_figure(
 ) -> Figure:
     """R² against L0, and below each panel the gap: R² less that of ``reference`` at the same L0.
 
+    The gaps have one scale. What a verdict calls level is shaded.
+
     Args:
         rows: runs; seeds are averaged.
         cells: one column of panels each, at most three beside each other.
@@ -114,7 +117,7 @@ def frontier_figure(
     n_columns = min(3, len(cells))
     n_blocks = math.ceil(len(cells) / n_columns)
     figure, axes = panels(2 * n_blocks, n_columns, 2.0, top=0.75)
-    figure.subplots_adjust(left=0.1)  # ticks such as -0.0025
+    figure.subplots_adjust(left=0.1, hspace=0.4)  # ticks such as -0.0025; titles of every block
     for i, cell in enumerate(cells):
         block, column = divmod(i, n_columns)
         upper, lower = axes[2 * block][column], axes[2 * block + 1][column]
@@ -129,9 +132,14 @@ def frontier_figure(
         if block < n_blocks - 1:
             lower.set_xlabel("")  # the titles of the next block stand there
         lower.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        lower.axhspan(-MARGIN, MARGIN, color=RULE, alpha=0.5, linewidth=0)
         if column == 0:
             upper.set_ylabel("R²")
             lower.set_ylabel("gap in R²")
+    drawn = [axes[2 * (i // n_columns) + 1][i % n_columns] for i in range(len(cells))]
+    limits = [limit for lower in drawn for limit in lower.get_ylim()]
+    for lower in drawn:
+        lower.set_ylim(min(limits), max(limits))
     for unused in range(len(cells), n_blocks * n_columns):
         block, column = divmod(unused, n_columns)
         axes[2 * block][column].axis("off")

@@ -9,12 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from figure_drawing import INK, Series, panels
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from reproduction_tables import markdown
 
 from sae_lens_signaware.evaluation.probe_scores import interval
 
 METRICS = {"auc": (0.45, 1.02), "rho": (0.1, 0.7)}
 """Scores, and what of each the figure shows."""
+TITLES = {"auc": "templates (AUC)", "rho": "rated texts (rho)"}
+OPEN = {"linestyle": "", "markerfacecolor": "none"}
+"""Of a marker."""
 BEST_OF_THREE = (("axis", 1), ("side", 1), ("pair", 1))
 AXIS_SIDE_EIGHT = (("axis", 1), ("side", 1), ("side", 8))
 """Probes, by form and k."""
@@ -211,23 +215,21 @@ def sides_figure(results: Results, series: Sequence[Series]) -> Figure:
             for one in series:
                 rows = fields_of({model: results[model]}, one.sae).values()
                 _draw(axis, [row for row in rows if row["metric"] == metric], one)
-            axis.set_title(f"{model}, {metric}", loc="left", fontsize=10)
+            axis.set_title(f"{model}, {TITLES[metric]}", loc="left", fontsize=10)
             axis.set_xlabel("best side")
         axes[i][0].set_ylabel("best axis")
-    handles = {}
-    for axis in axes.flat:
-        found = zip(*axis.get_legend_handles_labels(), strict=True)
-        handles |= {label: handle for handle, label in found}
-    figure.legend(handles.values(), handles.keys(), loc="upper center", ncols=len(handles))
+    drawn = {label for axis in axes.flat for label in axis.get_legend_handles_labels()[1]}
+    handles = [Line2D([], [], **(one.line() | OPEN)) for one in series if one.label in drawn]
+    both = Line2D([], [], color=INK, marker="o", linestyle="", label="filled: both ends")
+    figure.legend(handles=[*handles, both], loc="upper center", ncols=len(handles) + 1)
     return figure
 
 
 def _draw(axis: Any, rows: Sequence[Row], one: Series) -> None:
-    line = one.line() | {"linestyle": ""}
     for is_both in (False, True):
         mine = [row for row in rows if (verdict(row) == "both sides") == is_both]
         points = [(score(row, "side", 1), score(row, "axis", 1)) for row in mine]
         known = [point for point in points if None not in point]
         if known:
-            fill = {} if is_both else {"markerfacecolor": "none"}
-            axis.plot(*zip(*known, strict=True), **(line | fill))
+            fill = {"linestyle": ""} if is_both else OPEN
+            axis.plot(*zip(*known, strict=True), **(one.line() | fill))

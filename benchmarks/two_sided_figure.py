@@ -55,7 +55,7 @@ def two_sided_figure(worlds: Sequence[World], target_l0: float) -> Figure:
             axes[1][column].plot(shares, [w.f1 for w in mine], **one.line())
         title = f"L0 {factor * target_l0:g}"
         axes[0][column].set_title(
-            title + (", as the worlds have" if factor == 1 else ""), loc="left", fontsize=10
+            title + (", the true L0" if factor == 1 else ""), loc="left", fontsize=10
         )
         axes[1][column].set_xlabel("share of two-sided features")
         axes[1][column].xaxis.set_major_formatter(PercentFormatter(1, decimals=0))

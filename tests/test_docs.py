@@ -161,7 +161,8 @@ def site_config() -> dict[str, Any]:
     class Loader(yaml.SafeLoader):
         pass
 
-    Loader.add_multi_constructor("tag:yaml.org,2002:python/name:", lambda *_: None)
+    for kind in ("name", "object/apply"):
+        Loader.add_multi_constructor(f"tag:yaml.org,2002:python/{kind}:", lambda *_: None)
     return yaml.load((ROOT / "mkdocs.yml").read_text(), Loader)
 
 

@@ -113,11 +113,11 @@ def test_a_point_is_filled_where_both_sides_of_the_axis_are_ends(tables: Any, re
         for axis in (auc_a, auc_b, rho_a)
     }
     assert points == {
-        "A, auc": [([[0.7, 0.6]], False)],
-        "B, auc": [([[0.9, 0.8]], True)],
-        "A, rho": [([[pytest.approx(0.3), 0.2]], True)],
+        "A, templates (AUC)": [([[0.7, 0.6]], False)],
+        "B, templates (AUC)": [([[0.9, 0.8]], True)],
+        "A, rated texts (rho)": [([[pytest.approx(0.3), 0.2]], True)],
     }
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["S"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["S", "filled: both ends"]
     importlib.import_module("figure_drawing").plt.close(figure)
 
 

@@ -27,7 +27,7 @@ def result(drawn: Any) -> dict[str, Any]:
 def test_the_lines_are_those_of_the_result(drawn: Any) -> None:
     figure = drawn.two_sided_figure(drawn.worlds_of(result(drawn)), 8)
     upper, lower = figure.axes[1].lines[0], figure.axes[3].lines[0]  # the second L0
-    assert figure.axes[0].get_title(loc="left") == "L0 8, as the worlds have"
+    assert figure.axes[0].get_title(loc="left") == "L0 8, the true L0"
     assert figure.axes[1].get_title(loc="left") == "L0 16"
     assert list(upper.get_xdata()) == [0.0, 1.0]
     assert list(upper.get_ydata()) == pytest.approx([0.2, 1.2])

@@ -50,7 +50,7 @@ def sweep(
 
 def protocol(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="A protocol file.")],
-    out: Annotated[Path, typer.Option(help="Folder for protocol-a.json, -b or -c.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for protocol-a.json, -b, -c or -e.")] = Path(
         "protocols_out"
     ),
 ) -> None:

@@ -116,7 +116,7 @@ def _histogram(page: LatentPage, side: str, fill: str, y: float) -> Iterator[str
     yield f'<path class="axis" d="M{left},{foot + 0.5:g}h{width}"/>'
     largest = page.histogram.width * len(page.histogram.pos)
     yield _text(left, foot + 12, "0", "quiet small")
-    yield _text(left + width / 2, foot + 12, "size; bars: log count", "quiet small middle")
+    yield _text(left + width / 2, foot + 12, "activation; log count", "quiet small middle")
     yield _text(left + width, foot + 12, f"{largest:.3g}", "quiet small end")
 
 
