@@ -47,7 +47,7 @@ def test_a_checkpoint_is_what_the_training_would_have_saved(
     architecture: str, normalisation: str, tmp_path: Path
 ) -> None:
     saved = trained(architecture, normalisation, tmp_path)
-    loaded = signaware.load_sae_reference(str(tmp_path / "last"))
+    loaded = signaware.load_sae_reference(tmp_path / "last")
     assert type(loaded) is type(saved)
     assert loaded.cfg.normalize_activations == "none"
     x = 7 * next(batches(1))
@@ -66,5 +66,5 @@ def test_a_checkpoint_without_its_scale_is_one_line(
     if scaler is not None:
         path.write_text(json.dumps(scaler))
     with pytest.raises(ConfigError, match=r"last is of activations .* its scale is not there") as e:
-        signaware.load_sae_reference(str(tmp_path / "last"))
+        signaware.load_sae_reference(tmp_path / "last")
     assert "\n" not in str(e.value)

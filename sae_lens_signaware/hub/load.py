@@ -8,13 +8,14 @@ from sae_lens import SAE, SAEConfig
 from sae_lens_signaware.evaluation.saved import cannot_be_loaded, load_sae
 
 
-def load_sae_reference(reference: str) -> SAE[SAEConfig]:
+def load_sae_reference(reference: str | Path) -> SAE[SAEConfig]:
     """Load an SAE from a folder, or from ``REPO:ID`` on the Hub.
 
     Raises:
         ConfigError: as :func:`load_sae`.
         huggingface_hub.errors.HfHubHTTPError: the Hub refused or failed; its other errors as well.
     """
+    reference = str(reference)
     if ":" in reference and not Path(reference).exists():
         repo, sae_id = reference.split(":", 1)
         try:
