@@ -25,6 +25,7 @@ ON_VALIDATION = [
     SEARCH,
     FOLDER / "revival-smollm2-135m.yaml",
     FOLDER / "gemma-resid-gemma3-270m.yaml",
+    FOLDER / "warm-up-smollm2-135m.yaml",
 ]
 ONE_PASS = [EQUAL_WIDTH, FOLDER / "equal-width-gemma3-270m.yaml", *ON_VALIDATION]
 # lengths of training, on the activations of another sweep
