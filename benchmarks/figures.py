@@ -60,9 +60,18 @@ ONE_BI_JUMPRELU = Series("bi_jumprelu", "bi_jumprelu", "bi_jumprelu")
 PLAIN_SAES = (Series("jumprelu", "SAELens's JumpReLU", "jumprelu"), BATCHTOPK)
 NARROW = "bi_jumprelu-bandwidth-0.1"
 """In results/equal_width.json, on Gemma's residual stream alone."""
+SHORT = "bi_jumprelu-warm-up-400"
+"""In results/equal_width.json: a warm-up of a tenth of the training, and not of a fifth."""
+NARROW_SHORT = f"{NARROW}-warm-up-400"
+WITH_SHORT = {SHORT: "`bi_jumprelu`, warm-up 400"} | SIGNED
+OF_GEMMAS_RESID = {
+    NARROW: "`bi_jumprelu`, bandwidth 0.1",
+    NARROW_SHORT: "`bi_jumprelu`, bandwidth 0.1, warm-up 400",
+}
+L0S = (8, 16, 32, 64, 128)
 EQUAL_WIDTH = (
-    ONE_BI_JUMPRELU,
-    Series(NARROW, "bi_jumprelu, bandwidth 0.1", "bi_jumprelu", dashed=True),
+    Series(SHORT, "bi_jumprelu", "bi_jumprelu"),
+    Series(NARROW_SHORT, "bi_jumprelu, bandwidth 0.1", "bi_jumprelu", dashed=True),
     Series("sa_gsae", "sa_gsae", "sa_gsae"),
     *PLAIN_SAES,
     Series("jumprelu-bandwidth-0.1", "JumpReLU, bandwidth 0.1", "jumprelu", dashed=True),
@@ -235,7 +244,7 @@ def write_all(out: Path) -> None:
         ),
         "equal_width": (
             "R² against L0, signed and plain SAEs of one width, 4,000 steps, two models",
-            lambda: frontier_figure(equal, cells, EQUAL_WIDTH, BATCHTOPK, (8, 32, 128)),
+            lambda: frontier_figure(equal, cells, EQUAL_WIDTH, BATCHTOPK),
         ),
         "half_width_today": (
             "R² against L0, bi_jumprelu of half width and plain SAEs of full width, two models",
@@ -258,14 +267,13 @@ def write_all(out: Path) -> None:
         "one_recipe_dead.md": dead_table(today, cells, SIGNED),
         "protocol-e.md": two_sided_table(worlds),
         "one_recipe.md": points_table(today, cells, ONE_RECIPE),
-        "one_pass.md": points_table(
-            equal, cells, SIGNED | {NARROW: "`bi_jumprelu`, bandwidth 0.1"} | PLAIN
-        ),
-        "one_pass_dead.md": dead_table(equal, cells, ONE_RECIPE),
+        "one_pass.md": points_table(equal, cells, WITH_SHORT | OF_GEMMAS_RESID | PLAIN),
+        "one_pass_dead.md": dead_table(equal, cells, WITH_SHORT | PLAIN),
         "equal_time.md": equal_time_table(reached, CELLS[:2], ONE_RECIPE),
-        "equal_width_gaps.md": gaps_table(equal, cells, "bi_jumprelu", PLAIN),
+        "equal_width_gaps.md": gaps_table(equal, cells, SHORT, PLAIN, L0S),
+        "equal_width_long.md": gaps_table(equal, cells, "bi_jumprelu", OF_BATCHTOPK, L0S),
         "equal_width_sa_gsae.md": gaps_table(equal, cells, "sa_gsae", OF_BATCHTOPK),
-        "equal_width_narrow.md": gaps_table(equal, cells, NARROW, OF_BATCHTOPK),
+        "equal_width_narrow.md": gaps_table(equal, cells, NARROW_SHORT, OF_BATCHTOPK),
         "half_width_gaps.md": gaps_table(equal, cells, HALF.sae, PLAIN),
         **sign_tables(read),
     }

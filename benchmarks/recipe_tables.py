@@ -35,7 +35,13 @@ def points_table(rows: Sequence[Row], cells: Sequence[str], saes: Mapping[str, s
     return markdown(["place", "SAE", *(f"L0 {asked:g}" for asked in ASKED)], table, 2)
 
 
-def gaps_table(rows: Sequence[Row], cells: Sequence[str], sae: str, saes: Mapping[str, str]) -> str:
+def gaps_table(
+    rows: Sequence[Row],
+    cells: Sequence[str],
+    sae: str,
+    saes: Mapping[str, str],
+    l0s: Sequence[float] = ASKED,
+) -> str:
     """R² of one SAE less that of others at its own L0, by cell and by the L0 that was asked for.
 
     The others are lines in log L0, as in the verdicts, which go on by a tenth of L0 at their ends.
@@ -43,6 +49,7 @@ def gaps_table(rows: Sequence[Row], cells: Sequence[str], sae: str, saes: Mappin
     Args:
         sae: name in the results of the one.
         saes: name in the results of the others -> name in the table, in the order of the rows.
+        l0s: that were asked for, the columns.
     """
     table = []
     for cell in cells:
@@ -53,12 +60,12 @@ def gaps_table(rows: Sequence[Row], cells: Sequence[str], sae: str, saes: Mappin
                 None
                 if not _is_near(mine, asked) or (r2 := r2_at(line, mine[asked].l0)) is None
                 else mine[asked].r2 - r2
-                for asked in ASKED
+                for asked in l0s
             ]
             if any(gap is not None for gap in gaps):
                 shown = ["" if g is None else f"{g:+.4f}".replace("-", "−") for g in gaps]
                 table.append([cell, label, *shown])
-    return markdown(["place", "less", *(f"L0 {asked:g}" for asked in ASKED)], table, 2)
+    return markdown(["place", "baseline", *(f"L0 {asked:g}" for asked in l0s)], table, 2)
 
 
 def dead_table(rows: Sequence[Row], cells: Sequence[str], saes: Mapping[str, str]) -> str:

@@ -138,6 +138,7 @@ def test_the_sweeps_of_equal_width_differ_in_the_model_and_its_widths_alone() ->
     assert list(smollm2.compare) == shared
     assert set(gemma3.saes) - set(smollm2.saes) == {
         "bi_jumprelu-bandwidth-0.1-full",
+        "bi_jumprelu-bandwidth-0.1-warm-up-400-full",
         "jumprelu-bandwidth-0.1-full",
     }
     of_width = ("d_sae", "matryoshka_widths")
