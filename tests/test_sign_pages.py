@@ -39,7 +39,7 @@ def test_latents_that_stand_out(pages: Any, by_model: Callable[[str], Any], page
     assert 0.45 < stand_out / of < 0.6  # "about half"
     assert sum(row["passing_by_context"] for row in rows) == 0
     dials = sorted(row["dial_median"] for row in rows)
-    assert f"a median of {dials[0]:.2f} to {dials[-1]:.2f} at each place" in page
+    assert f"opposition of an SAE at a place is {dials[0]:.2f} to {dials[-1]:.2f}." in page
 
 
 def test_axes_and_pairs_with_both_ends(
@@ -55,7 +55,8 @@ def test_axes_and_pairs_with_both_ends(
 
     axes = span([both(name, "axis", 60) for name in pages.SIGNED])
     assert f"in {axes} of 60 fields" in page
-    assert f"in {axes} of 60 cases" in (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"in 60 tests the best latent had both in {axes}." in readme
     pairs = span([both(name, "pair", 60) for name in pages.PLAIN])
     assert f"in {pairs} of 60 fields" in page
     trainings = span([both(name, "axis", 20, "mlp_out") for name in pages.TRAININGS])
