@@ -52,12 +52,17 @@ class Found(NamedTuple):
     result: RunResult
 
 
-def candidates(runs: Iterable[Run], value: float) -> list[Run]:
-    """The runs of signed SAEs of a width of 2 d_in that were asked for ``value``, of seed 0."""
+def candidates(runs: Iterable[Run], value: float, without: Sequence[str] = ()) -> list[Run]:
+    """The runs of signed SAEs of a width of 2 d_in that were asked for ``value``, of seed 0.
+
+    Args:
+        without: names of SAEs that are left out.
+    """
     return [
         run
         for run in runs
         if isinstance(run.cfg.sae, SignedFields)
+        and run.sae not in without
         and getattr(run.cfg.sae, "two_sided", True)  # else it is Gated
         and run.cfg.sae.d_sae == 2 * run.cfg.sae.d_in
         and (run.value, run.seed) == (value, 0)
@@ -126,13 +131,17 @@ def write_pretrained_latents(
 
 
 def card(
-    rows: Sequence[tuple[str, Run, SAEQuality]], competitors: Iterable[str], command: str
+    rows: Sequence[tuple[str, Run, SAEQuality]],
+    competitors: Iterable[str],
+    without: Sequence[str],
+    command: str,
 ) -> str:
     """The page that says what lies in the folder.
 
     Args:
         rows: folder, run and quality of each SAE.
         competitors: the architectures among which the best was taken.
+        without: names of SAEs that were left out.
     """
     lines = [
         "# Pretrained signed SAEs",
@@ -166,7 +175,9 @@ def card(
         "held-out tokens, with the weights in float16 as stored here. Special tokens are left out.",
         "R² is the explained variance. A latent is bipolar where each of its sides, positive and",
         "negative, has at least a tenth of its activations. For each hook, the SAE is the one with",
-        f"the highest R² at that L0 among {' and '.join(f'`{c}`' for c in competitors)}. Made by:",
+        f"the highest R² at that L0 among {', '.join(f'`{c}`' for c in competitors)}.",
+        *([f"Left out: {', '.join(f'`{name}`' for name in without)}."] if without else []),
+        "Made by:",
         "",
         f"    {command}",
         "",
@@ -179,6 +190,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sweep", type=Path, metavar="CONFIG", help="config of a sweep")
     parser.add_argument("--value", type=float, default=32, help="target_l0, or k")
+    parser.add_argument(
+        "--without", action="append", default=[], metavar="SAE", help="leave out; can be repeated"
+    )
     parser.add_argument("--out", type=Path, default=Path("pretrained"))
     parser.add_argument("--latents", type=Path, help="folder for the latents that are shown")
     parser.add_argument("--n-latents", type=int, default=12)
@@ -186,7 +200,8 @@ def main() -> None:
     _, folder = command_of(args.sweep)
     config, runs = load_sweep_config(args.sweep)
     output = SweepStore(config, folder)
-    asked = [run for run in candidates(runs, args.value) if output.result_path(run).exists()]
+    wanted = candidates(runs, args.value, args.without)
+    asked = [run for run in wanted if output.result_path(run).exists()]
     if not asked:
         raise ConfigError(f"--value: no signed SAE of seed 0 at {args.value:g} in {folder}")
     best = best_of(Found(run, RunResult.read(output.result_path(run))) for run in asked)
@@ -200,9 +215,10 @@ def main() -> None:
         rows.append((name, run, quality))
         checks[name] = {"l0": first.l0, "explained_variance": first.explained_variance}
     command = f"python benchmarks/pretrained.py {args.sweep} --value {args.value:g}"
+    command += "".join(f" --without {name}" for name in args.without)
     write_json({"command": command, "n_tokens": N_CHECKED, "saes": checks}, args.out / CHECK)
     competitors = sorted({run.cfg.sae.architecture() for run in asked})
-    write_text(card(rows, competitors, command), args.out / CARD)
+    write_text(card(rows, competitors, args.without, command), args.out / CARD)
     if args.latents is not None:
         chosen = [one.run for one in best.values()]
         write_pretrained_latents(output, chosen, args.latents, args.n_latents)

@@ -58,9 +58,9 @@ def test_they_are_chosen_among_the_signed_saes_of_their_width(
 ) -> None:
     command = json.loads((PRETRAINED / "check.json").read_text())["command"]
     assert f"    {command}" in (PRETRAINED / "README.md").read_text().splitlines()
-    _, script, config, _, value = command.split()
+    _, script, config, _, value, _, without = command.split()
     runs = load_sweep_config(PRETRAINED.parent / config)[1]
-    asked = benchmark_script(Path(script).stem).candidates(runs, float(value))
+    asked = benchmark_script(Path(script).stem).candidates(runs, float(value), [without])
     names = {"bi_jumprelu", "sa_gsae", "bi_batchtopk", "bi_matryoshka_batchtopk"}
     assert {(run.cell, run.sae) for run in asked} == {
         (cell, f"{name}-full") for cell in ("mlp_out", "attn_out", "resid") for name in names

@@ -48,10 +48,12 @@ def test_dead_latents_are_reset_at_the_interval_and_only_then(
 ) -> None:
     fields: Any = {training_field(architecture, "threshold", "init"): 0.25}
     if architecture == "bi_jumprelu":  # its threshold of |h| is that of |z| less b_mag
-        fields = {"jumprelu_init_threshold": 0.125, "minus_bias_init": -0.25}
+        fields = {"jumprelu_init_threshold": 0.125, "dead_threshold_decay": 0.0}
     sae = make_training_sae(
         architecture, tying, dead_threshold_reset=True, threshold_reset_interval=10, **fields
     )
+    if architecture == "bi_jumprelu":
+        sae.b_mag.data.fill_(-0.125)
     sae.threshold.data.fill_(2.0)
     dead = torch.zeros(D_SAE, dtype=torch.bool)
     dead[[1, 4]] = True
