@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from sae_lens_signaware.checks import one_line, require
+from sae_lens_signaware.training.values import require_device
 
 MIB = 2**20
 
@@ -23,18 +23,8 @@ def checked_device(name: str) -> torch.device:
     Raises:
         InvalidInputError: torch knows none of this name, it is not there, or it computes nothing.
     """
-    why = _why_not(name)
-    require(not why, "--device", name, "a device that computes here, such as cpu or cuda", why)
+    require_device("--device", name)
     return torch.device(name)
-
-
-def _why_not(name: str) -> str:
-    # an AssertionError is of a torch that was built without the device
-    try:
-        torch.ones(1, device=name).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        return one_line(error).split(". ")[0]
-    return ""
 
 
 def card_name(device: torch.device) -> str:

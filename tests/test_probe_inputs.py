@@ -269,7 +269,9 @@ def test_the_command_says_in_one_line_what_is_wrong(folder: Path) -> None:
     assert_one_line_error(call(folder, "--model-kwargs", "3"), 2, "must be a JSON object, got '3'")
     assert_one_line_error(call(folder, "--out", str(folder)), 2, f"out: {folder} is a folder; name")
     assert_one_line_error(call(folder, "--model-class", "Foo"), 2, "model_class_name must be one")
-    assert_one_line_error(call(folder, "--device", "gpu"), 2, "device must be a device, such as")
+    assert_one_line_error(
+        call(folder, "--device", "gpu"), 2, "device must be a device that computes"
+    )
     one_class = "\n".join(["text,label", *["w1,a"] * 40])
     write_csv(folder / "one.csv", one_class)
     assert_one_line_error(call(folder, data="one.csv"), 2, "got only 'a'")

@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
@@ -114,24 +113,16 @@ def test_a_config_built_by_hand_is_checked_as_a_yaml_is(
         make_runner(tmp_path, model, lr="3e-4", lr_end=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("device", "message"),
-    [
-        ("gpu", "device must be a device, such as cpu, got 'gpu'"),
-        ("cuda", "device must be a device of this machine, got 'cuda': torch sees no such device"),
-    ],
-)
-def test_a_device_that_is_not_here(
-    device: str, message: str, model: HookedTransformer, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_here(device: str, model: HookedTransformer, tmp_path: Path) -> None:
     cfg = runner_config(training_config("sa_gsae"), tmp_path)
     cfg.device = device
-    with (
-        mock.patch("torch.cuda.is_available", return_value=False),
-        pytest.raises(InvalidInputError) as error,
-    ):
+    message = (
+        f"^device must be a device that computes here, such as cpu or cuda, got '{device}': .+"
+    )
+    with pytest.raises(InvalidInputError, match=message) as error:
         SignawareTrainingRunner(cfg, override_model=model, override_dataset=tokens())
-    assert str(error.value) == message
+    assert "\n" not in str(error.value)
 
 
 def test_a_context_that_is_too_long_for_the_model(model: HookedTransformer, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from sae_lens import LanguageModelSAERunnerConfig
 from sae_lens.constants import DTYPE_MAP
 
-from sae_lens_signaware.checks import InvalidInputError, require
+from sae_lens_signaware.checks import one_line, require
 
 AT_LEAST_ONE = (
     "training_tokens", "train_batch_size_tokens", "context_size", "n_batches_in_buffer",
@@ -44,10 +44,10 @@ def check_values(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
     for name in ("adam_beta1", "adam_beta2"):
         value = getattr(cfg, name)
         require(0 <= value < 1, name, value, "at least 0 and below 1")
+    dtypes = ", ".join(name for name in DTYPE_MAP if "." not in name)
     for name, value in (("dtype", cfg.dtype), ("sae.dtype", cfg.sae.dtype)):
-        names = [dtype for dtype in DTYPE_MAP if "." not in dtype]
         is_known = isinstance(value, torch.dtype) or value in DTYPE_MAP
-        require(is_known, name, value, f"one of {', '.join(names)}")
+        require(is_known, name, value, f"one of {dtypes}")
     require_one_of("lr_scheduler_name", cfg.lr_scheduler_name.lower(), SCHEDULERS)
     require_one_of("model_class_name", cfg.model_class_name, MODEL_CLASSES)
 
@@ -70,11 +70,15 @@ def check_devices(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
 
 
 def require_device(field: str, value: object) -> None:
-    """Raise InvalidInputError where ``value`` names no device, or one that is not here."""
+    """Raise InvalidInputError where torch knows no device of this name, or it computes nothing."""
+    why = _why_not(str(value))
+    require(not why, field, str(value), "a device that computes here, such as cpu or cuda", why)
+
+
+def _why_not(device: str) -> str:
+    # an AssertionError is of a torch that was built without the device
     try:
-        device = torch.device(str(value))
-    except RuntimeError:
-        raise InvalidInputError(f"{field} must be a device, such as cpu, got {value!r}") from None
-    here = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    is_here = here.get(device.type, lambda: True)()
-    require(is_here, field, str(value), "a device of this machine", "torch sees no such device")
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        return one_line(error).split(". ")[0]
+    return ""
