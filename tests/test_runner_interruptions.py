@@ -132,6 +132,9 @@ def test_a_resume_takes_no_checkpoint_of_another_run(
 ) -> None:
     small_run("mine", n_checkpoints=2)
     newest_of_mine = find_checkpoint(tmp_path / "checkpoints")
+    (older,) = {p.parent for p in newest_of_mine.parent.rglob("runner_cfg.json")} - {newest_of_mine}
+    (older / "runner_cfg.json").write_text("{")  # what is not taken is not read
+    os.utime(older / "runner_cfg.json", (0, 0))
     small_run("other_hook", n_checkpoints=2, hook_name="blocks.0.hook_resid_post")
     small_run("other_architecture", "sa_gsae", n_checkpoints=2)
     seen: list[Path] = []

@@ -43,15 +43,14 @@ def find_checkpoint(path: str | Path, cfg: LanguageModelSAERunnerConfig[Any] | N
         ConfigError: there is no whole checkpoint of the run, or a file of the newest cannot be
             read.
     """
-    whole = _whole_ones(Path(path))
-    differences = {folder: None if cfg is None else _difference(folder, cfg) for folder in whole}
-    mine = [folder for folder in whole if differences[folder] is None]
-    if not mine:
-        raise ConfigError(
-            f"resume_from_checkpoint: {whole[0]} is of another training: {differences[whole[0]]}"
-        )
-    _require_readable(mine[0])
-    return mine[0]
+    newest_is_of = None
+    for folder in _whole_ones(Path(path)):
+        difference = None if cfg is None else _difference(folder, cfg)
+        if difference is None:
+            _require_readable(folder)
+            return folder
+        newest_is_of = newest_is_of or f"{folder} is of another training: {difference}"
+    raise ConfigError(f"resume_from_checkpoint: {newest_is_of}")
 
 
 def _whole_ones(root: Path) -> list[Path]:
