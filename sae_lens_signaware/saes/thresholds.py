@@ -25,7 +25,7 @@ class ThresholdTrainingMixin(SparsityLossMixin):
 
     def _reset_value(self) -> Tensor:
         """What a reset sets a threshold to, of a shape that broadcasts to (P, d_sae)."""
-        return torch.as_tensor(self._threshold_init()).to(self.threshold)
+        return self.threshold.new_full((), self._threshold_init())
 
     def initialize_weights(self) -> None:
         super().initialize_weights()
