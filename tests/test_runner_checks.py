@@ -117,9 +117,7 @@ def test_a_config_built_by_hand_is_checked_as_a_yaml_is(
 def test_a_device_that_is_not_here(device: str, model: HookedTransformer, tmp_path: Path) -> None:
     cfg = runner_config(training_config("sa_gsae"), tmp_path)
     cfg.device = device
-    message = (
-        f"^device must be a device that computes here, such as cpu or cuda, got '{device}': .+"
-    )
+    message = f"^device must be a device that computes here, such as .* got '{device}': .+"
     with pytest.raises(InvalidInputError, match=message) as error:
         SignawareTrainingRunner(cfg, override_model=model, override_dataset=tokens())
     assert "\n" not in str(error.value)

@@ -10,7 +10,7 @@ from rich.table import Table
 from sae_lens_signaware.evaluation.probe_ends import EndOfSide, Ends
 from sae_lens_signaware.evaluation.probe_features import Aggregation
 from sae_lens_signaware.evaluation.probe_scores import Score
-from sae_lens_signaware.evaluation.results import Result
+from sae_lens_signaware.evaluation.results import Result, nan_for_none, none_for_nan
 
 Form = Literal["axis", "side", "pair", "raw"]
 
@@ -141,7 +141,7 @@ class SparseProbes(Result):
                 Probe(**{**p, "features": tuple(p["features"])}) for p in values["probes"]
             ),
             "ends": tuple(_ends(held) for held in values["ends"]),
-            "pair_cosine": _or_nan(values["pair_cosine"]),
+            "pair_cosine": nan_for_none(values["pair_cosine"]),
         }
 
 
@@ -150,16 +150,12 @@ def _without_nan(value: Any) -> Any:
         return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return none_for_nan(value)
 
 
 def _ends(held: Mapping[str, Any]) -> Ends:
     pos, neg = (
-        EndOfSide(**{name: _or_nan(value) for name, value in held[side].items()})
+        EndOfSide(**{name: nan_for_none(value) for name, value in held[side].items()})
         for side in ("pos", "neg")
     )
     return Ends(held["form"], held["feature"], pos, neg)
-
-
-def _or_nan(value: Any) -> Any:
-    return math.nan if value is None else value

@@ -110,9 +110,7 @@ class Result:
         """Make the fields beside the provenance from what ``to_dict`` gives of them."""
         numbers = {name for name, hint in typing.get_type_hints(cls).items() if hint is float}
         return {
-            k: _from_json(v)
-            if isinstance(v, list)
-            else (math.nan if v is None and k in numbers else v)
+            k: _from_json(v) if isinstance(v, list) else nan_for_none(v) if k in numbers else v
             for k, v in values.items()
         }
 
@@ -121,14 +119,23 @@ def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def none_for_nan(value: Any) -> Any:
+    """None for NaN, which is not JSON; any other value as it is."""
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def nan_for_none(value: Any) -> Any:
+    """NaN for None; any other value as it is."""
+    return math.nan if value is None else value
+
+
 def _to_json(value: object) -> object:
     if isinstance(value, Tensor):
-        return [None if v != v else v for v in value.tolist()]
-    return None if isinstance(value, float) and math.isnan(value) else value
+        return [none_for_nan(v) for v in value.tolist()]
+    return none_for_nan(value)
 
 
 def _from_json(values: list[float | None]) -> Tensor:
     if values and all(isinstance(v, int) for v in values):
         return torch.tensor(values, dtype=torch.int64)
-    numbers = [float("nan") if v is None else v for v in values]
-    return torch.tensor(numbers, dtype=torch.float64)
+    return torch.tensor([nan_for_none(v) for v in values], dtype=torch.float64)

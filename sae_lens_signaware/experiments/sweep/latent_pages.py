@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +22,7 @@ from sae_lens_signaware.evaluation.dial import dialled_directions
 from sae_lens_signaware.evaluation.histograms import activation_histograms
 from sae_lens_signaware.evaluation.logits import top_logits, unembedding_of
 from sae_lens_signaware.evaluation.models import HookedRootModule, token_text, tokenizer_of
+from sae_lens_signaware.evaluation.results import none_for_nan
 from sae_lens_signaware.experiments.sweep.cache import make_store
 from sae_lens_signaware.experiments.sweep.config import LatentsConfig, Run
 from sae_lens_signaware.experiments.sweep.latent_results import Dial, LatentPage
@@ -143,7 +143,7 @@ def special_tokens_of(model: HookedRootModule) -> tuple[str, ...]:
 
 def numbers(values: Tensor) -> list[float | None]:
     """Return the values of a tensor, None for NaN."""
-    return [None if math.isnan(v) else v for v in values.tolist()]
+    return [none_for_nan(v) for v in values.tolist()]
 
 
 def audit_pairs(plain: SAE[Any], activations: Tensor) -> dict[str, dict[str, int]]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from sae_lens_signaware.evaluation import PolarityDial
 from sae_lens_signaware.evaluation.examples import Context
 from sae_lens_signaware.evaluation.histograms import Histogram
 from sae_lens_signaware.evaluation.logits import TopLogits
+from sae_lens_signaware.evaluation.results import none_for_nan
 from sae_lens_signaware.files import write_json
 
 
@@ -49,7 +49,7 @@ class Dial:
             baseline=dial.baseline,
             monotone=dial.monotone,
             sign_changing=dial.sign_changing,
-            symmetry=None if math.isnan(dial.symmetry) else dial.symmetry,
+            symmetry=none_for_nan(dial.symmetry),
             direction_cosine=dial.direction_cosine,
         )
 
