@@ -128,7 +128,7 @@ def save_svg(figure: Figure, path: Path, title: str) -> None:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Title": title})
     plt.close(figure)
-    text = buffer.getvalue()
+    text = re.sub(r"^ +", "", buffer.getvalue(), flags=re.MULTILINE)  # indentation takes room
     names = {colour: f"--c{i}" for i, colour in enumerate(_DARK)}
     text = re.sub(
         "|".join(names), lambda match: f"var({names[match[0]]})", text, flags=re.IGNORECASE

@@ -127,9 +127,11 @@ def frontier_figure(
     n_blocks = math.ceil(len(cells) / n_columns)
     figure, axes = panels(2 * n_blocks, n_columns, 2.0, top=0.75)
     figure.subplots_adjust(left=0.1, hspace=0.4)  # ticks such as -0.0025; titles of every block
+    of_gaps = []
     for i, cell in enumerate(cells):
         block, column = divmod(i, n_columns)
         upper, lower = axes[2 * block][column], axes[2 * block + 1][column]
+        of_gaps.append(lower)
         base = means(rows, cell, reference.sae)
         for one in series:
             points = means(rows, cell, one.sae)
@@ -145,9 +147,8 @@ def frontier_figure(
         if column == 0:
             upper.set_ylabel("R²")
             lower.set_ylabel("gap in R²")
-    drawn = [axes[2 * (i // n_columns) + 1][i % n_columns] for i in range(len(cells))]
-    limits = [limit for lower in drawn for limit in lower.get_ylim()]
-    for lower in drawn:
+    limits = [limit for lower in of_gaps for limit in lower.get_ylim()]
+    for lower in of_gaps:
         lower.set_ylim(min(limits), max(limits))
     for unused in range(len(cells), n_blocks * n_columns):
         block, column = divmod(unused, n_columns)
@@ -244,7 +245,7 @@ def write_all(out: Path) -> None:
         ),
         "equal_width": (
             "R² against L0, signed and plain SAEs of one width, 4,000 steps, two models",
-            lambda: frontier_figure(equal, cells, EQUAL_WIDTH, BATCHTOPK),
+            lambda: frontier_figure(equal, cells, EQUAL_WIDTH, BATCHTOPK, (8, 32, 128)),
         ),
         "half_width_today": (
             "R² against L0, bi_jumprelu of half width and plain SAEs of full width, two models",

@@ -24,6 +24,7 @@ import sae_lens_signaware as signaware
 from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.cli import app
 from sae_lens_signaware.evaluation.quality import missed_target_l0
+from sae_lens_signaware.experiments.protocols import load_protocol_config
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 from sae_lens_signaware.saes.training import NON_FINITE_MESSAGE
 from sae_lens_signaware.training.config import build_sae_config, load_runner_config
@@ -50,7 +51,7 @@ def source(page: Path) -> str:
 
 def config_of(page: str, kind: str, folder: Path) -> Path:
     """The one YAML block of a page that is marked as a config of a kind, as a file."""
-    pattern = rf"<!-- {kind} config -->\n```yaml\n(.*?)^```$"
+    pattern = rf"<!-- {kind} config -->\n(?:<!-- file: \S+ -->\n\n)?```yaml\n(.*?)^```$"
     (block,) = re.findall(pattern, source(DOCS / page), re.DOTALL | re.MULTILINE)
     path = folder / "config.yaml"
     path.write_text(block)
@@ -106,6 +107,7 @@ def test_the_guides_yaml_is_its_python(tmp_path: Path) -> None:
 def test_the_configs_of_experiments_load(tmp_path: Path) -> None:
     config, runs = load_sweep_config(config_of("experiments.md", "sweep", tmp_path))
     assert {run.sae for run in runs} == set(config.saes)
+    assert load_protocol_config(config_of("experiments.md", "protocol", tmp_path)).protocol == "a"
 
 
 @pytest.fixture
