@@ -48,8 +48,9 @@ def opposition_table(results: Results, labels: Mapping[str, str]) -> str:
         ]
         shown = [f"{means[0]:.2f}", f"{means[1]:.2f}", f"{means[2]:.3f}"]
         table.append([label, f"{bipolar / width:.0%}", *shown, f"{stand_out} of {of}"])
-    columns = ["SAE", "bipolar latents", "opposition, median", "of chance", "of a dial"]
-    return markdown([*columns, "stand out"], table, 1)
+    columns = ["SAE", "bipolar latents", "opposition, median", "chance level"]
+    columns += ["median if the opposite sign is written in"]
+    return markdown([*columns, "latents above chance"], table, 1)
 
 
 def places_table(results: Results, labels: Mapping[str, str]) -> str:

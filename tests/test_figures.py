@@ -203,7 +203,6 @@ def test_the_page_on_dead_latents_says_what_the_results_show(figures: Any) -> No
         dead = [row.dead_share for row in figures.one_pass() if row.sae in variants]
         assert text.format(max(dead)) in page
         assert f"{max(dead):.1%} in {len(dead)} runs of `{sae}`" in page
-        dead += [row.dead_share for row in figures.one_recipe() if row.sae == sae]
         assert f"{max(dead):.1%} of `{sae}`" in (ROOT / "README.md").read_text()
     before = figures.rows_of(figures.read("dead_latents_recipe.json"))
     (one,) = [run for run in before if run.dead_share >= 0.01]

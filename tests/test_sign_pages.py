@@ -54,11 +54,11 @@ def test_axes_and_pairs_with_both_ends(
         return found.count("both sides")
 
     axes = span([both(name, "axis", 60) for name in pages.SIGNED])
-    assert f"in {axes} of 60 fields" in page
+    assert f"in {axes} of 60 tests" in page
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"in 60 tests the best latent had both in {axes}." in readme
     pairs = span([both(name, "pair", 60) for name in pages.PLAIN])
-    assert f"in {pairs} of 60 fields" in page
+    assert f"in {pairs} of 60 tests" in page
     trainings = span([both(name, "axis", 20, "mlp_out") for name in pages.TRAININGS])
     assert f"{trainings} axes of 20" in page
 

@@ -54,7 +54,7 @@ def protocol(
         "protocols_out"
     ),
 ) -> None:
-    """Run a protocol on synthetic worlds: polarity dial, anomaly detection or antipodal pairs.
+    """Run a protocol on synthetic worlds: a dial, anomalies, antipodal pairs or two-sided features.
 
     Example: sae-lens-signaware protocol configs/protocol-a-polarity-dial.yaml --out protocols_out
     """
