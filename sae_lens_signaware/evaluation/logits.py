@@ -1,15 +1,30 @@
 """Top logits: the tokens that each side of a latent promotes most, through the unembedding."""
 
+import copy
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from sae_lens import SAE
-from torch import Tensor
+from torch import Tensor, nn
 
 from sae_lens_signaware.evaluation.models import HookedRootModule, token_text, tokenizer_of
 from sae_lens_signaware.evaluation.streaming import decoder_directions
+
+# Where models of transformers keep their final norm: Llama, Gemma and most others; models that also
+# read images; GPT-NeoX and Pythia; GPT-2, Falcon, Bloom; OPT; Phi; MPT; Mamba.
+FINAL_NORMS = (
+    "model.norm",
+    "model.language_model.norm",
+    "gpt_neox.final_layer_norm",
+    "transformer.ln_f",
+    "model.decoder.final_layer_norm",
+    "model.final_layernorm",
+    "transformer.norm_f",
+    "backbone.norm_f",
+)
 
 TokenLogit = tuple[str, float]
 """A token, and what one unit of the latent adds to its logit."""
@@ -33,23 +48,57 @@ class TopLogits:
 def unembedding_of(model: HookedRootModule, d_in: int) -> Tensor | None:
     """Return (vocabulary, d_in) from the stream to logits, with the final norm's weight in it.
 
-    None where the model hides its unembedding, or where the stream is not ``d_in`` wide.
+    A norm that subtracts the mean does so here too.
+    None where the model hides its unembedding or its final norm, or where the stream is not
+    ``d_in`` wide.
     """
-    unembedding = _unembedding(model)
-    return None if unembedding is None or unembedding.shape[1] != d_in else unembedding
+    found = _unembedding_and_norm(model)
+    if found is None or found[0].shape[1] != d_in:
+        return None
+    return through_norm(*found)
 
 
-def _unembedding(model: HookedRootModule) -> Tensor | None:
+def _unembedding_and_norm(model: HookedRootModule) -> tuple[Tensor, nn.Module] | None:
     unembedding = getattr(model, "W_U", None)
-    if unembedding is not None:  # TransformerLens folds the final norm's weight
-        return unembedding.detach().float().T
+    if unembedding is not None:
+        # SAELens loads with no processing, so a norm of TransformerLens keeps its weight
+        return unembedding.detach().float().T, getattr(model, "ln_final", nn.Identity())
     inner = getattr(model, "model", None)
     head = getattr(inner, "get_output_embeddings", lambda: None)()
     if head is None:
         return None
-    norm = getattr(getattr(inner, "model", None), "norm", None)
-    weight = head.weight.detach().float()
-    return weight if norm is None else weight * norm.weight.detach().float()
+    for path in FINAL_NORMS:
+        norm = functools.reduce(
+            lambda module, name: getattr(module, name, None), path.split("."), inner
+        )
+        if isinstance(norm, nn.Module):
+            return head.weight.detach().float(), norm
+    return None
+
+
+@torch.no_grad()
+def through_norm(unembedding: Tensor, norm: nn.Module) -> Tensor:
+    """Return (vocabulary, d) the logits of a direction that a norm takes in at a scale of 1.
+
+    The weight is read from what the norm does, since a norm may hold it as it is, or less 1.
+
+    Args:
+        unembedding: (vocabulary, d), float32.
+        norm: takes (batch, position, d); scales by the root mean square or the standard deviation.
+    """
+    if isinstance(norm, nn.Identity):
+        return unembedding
+    d = unembedding.shape[1]
+    norm = copy.deepcopy(norm).to(device=unembedding.device, dtype=torch.float32)
+    mixed = 1.0 - 2.0 * (torch.arange(d, device=unembedding.device) % 2)  # 1, -1, 1, ...
+    mixed = mixed - mixed.mean()  # so that a norm that subtracts the mean takes it in as it is
+    mixed = mixed / mixed.square().mean().sqrt()
+    inputs = torch.stack([mixed, torch.ones_like(mixed)])
+    # a bias is in both halves alike
+    on_mixed, on_ones = (norm(inputs[None]) - norm(-inputs[None]))[0] / 2
+    weighted = unembedding * (on_mixed / mixed)
+    subtracts_mean = on_ones.abs().max() < 1e-3 * on_mixed.abs().max()
+    return weighted - weighted.mean(1, keepdim=True) if subtracts_mean else weighted
 
 
 @torch.no_grad()

@@ -8,6 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from transformer_lens import HookedTransformer, HookedTransformerConfig
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from sae_lens_signaware.evaluation.histograms import Histogram, activation_histograms
 from sae_lens_signaware.evaluation.logits import TopLogits, top_logits, unembedding_of
@@ -43,11 +54,82 @@ def test_top_logits_are_those_of_the_product_by_hand() -> None:
 
 def test_the_weight_of_the_final_norm_is_in_the_product() -> None:
     head = SimpleNamespace(weight=torch.tensor([[1.0, 1.0], [0.0, 3.0]]))
-    norm = SimpleNamespace(weight=torch.tensor([10.0, 1.0]))
+    norm = torch.nn.RMSNorm(2, eps=0.0)
+    norm.weight.data = torch.tensor([10.0, 1.0])
     inner = SimpleNamespace(get_output_embeddings=lambda: head, model=SimpleNamespace(norm=norm))
     model: Any = SimpleNamespace(model=inner, tokenizer=tiny_tokenizer())
     (found,) = top_logits(model, decoder([[1.0, 1.0]]), [0], k=1) or [None]
     assert found == TopLogits(pos=(("w0", 11.0),), neg=(("w1", -3.0),))
+
+
+D = 32
+
+
+def tiny_hooked(normalization: str) -> Any:
+    cfg = HookedTransformerConfig(
+        n_layers=1, d_model=D, n_ctx=16, d_head=16, n_heads=2, d_vocab=50, act_fn="gelu",
+        normalization_type=normalization,
+    )  # fmt: skip
+    model = HookedTransformer(cfg)
+    return model, model.ln_final, model.W_U.detach().T
+
+
+def tiny_transformers(config: Any, model_class: Any, norm: str) -> Any:
+    model = model_class(config).eval()
+    head = model.get_output_embeddings().weight.detach()
+    return SimpleNamespace(model=model), model.get_submodule(norm), head
+
+
+SIZES = {"vocab_size": 50, "hidden_size": D, "num_hidden_layers": 1, "num_attention_heads": 2}
+MODELS = {
+    "hooked-LN": lambda: tiny_hooked("LN"),
+    "hooked-LNPre": lambda: tiny_hooked("LNPre"),
+    "hooked-RMS": lambda: tiny_hooked("RMS"),
+    "llama": lambda: tiny_transformers(
+        LlamaConfig(intermediate_size=64, **SIZES), LlamaForCausalLM, "model.norm"
+    ),
+    "gemma3": lambda: tiny_transformers(
+        Gemma3TextConfig(intermediate_size=64, num_key_value_heads=1, head_dim=16, **SIZES),
+        Gemma3ForCausalLM,
+        "model.norm",
+    ),
+    "neox": lambda: tiny_transformers(
+        GPTNeoXConfig(intermediate_size=64, **SIZES),
+        GPTNeoXForCausalLM,
+        "gpt_neox.final_layer_norm",
+    ),
+    "gpt2": lambda: tiny_transformers(
+        GPT2Config(vocab_size=50, n_embd=D, n_layer=1, n_head=2),
+        GPT2LMHeadModel,
+        "transformer.ln_f",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_direction_s_logits_are_what_the_real_norm_and_unembedding_give(name: str) -> None:
+    torch.manual_seed(0)
+    model, norm, unembedding = MODELS[name]()
+    for parameter in norm.parameters():
+        parameter.data += 0.5 * torch.randn(D)
+    found = unembedding_of(model, D)
+    assert found is not None
+    direction, x = torch.randn(2, D, dtype=torch.float64)
+    # where x is centred and at a right angle to the direction, its scale does not change along it
+    x, centred = x - x.mean(), direction - direction.mean()
+    x -= (x @ centred) / (centred @ centred) * centred
+    norm, step = norm.double(), 1e-2
+    ends = norm(torch.stack([x + step * direction, x - step * direction])[None])[0].double()
+    change = (ends[0] - ends[1]) / (2 * step) * x.square().mean().sqrt()
+    torch.testing.assert_close(
+        found.double() @ direction, unembedding.double() @ change, rtol=1e-3, atol=1e-4
+    )
+
+
+def test_a_model_whose_final_norm_is_not_found_has_no_logits() -> None:
+    model, _, _ = MODELS["llama"]()
+    model.model.model.norm = None
+    assert unembedding_of(model, D) is None
 
 
 def test_no_logits_without_an_unembedding_of_the_sae_s_width() -> None:
