@@ -121,10 +121,33 @@ def test_dial_reads_back_and_names_wrong_input(tmp_path: Path) -> None:
         ((24, tokens, [1.0]), "latent must be from 0 to 23, got 24"),
         ((0, tokens, []), "coefficients must be numbers above 0"),
         ((0, tokens, [0.0]), "coefficients must be numbers above 0"),
+        ((0, tokens, [1.0, float("nan")]), r"coefficients must be .*, got \[1.0, nan\]"),
+        ((0, tokens, [1.0, float("inf")]), r"coefficients must be .*, got \[1.0, inf\]"),
+        ((0, tokens, [1.0], (1, -1)), r"logit_tokens must be two .* 0 to 63, got \(1, -1\)"),
+        ((0, tokens, [1.0], (1, 64)), r"logit_tokens must be two .* 0 to 63, got \(1, 64\)"),
+        (([0, 1, 2], tokens, [1.0]), r"latent must be .*, got \[0, 1, 2\]"),
         ((0, tokens[:, :1], [1.0]), "at least 2 position"),
     ):
         with pytest.raises(ValueError, match=message):
             signaware.polarity_dial(model, sae, *args)
+
+
+def test_a_pair_may_be_a_list() -> None:
+    model, plain = linear_model(), signaware.split_polarities(signed_sae())
+    tokens = torch.randint(0, 64, (2, 4))
+    of_list, of_tuple = (
+        signaware.polarity_dial(model, plain, pair, tokens, [1.0])  # type: ignore[arg-type]
+        for pair in ([0, 30], (0, 30))
+    )
+    torch.testing.assert_close(of_list.effect, of_tuple.effect)
+    assert (of_list.latent_pos, of_list.latent_neg) == (0, 30)
+
+
+def test_a_hook_that_the_model_lacks_is_named() -> None:
+    sae = signed_sae()
+    sae.cfg.metadata.hook_name = "blocks.9.hook_mlp_out"
+    with pytest.raises(ValueError, match=r"^hook_name: the model has no hook 'blocks\.9\.hook_mlp"):
+        signaware.polarity_dial(linear_model(), sae, 0, torch.randint(0, 64, (2, 4)), [1.0])
 
 
 def test_a_head_is_dialled_alone_and_all_heads_at_once() -> None:

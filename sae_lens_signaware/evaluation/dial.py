@@ -13,8 +13,8 @@ from sae_lens import SAE
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
-from sae_lens_signaware.checks import require
-from sae_lens_signaware.evaluation.models import HookedRootModule
+from sae_lens_signaware.checks import checked, require
+from sae_lens_signaware.evaluation.models import HookedRootModule, require_hook
 from sae_lens_signaware.evaluation.prompts import hook_of
 from sae_lens_signaware.evaluation.results import Provenance, Result
 from sae_lens_signaware.evaluation.streaming import decoder_directions
@@ -124,13 +124,15 @@ def polarity_dial(
         logit_tokens: (a, b) measures logit(a) - logit(b) at the last position; None the loss.
 
     Raises:
-        ValueError: a latent is out of range, no coefficient is above 0, or there are too few
-            tokens for the metric.
+        ValueError: a latent or a token is out of range, a coefficient is not finite or not above
+            0, there are too few tokens for the metric, or the model lacks the SAE's hook.
     """
+    latent = checked("latent", latent, int | tuple[int, int])
+    logit_tokens = checked("logit_tokens", logit_tokens, tuple[int, int] | None)
     pair = latent if isinstance(latent, tuple) else (latent, latent)
     for i in pair:
         require(0 <= i < sae.cfg.d_sae, "latent", i, f"from 0 to {sae.cfg.d_sae - 1}")
-    sizes = sorted(float(c) for c in coefficients)
+    sizes = sorted(checked("coefficients", list(coefficients), list[float]))
     require(bool(sizes) and sizes[0] > 0, "coefficients", list(coefficients), "numbers above 0")
     shortest = 1 if logit_tokens else 2
     require(
@@ -139,6 +141,7 @@ def polarity_dial(
         tuple(tokens.shape),
         f"(batch, position) with at least {shortest} position(s)",
     )
+    require_hook(model, hook_of(sae)[0])
     pos, neg = dialled_directions(sae, latent)
     grid = [-c for c in reversed(sizes)] + [0.0, *sizes]
     values = [
@@ -201,6 +204,9 @@ def _measure(
     logits = model.run_with_hooks(tokens, return_type="logits", fwd_hooks=[(hook_name, add)])
     if logit_tokens is not None:
         a, b = logit_tokens
+        n_tokens = logits.shape[-1]
+        allowed = f"two token ids from 0 to {n_tokens - 1}"
+        require(min(a, b) >= 0 and max(a, b) < n_tokens, "logit_tokens", logit_tokens, allowed)
         return (logits[:, -1, a] - logits[:, -1, b]).cpu().double().mean().item()
     predicted, actual = logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()
     return cross_entropy(predicted.float(), actual.to(predicted.device)).item()

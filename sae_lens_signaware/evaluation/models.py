@@ -10,7 +10,7 @@ from sae_lens.load_model import HookedProxyLM
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from sae_lens_signaware.checks import require
+from sae_lens_signaware.checks import ConfigError, nearest, require
 
 if TYPE_CHECKING:  # transformer-lens 2 has it in another module
     from transformer_lens.HookedRootModule import HookedRootModule
@@ -22,6 +22,7 @@ __all__ = [
     "bos_ids",
     "embedding_of",
     "logits_after",
+    "require_hook",
     "required_tokenizer",
     "token_ids",
     "token_text",
@@ -89,6 +90,15 @@ def logits_after(
 def _keeps_logits(model: nn.Module) -> bool:
     """Whether a model of transformers can compute the logits of some positions alone."""
     return "logits_to_keep" in inspect.signature(model.forward).parameters
+
+
+def require_hook(model: HookedRootModule, hook_name: str) -> None:
+    """Raise ConfigError, naming the nearest hook, where the model lacks ``hook_name``."""
+    hooks = list(getattr(model, "hook_dict", {}))
+    if hook_name not in hooks:
+        raise ConfigError(
+            f"hook_name: the model has no hook {hook_name!r}" + nearest(hook_name, hooks)
+        )
 
 
 def bos_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -11,8 +11,8 @@ from sae_lens.load_model import load_model
 from sae_lens.util import extract_stop_at_layer_from_tlens_hook_name
 from torch import Tensor
 
-from sae_lens_signaware.checks import ConfigError, nearest, require
-from sae_lens_signaware.evaluation.models import HookedRootModule
+from sae_lens_signaware.checks import ConfigError, require
+from sae_lens_signaware.evaluation.models import HookedRootModule, require_hook
 from sae_lens_signaware.training.values import MODEL_CLASSES, require_device, require_one_of
 
 
@@ -73,15 +73,6 @@ def load_model_with_hooks(
     for hook in hook_names:
         require_hook(model, hook)
     return model
-
-
-def require_hook(model: HookedRootModule, hook_name: str) -> None:
-    """Raise ConfigError, naming the nearest hook, where the model lacks ``hook_name``."""
-    hooks = list(getattr(model, "hook_dict", {}))
-    if hook_name not in hooks:
-        raise ConfigError(
-            f"hook_name: the model has no hook {hook_name!r}" + nearest(hook_name, hooks)
-        )
 
 
 def require_width(

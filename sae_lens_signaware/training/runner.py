@@ -23,6 +23,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from sae_lens_signaware.checks import check_types, one_line, require
+from sae_lens_signaware.evaluation.models import require_hook
 from sae_lens_signaware.evaluation.quality import missed_target_l0
 from sae_lens_signaware.training.checkpoints import CHECKPOINT_FILES as CHECKPOINT_FILES
 from sae_lens_signaware.training.checkpoints import find_checkpoint
@@ -31,7 +32,7 @@ from sae_lens_signaware.training.heldout import (
     TextPosition,
     measure_on_following_tokens,
 )
-from sae_lens_signaware.training.hooks import naming_what_is_missing, require_hook, require_width
+from sae_lens_signaware.training.hooks import naming_what_is_missing, require_width
 from sae_lens_signaware.training.interruption import (
     SignalCount,
     Trainer,
