@@ -10,6 +10,8 @@ from torch.testing import assert_close
 
 import sae_lens_signaware as signaware
 from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.hub.upload import push
+from tests.support.hub_server import HubServer
 from tests.support.saes import D_IN, training_config
 from tests.support.training import batches, trainer_config
 
@@ -54,6 +56,18 @@ def test_a_checkpoint_is_what_the_training_would_have_saved(
     assert (saved.encode(x) != 0).any()
     assert_close(loaded.encode(x), saved.encode(x))
     assert_close(loaded(x), saved(x))
+
+
+@pytest.mark.parametrize("architecture", ["bi_jumprelu", "bi_batchtopk"])
+def test_a_pushed_checkpoint_is_the_sae_that_was_loaded(
+    architecture: str, hub: HubServer, tmp_path: Path
+) -> None:
+    saved = trained(architecture, "expected_average_only_in", tmp_path)
+    repo = f"someone/checkpoint-{architecture}"
+    push(tmp_path / "last", repo, "a")
+    x = 7 * next(batches(1))
+    assert_close(SAE.from_pretrained(repo, "a")(x), saved(x))
+    assert_close(SAE.from_pretrained(repo, "a-plain")(x), saved(x))
 
 
 @pytest.mark.parametrize("scaler", [None, {"scaling_factor": None, "has_whitening": False}])

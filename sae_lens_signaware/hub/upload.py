@@ -7,12 +7,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 from sae_lens import upload_saes_to_huggingface
-from sae_lens.constants import (
-    RUNNER_CFG_FILENAME,
-    SAE_CFG_FILENAME,
-    SAE_WEIGHTS_FILENAME,
-    SPARSITY_FILENAME,
-)
+from sae_lens.constants import RUNNER_CFG_FILENAME, SPARSITY_FILENAME
 from sae_lens.registry import SAE_CLASS_REGISTRY
 
 from sae_lens_signaware.checks import ConfigError, one_line
@@ -24,12 +19,8 @@ from sae_lens_signaware.evaluation.saved import (
 from sae_lens_signaware.hub.model_card import make_card
 from sae_lens_signaware.saes.base import SignedSAEMixin
 
-UPLOADED_FILES = (
-    SAE_CFG_FILENAME,
-    SAE_WEIGHTS_FILENAME,
-    SPARSITY_FILENAME,
-    RUNNER_CFG_FILENAME,
-)
+FILES_BESIDE = (SPARSITY_FILENAME, RUNNER_CFG_FILENAME)
+"""Files beside config and weights that are uploaded as they are."""
 
 
 def push(
@@ -41,6 +32,7 @@ def push(
 ) -> str:
     """Upload the SAE in ``path`` as ``sae_id``, its plain twin as ``sae_id-plain``, and the card.
 
+    Of a checkpoint that is what :func:`~sae_lens_signaware.evaluation.saved.load_sae` makes of it.
     The card is the repository's README.md; SAEs that it already lists stay listed.
 
     Returns:
@@ -64,8 +56,9 @@ def push(
         raise ConfigError(f"model card: {one_line(error)}") from None
     with tempfile.TemporaryDirectory() as staging:
         signed = Path(staging) / "signed"
-        signed.mkdir()
-        for name in UPLOADED_FILES:
+        # what was loaded and not what is on disk: a checkpoint has its scale in a file of its own
+        sae.save_model(signed)
+        for name in FILES_BESIDE:
             if (source / name).exists():
                 shutil.copy2(source / name, signed / name)
         _require_no_token(signed)
