@@ -16,6 +16,7 @@ from transformer_lens import HookedTransformer
 
 import sae_lens_signaware as signaware
 from sae_lens_signaware.checks import InvalidInputError
+from sae_lens_signaware.evaluation.histograms import activation_histograms
 from tests.support.cli import assert_one_line_error, invoke
 from tests.support.models import HOOK, tiny_model_config, tokens
 from tests.support.runners import runner_config
@@ -30,6 +31,10 @@ def merged_from(sae: Any, activations: Any) -> Any:
     plain = signaware.split_polarities(sae)
     merged: Any = signaware.merge_antipodal(plain, activations)  # type: ignore[arg-type]
     return merged.cfg.metadata.merged_from
+
+
+def histogram_of(sae: Any, activations: Any) -> Any:
+    return activation_histograms(sae, activations, [0])
 
 
 MEASURES: list[Callable[[Any, Any], Any]] = [
@@ -214,3 +219,25 @@ def test_what_reconstructs_another_activation_is_refused() -> None:
     for measure in (signaware.bipolar_census, signaware.antipodal_audit):
         with pytest.raises(ValueError, match="token by token, got 'transcoder'"):
             measure(sae, torch.randn(4, D_IN))
+
+
+def with_a_token_of_zeros() -> tuple[Any, torch.Tensor]:
+    sae = make_sae("bi_jumprelu", normalize_activations="constant_norm_rescale")
+    x = torch.randn(50, D_IN)
+    x[3] = 0  # its norm cannot be rescaled
+    return sae, x
+
+
+def beyond_float16() -> tuple[Any, torch.Tensor]:
+    x = torch.randn(50, D_IN)
+    x[3, 0] = 1e6
+    return make_sae("bi_jumprelu", dtype="float16"), x
+
+
+@pytest.mark.parametrize("measure", [signaware.bipolar_census, quality_of, histogram_of])
+@pytest.mark.parametrize("case", [with_a_token_of_zeros, beyond_float16])
+def test_latents_that_are_not_finite_are_not_counted(
+    measure: Callable[[Any, Any], Any], case: Callable[[], tuple[Any, torch.Tensor]]
+) -> None:
+    with pytest.raises(InvalidInputError, match=r"^SAE must give finite latents, got NaN"):
+        measure(*case())

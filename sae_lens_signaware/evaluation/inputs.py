@@ -95,7 +95,18 @@ def flat_activations(sae: SAE[Any]) -> Iterator[None]:
 def dense_latents(sae: SAE[Any], activations: Tensor) -> Tensor:
     """Encode activations (..., d_in); (..., d_sae) also where the SAE gives a sparse tensor."""
     z = sae.encode(activations.to(sae.device))
-    return z.to_dense() if z.is_sparse else z
+    z = z.to_dense() if z.is_sparse else z
+    require_finite_latents(z)
+    return z
+
+
+def require_finite_latents(values: Tensor) -> None:
+    """Raise InvalidInputError for a latent that is NaN or inf, which would count as active."""
+    if not values.isfinite().all():
+        raise InvalidInputError(
+            "SAE must give finite latents, got NaN or inf: its dtype or its normalize_activations "
+            "does not take these activations, as of a token that is 0 throughout"
+        )
 
 
 def require_autoencoder(sae: SAE[Any]) -> None:

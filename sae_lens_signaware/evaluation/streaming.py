@@ -19,6 +19,7 @@ from sae_lens_signaware.evaluation.inputs import (
     batches_of,
     flat_activations,
     require_autoencoder,
+    require_finite_latents,
 )
 from sae_lens_signaware.saes.base import SignedSAEMixin
 from sae_lens_signaware.saes.latents import ActiveLatents
@@ -135,6 +136,7 @@ def _add_batch(
     sums: SideSums, z: Tensor, residual: Tensor | None, directions: Tensor | None
 ) -> None:
     active, value = ActiveLatents.of(z)
+    require_finite_latents(value)
     value, d_sae = value.float(), active.d_sae
     # + side of latent i is bin i, - side is bin i + d_sae
     side = active.latent + d_sae * (value < 0)
