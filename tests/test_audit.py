@@ -32,6 +32,29 @@ def test_audit_finds_all_planted_pairs_and_no_other() -> None:
     assert audit.n_tokens == 4000
 
 
+def test_a_constant_pre_activation_has_no_correlation(tmp_path: Path) -> None:
+    sae, x = plain_with_pairs()
+    with torch.no_grad():
+        sae.W_enc[:, 0] = 0
+        sae.b_enc[0] = 0.7
+    audit = signaware.antipodal_audit(sae, x)
+    of_constant = (audit.latent_a == 0) | (audit.latent_b == 0)
+    assert of_constant.sum() == 1
+    assert audit.correlation[of_constant].isnan().all()
+    assert audit.correlation[~of_constant].isfinite().all()
+    audit.write(tmp_path / "audit.json")  # JSON has no inf
+    again = signaware.AntipodalAudit.read(tmp_path / "audit.json")
+    assert again.correlation.isnan().equal(of_constant)
+
+
+def test_indices_of_no_pair_are_integers_too(tmp_path: Path) -> None:
+    sae = make_sae("sa_gsae")
+    signaware.antipodal_audit(sae, max_cosine=-1.0).write(tmp_path / "audit.json")
+    again = signaware.AntipodalAudit.read(tmp_path / "audit.json")
+    assert again.n_pairs == 0
+    assert again.latent_a.dtype == again.latent_b.dtype == torch.int64
+
+
 def test_audit_without_activations_counts_disjoint_pairs() -> None:
     sae, _ = plain_with_pairs()
     audit = signaware.antipodal_audit(sae)

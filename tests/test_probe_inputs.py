@@ -1,5 +1,6 @@
 """Inputs of probes: activations of texts, CSV files, parts, and the command with its one line."""
 
+import csv
 import importlib.util
 import json
 from pathlib import Path
@@ -104,6 +105,13 @@ def test_a_csv_that_is_wrong(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError) as caught:
         signaware.read_labelled_texts(path)
     assert message.replace("FILE", str(path)) in str(caught.value)
+
+
+def test_a_long_text_of_a_csv_is_read(tmp_path: Path) -> None:
+    limit, long = csv.field_size_limit(), "a" * 200_000
+    path = write_csv(tmp_path / "a.csv", f"text,label\n{long},1\n")
+    assert signaware.read_labelled_texts(path).texts == [long]
+    assert csv.field_size_limit() == limit
 
 
 def test_a_csv_that_is_not_there_or_not_utf8(tmp_path: Path) -> None:
@@ -272,6 +280,9 @@ def test_the_command_says_in_one_line_what_is_wrong(folder: Path) -> None:
     assert_one_line_error(
         call(folder, "--device", "gpu"), 2, "device must be a device that computes"
     )
+    # one line alone, so no model was loaded
+    assert_one_line_error(call(folder, "--max-cosine", "0.5"), 2, "max_cosine must be from -1 to")
+    assert_one_line_error(call(folder, "--k", "0"), 2, "ks must be numbers of at least 1, got [0]")
     one_class = "\n".join(["text,label", *["w1,a"] * 40])
     write_csv(folder / "one.csv", one_class)
     assert_one_line_error(call(folder, data="one.csv"), 2, "got only 'a'")

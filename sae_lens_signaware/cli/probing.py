@@ -67,6 +67,7 @@ def probe(
     from sae_lens_signaware import hub
     from sae_lens_signaware.evaluation import labelled_texts, probes, text_activations
     from sae_lens_signaware.evaluation.probe_scores import require_scikit_learn
+    from sae_lens_signaware.evaluation.probes import check_search
 
     require_scikit_learn()
     if out is not None:
@@ -74,6 +75,8 @@ def probe(
     held = labelled_texts.read_labelled_texts(data, text_column, label_column, part_column)
     # before the model runs
     labelled_texts.fit_mask(labelled_texts.labels_of(held.labels), held.parts, seed)
+    ks = k or probes.KS
+    check_search(ks, max_cosine)
     loaded = hub.load_sae_reference(sae)
     metadata = loaded.cfg.metadata
     hook = hook_name or _required(metadata.hook_name, "hook-name")
@@ -95,7 +98,7 @@ def probe(
             source,
             held.labels,
             parts=held.parts,
-            ks=k or probes.KS,
+            ks=ks,
             aggregation=aggregation,
             max_cosine=max_cosine,
             seed=seed,

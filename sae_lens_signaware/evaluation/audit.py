@@ -22,6 +22,9 @@ HOOK_PRE, HOOK_POST = "hook_sae_acts_pre", "hook_sae_acts_post"
 MAX_GATHERED = 10_000_000
 """Tokens times pairs that a step gathers at most: 40 MB in float32."""
 
+MIN_VARIANCE_SHARE = 1e-12
+"""Variance of a pre-activation that varies, as a share of its mean square."""
+
 ROUNDING = 1e-6
 """Error of a cosine in float32, allowed for so that ``max_cosine=-1`` finds exact antipodes."""
 
@@ -63,6 +66,12 @@ class AntipodalAudit(Result):
 
     def _summary(self) -> Mapping[str, object]:
         return {"n_pairs": self.n_pairs, "freed_share": self.freed_share}
+
+    @classmethod
+    def _fields_of(cls, values: dict[str, Any]) -> dict[str, Any]:
+        fields = super()._fields_of(values)
+        # an empty list does not say that it is of integers
+        return fields | {name: fields[name].long() for name in ("latent_a", "latent_b")}
 
     def table(self, n_rows: int = 10) -> Table:
         """A table for the terminal: a headline, and the first pairs."""
@@ -108,7 +117,7 @@ def antipodal_audit(
         ValueError: ``max_cosine`` is out of range; activations are empty, of the wrong shape or
             type, or not finite.
     """
-    require(-1 <= max_cosine < 0, "max_cosine", max_cosine, "from -1 to below 0")
+    require_max_cosine(max_cosine)
     a, b, cosine = find_antipodal_pairs(decoder_directions(sae), max_cosine, block_size)
     if activations is None:
         stats = _PairSums(len(a)).result()
@@ -129,6 +138,11 @@ def antipodal_audit(
         freed_width=len(disjoint_pairs(a, b, ~(stats["co_firing_rate"] > 0))),
         max_cosine=max_cosine,
     )
+
+
+def require_max_cosine(max_cosine: float) -> None:
+    """Raise InvalidInputError for a cosine that two ends of an axis do not have."""
+    require(-1 <= max_cosine < 0, "max_cosine", max_cosine, "from -1 to below 0")
 
 
 def find_antipodal_pairs(
@@ -200,17 +214,20 @@ class _PairSums:
             self.moments[:, s : s + step] += torch.stack([m.sum(0) for m in moments])
 
     def result(self) -> dict[str, Tensor]:
-        """Rates and correlation; NaN where no token was seen."""
+        """Rates and correlation; NaN where no token was seen, or a pre-activation is constant."""
         # 0 / 0 is NaN, which is what "not measured" means here
         rate_a, rate_b, both = (
             self.fired / self.n_tokens if self.n_tokens else self.fired * torch.nan
         )
         mean_a, mean_b, aa, bb, ab = self.moments / max(1, self.n_tokens)
         covariance = ab - mean_a * mean_b
-        variance = (aa - mean_a**2).clamp(min=0) * (bb - mean_b**2).clamp(min=0)
+        var_a, var_b = aa - mean_a**2, bb - mean_b**2
+        # what rounding leaves of the variance of a constant is no variance
+        varies = (var_a > MIN_VARIANCE_SHARE * aa) & (var_b > MIN_VARIANCE_SHARE * bb)
+        correlation = (covariance / (var_a * var_b).sqrt()).clamp(-1, 1)
         return {
             "rate_a": rate_a,
             "rate_b": rate_b,
             "co_firing_rate": both,
-            "correlation": covariance / variance.sqrt(),
+            "correlation": correlation.where(varies, torch.nan),
         }

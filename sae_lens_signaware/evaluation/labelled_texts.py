@@ -16,6 +16,9 @@ MIN_TEXTS = 10
 MIN_TEXTS_OF_CLASS = 2
 """Texts of each class that each of the parts must have at least."""
 
+MAX_FIELD = 2**31 - 1
+"""Characters of a text in a CSV at most: what a C long holds on every system."""
+
 FIT, REPORT = "fit", "report"
 
 
@@ -65,6 +68,7 @@ def read_labelled_texts(
     if part_column is not None:
         columns["part_column"] = part_column
     rows: list[list[str]] = []
+    limit = csv.field_size_limit(MAX_FIELD)  # Python's is 131,072, and it is global
     try:
         # utf-8-sig: spreadsheets write a byte order mark, which is no part of the first name
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -79,6 +83,8 @@ def read_labelled_texts(
         raise ConfigError(f"data: {path} must be UTF-8: {error}") from None
     except csv.Error as error:
         raise ConfigError(f"data: {path} is no CSV: {error}") from None
+    finally:
+        csv.field_size_limit(limit)
     if not rows:
         raise ConfigError(f"data: {path} has no row below its first line")
     texts, labels, *parts = (list(column) for column in zip(*rows, strict=True))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sae_lens_signaware.checks import require
 from sae_lens_signaware.evaluation.activations_of_texts import TextActivations
-from sae_lens_signaware.evaluation.audit import find_antipodal_pairs
+from sae_lens_signaware.evaluation.audit import find_antipodal_pairs, require_max_cosine
 from sae_lens_signaware.evaluation.inputs import (
     MAX_TOKENS,
     dense_latents,
@@ -149,7 +149,7 @@ def pair_features(
     Returns:
         The features, and the cosine of each pair.
     """
-    require(-1 <= max_cosine < 0, "max_cosine", max_cosine, "from -1 to below 0")
+    require_max_cosine(max_cosine)
     used = (side.values[fit] > 0).any(0).nonzero().flatten()
     rows = decoder_directions(sae).detach().cpu()
     directions = torch.cat([rows, -rows])[used]

@@ -10,6 +10,7 @@ from sae_lens import SAE
 
 from sae_lens_signaware.checks import require
 from sae_lens_signaware.evaluation.activations_of_texts import TextActivations
+from sae_lens_signaware.evaluation.audit import require_max_cosine
 from sae_lens_signaware.evaluation.labelled_texts import Labels, fit_mask, labels_of
 from sae_lens_signaware.evaluation.probe_ends import Ends, ends_of
 from sae_lens_signaware.evaluation.probe_features import (
@@ -78,7 +79,7 @@ def probe(
     n_texts = len(source.n_tokens_of)
     require(len(labels) == n_texts, "labels", len(labels), f"one for each of the {n_texts} texts")
     require(aggregation in AGGREGATIONS, "aggregation", aggregation, ", ".join(AGGREGATIONS))
-    require(len(ks) > 0 and min(ks) >= 1, "ks", list(ks), "numbers of at least 1")
+    check_search(ks, max_cosine)
     require(n_resamples >= 1, "n_resamples", n_resamples, "at least 1")
     prober = _Prober(labels_of(labels), parts, n_resamples, seed)
     sides = side_values(sae, source, aggregation)
@@ -105,6 +106,16 @@ def probe(
         probes=tuple(prober.probes),
         ends=tuple(prober.ends),
     )
+
+
+def check_search(ks: Sequence[int], max_cosine: float) -> None:
+    """Check what :func:`probe` searches with, which a caller may do before the model runs.
+
+    Raises:
+        InvalidInputError: one is out of range.
+    """
+    require(len(ks) > 0 and min(ks) >= 1, "ks", list(ks), "numbers of at least 1")
+    require_max_cosine(max_cosine)
 
 
 class _Prober:
