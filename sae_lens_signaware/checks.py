@@ -9,7 +9,7 @@ import reprlib
 import sys
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union
 
 if TYPE_CHECKING:
@@ -80,6 +80,17 @@ def check_types(cfg: "DataclassInstance") -> None:
         new = checked(name, value, hint)
         if new is not value:
             setattr(cfg, name, new)
+
+
+def check_fields(config_class: "type[DataclassInstance]", values: Mapping[str, object]) -> None:
+    """Check, before a dataclass is made, that each value is of its field's annotation.
+
+    Raises:
+        InvalidInputError: the first that is not.
+    """
+    for name, hint in field_types(config_class).items():
+        if name in values:
+            checked(name, values[name], hint)
 
 
 def checked(field: str, value: object, hint: Any) -> Any:

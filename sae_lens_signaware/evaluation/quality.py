@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from sae_lens.evals import EvalConfig, ExplainedVarianceCalculator
 from sae_lens.training.activation_scaler import ActivationScaler
 from torch import Tensor
 
-from sae_lens_signaware.checks import InvalidInputError
+from sae_lens_signaware.checks import InvalidInputError, check_fields, require
 from sae_lens_signaware.evaluation.census import BipolarCensus, census_of
 from sae_lens_signaware.evaluation.models import HookedRootModule
 from sae_lens_signaware.evaluation.streaming import explained_variance_of, sum_sides
@@ -78,6 +78,20 @@ class SAEQuality:
         return dataclasses.asdict(self)
 
     @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "SAEQuality":
+        """Make it of what ``to_dict`` gave.
+
+        Raises:
+            TypeError: other fields than these.
+            ValueError: a field of another type, an L0 below 0 or no latent.
+        """
+        check_fields(cls, values)
+        quality = cls(**values)
+        require(quality.l0 >= 0, "l0", quality.l0, "at least 0")
+        require(quality.d_sae > 0, "d_sae", quality.d_sae, "at least 1")
+        return quality
+
+    @classmethod
     def read(cls, path: str | Path) -> "SAEQuality":
         """Read what ``to_dict`` gave, from JSON.
 
@@ -85,7 +99,7 @@ class SAEQuality:
             ValueError: not such a file.
         """
         try:
-            return cls(**json.loads(Path(path).read_text()))
+            return cls.of(json.loads(Path(path).read_text()))
         except (TypeError, ValueError) as error:  # no mapping of these names, no JSON, no text
             raise InvalidInputError(f"{path}: not a {QUALITY_FILENAME}: {error}") from None
 

@@ -1,6 +1,7 @@
 """The report: made-up results through their real files to the page."""
 
 import dataclasses
+import json
 import re
 import sys
 from pathlib import Path
@@ -257,6 +258,24 @@ def test_half_a_surrogate_pair_in_a_token_can_be_written(tmp_path: Path) -> None
     assert data[0]["pages"][0]["dial"]["logit_tokens"] == ["\ud83d", "x"]
 
 
+QUALITY = {
+    "l0": 2.5, "explained_variance": 0.5, "dead_share": 0.0, "bipolar_share": 0.25,
+    "n_tokens": 100, "architecture": "sa_gsae", "d_sae": 24, "tokens_from": "noise",
+}  # fmt: skip
+RESULT = {
+    "cell": "mlp", "seed": 1, "sae": "half", "field": "k", "value": 3.0, "quality": QUALITY,
+    "l0_pos": 1.0, "l0_neg": 1.0, "seconds_per_step": None,
+}  # fmt: skip
+SUMMARY = json.dumps(
+    {"n_runs": 1, "results": [RESULT], "failures": {}, "comparisons": [], "command": "sweep"}
+)
+
+
+def test_a_summary_by_hand_is_read(tmp_path: Path) -> None:
+    (tmp_path / "sweep.json").write_text(SUMMARY)
+    assert report.write_report(tmp_path, tmp_path / "r.html").exists()
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
@@ -266,6 +285,12 @@ def test_half_a_surrogate_pair_in_a_token_can_be_written(tmp_path: Path) -> None
         ({"sweep.json": '{"results": []}'}, "sweep.json: not the summary of a sweep"),
         ({"sweep.json": "[]"}, "sweep.json: not the summary of a sweep"),
         ({"latents/x.json": "{}"}, "latents/x.json: not the latents of an SAE"),
+        (
+            {"sweep.json": SUMMARY.replace("0.5", "null")},
+            "explained_variance must be a number, got",
+        ),
+        ({"sweep.json": SUMMARY.replace("24", "0")}, "d_sae must be at least 1, got 0"),
+        ({"sweep.json": SUMMARY.replace("2.5", "Infinity")}, "l0 must be a number, got inf"),
         ({"protocol-a.json": '{"title": "x"}'}, "protocol-a.json: "),
         ({"protocol-a.json": "\x00"}, "protocol-a.json: "),
     ],

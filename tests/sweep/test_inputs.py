@@ -91,6 +91,20 @@ from tests.sweep.examples import last_line, sweep_values
         ),
         (lambda v: v["runner"].update(logger={}), "runner.logger: is set by the sweep"),
         (lambda v: v["runner"].update(compile_sae=True), "runner.compile_sae: has no effect"),
+        (lambda v: v["runner"].update(n_eval_batches=3), "runner.n_eval_batches: has no effect"),
+        (lambda v: v["saes"]["half"].update(d_in=16), "saes.half.d_in: is that of the cell, leave"),
+        (
+            lambda v: v.update(heldout_dataset_path=v["runner"]["dataset_path"]),
+            "heldout_dataset_path must be another text than runner.dataset_path, got '",
+        ),
+        (
+            lambda v: [
+                v["cells"].update({"mlp-a": v["cells"]["mlp"]}),
+                v["saes"].update({"a-half": v["saes"]["half"]}),
+                v["latents"].update(saes=["half", "a-half"]),
+            ],
+            "latents.saes: half at mlp-a and a-half at mlp would share the file mlp-a-half-*.json",
+        ),
         (lambda v: v["cells"].update({"../x": v["cells"].pop("mlp")}), "cells: a name must not"),
     ],
 )

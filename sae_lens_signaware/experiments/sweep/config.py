@@ -1,7 +1,7 @@
 """Sweep files: strict YAML, of which every SAE is checked before the first token is read."""
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,12 @@ from sae_lens import LanguageModelSAERunnerConfig, TrainingSAEConfig
 from sae_lens.constants import DTYPE_MAP
 
 from sae_lens_signaware.checks import ConfigError, nearest
-from sae_lens_signaware.evaluation.calibration import PER_TOKEN
+from sae_lens_signaware.experiments.sweep.consistency import (
+    check_compare,
+    check_latents,
+    require_other_text,
+    require_plain_names,
+)
 from sae_lens_signaware.experiments.sweep.result import target_l0_of
 from sae_lens_signaware.experiments.swept import swept_fields
 from sae_lens_signaware.training.config import build_runner_config
@@ -47,7 +52,9 @@ PER_SAE = (
 )  # fmt: skip
 """Fields of ``runner`` that an SAE may have its own of: the activations do not depend on them."""
 _WITHOUT_EFFECT = (
-    "from_pretrained_path", "use_cached_activations", "compile_sae", "compile_llm", "n_checkpoints",
+    "from_pretrained_path", "use_cached_activations", "cached_activations_path", "compile_sae",
+    "compile_llm", "n_checkpoints", "save_final_checkpoint", "n_eval_batches",
+    "eval_batch_size_prompts",
 )  # fmt: skip
 
 
@@ -171,8 +178,9 @@ def checked_sweep(values: Mapping[str, object], source: str) -> tuple[SweepConfi
     for field, name in named:
         if name not in config.saes:
             raise ConfigError(f"{field}: no SAE {name!r}" + nearest(name, config.saes))
-    _require_plain_names("cells", config.cells)
-    _require_plain_names("saes", config.saes)
+    require_plain_names("cells", config.cells)
+    require_plain_names("saes", config.saes)
+    require_other_text(config)
     runs = list(_runs(config, source))
     batch = runs[0].cfg.train_batch_size_tokens
     if config.n_cached_tokens < batch:
@@ -184,43 +192,9 @@ def checked_sweep(values: Mapping[str, object], source: str) -> tuple[SweepConfi
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"saes: {name} comes twice")
-    _check_latents(config, runs)
-    _check_compare(config, runs)
+    check_latents(config, runs)
+    check_compare(config, runs)
     return config, runs
-
-
-def _require_plain_names(field: str, names: Iterable[str]) -> None:
-    for name in names:  # each becomes a folder
-        if not name or name.startswith(".") or set(name) & set("/\\"):
-            raise ConfigError(
-                f"{field}: a name must not be empty, start with '.' or hold a slash, got {name!r}"
-            )
-
-
-def _check_latents(config: SweepConfig, runs: Sequence[Run]) -> None:
-    if config.latents is None:
-        return
-    for sae in config.latents.saes:
-        values = {run.value for run in runs if run.sae == sae}
-        if config.latents.value not in values:
-            raise ConfigError(
-                f"latents.value must be one of the values of {sae}, {sorted(values)}, "
-                f"got {config.latents.value:g}"
-            )
-    for run in runs:
-        normalisation = run.cfg.sae.normalize_activations
-        if run.sae in config.latents.saes and normalisation in PER_TOKEN:
-            raise ConfigError(
-                f"latents.saes: normalize_activations of {run.sae} must not be a per-token "
-                f"normalisation, got {normalisation!r}: its calibration is not defined"
-            )
-
-
-def _check_compare(config: SweepConfig, runs: Sequence[Run]) -> None:
-    seeds = {sae: {run.seed for run in runs if run.sae == sae} for sae in config.saes}
-    for a, b in config.compare:
-        if not seeds[a] & seeds[b]:
-            raise ConfigError(f"compare: {a} and {b} share no seed")
 
 
 def _runs(config: SweepConfig, source: str) -> Iterator[Run]:
@@ -228,6 +202,8 @@ def _runs(config: SweepConfig, source: str) -> Iterator[Run]:
         for seed in config.seeds:
             for sae_name, shared in config.saes.items():
                 fields = {**shared, **cell.saes.get(sae_name, {})}
+                if "d_in" in fields:
+                    raise ConfigError(f"saes.{sae_name}.d_in: is that of the cell, leave it out")
                 if seed not in _seeds_of(config, sae_name, fields.pop("seeds", config.seeds)):
                     continue
                 runner = config.runner | _own_runner_fields(sae_name, fields.pop("runner", {}))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sae_lens_signaware.checks import check_fields, require
 from sae_lens_signaware.evaluation import PolarityDial
 from sae_lens_signaware.evaluation.examples import Context
 from sae_lens_signaware.evaluation.histograms import Histogram
@@ -139,8 +140,10 @@ class SAELatents:
             values = json.loads(path.read_text(encoding="utf-8"))
             values["pages"] = tuple(_page(page) for page in values["pages"])
             values["special_tokens"] = tuple(values.get("special_tokens", ()))
+            check_fields(cls, values)
+            require(values["d_sae"] > 0, "d_sae", values["d_sae"], "at least 1")
             return cls(**values)
-        except (TypeError, KeyError, json.JSONDecodeError) as error:
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise ValueError(f"{path}: not the latents of an SAE: {error}") from None
 
 
@@ -187,11 +190,14 @@ def _page(values: dict[str, Any]) -> LatentPage:
     for name in ("dial", "pair_dial"):
         if values[name] is not None:
             pairs = {key: tuple(values[name][key]) for key in ("latents", "logit_tokens")}
-            values[name] = Dial(**{**values[name], **pairs})
+            values[name] = {**values[name], **pairs}
+            check_fields(Dial, values[name])
+            values[name] = Dial(**values[name])
     if (logits := values.get("top_logits")) is not None:
         sides = {s: tuple((token, value) for token, value in logits[s]) for s in ("pos", "neg")}
         values["top_logits"] = TopLogits(**sides)
     if (counts := values.get("histogram")) is not None:
         sides = {side: tuple(counts[side]) for side in ("pos", "neg")}
         values["histogram"] = Histogram(counts["width"], **sides)
+    check_fields(LatentPage, values)
     return LatentPage(**values)

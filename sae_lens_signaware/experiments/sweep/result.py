@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sae_lens_signaware.checks import check_fields
 from sae_lens_signaware.evaluation.quality import SAEQuality
 
 TARGET_FIELDS = ("target_l0", "k")
@@ -61,6 +62,18 @@ class RunResult:
         return target_l0_of(self.identity.get("sae", {}))
 
     @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "RunResult":
+        """Make it of the mapping that a file holds.
+
+        Raises:
+            TypeError, KeyError: other fields than these.
+            ValueError: a field of another type.
+        """
+        made = {**values, "quality": SAEQuality.of(values["quality"])}
+        check_fields(cls, made)
+        return cls(**made)
+
+    @classmethod
     def read(cls, path: Path) -> "RunResult":
         """Read the file of a finished run.
 
@@ -68,7 +81,6 @@ class RunResult:
             ValueError: ``path`` is no such file.
         """
         try:
-            values = json.loads(path.read_text())
-            return cls(**{**values, "quality": SAEQuality(**values["quality"])})
-        except (TypeError, KeyError, json.JSONDecodeError) as error:
+            return cls.of(json.loads(path.read_text()))
+        except (TypeError, KeyError, ValueError) as error:
             raise ValueError(f"{path}: not a result of a run: {error}") from None

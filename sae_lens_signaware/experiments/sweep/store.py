@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sae_lens_signaware.checks import ConfigError, one_line
 from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
+from sae_lens_signaware.experiments.sweep.consistency import latents_name
 from sae_lens_signaware.experiments.sweep.content import (
     DIGESTS_FILENAME,
     FileDigests,
@@ -107,7 +108,7 @@ class SweepStore:
 
     def latents_path(self, run: Run) -> Path:
         """Path of the file of the latents that a report shows of a run's SAE."""
-        return self.latents_folder / f"{run.cell}-{run.sae}-{run.value:g}.json"
+        return self.latents_folder / f"{latents_name(run.cell, run.sae)}-{run.value:g}.json"
 
     def partial_latents_path(self, run: Run) -> Path:
         """Path of the part of these latents that is done; removed where the whole file is there."""

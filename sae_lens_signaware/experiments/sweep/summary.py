@@ -12,7 +12,8 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
-from sae_lens_signaware.evaluation.quality import SAEQuality, missed_target_l0
+from sae_lens_signaware.checks import check_fields
+from sae_lens_signaware.evaluation.quality import missed_target_l0
 from sae_lens_signaware.experiments.plots import frontier_axes
 from sae_lens_signaware.experiments.sweep.comparison import (
     DEAD_NOTE,
@@ -87,15 +88,17 @@ class SweepSummary:
             results = [_result(r) for r in values["results"]]
             frontiers = _by_frontier(results)
             comparisons = [_compared_again(c, frontiers) for c in values["comparisons"]]
-            return cls(
-                n_runs=values["n_runs"],
-                results=results,
-                failures=dict(values["failures"]),
-                comparisons=[c for c in comparisons if c is not None],
-                command=values["command"],
-            )
+            made = {
+                "n_runs": values["n_runs"],
+                "results": results,
+                "failures": values["failures"],
+                "comparisons": [c for c in comparisons if c is not None],
+                "command": values["command"],
+            }
+            check_fields(cls, made)
+            return cls(**made)
         except (TypeError, KeyError, AttributeError, ValueError) as error:
-            raise ValueError(f"{path}: not the summary of a sweep: {error!r}") from None
+            raise ValueError(f"{path}: not the summary of a sweep: {error}") from None
 
     def verdict_table(self) -> Table:
         """Make a table of the comparisons; below it the rule, and why a verdict is missing."""
@@ -132,9 +135,7 @@ def _asks_for_l0(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _result(values: Mapping[str, Any]) -> RunResult:
-    identity = _asks_for_l0(values.get("identity", {}))
-    quality = SAEQuality(**values["quality"])
-    return RunResult(**{**values, "quality": quality, "identity": identity})
+    return RunResult.of({**values, "identity": _asks_for_l0(values.get("identity", {}))})
 
 
 def _compared_again(values: Mapping[str, Any], frontiers: Frontiers) -> Comparison | None:

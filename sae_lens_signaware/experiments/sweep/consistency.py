@@ -1,0 +1,73 @@
+"""What the parts of a sweep file must have in common."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.evaluation.calibration import PER_TOKEN
+
+if TYPE_CHECKING:
+    from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
+
+
+def require_plain_names(field: str, names: Iterable[str]) -> None:
+    """Raise ConfigError for a name that is no name of a folder."""
+    for name in names:  # each becomes a folder
+        if not name or name.startswith(".") or set(name) & set("/\\"):
+            raise ConfigError(
+                f"{field}: a name must not be empty, start with '.' or hold a slash, got {name!r}"
+            )
+
+
+def check_latents(config: "SweepConfig", runs: Sequence["Run"]) -> None:
+    """Raise ConfigError for latents that cannot be written, or that would share a file."""
+    if config.latents is None:
+        return
+    for sae in config.latents.saes:
+        values = {run.value for run in runs if run.sae == sae}
+        if config.latents.value not in values:
+            raise ConfigError(
+                f"latents.value must be one of the values of {sae}, {sorted(values)}, "
+                f"got {config.latents.value:g}"
+            )
+    for run in runs:
+        normalisation = run.cfg.sae.normalize_activations
+        if run.sae in config.latents.saes and normalisation in PER_TOKEN:
+            raise ConfigError(
+                f"latents.saes: normalize_activations of {run.sae} must not be a per-token "
+                f"normalisation, got {normalisation!r}: its calibration is not defined"
+            )
+    files: dict[str, tuple[str, str]] = {}
+    for cell, sae in itertools.product(config.cells, config.latents.saes):
+        name = latents_name(cell, sae)
+        other = files.setdefault(name, (cell, sae))
+        if other != (cell, sae):
+            raise ConfigError(
+                f"latents.saes: {sae} at {cell} and {other[1]} at {other[0]} would share the file "
+                f"{name}-*.json; rename one of them"
+            )
+
+
+def latents_name(cell: str, sae: str) -> str:
+    """Start of the name of the file of the latents of an SAE."""
+    return f"{cell}-{sae}"
+
+
+def check_compare(config: "SweepConfig", runs: Sequence["Run"]) -> None:
+    """Raise ConfigError for two SAEs that have no seed in common."""
+    seeds = {sae: {run.seed for run in runs if run.sae == sae} for sae in config.saes}
+    for a, b in config.compare:
+        if not seeds[a] & seeds[b]:
+            raise ConfigError(f"compare: {a} and {b} share no seed")
+
+
+def require_other_text(config: "SweepConfig") -> None:
+    """Raise ConfigError where the SAEs would be measured on the text that they are trained on."""
+    trained, heldout = config.runner.get("dataset_path"), config.heldout_dataset_path
+    if heldout is not None and Path(str(trained)).resolve() == Path(heldout).resolve():
+        raise ConfigError(
+            f"heldout_dataset_path must be another text than runner.dataset_path, got {heldout!r}; "
+            "leave it out to take what follows in the training text"
+        )
