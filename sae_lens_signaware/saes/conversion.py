@@ -16,6 +16,8 @@ def split_polarities(sae: SAE[Any]) -> SAE[Any]:
     Latent i becomes i (its + side) and i + H (its - side). ``sa_gsae`` gives SAELens's ``gated``,
     ``bi_jumprelu`` its ``jumprelu``; the result loads where this package is not installed. A
     ``sa_gsae`` with ``two_sided=False`` has no - side: its plain form keeps the width H.
+    In 16 bits the sums of two biases are rounded, so that near a threshold the twin may have
+    another latent: split in float32.
 
     Args:
         sae: a signed SAE, width H, for inference or training. It is left as it is.
