@@ -68,7 +68,7 @@ OF_GEMMAS_RESID = {
     NARROW: "`bi_jumprelu`, bandwidth 0.1",
     NARROW_SHORT: "`bi_jumprelu`, bandwidth 0.1, warm-up 400",
 }
-L0S = (8, 16, 32, 128)
+L0S = (8, 16, 32, 64, 128)
 EQUAL_WIDTH = (
     Series(SHORT, "bi_jumprelu", "bi_jumprelu"),
     Series(NARROW_SHORT, "bi_jumprelu, bandwidth 0.1", "bi_jumprelu", dashed=True),
