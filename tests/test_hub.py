@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from sae_lens import SAE, upload_saes_to_huggingface
 from sae_lens.registry import get_sae_class
+from safetensors.torch import load_file, save_file
 
 from sae_lens_signaware import split_polarities
 from sae_lens_signaware.checks import ConfigError
@@ -97,6 +98,16 @@ def test_push_writes_the_sae_its_twin_and_a_card(
         for name in ("mid", "mid-plain")
         for file in ("cfg.json", "sae_weights.safetensors", "sparsity.safetensors")
     }
+
+
+def test_push_keeps_weights_in_16_bits_as_they_are(hub: HubServer, tmp_path: Path) -> None:
+    sae = make_sae("bi_jumprelu")
+    sae.save_model(tmp_path / "sae")
+    path = tmp_path / "sae" / "sae_weights.safetensors"
+    save_file({name: value.half() for name, value in load_file(path).items()}, path)
+    hub_module.push(tmp_path / "sae", "someone/half", "a")
+    loaded = hf_hub_download("someone/half", f"a/{path.name}")
+    assert Path(loaded).read_bytes() == path.read_bytes()
 
 
 def test_push_keeps_the_other_saes_of_a_card(hub: HubServer, tmp_path: Path) -> None:

@@ -1,13 +1,20 @@
 """Push a signed SAE, its plain twin and a model card to the Hugging Face Hub."""
 
+import json
 import re
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi
-from sae_lens import upload_saes_to_huggingface
-from sae_lens.constants import RUNNER_CFG_FILENAME, SPARSITY_FILENAME
+from sae_lens import SAE, upload_saes_to_huggingface
+from sae_lens.constants import (
+    RUNNER_CFG_FILENAME,
+    SAE_CFG_FILENAME,
+    SAE_WEIGHTS_FILENAME,
+    SPARSITY_FILENAME,
+)
 from sae_lens.registry import SAE_CLASS_REGISTRY
 
 from sae_lens_signaware.checks import ConfigError, one_line
@@ -18,9 +25,6 @@ from sae_lens_signaware.evaluation.saved import (
 )
 from sae_lens_signaware.hub.model_card import make_card
 from sae_lens_signaware.saes.base import SignedSAEMixin
-
-FILES_BESIDE = (SPARSITY_FILENAME, RUNNER_CFG_FILENAME)
-"""Files beside config and weights that are uploaded as they are."""
 
 
 def push(
@@ -56,11 +60,7 @@ def push(
         raise ConfigError(f"model card: {one_line(error)}") from None
     with tempfile.TemporaryDirectory() as staging:
         signed = Path(staging) / "signed"
-        # what was loaded and not what is on disk: a checkpoint has its scale in a file of its own
-        sae.save_model(signed)
-        for name in FILES_BESIDE:
-            if (source / name).exists():
-                shutil.copy2(source / name, signed / name)
+        _write_signed(sae, source, signed)
         _require_no_token(signed)
         write_split(sae, source, Path(staging) / "plain")
         upload_saes_to_huggingface(
@@ -70,6 +70,21 @@ def push(
         )
     card.push_to_hub(repo_id)
     return f"{HfApi().endpoint}/{repo_id}"
+
+
+def _write_signed(sae: SAE[Any], source: Path, target: Path) -> None:
+    """Write the SAE that was loaded from ``source``, and the files beside it."""
+    sae.save_model(target)  # of a checkpoint, whose scale is in a file of its own
+    files = [SPARSITY_FILENAME, RUNNER_CFG_FILENAME]
+    if _config_in(source) == _config_in(target):  # no checkpoint: as it is, in 16 bits or not
+        files += [SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME]
+    for name in files:
+        if (source / name).exists():
+            shutil.copy2(source / name, target / name)
+
+
+def _config_in(folder: Path) -> object:
+    return json.loads((folder / SAE_CFG_FILENAME).read_text())
 
 
 def signed_architectures() -> list[str]:
