@@ -1,5 +1,6 @@
 """The built site in a real browser, opened as files: it fits, is whole and loads nothing else."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import sae_lens_signaware as signaware
 from tests.report.chromium import complaints, start_chromium
 
 pytestmark = pytest.mark.slow
@@ -100,3 +102,21 @@ def test_search_works_in_pages_that_are_opened_as_files(driver: Any, site: Path)
         box.send_keys("matryoshka")
         WebDriverWait(driver, 60).until(lambda d: d.execute_script(results) > 1)
         assert complaints(driver) == []
+
+
+def test_pages_hold_what_is_made_when_the_site_is_built(site: Path) -> None:
+    pages = {page.stem: page.read_text() for page in site.glob("*.html")}
+    assert "Usage: sae-lens-signaware train" in pages["cli"]
+    assert "0.1.0" in pages["changelog"]
+    assert 'class="arithmatex"' in pages["architectures"]
+    assert "split_polarities" in pages["notebook"]
+    api = pages["api"]
+    for name in signaware.__all__:
+        assert f'id="sae_lens_signaware.{name}"' in api
+    assert ":func:" not in api
+    assert ":class:" not in api
+    # names that share a description have an entry each, and formulas are code
+    assert re.search(r"<b>(<code>)?(<span[^>]*>|<a[^>]*>)*gain_neg", api)
+    assert re.search(r"<pre>.*?g_s = 1\[u_s", api, re.DOTALL)
+    for text in pages.values():
+        assert not re.search(r'<(script|link)[^>]+(src|href)="https?://(?!arxiv)', text)
