@@ -123,6 +123,11 @@ def l0_axis(axes: Axes, values: Sequence[float]) -> None:
     axes.set_xlabel("L0")
 
 
+def rounded_places(tag: re.Match[str]) -> str:
+    """A tag of an SVG with its places to a hundredth of a point."""
+    return re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", tag[0])
+
+
 def save_svg(figure: Figure, path: Path, title: str) -> None:
     """Write a figure whose colours follow the reader's colour scheme."""
     buffer = io.StringIO()
@@ -139,4 +144,5 @@ def save_svg(figure: Figure, path: Path, title: str) -> None:
     text = text.replace("</style>", f"{css}</style>", 1)
     text = text.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
     path.parent.mkdir(parents=True, exist_ok=True)
+    text = re.sub(r"<[^>]*>", rounded_places, text)  # not in the texts between the tags
     path.write_text(re.sub(r" +\n", "\n", text), encoding="utf-8")
