@@ -66,6 +66,8 @@ def test_the_dial_on_a_device_without_float64() -> None:
     class OnDevice:
         """The model, its logits on the device."""
 
+        hook_dict = model.hook_dict
+
         def run_with_hooks(self, *args: Any, **kwargs: Any) -> torch.Tensor:
             with torch._C.DisableTorchFunction():
                 logits = model.run_with_hooks(*args, **kwargs)

@@ -93,7 +93,8 @@ def through_norm(unembedding: Tensor, norm: nn.Module) -> Tensor:
     mixed = 1.0 - 2.0 * (torch.arange(d, device=unembedding.device) % 2)  # 1, -1, 1, ...
     mixed = mixed - mixed.mean()  # so that a norm that subtracts the mean takes it in as it is
     mixed = mixed / mixed.square().mean().sqrt()
-    inputs = torch.stack([mixed, torch.ones_like(mixed)])
+    # large, so that the norm's epsilon does not count; its output has the scale of 1 all the same
+    inputs = 1e3 * torch.stack([mixed, torch.ones_like(mixed)])
     # a bias is in both halves alike
     on_mixed, on_ones = (norm(inputs[None]) - norm(-inputs[None]))[0] / 2
     weighted = unembedding * (on_mixed / mixed)

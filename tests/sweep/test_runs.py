@@ -104,12 +104,15 @@ def test_the_latents_for_the_report(whole: tuple[Path, str], data: Path) -> None
     # each on the two tokens that its own axis speaks for and against most
     model = GPT2LMHeadModel.from_pretrained(data / "model")
     tokenizer = AutoTokenizer.from_pretrained(data / "model")
+    # GPT-2's final norm subtracts the mean of the stream and multiplies by a weight
+    weighted = model.lm_head.weight * model.transformer.ln_f.weight
+    read_out = weighted - weighted.mean(1, keepdim=True)
     for dial, direction in ((page.dial, axis), (page.pair_dial, unit[pair[0]] - unit[pair[1]])):
-        votes = model.lm_head.weight @ direction
+        votes = read_out @ direction
         most = [tokenizer.decode([int(i)]) for i in (votes.argmax(), votes.argmin())]
         assert list(dial.logit_tokens) == most
     # the same product for both sides of a latent
-    logits = (model.lm_head.weight @ sae.W_dec[page.latent]).tolist()
+    logits = (read_out @ sae.W_dec[page.latent]).tolist()
     assert page.top_logits is not None
     assert [value for _, value in page.top_logits.pos] == pytest.approx(sorted(logits)[:-11:-1])
     down = [-value for value in sorted(logits)[:10]]
