@@ -74,17 +74,16 @@ def push(
 
 def _write_signed(sae: SAE[Any], source: Path, target: Path) -> None:
     """Write the SAE that was loaded from ``source``, and the files beside it."""
-    sae.save_model(target)  # of a checkpoint, whose scale is in a file of its own
+    target.mkdir()
     files = [SPARSITY_FILENAME, RUNNER_CFG_FILENAME]
-    if _config_in(source) == _config_in(target):  # no checkpoint: as it is, in 16 bits or not
+    held = json.loads((source / SAE_CFG_FILENAME).read_text())
+    if held == json.loads(json.dumps(sae.cfg.to_dict())):  # as it is, in 16 bits or not
         files += [SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME]
+    else:  # a checkpoint, whose scale is in a file of its own
+        sae.save_model(target)
     for name in files:
         if (source / name).exists():
             shutil.copy2(source / name, target / name)
-
-
-def _config_in(folder: Path) -> object:
-    return json.loads((folder / SAE_CFG_FILENAME).read_text())
 
 
 def signed_architectures() -> list[str]:
