@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sae_lens_signaware.checks import require
 from sae_lens_signaware.evaluation.activations_of_texts import TextActivations
-from sae_lens_signaware.evaluation.audit import find_antipodal_pairs, require_max_cosine
+from sae_lens_signaware.evaluation.audit import find_antipodal_pairs
 from sae_lens_signaware.evaluation.inputs import (
     MAX_TOKENS,
     dense_latents,
@@ -144,12 +144,11 @@ def pair_features(
     Args:
         side: as :func:`side_features` gives them.
         fit: (n_texts,) bool; both sides of a pair are active in some text of these.
-        max_cosine: of the two directions, at most.
+        max_cosine: of the two directions, at most; below 0.
 
     Returns:
         The features, and the cosine of each pair.
     """
-    require_max_cosine(max_cosine)
     used = (side.values[fit] > 0).any(0).nonzero().flatten()
     rows = decoder_directions(sae).detach().cpu()
     directions = torch.cat([rows, -rows])[used]
