@@ -12,10 +12,10 @@ import shlex
 import sys
 from pathlib import Path
 
+from result_rows import write_rows
 from torch import Tensor
 
-from sae_lens_signaware.checks import ConfigError
-from sae_lens_signaware.files import write_json
+from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.training.cache import load_named_activations
 
 
@@ -51,22 +51,19 @@ def main() -> None:
         for folder in args.folders:
             for path in sorted(folder.glob("*.safetensors")):
                 shares = variance_shares(load_named_activations(path, "heldout"))
-                rows.append([folder.name, path.stem, *map(_rounded, dataclasses.astuple(shares))])
-    except ConfigError as error:
+                values = [round(share, 4) for share in dataclasses.astuple(shares)]
+                rows.append([folder.name, path.stem, *values])
+    except InvalidInputError as error:
         sys.exit(str(error))
     if not rows:
         sys.exit(f"CACHE_FOLDER: none of {', '.join(map(str, args.folders))} has a *.safetensors")
     columns = [field.name for field in dataclasses.fields(VarianceShares)]
     command = f"python {shlex.join(sys.argv)}"
-    write_json(
+    write_rows(
         {"command": command, "columns": ["cache", "cell", *columns], "rows": rows}, args.json
     )
     for row in rows:
         print(*row)
-
-
-def _rounded(share: float) -> float:
-    return round(share, 4)
 
 
 if __name__ == "__main__":

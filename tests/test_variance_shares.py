@@ -44,6 +44,19 @@ def test_the_command_writes_a_row_for_each_cache(
     assert json.loads(out.read_text())["rows"] == [["cache", "mlp", 0.3571, 0.8]]
 
 
+def test_a_file_without_held_out_activations_is_one_line(
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tensors({"train": torch.ones(2, 2)}, tmp_path / "mlp.safetensors")
+    out = tmp_path / "out.json"
+    monkeypatch.setattr(sys, "argv", ["variance_shares.py", str(tmp_path), "--json", str(out)])
+    with pytest.raises(
+        SystemExit, match=r"^activations: .* has no tensor 'heldout'; it has train$"
+    ):
+        script.main()
+    assert not out.exists()
+
+
 def test_a_folder_without_caches_is_one_line(
     script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
