@@ -135,9 +135,9 @@ def test_dial_reads_back_and_names_wrong_input(tmp_path: Path) -> None:
 def test_a_pair_may_be_a_list() -> None:
     model, plain = linear_model(), signaware.split_polarities(signed_sae())
     tokens = torch.randint(0, 64, (2, 4))
+    pairs: list[Any] = [[0, 30], (0, 30)]
     of_list, of_tuple = (
-        signaware.polarity_dial(model, plain, pair, tokens, [1.0])  # type: ignore[arg-type]
-        for pair in ([0, 30], (0, 30))
+        signaware.polarity_dial(model, plain, pair, tokens, [1.0]) for pair in pairs
     )
     torch.testing.assert_close(of_list.effect, of_tuple.effect)
     assert (of_list.latent_pos, of_list.latent_neg) == (0, 30)
