@@ -76,7 +76,8 @@ def require_device(field: str, value: object) -> None:
 
 
 def _why_not(device: str) -> str:
-    # an AssertionError is of a torch that was built without the device
+    # what torch raises: of a name that it does not know or a device that is not here, of a torch
+    # that was built without the device, and of a device that holds no data
     try:
         torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
