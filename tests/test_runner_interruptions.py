@@ -96,6 +96,22 @@ def test_resume_after_kill_9(architecture: str, tying: str, tmp_path: Path) -> N
     assert not list(tmp_path.rglob("*.partial"))
 
 
+@pytest.mark.parametrize("n_bytes", [0, 1, 100, -1])
+def test_a_checkpoint_that_ends_within_its_last_file_is_passed_over(
+    small_run: Callable[..., Any], tmp_path: Path, n_bytes: int
+) -> None:
+    # where kill -9 came while SAELens wrote runner_cfg.json
+    small_run("mine", n_checkpoints=2)
+    newest = find_checkpoint(tmp_path / "checkpoints")
+    cut = newest / "runner_cfg.json"
+    cut.write_bytes(cut.read_bytes()[:n_bytes])
+    older = find_checkpoint(tmp_path / "checkpoints")
+    assert int(older.name) < int(newest.name)
+    with pytest.raises(ConfigError, match=r"no whole checkpoint at or below .*/mine/"):
+        find_checkpoint(newest)
+    small_run("resumed", training_tokens=64 * 30, resume_from_checkpoint=str(newest.parent))
+
+
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_interruption_leaves_a_whole_checkpoint_with_weights(
     stop: signal.Signals, tmp_path: Path
@@ -133,7 +149,7 @@ def test_a_resume_takes_no_checkpoint_of_another_run(
     small_run("mine", n_checkpoints=2)
     newest_of_mine = find_checkpoint(tmp_path / "checkpoints")
     (older,) = {p.parent for p in newest_of_mine.parent.rglob("runner_cfg.json")} - {newest_of_mine}
-    (older / "runner_cfg.json").write_text("{")  # what is not taken is not read
+    (older / "cfg.json").write_text("{")  # what is not taken is not read
     os.utime(older / "runner_cfg.json", (0, 0))
     small_run("other_hook", n_checkpoints=2, hook_name="blocks.0.hook_resid_post")
     small_run("other_architecture", "sa_gsae", n_checkpoints=2)

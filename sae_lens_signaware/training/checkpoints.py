@@ -32,9 +32,9 @@ CHECKPOINT_FILES = (
 def find_checkpoint(path: str | Path, cfg: LanguageModelSAERunnerConfig[Any] | None = None) -> Path:
     """Return ``path`` where it is a whole checkpoint, else the newest whole one below it.
 
-    A run that was killed while it wrote a checkpoint leaves one without its last file; that one
-    is passed over. So is one of another run, and one from the end of a training, where the scale
-    of the activations is folded in already.
+    A run that was killed while it wrote a checkpoint leaves one without its last file, or with
+    the beginning of that file; it is passed over. So is one of another run, and one from the end
+    of a training, where the scale of the activations is folded in already.
 
     Args:
         cfg: of the run that goes on; None takes a checkpoint of any run.
@@ -56,16 +56,25 @@ def find_checkpoint(path: str | Path, cfg: LanguageModelSAERunnerConfig[Any] | N
 def _whole_ones(root: Path) -> list[Path]:
     """The whole checkpoints at or below a folder, the newest first; at least one."""
     whole = [
-        folder.parent
-        for folder in root.rglob(RUNNER_CFG_FILENAME)
-        if all((folder.parent / name).exists() for name in CHECKPOINT_FILES)
+        path.parent
+        for path in root.rglob(RUNNER_CFG_FILENAME)
+        if all((path.parent / name).exists() for name in CHECKPOINT_FILES) and _is_whole_json(path)
     ]
     if not whole:
         raise ConfigError(
             f"resume_from_checkpoint: no whole checkpoint at or below {str(root)!r}; "
-            f"one has {', '.join(CHECKPOINT_FILES)}"
+            f"one has {', '.join(CHECKPOINT_FILES)}, the last one to its end"
         )
     return sorted(whole, key=lambda folder: -(folder / RUNNER_CFG_FILENAME).stat().st_mtime)
+
+
+def _is_whole_json(path: Path) -> bool:
+    """Whether a mapping was written to its end; no beginning of one is JSON."""
+    try:
+        json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    return True
 
 
 def _difference(checkpoint: Path, cfg: LanguageModelSAERunnerConfig[Any]) -> str | None:
