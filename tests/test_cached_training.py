@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from sae_lens import SAETrainer
+from sae_lens import LoggingConfig, SAETrainer
 
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.files import write_json, write_tensors
@@ -127,6 +127,81 @@ def test_a_checkpoint_of_other_activations_is_left_aside(
             train(0.0)
     assert train(5.0)[1] == 12
     assert train(0.0)[1] == 12 - 9
+
+
+def test_of_an_earlier_and_a_later_checkpoint_one_is_always_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    activations = torch.randn(500, D_IN, generator=torch.Generator().manual_seed(0))
+    checkpoint = tmp_path / "c"
+
+    def train(folder: Path = checkpoint) -> Any:
+        return train_on_cache(
+            training_config("sa_gsae"), trainer_config(30), activations, 1, folder
+        )
+
+    def dies(path: Any, **kwargs: Any) -> None:
+        if Path(path) == checkpoint and checkpoint.exists():
+            (checkpoint / "trainer_state.pt").unlink()
+            raise KeyboardInterrupt  # a kill -9 leaves the same files
+        remove(path, **kwargs)
+
+    remove = cached_training.shutil.rmtree
+    with monkeypatch.context() as patch:
+        patch.setattr(cached_training, "ShuffledEpochs", StopsAfter)
+        with pytest.raises(InterruptedTraining):
+            train()
+        patch.setattr(cached_training.shutil, "rmtree", dies)
+        with pytest.raises(KeyboardInterrupt):
+            train()
+    resumed, n_steps = train()
+    assert n_steps == 30 - 2 * 9
+    for name, value in train(tmp_path / "whole")[0].state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_the_trainer_config_says_of_checkpoints_and_logs_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    activations = torch.randn(500, D_IN, generator=torch.Generator().manual_seed(0))
+
+    def train(name: str) -> Any:
+        cfg = trainer_config(
+            12,
+            checkpoint_path=str(tmp_path / name),  # SAELens's has a new name in each process
+            n_checkpoints=2,
+            save_final_checkpoint=True,
+            logger=LoggingConfig(log_to_wandb=False, run_name=name),
+        )
+        return train_on_cache(training_config("sa_gsae"), cfg, activations, 1, tmp_path / "c")[1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cached_training, "ShuffledEpochs", StopsAfter)
+        with pytest.raises(InterruptedTraining):
+            train("a")
+    assert train("b") == 12 - 9
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+def test_an_interruption_before_the_first_step_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(folder: str) -> Any:
+        return train_on_cache(
+            training_config("sa_gsae", normalize_activations="expected_average_only_in"),
+            trainer_config(5, n_batches_for_norm_estimate=4),
+            torch.randn(500, D_IN, generator=torch.Generator().manual_seed(0)),
+            1,
+            tmp_path / folder,
+        )[0]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cached_training, "ShuffledEpochs", StopsAfter)
+        patch.setattr(StopsAfter, "left", 2)
+        with pytest.raises(InterruptedTraining):
+            train("stopped")
+    assert train("stopped").cfg.to_dict() == train("whole").cfg.to_dict()
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])

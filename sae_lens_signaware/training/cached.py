@@ -51,7 +51,7 @@ def train_on_cache(
 
     Args:
         sae_cfg: any SAELens architecture.
-        trainer_cfg: SAELens's; its ``checkpoint_path`` is not used.
+        trainer_cfg: SAELens's; what it says of checkpoints is not used.
         activations: (n, d_in), raw. Where their dtype is narrower than the SAE's, each batch is
             widened, and never the whole. Where ``sae_cfg.normalize_activations`` is
             "expected_average_only_in", the trainer scales them and folds the factor in at the end.
@@ -68,6 +68,10 @@ def train_on_cache(
         InterruptedTraining: Ctrl-C or SIGTERM, between two steps, after the checkpoint is on disk.
     """
     checkpoint = Path(checkpoint)
+    # those of SAELens's trainer cannot be resumed here, and its folder has a new name in each run
+    trainer_cfg = dataclasses.replace(
+        trainer_cfg, checkpoint_path=None, n_checkpoints=0, save_final_checkpoint=False
+    )
     _clear_staging(checkpoint)
     _require_own(checkpoint)
     torch.manual_seed(seed)
@@ -86,7 +90,8 @@ def train_on_cache(
     if _is_of(checkpoint / DONE_FILENAME, identity):
         trainer.load_trainer_state(checkpoint)
         sae.load_weights_from_checkpoint(checkpoint)
-        restart_firing_window(trainer)
+        if trainer.n_training_steps:
+            restart_firing_window(trainer)
     scaler = trainer.activation_scaler
     is_estimated = scaler.scaling_factor is not None or scaler.whitening is not None
     if is_estimated or sae_cfg.normalize_activations not in ESTIMATED:
@@ -145,10 +150,13 @@ def _save_whole(trainer: Trainer, identity: Mapping[str, object], checkpoint: Pa
             {"n_training_steps": trainer.n_training_steps, "of": identity},
             staging / DONE_FILENAME,
         )
+        # whatever comes from here on, one of the two is whole, and the other is not taken for it
+        (checkpoint / DONE_FILENAME).unlink(missing_ok=True)
         shutil.rmtree(checkpoint, ignore_errors=True)
         staging.rename(checkpoint)
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        if not (staging / DONE_FILENAME).exists():
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def _staging(checkpoint: Path) -> Path:
@@ -180,4 +188,7 @@ def _is_of(marker: Path, identity: Mapping[str, object]) -> bool:
     """Whether a whole checkpoint of this very training is there."""
     if not marker.exists():
         return False
-    return json.loads(marker.read_text())["of"] == json.loads(json.dumps(identity))
+    held, own = json.loads(marker.read_text())["of"], json.loads(json.dumps(identity))
+    for of in (held, own):
+        of["trainer"].pop("logger", None)  # no weight depends on it; it may name the run
+    return held == own
