@@ -130,6 +130,27 @@ def test_wrong_input_is_one_line_that_names_it(
         ({"lr_scheduler_name": "foo"}, {}, "lr_scheduler_name must be one of constant, cosinea"),
         ({"model_class_name": "GPT2"}, {}, "model_class_name must be one of HookedTransformer,"),
         ({"dtype": "float8"}, {}, "dtype must be one of float32, float64, float16, bfloat16, got"),
+        ({"activations_mixing_fraction": 2}, {}, "activations_mixing_fraction must be between 0"),
+        (
+            {"logger": {"wandb_log_frequency": 0}},
+            {},
+            "logger.wandb_log_frequency must be at least 1, got 0",
+        ),
+        (
+            {"lr_scheduler_name": "cosineannealing", "lr_end": 0, "lr_decay_steps": 2},
+            {},
+            "lr_end must be above 0 where lr_decay_steps is set, got 0",
+        ),
+        (
+            {"lr_scheduler_name": "CosineAnnealing", "lr_warm_up_steps": 10**9},
+            {},
+            "lr_warm_up_steps + lr_decay_steps must be below the ",
+        ),
+        (
+            {"lr_scheduler_name": "cosineannealingwarmrestarts", "n_restart_cycles": 0},
+            {},
+            "n_restart_cycles must be between 1 and the ",
+        ),
         ({}, {"dtype": "fp16"}, "sae.dtype must be one of float32, float64, float16, bfloat16"),
     ],
 )

@@ -87,7 +87,7 @@ def build_runner_config(
         "logger": _build(LoggingConfig, logger, prefix="logger."),
     }
     try:
-        check_counts(runner)
+        check_counts(runner, logger)
         cfg = _build(LanguageModelSAERunnerConfig, runner, prefix="", ready=ready)
         check_values(cfg)
     except InvalidInputError as error:

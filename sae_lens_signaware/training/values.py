@@ -15,18 +15,23 @@ AT_LEAST_ONE = (
     "dead_feature_window",
 )  # fmt: skip
 SCHEDULERS = ("constant", "cosineannealing", "cosineannealingwarmrestarts")
+LOGGER_AT_LEAST_ONE = ("wandb_log_frequency", "eval_every_n_wandb_logs")
 MODEL_CLASSES = ("HookedTransformer", "HookedMamba", "AutoModelForCausalLM")
 DEVICES = ("device", "llm_device", "act_store_device")
 
 
-def check_counts(values: Mapping[str, object]) -> None:
+def check_counts(values: Mapping[str, object], logger: Mapping[str, object]) -> None:
     """Check what must be at least 1, of a config or of a file, before SAELens divides by it.
+
+    Args:
+        logger: what the section ``logger`` holds.
 
     Raises:
         InvalidInputError: the first field that is not.
     """
-    for name in AT_LEAST_ONE:
-        value = values.get(name)
+    fields = [(name, values.get(name)) for name in AT_LEAST_ONE]
+    fields += [(f"logger.{name}", logger.get(name)) for name in LOGGER_AT_LEAST_ONE]
+    for name, value in fields:
         require(not isinstance(value, int) or value >= 1, name, value, "at least 1")
 
 
@@ -36,7 +41,7 @@ def check_values(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
     Raises:
         InvalidInputError: the first field that is wrong.
     """
-    check_counts(vars(cfg))
+    check_counts(vars(cfg), vars(cfg.logger))
     steps = cfg.training_tokens // cfg.train_batch_size_tokens
     allowed = f"at least train_batch_size_tokens, {cfg.train_batch_size_tokens}"
     require(steps >= 1, "training_tokens", cfg.training_tokens, allowed)
@@ -48,8 +53,27 @@ def check_values(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
     for name, value in (("dtype", cfg.dtype), ("sae.dtype", cfg.sae.dtype)):
         is_known = isinstance(value, torch.dtype) or value in DTYPE_MAP
         require(is_known, name, value, f"one of {dtypes}")
-    require_one_of("lr_scheduler_name", cfg.lr_scheduler_name.lower(), SCHEDULERS)
     require_one_of("model_class_name", cfg.model_class_name, MODEL_CLASSES)
+    mixing = cfg.activations_mixing_fraction
+    require(0 <= mixing <= 1, "activations_mixing_fraction", mixing, "between 0 and 1")
+    _check_schedule(cfg, steps)
+
+
+def _check_schedule(cfg: LanguageModelSAERunnerConfig[Any], steps: int) -> None:
+    """Check the fields of SAELens's learning rate scheduler, which stops at some of them late."""
+    name = cfg.lr_scheduler_name.lower()
+    require_one_of("lr_scheduler_name", name, SCHEDULERS)
+    if name == SCHEDULERS[0]:
+        return
+    allowed = "above 0 where lr_decay_steps is set"
+    require(cfg.lr_end != 0 or not cfg.lr_decay_steps, "lr_end", cfg.lr_end, allowed)
+    left = steps - cfg.lr_warm_up_steps - cfg.lr_decay_steps
+    ramps = f"{cfg.lr_warm_up_steps} + {cfg.lr_decay_steps}"
+    allowed = f"below the {steps} steps of the training"
+    require(left >= 1, "lr_warm_up_steps + lr_decay_steps", ramps, allowed)
+    cycles, allowed = cfg.n_restart_cycles, f"between 1 and the {left} steps that are no ramp"
+    if name == SCHEDULERS[2]:
+        require(1 <= cycles <= left, "n_restart_cycles", cycles, allowed)
 
 
 def require_one_of(field: str, value: object, names: tuple[str, ...]) -> None:
@@ -63,8 +87,9 @@ def check_devices(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
     Raises:
         InvalidInputError: the first field whose device is not here, or is none.
     """
-    for name in DEVICES:
-        value = getattr(cfg, name)
+    for name, value in [(name, getattr(cfg, name)) for name in DEVICES] + [
+        ("sae.device", cfg.sae.device)
+    ]:
         if value is not None and value != "with_model":
             require_device(name, value)
 
