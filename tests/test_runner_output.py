@@ -4,6 +4,7 @@ import json
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from transformer_lens import HookedTransformer
 from sae_lens_signaware.evaluation.quality import SAEQuality
 from sae_lens_signaware.evaluation.saved import measured_quality
 from sae_lens_signaware.hub.model_card import make_card
+from sae_lens_signaware.saes.sa_gsae import SAGatedTrainingSAE
 from sae_lens_signaware.saes.training import NON_FINITE_MESSAGE
 from sae_lens_signaware.training import heldout
 from sae_lens_signaware.training.heldout import AFTER_TRAINING, TRAINED_ON_TOO
@@ -22,6 +24,7 @@ from sae_lens_signaware.training.output import move_into
 from sae_lens_signaware.training.runner import (
     SignawareTrainingRunner,
     announce_interruption,
+    find_checkpoint,
     run_and_measure,
 )
 from tests.support.checked_runs import make_runner, proxy_model
@@ -152,6 +155,31 @@ def test_a_last_checkpoint_that_fails_does_not_cost_the_sae(
     folder.mkdir(parents=True)
     (folder / f"final_{N_STEPS * BATCH}").write_text("a file where the checkpoint should be")
     runner.run()
+    assert SAE.load_from_disk(tmp_path / "out").cfg.architecture() == "sa_gsae"
+
+
+def test_a_last_checkpoint_that_fails_does_not_cost_a_resumed_sae(
+    model: HookedTransformer, tmp_path: Path
+) -> None:
+    first = make_runner(tmp_path / "first", model, n_checkpoints=1)
+    first.run()
+    resume = str(first.cfg.checkpoint_path)
+    runner = make_runner(tmp_path, model, save_final_checkpoint=True, resume_from_checkpoint=resume)
+    folder = Path(str(runner.cfg.checkpoint_path))
+    folder.mkdir(parents=True)
+    (folder / f"final_{N_STEPS * BATCH}").write_text("a file where the checkpoint should be")
+    steps: list[int] = []
+    model_step = SAGatedTrainingSAE.training_forward_pass
+
+    def counted(self: Any, step_input: Any) -> Any:
+        steps.append(step_input.n_training_steps)
+        return model_step(self, step_input)
+
+    with mock.patch.object(SAGatedTrainingSAE, "training_forward_pass", counted):
+        runner.run()
+    n_before = int(find_checkpoint(resume).name) // BATCH
+    assert 0 < n_before < N_STEPS
+    assert steps == list(range(n_before, N_STEPS))  # no step is counted twice
     assert SAE.load_from_disk(tmp_path / "out").cfg.architecture() == "sa_gsae"
 
 

@@ -27,6 +27,7 @@ from sae_lens_signaware.evaluation.models import require_hook
 from sae_lens_signaware.evaluation.quality import missed_target_l0
 from sae_lens_signaware.training.checkpoints import CHECKPOINT_FILES as CHECKPOINT_FILES
 from sae_lens_signaware.training.checkpoints import find_checkpoint
+from sae_lens_signaware.training.continued import with_settings_of
 from sae_lens_signaware.training.heldout import (
     AFTER_TRAINING,
     TextPosition,
@@ -58,6 +59,8 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
       written are checked before training;
     - SIGINT and SIGTERM leave a whole checkpoint, taken between two steps (SAELens 6.54 takes it
       wherever the code is, and writes it without the weights);
+    - an SAE of ``from_pretrained_path`` is trained with the settings of ``cfg.sae`` (SAELens 6.54
+      takes those that its file has, which are the defaults where it was saved for inference);
     - the output folder appears complete or not at all, and where it cannot be written the trained
       SAE is kept elsewhere.
 
@@ -92,6 +95,8 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
         require_width(self.model, cfg)
         d_in = self.sae.cfg.d_in  # of from_pretrained_path or override_sae, where one is given
         require(d_in == cfg.sae.d_in, "d_in of the SAE to train", d_in, f"sae.d_in, {cfg.sae.d_in}")
+        if cfg.from_pretrained_path is not None:
+            self.sae = with_settings_of(cfg.sae, self.sae)
         self.text_position = TextPosition(self.activations_store)
 
     @override
@@ -99,6 +104,7 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
         self, trainer: Trainer
     ) -> TrainingSAE[TrainingSAEConfig]:
         self._trainer = trainer
+        _count_last_step(trainer)
         if trainer.n_training_steps:
             restart_firing_window(trainer)
         try:
@@ -187,6 +193,17 @@ def _check_config(cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig]) -> None:
         require_writable("output_path", cfg.output_path)
     if cfg.checkpoint_path is not None and (cfg.n_checkpoints or cfg.save_final_checkpoint):
         require_writable("checkpoint_path", cfg.checkpoint_path)
+
+
+def _count_last_step(trainer: Trainer) -> None:
+    """Count the step after which a periodic checkpoint was taken.
+
+    SAELens 6.54 writes such a checkpoint when it has counted the samples of a step, and not yet
+    the step. Its own count would stay one behind to the end.
+    """
+    batch_size = trainer.cfg.train_batch_size_samples
+    if trainer.n_training_samples == (trainer.n_training_steps + 1) * batch_size:
+        trainer.n_training_steps += 1
 
 
 def _is_trained(trainer: Trainer) -> bool:

@@ -1,0 +1,30 @@
+"""A trained SAE that another training goes on from."""
+
+from typing import Any
+
+from sae_lens import TrainingSAE, TrainingSAEConfig
+
+from sae_lens_signaware.checks import InvalidInputError, one_line, require
+
+SHARED = ("architecture", "d_in", "d_sae", "normalize_activations")
+"""What the weights were trained for, so that a config has to say the same."""
+
+
+def with_settings_of(cfg: TrainingSAEConfig, trained: TrainingSAE[Any]) -> TrainingSAE[Any]:
+    """Put the weights and the state of a trained SAE under the settings of a config.
+
+    Raises:
+        InvalidInputError: the config is of another SAE; one line that names the field.
+    """
+    asked, held = cfg.to_dict(), trained.cfg.to_dict()
+    for name in SHARED:
+        allowed = f"{held[name]!r}, as in from_pretrained_path"
+        require(asked[name] == held[name], f"sae.{name}", asked[name], allowed)
+    sae = TrainingSAE.from_dict(asked)
+    try:
+        sae.load_state_dict(trained.state_dict())
+    except RuntimeError as error:  # another polarity_tying has other parameters
+        raise InvalidInputError(
+            f"sae: the weights of from_pretrained_path do not fit it: {one_line(error)}"
+        ) from None
+    return sae.to(trained.device)
