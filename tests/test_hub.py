@@ -110,6 +110,37 @@ def test_push_keeps_weights_in_16_bits_as_they_are(hub: HubServer, tmp_path: Pat
     assert Path(loaded).read_bytes() == path.read_bytes()
 
 
+def test_a_second_push_leaves_nothing_of_the_first(hub: HubServer, tmp_path: Path) -> None:
+    repo = "someone/again"
+    save_measured(make_sae("sa_gsae"), tmp_path / "first")
+    (tmp_path / "first" / "runner_cfg.json").write_text("{}")
+    make_sae("sa_gsae", d_sae=D_SAE + 1).save_model(tmp_path / "second")  # no sparsity file
+    hub_module.push(tmp_path / "first", repo, "a")
+    hub.repos[repo]["a/notes.txt"] = b"of somebody else"
+    hub_module.push(tmp_path / "first", repo, "b")
+    hub_module.push(tmp_path / "second", repo, "a")
+    weights = {"cfg.json", "sae_weights.safetensors"}
+    held = {
+        folder: {path.split("/")[1] for path in hub.repos[repo] if path.split("/")[0] == folder}
+        for folder in ("a", "a-plain", "b", "b-plain")
+    }
+    assert held == {
+        "a": weights | {"notes.txt"},
+        "a-plain": weights,
+        "b": weights | {"sparsity.safetensors", "runner_cfg.json"},
+        "b-plain": weights | {"sparsity.safetensors"},
+    }
+    sae, _, log_sparsity = SAE.from_pretrained_with_cfg_and_sparsity(repo, "a", force_download=True)
+    assert sae.cfg.d_sae == D_SAE + 1
+    assert log_sparsity is None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_card_says_that_a_twin_in_16_bits_is_rounded(hub: HubServer, dtype: str) -> None:
+    card = make_card("someone/rounded", "a", make_sae("sa_gsae", dtype=dtype), None)
+    assert ("but for 16-bit rounding" in card.text) is (dtype == "bfloat16")
+
+
 def test_push_keeps_the_other_saes_of_a_card(hub: HubServer, tmp_path: Path) -> None:
     save_measured(make_sae("sa_gsae"), tmp_path)
     for sae_id in ("one", "two", "one"):
@@ -180,7 +211,7 @@ def test_push_keeps_the_metadata_of_a_card(hub: HubServer, tmp_path: Path) -> No
     assert card.data.tags[0] == "mine"
     assert "sa_gsae" in card.data.tags
     assert card.data.datasets == ["a/b", "monology/pile-uncopyrighted"]
-    assert card.data.base_model == "EleutherAI/pythia-1b"
+    assert card.data.base_model == ["c/d", "EleutherAI/pythia-1b"]
     assert card.text.lstrip().startswith("Mine.")
 
 

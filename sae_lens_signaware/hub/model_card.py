@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -28,7 +29,8 @@ def make_card(
     data: Any = ModelCardData() if card is None else card.data
     data.library_name = "saelens"
     data.tags = _with(data.tags, "sparse-autoencoder", "sae-lens-signaware", sae.cfg.architecture())
-    data.base_model = base_model or _hub_name(metadata.model_name) or data.base_model
+    models = _with(data.base_model, base_model or _hub_name(metadata.model_name))
+    data.base_model = models[0] if models and len(models) == 1 else models
     data.datasets = _with(data.datasets, dataset or _hub_name(metadata.dataset_path))
     begin, end = f"<!-- sae:{sae_id} -->", f"<!-- end sae:{sae_id} -->"
     section = f"{begin}\n{_section(repo_id, sae_id, sae, quality)}\n{end}"
@@ -107,11 +109,12 @@ def _section(repo_id: str, sae_id: str, sae: SAE[SAEConfig], quality: SAEQuality
                 )
             )
     table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in rows)
+    exact = "" if sae.dtype in (torch.float32, torch.float64) else ", but for 16-bit rounding,"
     mapping = (
-        f"the same output from twice the latents, none of them negative\n"
+        f"the same output{exact} from twice the latents, none of them negative\n"
         f"(latent i is i for its + side and i + {cfg.d_sae} for its - side)"
         if getattr(cfg, "two_sided", True)
-        else "the same output and the same latents"
+        else f"the same output{exact} and the same latents"
     )
     name = repr(cfg.architecture())
     registers = f"registers {name}; without it SAELens raises KeyError: {name}"

@@ -4,10 +4,11 @@ import json
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi
+from huggingface_hub import CommitOperationDelete, HfApi
 from sae_lens import SAE, upload_saes_to_huggingface
 from sae_lens.constants import (
     RUNNER_CFG_FILENAME,
@@ -59,15 +60,13 @@ def push(
     except ValueError as error:  # before anything is public
         raise ConfigError(f"model card: {one_line(error)}") from None
     with tempfile.TemporaryDirectory() as staging:
-        signed = Path(staging) / "signed"
+        signed, plain = Path(staging) / "signed", Path(staging) / "plain"
         _write_signed(sae, source, signed)
         _require_no_token(signed)
-        write_split(sae, source, Path(staging) / "plain")
-        upload_saes_to_huggingface(
-            {sae_id: signed, f"{sae_id}-plain": Path(staging) / "plain"},
-            hf_repo_id=repo_id,
-            add_default_readme=False,
-        )
+        write_split(sae, source, plain)
+        folders = {sae_id: signed, f"{sae_id}-plain": plain}
+        upload_saes_to_huggingface({**folders}, hf_repo_id=repo_id, add_default_readme=False)
+        _remove_stale(repo_id, folders)
     card.push_to_hub(repo_id)
     return f"{HfApi().endpoint}/{repo_id}"
 
@@ -84,6 +83,24 @@ def _write_signed(sae: SAE[Any], source: Path, target: Path) -> None:
     for name in files:
         if (source / name).exists():
             shutil.copy2(source / name, target / name)
+
+
+def _remove_stale(repo_id: str, folders: Mapping[str, Path]) -> None:
+    """Remove what an earlier push under these ids left and this one does not have.
+
+    SAELens adds files alone, and loads a sparsity file of another SAE with the new weights.
+    """
+    of_ours = {
+        f"{sae_id}/{name}": folder / name
+        for sae_id, folder in folders.items()
+        for name in (SPARSITY_FILENAME, RUNNER_CFG_FILENAME)
+    }
+    api = HfApi()
+    held = [file.rfilename for file in api.model_info(repo_id).siblings or []]
+    stale = [path for path in held if path in of_ours and not of_ours[path].exists()]
+    if stale:
+        operations = [CommitOperationDelete(path) for path in stale]
+        api.create_commit(repo_id, operations, commit_message=f"Remove {', '.join(stale)}")
 
 
 def signed_architectures() -> list[str]:

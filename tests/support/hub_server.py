@@ -143,6 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.hub.repos[repo][value["path"]] = base64.b64decode(value["content"])
             elif item["key"] == "lfsFile":
                 self.hub.repos[repo][value["path"]] = self.hub.blobs[value["oid"]]
+            elif item["key"] == "deletedFile":
+                del self.hub.repos[repo][value["path"]]
         commit = self.hub.commit_id(repo)
         url = f"{self.hub.url}/{repo}/commit/{commit}"
         self._json({"commitOid": commit, "commitUrl": url, "success": True})
