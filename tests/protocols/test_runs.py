@@ -216,6 +216,21 @@ def test_a_file_is_no_folder_for_results(tmp_path: Path) -> None:
         ),
         (
             "a",
+            lambda v: v["saes"]["sa_gsae H"].update(dtype="bfloat16"),
+            "saes.sa_gsae H.dtype: is set by the protocol",
+        ),
+        (
+            "c",
+            lambda v: v["saes"]["gated H"].update(reshape_activations="hook_z"),
+            "saes.gated H.reshape_activations: is set by the protocol",
+        ),
+        (
+            "b",
+            lambda v: v.update(seeds=[2**32]),
+            "seeds.0: Input should be less than 4294967296, got 4294967296",
+        ),
+        (
+            "a",
             lambda v: v.update(target_l0="2"),
             "target_l0: Input should be a valid number, got '2'",
         ),

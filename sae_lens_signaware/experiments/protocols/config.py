@@ -1,7 +1,7 @@
 """Protocol files: strict YAML, of which every SAE is checked before a sample is drawn."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from sae_lens.synthetic import zipfian_firing_probabilities
@@ -180,7 +180,7 @@ class ProtocolConfig(StrictModel):
     """
 
     protocol: Literal["a", "b", "c", "e"]
-    seeds: tuple[int, ...] = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(min_length=1)
     target_l0: float = Field(gt=0)
     saes: dict[str, dict[str, object]] = Field(min_length=1)
     training: TrainingConfig

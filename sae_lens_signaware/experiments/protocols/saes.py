@@ -9,7 +9,7 @@ from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.experiments.swept import swept_fields
 from sae_lens_signaware.training.config import build_sae_config, training_config_class
 
-SET_BY_THE_PROTOCOL = ("d_in", "normalize_activations", "device")
+SET_BY_THE_PROTOCOL = ("d_in", "normalize_activations", "device", "dtype", "reshape_activations")
 
 
 @dataclasses.dataclass(frozen=True)
