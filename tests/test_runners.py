@@ -145,6 +145,30 @@ def test_resume_needs_a_whole_checkpoint(tmp_path: Path, model: HookedTransforme
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"lr": 1e-6, "lr_end": 1e-7}, r"lr is 0.\d+ there, and 1e-06 in the config"),
+        ({"train_batch_size_tokens": 32}, "train_batch_size_tokens is 64 there, and 32"),
+        ({"lr_warm_up_steps": 3}, "lr_warm_up_steps is 0 there, and 3 in"),
+        ({"dataset_path": "me/other"}, "dataset_path is '.*' there, and 'other' in"),
+    ],
+)
+def test_resume_of_another_training_is_one_line(
+    change: dict[str, Any], named: str, tmp_path: Path, model: HookedTransformer
+) -> None:
+    # SAELens goes on with what the checkpoint has of these, and records what the config says
+    def runner(**kwargs: Any) -> SignawareTrainingRunner:
+        cfg = runner_config(training_config("sa_gsae"), tmp_path, **kwargs)
+        return SignawareTrainingRunner(cfg, override_model=model, override_dataset=tokens())
+
+    runner(training_tokens=128, n_checkpoints=1).run()
+    with pytest.raises(InvalidInputError, match=named) as error:
+        runner(resume_from_checkpoint=str(tmp_path), **change)
+    assert "\n" not in str(error.value)
+    runner(resume_from_checkpoint=str(tmp_path), training_tokens=256).run()
+
+
 def test_resume_of_another_width_is_one_line(tmp_path: Path, model: HookedTransformer) -> None:
     def runner(d_sae: int, **kwargs: Any) -> SignawareTrainingRunner:
         cfg = runner_config(training_config("sa_gsae", d_sae=d_sae), tmp_path, **kwargs)

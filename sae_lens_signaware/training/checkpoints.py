@@ -28,6 +28,14 @@ CHECKPOINT_FILES = (
     RUNNER_CFG_FILENAME,
 )
 
+MOVABLE = ("model_name", "dataset_path")
+OF_A_TRAINING = (
+    "hook_name", "hook_head_index", "context_size", "train_batch_size_tokens",
+    # SAELens goes on with those that the optimiser and the scheduler were saved with
+    "lr", "lr_end", "lr_scheduler_name", "lr_warm_up_steps", "lr_decay_steps", "n_restart_cycles",
+    "adam_beta1", "adam_beta2",
+)  # fmt: skip
+
 
 def find_checkpoint(path: str | Path, cfg: LanguageModelSAERunnerConfig[Any] | None = None) -> Path:
     """Return ``path`` where it is a whole checkpoint, else the newest whole one below it.
@@ -84,18 +92,19 @@ def _difference(checkpoint: Path, cfg: LanguageModelSAERunnerConfig[Any]) -> str
     )
     ours = _training_of(cfg.sae.to_dict(), vars(cfg))
     for name, value in ours.items():
-        if theirs[name] != value:
+        if name in theirs and theirs[name] != value:
             return f"{name} is {theirs[name]!r} there, and {value!r} in the config"
     return None
 
 
 def _training_of(sae: Mapping[str, Any], runner: Mapping[str, Any]) -> dict[str, object]:
-    """What is the same in all checkpoints of a training."""
-    of_sae = ("architecture", "d_in", "d_sae", "normalize_activations")
+    """What is the same in all checkpoints of a training, as far as it is known."""
+    of_sae = ("architecture", "d_in", "d_sae", "normalize_activations", "dtype")
     return {
-        **{f"sae.{name}": sae.get(name) for name in of_sae},
-        "model_name": Path(str(runner.get("model_name"))).name,  # its folder may have moved
-        **{name: runner.get(name) for name in ("hook_name", "hook_head_index")},
+        **{f"sae.{name}": sae[name] for name in of_sae if name in sae},
+        # the folders may have moved
+        **{name: Path(str(runner[name])).name for name in MOVABLE if name in runner},
+        **{name: runner[name] for name in OF_A_TRAINING if name in runner},
     }
 
 
