@@ -71,6 +71,15 @@ def test_long_texts_are_cut_and_files_read_back(tmp_path: Path) -> None:
         signaware.TextActivations.read(tmp_path / "texts.safetensors")
 
 
+def test_a_text_that_is_longer_than_the_model_has_positions() -> None:
+    model = hooked_transformer()
+    n = model.cfg.n_ctx
+    message = f"context_size: tokens of a text must be at most {n}, the positions of the model"
+    with pytest.raises(InvalidInputError, match=message):
+        signaware.text_activations(model, ["w1 " * n], [HOOK], context_size=n + 1)
+    signaware.text_activations(model, ["w1 " * n], [HOOK], context_size=n)
+
+
 def write_csv(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8")
     return path

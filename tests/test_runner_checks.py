@@ -86,6 +86,25 @@ def test_another_width_to_go_on_from(model: HookedTransformer, tmp_path: Path) -
         make_runner(tmp_path, model, from_pretrained_path=str(tmp_path / "pretrained"))
 
 
+@pytest.mark.parametrize(
+    ("change", "product"),
+    [
+        ({"n_batches_in_buffer": 1}, "1 * 8"),
+        ({"n_batches_in_buffer": 7, "seqpos_slice": (1, -1)}, "7 * 6"),
+    ],
+)
+def test_a_buffer_that_holds_no_batch(
+    change: dict[str, Any], product: str, model: HookedTransformer, tmp_path: Path
+) -> None:
+    message = (
+        "n_batches_in_buffer * positions of a context must be at least "
+        f"train_batch_size_tokens, 64, got {product!r}"
+    )
+    with pytest.raises(InvalidInputError) as error:
+        make_runner(tmp_path, model, context_size=8, **change)
+    assert str(error.value) == message
+
+
 @each_variant
 def test_a_pretrained_sae_goes_on_with_the_settings_of_the_config(
     architecture: str, tying: str, model: HookedTransformer, tmp_path: Path

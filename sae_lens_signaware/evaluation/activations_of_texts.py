@@ -17,6 +17,7 @@ from sae_lens_signaware.evaluation.labelled_texts import require_text
 from sae_lens_signaware.evaluation.models import (
     HookedRootModule,
     bos_ids,
+    require_positions,
     required_tokenizer,
     token_ids,
 )
@@ -114,6 +115,7 @@ def text_activations(
     hooks = list(zip(hook_names, heads, strict=True))
     device = next(model.parameters()).device
     tokens, excluded = _tokens_of(model, texts, prepend_bos, context_size)
+    require_positions(model, "context_size: tokens of a text", max(map(len, tokens)))
     keep = [[token not in excluded for token in row] for row in tokens]
     for i, kept in enumerate(keep):
         if not any(kept):

@@ -23,6 +23,7 @@ __all__ = [
     "embedding_of",
     "logits_after",
     "require_hook",
+    "require_positions",
     "required_tokenizer",
     "token_ids",
     "token_text",
@@ -45,6 +46,19 @@ def required_tokenizer(model: HookedRootModule) -> PreTrainedTokenizerBase:
     tokenizer = tokenizer_of(model)
     require(tokenizer is not None, "model.tokenizer", tokenizer, "a tokenizer")
     return tokenizer
+
+
+def require_positions(model: HookedRootModule, field: str, n_tokens: int) -> None:
+    """Raise InvalidInputError where a context is longer than the model has positions.
+
+    A model, of TransformerLens or of transformers, may say no number: then any length is taken.
+    """
+    config = getattr(model, "cfg", None) or getattr(getattr(model, "model", None), "config", None)
+    names = ("n_ctx", "max_position_embeddings")
+    found = (n for name in names if isinstance(n := getattr(config, name, None), int))
+    n_positions = next(found, None)
+    allowed = f"at most {n_positions}, the positions of the model"
+    require(n_positions is None or n_tokens <= n_positions, field, n_tokens, allowed)
 
 
 def embedding_of(model: HookedRootModule) -> Tensor:

@@ -11,33 +11,34 @@ from sae_lens.load_model import load_model
 from sae_lens.util import extract_stop_at_layer_from_tlens_hook_name
 from torch import Tensor
 
-from sae_lens_signaware.checks import ConfigError, require
-from sae_lens_signaware.evaluation.models import HookedRootModule, require_hook
+from sae_lens_signaware.checks import ConfigError, one_line, require
+from sae_lens_signaware.evaluation.models import (
+    HookedRootModule,
+    require_hook,
+    require_positions,
+)
 from sae_lens_signaware.training.values import MODEL_CLASSES, require_device, require_one_of
 
 
 @contextlib.contextmanager
 def naming_what_is_missing(model_name: str, model_class_name: str) -> Iterator[None]:
-    """Say in one line which module or model SAELens's ``load_model`` does not find.
+    """Say in one line which module, model or text SAELens does not find.
 
     It hooks just the named modules of a transformers model; its HookedTransformer takes any name,
     see :func:`require_hook`. A missing folder is taken for a name on the Hub, and where the Hub
     cannot be reached, transformers' error names neither.
 
     Raises:
-        ConfigError: naming the modules that are missing.
+        ConfigError: naming the field of the config.
         OSError: naming the model.
     """
     try:
         yield
-    except ValueError as error:
-        if "hook_names not found" not in str(error):
+    except (ValueError, TypeError) as error:
+        line = _line_of(str(error), model_name, model_class_name)
+        if line is None:
             raise
-        missing = str(error).rpartition(":")[2].strip(" []")
-        raise ConfigError(
-            f"hook_name: the model has no module {missing} (model_class_name {model_class_name}: "
-            "names of its submodules, e.g. 'model.layers.15.mlp')"
-        ) from None
+        raise ConfigError(line) from None
     except OSError as error:
         # transformers raises OSError itself, the datasets library classes below it
         if type(error) is not OSError or model_name in str(error) or Path(model_name).exists():
@@ -45,6 +46,26 @@ def naming_what_is_missing(model_name: str, model_class_name: str) -> Iterator[N
         raise OSError(
             f"model_name: {model_name!r} is no folder here, and the Hub did not give it: {error}"
         ) from error
+
+
+def _line_of(error: str, model_name: str, model_class_name: str) -> str | None:
+    """The line for what SAELens and transformers raise of a wrong config; None for a defect."""
+    if "hook_names not found" in error:
+        missing = error.rpartition(":")[2].strip(" []")
+        return (
+            f"hook_name: the model has no module {missing} (model_class_name {model_class_name}: "
+            "names of its submodules, e.g. 'model.layers.15.mlp')"
+        )
+    if "Valid official model names" in error:  # and TransformerLens lists some hundred
+        return (
+            f"model_name: TransformerLens does not know {model_name!r}; a model of transformers "
+            "needs model_class_name: AutoModelForCausalLM"
+        )
+    if "unexpected keyword argument" in error:
+        return f"model_from_pretrained_kwargs: {one_line(error)}"
+    if error.startswith("Dataset must have a"):
+        return f"dataset_path: {one_line(error)}"
+    return None
 
 
 def load_model_with_hooks(
@@ -87,10 +108,7 @@ def require_width(
     Args:
         field: where the user has written it.
     """
-    n_positions = _n_positions(model)
-    if n_positions is not None:
-        allowed = f"at most {n_positions}, the positions of the model"
-        require(cfg.context_size <= n_positions, "context_size", cfg.context_size, allowed)
+    require_positions(model, "context_size", cfg.context_size)
     shape = activations_of_one_context(model, cfg).shape
     hook, head = cfg.hook_name, cfg.hook_head_index
     require(len(shape) > 2, "hook_name", hook, "a hook of (batch, position, ...) activations")
@@ -102,13 +120,6 @@ def require_width(
         require(head in range(-n_heads, n_heads), "hook_head_index", head, f"below {n_heads}")
         width = shape[-1]
     require(cfg.sae.d_in == width, field, cfg.sae.d_in, f"{width}, the width of hook {hook!r}")
-
-
-def _n_positions(model: HookedRootModule) -> int | None:
-    """How many positions a model has, of TransformerLens or of transformers; None: it says none."""
-    config = getattr(model, "cfg", None) or getattr(getattr(model, "model", None), "config", None)
-    names = ("n_ctx", "max_position_embeddings")
-    return next((n for name in names if isinstance(n := getattr(config, name, None), int)), None)
 
 
 @torch.no_grad()

@@ -47,7 +47,7 @@ from sae_lens_signaware.training.output import (
     require_writable,
     staging_folder,
 )
-from sae_lens_signaware.training.values import check_devices, check_values
+from sae_lens_signaware.training.values import check_buffer, check_devices, check_values
 
 
 class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
@@ -188,6 +188,7 @@ def _check_config(cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig]) -> None:
     for part in (cfg, cfg.logger, cfg.sae):
         check_types(part)
     check_values(cfg)
+    check_buffer(cfg)
     check_devices(cfg)
     if cfg.output_path is not None:
         require_writable("output_path", cfg.output_path)

@@ -76,6 +76,19 @@ def _check_schedule(cfg: LanguageModelSAERunnerConfig[Any], steps: int) -> None:
         require(1 <= cycles <= left, "n_restart_cycles", cycles, allowed)
 
 
+def check_buffer(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
+    """Check that SAELens's buffer, which a training on text reads, holds a batch.
+
+    Raises:
+        InvalidInputError: it is smaller.
+    """
+    n_positions = len(range(cfg.context_size)[slice(*cfg.seqpos_slice)])
+    buffer, batch = cfg.n_batches_in_buffer * n_positions, cfg.train_batch_size_tokens
+    product = f"{cfg.n_batches_in_buffer} * {n_positions}"
+    allowed = f"at least train_batch_size_tokens, {batch}"
+    require(buffer >= batch, "n_batches_in_buffer * positions of a context", product, allowed)
+
+
 def require_one_of(field: str, value: object, names: tuple[str, ...]) -> None:
     """Raise InvalidInputError where ``value`` is not one of the names."""
     require(value in names, field, value, f"one of {', '.join(names)}")

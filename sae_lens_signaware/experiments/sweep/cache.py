@@ -15,7 +15,11 @@ from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.evaluation.models import HookedRootModule, tokenizer_of
 from sae_lens_signaware.experiments.sweep.config import Run
 from sae_lens_signaware.experiments.sweep.store import SweepStore
-from sae_lens_signaware.training.hooks import load_model_with_hooks, require_width
+from sae_lens_signaware.training.hooks import (
+    load_model_with_hooks,
+    naming_what_is_missing,
+    require_width,
+)
 
 
 def make_caches(store: SweepStore, runs: Sequence[Run], progress: Progress) -> None:
@@ -137,7 +141,9 @@ def collect(
     Raises:
         ConfigError: the text is too short, or activations overflow the dtype of their cache.
     """
-    store = make_store(model, next(iter(cells.values())).cfg, dataset, d_ins_of(cells))
+    cfg = next(iter(cells.values())).cfg
+    with naming_what_is_missing(cfg.model_name, cfg.model_class_name):
+        store = make_store(model, cfg, dataset, d_ins_of(cells))
     out = {
         cell: torch.empty(n_tokens, run.cfg.sae.d_in, device=store.device, dtype=run.cache_dtype)
         for cell, run in cells.items()
