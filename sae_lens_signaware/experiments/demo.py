@@ -5,7 +5,9 @@ All that a sweep has, the demo has: it goes on where it was interrupted, and a r
 
 import importlib.util
 import logging
+import shlex
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import datasets
@@ -106,7 +108,8 @@ def run_demo(
         prepare_text(out / "data")
     config, runs = demo_config(out, n_steps, n_train_tokens)
     with without_bars():  # transformers draws one as it reads the weights
-        command = f"sae-lens-signaware demo --out {out}"
+        options = {"--out": out, "--steps": n_steps, "--train-tokens": n_train_tokens}
+        command = shlex.join(["sae-lens-signaware", "demo", *map(str, chain(*options.items()))])
         result = stages.run_sweep(config, runs, out, console, command)
     summary.plot_cell(result, CELL, out / "frontier.png")
     console.print(result.point_table(), result.verdict_table())

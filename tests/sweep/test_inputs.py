@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 from sae_lens_signaware.experiments.sweep.store import SweepStore
@@ -46,6 +47,22 @@ from tests.sweep.examples import last_line, sweep_values
         (lambda v: v["saes"]["half"].update(l1_coefficent=1), "saes.half.l1_coefficent: unknown"),
         (lambda v: v["saes"]["half"].update(architecture="sa_gae"), "saes.half.architecture: unk"),
         (lambda v: v["saes"]["half"].update(seeds=[2]), "saes.half.seeds: must be a list out of"),
+        (
+            lambda v: v["saes"]["full"].update(seeds=[]),
+            "saes.full.seeds: must name a seed in at ",
+        ),
+        (
+            lambda v: [sae.update(seeds=[]) for sae in v["saes"].values()],
+            "saes.half.seeds: must name a seed in at least one cell, got []",
+        ),
+        (
+            lambda v: v["runner"].update(model_class_name="HookedTransformer"),
+            "needs model_class_name: AutoModelForCausalLM",
+        ),
+        (
+            lambda v: v["runner"].update(model_from_pretrained_kwargs={"foo": 1}),
+            "model_from_pretrained_kwargs: GPT2LMHeadModel.__init__() got an unexpected keyword",
+        ),
         (lambda v: v["cells"]["mlp"].update(saes={"hal": {}}), "cells.mlp.saes: no SAE 'hal'; did"),
         (lambda v: v.update(latents={"saes": ["halb"], "value": 1}), "latents.saes: no SAE 'halb'"),
         (lambda v: v["runner"].update(lrr=1), "runner.lrr: unknown field; did you mean 'lr'"),
@@ -118,6 +135,18 @@ def test_wrong_configs(change: Any, message: str, data: Path, tmp_path: Path) ->
     assert message in last_line(result)
     assert "Traceback" not in result.stderr
     assert not list((tmp_path / "out").rglob("*.safetensors"))
+
+
+def test_a_text_without_a_column_of_text(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    Dataset.from_dict({"body": ["w1 w2"] * 40}).to_parquet(tmp_path / "train" / "train.parquet")
+    values = sweep_values(data)
+    values["runner"]["dataset_path"] = str(tmp_path / "train")
+    result = invoke(
+        "sweep", str(write(values, tmp_path / "s.yaml")), "--out", str(tmp_path / "out")
+    )
+    assert result.exit_code == 2, result.stderr
+    assert "Error: dataset_path: Dataset must have a" in last_line(result)
 
 
 def test_a_list_that_is_one_value_is_not_swept(data: Path, tmp_path: Path) -> None:

@@ -122,6 +122,33 @@ def test_pages_of_an_unchecked_result_go_where_it_was_made_again(
     assert counted.n == 4
 
 
+@pytest.mark.parametrize("lr", [3e-3, 1e-4])
+def test_pages_that_are_asked_for_no_more_stay_where_they_are_of_the_run(
+    lr: float, whole: tuple[Path, str], data: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(whole[0], tmp_path / "out")
+    before = pages(out)
+    values = sweep_values(data)
+    del values["latents"]
+    values["runner"]["lr"] = lr
+    config = write(values, tmp_path / "without.yaml")
+    assert invoke("sweep", str(config), "--out", str(out)).exit_code == 0
+    assert before
+    assert pages(out) == (before if lr == 3e-3 else {})
+
+
+def test_an_sae_that_is_gone_is_left_out_and_named(
+    whole: tuple[Path, str], config: Path, tmp_path: Path
+) -> None:
+    out = without_latents(whole, tmp_path / "out")
+    shutil.rmtree(out / "saes" / "mlp")
+    result = invoke("sweep", str(config), "--out", str(out))
+    assert result.exit_code == 0, result.stderr
+    assert set(pages(out)) == {"resid-half-0.1.json"}
+    said = "".join(result.stdout.split())
+    assert "latents:theSAEofmlp/seed-0/half/l1_coefficient-0.1isnotin" in said
+
+
 def test_pages_of_another_run_do_not_outlive_an_interruption(
     whole: tuple[Path, str], config: Path, tmp_path: Path
 ) -> None:

@@ -182,6 +182,9 @@ def checked_sweep(values: Mapping[str, object], source: str) -> tuple[SweepConfi
     require_plain_names("saes", config.saes)
     require_other_text(config)
     runs = list(_runs(config, source))
+    for name in config.saes:
+        if not any(run.sae == name for run in runs):
+            raise ConfigError(f"saes.{name}.seeds: must name a seed in at least one cell, got []")
     batch = runs[0].cfg.train_batch_size_tokens
     if config.n_cached_tokens < batch:
         raise ConfigError(

@@ -14,6 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from sae_lens import SAE
+from sae_lens.constants import SAE_WEIGHTS_FILENAME
 from torch import Tensor
 
 from sae_lens_signaware.evaluation import Analysis, analyze_sae
@@ -48,8 +49,38 @@ def write_latents(config: SweepConfig, runs: Sequence[Run], out: Path, console: 
     not there, or has no latent that fires, is left out. After an interruption the next call goes on
     after the latents that are done.
     """
+    store = SweepStore(config, out)
     if config.latents is not None:
-        LatentsStage(SweepStore(config, out), config.latents, runs).run(console)
+        LatentsStage(store, config.latents, runs).run(console)
+    else:
+        _remove_pages_of_other_runs(store, runs)
+
+
+def _remove_pages_of_other_runs(store: SweepStore, runs: Sequence[Run]) -> None:
+    """Remove the pages that an earlier config asked for, but for those of today's runs."""
+    first = {store.latents_path(run): run for run in runs if run.seed == store.config.seeds[0]}
+    for path in (*store.latents_folder.glob("*.json"), *store.latents_folder.glob("*.partial")):
+        run = first.get(path)
+        if run is None or not _is_of(store, _held_identity(path).get("run"), run):
+            path.unlink()
+
+
+def _held_identity(path: Path) -> dict[str, object]:
+    """All that the pages in a file depend on; empty where it is no such file."""
+    try:
+        held = SAELatents.read(path).identity
+    except (OSError, ValueError):
+        return {}
+    return held if isinstance(held, dict) else {}
+
+
+def _is_of(store: SweepStore, identity: object, run: Run) -> bool:
+    """Whether ``identity`` is that of the run's result, digests of model and text included.
+
+    The result may have been made again since the pages were.
+    """
+    result = store.finished(run)
+    return result is not None and match_of_run(identity, result.identity, run) is Match.SAME
 
 
 class LatentsStage:
@@ -63,6 +94,7 @@ class LatentsStage:
         """Write the pages that are not on disk yet."""
         asked = [r for r in self.runs if r.sae in self.shown.saes and r.value == self.shown.value]
         asked = [r for r in asked if (result := self.store.finished(r)) and result.quality.l0 > 0]
+        asked = [run for run in asked if self._has_sae(run, console)]
         pairs = [(run, self._plain_run(run)) for run in asked]
         pairs = [(run, plain) for run, plain in pairs if not self._is_on_disk(run, plain)]
         self._remove_others(asked, [run for run, _ in pairs])
@@ -110,22 +142,22 @@ class LatentsStage:
         return self.shown.model_dump(include={"n_latents", "n_contexts", "n_prompts"})
 
     def _is_on_disk(self, run: Run, plain: Run | None) -> bool:
-        try:
-            held = SAELatents.read(self.store.latents_path(run)).identity
-        except (OSError, ValueError):
-            return False
-        if not isinstance(held, dict) or held.get("shown") != self._shown():
+        held = _held_identity(self.store.latents_path(run))
+        if held.get("shown") != self._shown():
             return False
         of_plain = held.get("plain")
-        same_plain = of_plain is None if plain is None else self._is_of(of_plain, plain)
-        return same_plain and self._is_of(held.get("run"), run)
+        same_plain = of_plain is None if plain is None else _is_of(self.store, of_plain, plain)
+        return same_plain and _is_of(self.store, held.get("run"), run)
 
-    def _is_of(self, identity: object, run: Run) -> bool:
-        """Whether ``identity`` is that of the run's result, digests of model and text included.
-
-        The result may have been made again since the pages were.
-        """
-        return match_of_run(identity, self._result(run).identity, run) is Match.SAME
+    def _has_sae(self, run: Run, console: Console) -> bool:
+        if (self.store.sae_path(run) / SAE_WEIGHTS_FILENAME).exists():
+            return True
+        console.print(
+            f"latents: the SAE of {run.name} is not in {self.store.sae_path(run)}; "
+            f"remove {self.store.result_path(run)} to train it again",
+            soft_wrap=True,
+        )
+        return False
 
     def _plain_run(self, run: Run) -> Run | None:
         """The plain run of the cell whose L0 is nearest, in log, to that of ``run``."""
@@ -134,7 +166,8 @@ class LatentsStage:
         for other in self.runs:
             if other.cell == run.cell and other.sae == self.shown.plain:
                 result = self.store.finished(other)
-                if result is not None and result.quality.l0 > 0:
+                is_there = (self.store.sae_path(other) / SAE_WEIGHTS_FILENAME).exists()
+                if result is not None and result.quality.l0 > 0 and is_there:
                     distance = abs(math.log(result.quality.l0 / own.quality.l0))
                     distances.append((distance, other))
         return min(distances, key=lambda pair: pair[0])[1] if distances else None
