@@ -129,6 +129,32 @@ def test_another_module_with_our_name_as_its_argument_knows_them_too(tmp_path: P
     assert done.stdout == "True\n", done.stderr
 
 
+def test_a_module_of_the_user_registers_an_architecture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "add_an_architecture.md").read_text()
+    code = re.search(r"```python\n(.*?\nsaes\.register\(.*?)```", page, re.DOTALL)
+    assert code is not None
+    (tmp_path / "signed_standard.py").write_text(code[1])
+    values = {**BASE, "sae": {"architecture": "signed_standard", "d_in": 16, "d_sae": 32}}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(values | {"model_class_name": "none"}))
+    command = [sys.executable, "-m", "sae_lens_signaware"]
+
+    def said(*args: str) -> str:
+        result = subprocess.run(
+            [*command, *args], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 2
+        return result.stderr
+
+    assert "unknown value 'signed_standard'" in said("train", "c.yaml")
+    # the architecture is known: the next thing that is wrong is named
+    known = said("--import", "signed_standard", "train", "c.yaml")
+    assert "model_class_name must be one of" in known
+    missing = said("--import", "no_such_module", "train", "c.yaml")
+    assert "--import no_such_module: ModuleNotFoundError: No module named" in missing
+
+
 def test_split_of_a_folder(tmp_path: Path) -> None:
     sae = make_sae("sa_gsae")
     save_measured(sae, tmp_path / "signed")
@@ -323,6 +349,13 @@ def test_an_output_that_cannot_be_written_is_found_first(tmp_path: Path) -> None
     result = invoke("audit", sae, "--out", str(tmp_path))
     assert_one_line_error(result, 2, f"out: {tmp_path} is a folder; name a file")
     (tmp_path / "file").write_text("mine")
+    below = str(tmp_path / "file" / "below")
+    none = ("--activations", str(tmp_path / "none.safetensors"))
+    for args in (("split", sae, below), ("merge", sae, below, *none)):
+        result = invoke(*args)
+        assert_one_line_error(result, 2, f"out: {tmp_path / 'file'} is a file; name a folder")
+    result = invoke("report", str(tmp_path), "--out", f"{below}/r.html")
+    assert_one_line_error(result, 2, f"out: {tmp_path / 'file'} is a file; name a folder")
     data = ("--activations", str(tmp_path / "none.safetensors"))  # looked at later
     result = invoke("analyze", sae, *data, "--out", str(tmp_path / "file"))
     assert_one_line_error(result, 2, f"out: {tmp_path / 'file'} is a file; name a folder")

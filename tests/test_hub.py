@@ -141,6 +141,17 @@ def test_a_card_says_that_a_twin_in_16_bits_is_rounded(hub: HubServer, dtype: st
     assert ("but for 16-bit rounding" in card.text) is (dtype == "bfloat16")
 
 
+def test_a_card_imports_the_module_that_registers(hub: HubServer) -> None:
+    ours = make_sae("sa_gsae")
+    assert "\nimport sae_lens_signaware  # registers 'sa_gsae'" in card_of(ours)
+    of_a_user = type("SAE", (type(ours),), {"__module__": "mine.saes"})(ours.cfg)
+    assert "\nimport mine  # registers 'sa_gsae'" in card_of(of_a_user)
+
+
+def card_of(sae: Any) -> str:
+    return make_card("someone/modules", "a", sae, None).text
+
+
 def test_push_keeps_the_other_saes_of_a_card(hub: HubServer, tmp_path: Path) -> None:
     save_measured(make_sae("sa_gsae"), tmp_path)
     for sae_id in ("one", "two", "one"):

@@ -57,12 +57,33 @@ def program(
     verbose: Annotated[
         bool, typer.Option("-v", "--verbose", help="Print warnings and messages of libraries too.")
     ] = False,
+    modules: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--import",
+            metavar="MODULE",
+            help="Import a module first, such as one of your own that registers an architecture.",
+        ),
+    ] = None,
 ) -> None:
     """Take the options that stand before a command."""
     del version  # its callback has printed it
+    for name in modules or ():
+        _import_module(name)
     if quiet and verbose:
         raise typer.BadParameter("-q and -v cannot be given together; leave one out")
     set_verbosity(quiet, verbose)
+
+
+def _import_module(name: str) -> None:
+    """Import a module as ``python -m`` would find it, from the folder of the call too."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        importlib.import_module(name)
+    except Exception as error:  # whatever the module of a user raises
+        kind, reason = type(error).__name__, " ".join(str(error).split())
+        raise typer.BadParameter(f"--import {name}: {kind}: {reason}") from None
 
 
 def _registers_first(command: Callable[..., None]) -> Callable[..., None]:

@@ -1,12 +1,19 @@
 """Commands of the experiments: sweeps, protocols, and the report of both."""
 
 import importlib.util
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from sae_lens_signaware.cli.errors import EXIT_FAILED, console, errors, require_folder
+from sae_lens_signaware.cli.errors import (
+    EXIT_FAILED,
+    console,
+    errors,
+    require_file,
+    require_folder,
+)
 
 
 def sweep(
@@ -27,7 +34,7 @@ def sweep(
 
     cfg, runs = load_sweep_config(config)
     require_folder(out)
-    command = f"sae-lens-signaware sweep {config} --out {out}"
+    command = shlex.join(["sae-lens-signaware", "sweep", str(config), "--out", str(out)])
     run_all = executors.run_local
     if executor == "ray":
         command, run_all = f"{command} --executor ray", executors.run_ray
@@ -64,7 +71,7 @@ def protocol(
 
     require_folder(out)
     cfg = protocols.load_protocol_config(config)
-    command = f"sae-lens-signaware protocol {config} --out {out}"
+    command = shlex.join(["sae-lens-signaware", "protocol", str(config), "--out", str(out)])
     try:
         with Progress(console=console) as progress:
             task = progress.add_task("Trainings", total=protocols.n_trainings(cfg))
@@ -96,6 +103,7 @@ def report(
     """
     from sae_lens_signaware.report import write_report
 
+    require_file(out)
     with console.status(f"Reading {results}"):
         path = write_report(results, out, latents_only)
     console.print(f"Written to {path}, {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)

@@ -44,6 +44,7 @@ def split(
     from sae_lens_signaware import hub
     from sae_lens_signaware.evaluation import write_split
 
+    require_folder(out.parent)
     loaded = hub.load_sae_reference(sae)
     source = Path(sae)
     try:
@@ -143,6 +144,7 @@ def merge(
 
     if out.exists():
         raise ConfigError(f"OUT: {out} exists already; name a new folder")
+    require_folder(out.parent)
     loaded = hub.load_sae_reference(sae)
     tensor = load_named_activations(activations, key)
     try:

@@ -118,6 +118,7 @@ def _section(repo_id: str, sae_id: str, sae: SAE[SAEConfig], quality: SAEQuality
     )
     name = repr(cfg.architecture())
     registers = f"registers {name}; without it SAELens raises KeyError: {name}"
+    module = type(sae).__module__.partition(".")[0]  # an architecture of a user has its own
     return f"""## `{sae_id}`
 
 | | |
@@ -127,7 +128,7 @@ def _section(repo_id: str, sae_id: str, sae: SAE[SAEConfig], quality: SAEQuality
 With the plugin (`pip install sae-lens-signaware`), signed latents:
 
 ```python
-import sae_lens_signaware  # {registers}
+import {module}  # {registers}
 from sae_lens import SAE
 
 sae = SAE.from_pretrained("{repo_id}", "{sae_id}")
