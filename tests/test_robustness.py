@@ -200,9 +200,14 @@ def test_no_pickle_is_executed_by_a_resume(tmp_path: Path) -> None:
     trace = tmp_path / "executed"
     folder = tmp_path / "640"
     make_training_sae("sa_gsae").save_model(folder)
-    for name in CHECKPOINT_FILES[2:]:
+    *others, last = CHECKPOINT_FILES[2:]
+    for name in others:
         torch.save(Payload(trace), folder / name)
+    (folder / last).write_text("{}")
     with pytest.raises(ConfigError, match=r"trainer_state.pt cannot be read") as error:
+        find_checkpoint(tmp_path)
+    torch.save(Payload(trace), folder / last)  # no JSON, so the checkpoint is not whole
+    with pytest.raises(ConfigError, match=r"no whole checkpoint"):
         find_checkpoint(tmp_path)
     assert "\n" not in str(error.value)
     assert not trace.exists()

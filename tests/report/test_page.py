@@ -310,7 +310,10 @@ def test_wrong_inputs(files: dict[str, str] | None, message: str, tmp_path: Path
 def test_wrong_out_and_missing_plotly(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert_one_line_error(invoke("report", str(results), "--out", str(tmp_path)), 2, "out: must be")
+    result = invoke("report", str(results), "--out", str(tmp_path))
+    assert_one_line_error(result, 2, f"out: {tmp_path} is a folder; name a file")
+    with pytest.raises(ConfigError, match="out: must be a file to write, got the folder"):
+        report.write_report(results, tmp_path)
     monkeypatch.setitem(sys.modules, "plotly.offline", None)
     with pytest.raises(ConfigError, match=r"pip install 'sae-lens-signaware\[report\]'"):
         report.write_report(results, tmp_path / "r.html")
