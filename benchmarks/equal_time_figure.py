@@ -118,6 +118,23 @@ def equal_time_table(
     return markdown(["place", "SAE", *(f"{b:g} s" for b in SECONDS)], rows, 2)
 
 
+def equal_steps_table(
+    reached: Sequence[Reached], cells: Sequence[str], names: Mapping[str, str], d_sae: int
+) -> str:
+    """R² after so many steps, by cell and SAE, of one width; the highest after as many is bold."""
+    mine = [p for p in reached if p.d_sae == d_sae and p.architecture in names]
+    lengths = sorted({p.n_steps for p in mine})
+    rows = []
+    for cell in cells:
+        r2s = {(p.architecture, p.n_steps): p.r2 for p in mine if p.cell == cell}
+        tops = {n: max((r2 for (_, m), r2 in r2s.items() if m == n), default=0.0) for n in lengths}
+        for name, label in names.items():
+            shown = [_bold(r2s.get((name, n)), tops[n]) for n in lengths]
+            if any(shown):
+                rows.append([cell, label, *shown])
+    return markdown(["place", "SAE", *(f"{n:,} steps" for n in lengths)], rows, 2)
+
+
 def _best_within(
     reached: Sequence[Reached], cell: str, architecture: str, seconds: float
 ) -> Reached | None:
@@ -132,6 +149,12 @@ def _best_within(
 def _field(point: Reached | None, top: float) -> str:
     if point is None:
         return ""
-    r2 = f"{point.r2:.4f}"
-    bold = f"**{r2}**" if r2 == f"{top:.4f}" else r2
-    return f"{bold}; {point.d_sae}, {point.n_steps}"
+    return f"{_bold(point.r2, top)}; {point.d_sae}, {point.n_steps}"
+
+
+def _bold(r2: float | None, top: float) -> str:
+    """R² to four places, bold where it is the highest; empty where it is not known."""
+    if r2 is None:
+        return ""
+    shown = f"{r2:.4f}"
+    return f"**{shown}**" if shown == f"{top:.4f}" else shown

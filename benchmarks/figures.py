@@ -14,7 +14,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from equal_time_figure import equal_time_figure, equal_time_table, reached_of
+from equal_time_figure import (
+    equal_steps_table,
+    equal_time_figure,
+    equal_time_table,
+    reached_of,
+)
 from figure_drawing import (
     ARCHITECTURES,
     RULE,
@@ -29,7 +34,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from page_files import fill_pages
-from recipe_tables import dead_table, gaps_table, points_table
+from recipe_tables import dead_table, gaps_table, points_table, seeds_table
 from result_rows import Row, means, rows_of
 from sign_pages import sign_figures, sign_tables
 from speed_figure import speed_figure, speed_table
@@ -63,7 +68,9 @@ NARROW = "bi_jumprelu-bandwidth-0.1"
 SHORT = "bi_jumprelu-warm-up-400"
 """In results/equal_width.json: a warm-up of a tenth of the training, and not of a fifth."""
 NARROW_SHORT = f"{NARROW}-warm-up-400"
-WITH_SHORT = {SHORT: "`bi_jumprelu`, warm-up 400"} | SIGNED
+WITH_SHORT = (
+    {SHORT: "`bi_jumprelu`, warm-up 400"} | SIGNED | {"bi_jumprelu": "`bi_jumprelu`, warm-up 800"}
+)
 OF_GEMMAS_RESID = {
     NARROW: "`bi_jumprelu`, bandwidth 0.1",
     NARROW_SHORT: "`bi_jumprelu`, bandwidth 0.1, warm-up 400",
@@ -210,7 +217,8 @@ def write_all(out: Path) -> None:
     """Write every figure and table."""
     sweeps = read("sweep.json")
     long = rows_of(sweeps["quadruple"]) + rows_of(sweeps["quadruple_auxk"])
-    today, equal = one_recipe(), one_pass()
+    today, all_seeds = one_recipe(), one_pass()
+    equal = [row for row in all_seeds if row.seed == 0]  # the others have three L0s alone
     cells = [f"{model}, {cell}" for model in MODELS for cell in CELLS]
     speed = read("speed.json")["sizes"]
     reached = reached_of(read("equal_time.json"))
@@ -269,9 +277,11 @@ def write_all(out: Path) -> None:
         "protocol-e.md": two_sided_table(worlds),
         "one_recipe.md": points_table(today, cells, ONE_RECIPE),
         "one_pass.md": points_table(equal, cells, WITH_SHORT | OF_GEMMAS_RESID | PLAIN),
-        "one_pass_dead.md": dead_table(equal, cells, WITH_SHORT | PLAIN),
+        "one_pass_dead.md": dead_table(all_seeds, cells, WITH_SHORT | PLAIN),
+        "equal_steps.md": equal_steps_table(reached, CELLS[:2], ONE_RECIPE, 1152),
         "equal_time.md": equal_time_table(reached, CELLS[:2], ONE_RECIPE),
         "equal_width_gaps.md": gaps_table(equal, cells, SHORT, PLAIN, L0S),
+        "equal_width_seeds.md": seeds_table(all_seeds, cells, SHORT, PLAIN),
         "equal_width_long.md": gaps_table(equal, cells, "bi_jumprelu", OF_BATCHTOPK, L0S),
         "equal_width_sa_gsae.md": gaps_table(equal, cells, "sa_gsae", OF_BATCHTOPK),
         "equal_width_narrow.md": gaps_table(equal, cells, NARROW_SHORT, OF_BATCHTOPK),

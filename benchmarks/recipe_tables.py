@@ -1,6 +1,7 @@
 """Tables of SAEs that are trained by one recipe: R², L0 and dead latents, by place and by L0."""
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from reproduction_tables import markdown
 from result_rows import Row, means, r2_at
@@ -53,19 +54,67 @@ def gaps_table(
     """
     table = []
     for cell in cells:
-        mine = _by_asked(means(rows, cell, sae))
         for other, label in saes.items():
-            line = [row.point for row in means(rows, cell, other)]
-            gaps = [
-                None
-                if not _is_near(mine, asked) or (r2 := r2_at(line, mine[asked].l0)) is None
-                else mine[asked].r2 - r2
-                for asked in l0s
-            ]
-            if any(gap is not None for gap in gaps):
-                shown = ["" if g is None else f"{g:+.4f}".replace("-", "−") for g in gaps]
-                table.append([cell, label, *shown])
+            found = _gaps(rows, cell, sae, other)
+            fields = [_signed(found[asked]) if asked in found else "" for asked in l0s]
+            if any(fields):
+                table.append([cell, label, *fields])
     return markdown(["place", "baseline", *(f"L0 {asked:g}" for asked in l0s)], table, 2)
+
+
+def seeds_table(
+    rows: Sequence[Row], cells: Sequence[str], sae: str, saes: Mapping[str, str]
+) -> str:
+    """The gaps of :func:`gaps_table` over seeds: their mean, the lowest and the highest.
+
+    A seed counts where it has both SAEs. Lines have the same points in all of these seeds. A cell
+    of one seed alone is left out.
+    """
+    table = []
+    for cell in cells:
+        for other, label in saes.items():
+            of_seeds = [_gaps(seed, cell, sae, other) for seed in _by_seed(rows, cell, sae, other)]
+            fields = []
+            for asked in ASKED:
+                gaps = [found[asked] for found in of_seeds if asked in found]
+                ends = f"{_signed(min(gaps))} to {_signed(max(gaps))}" if len(gaps) > 1 else ""
+                fields.append(f"{_signed(fmean(gaps))} ({ends}), n = {len(gaps)}" if ends else "")
+            if any(fields):
+                table.append([cell, label, *fields])
+    return markdown(["place", "baseline", *(f"L0 {asked:g}" for asked in ASKED)], table, 2)
+
+
+def _by_seed(rows: Sequence[Row], cell: str, *saes: str) -> list[list[Row]]:
+    """The runs of each seed that has all of the SAEs, at the values that all these seeds have."""
+    mine = [row for row in rows if row.cell == cell and row.sae in saes]
+    runs_of = {
+        sae: {
+            seed: {(row.swept, row.value) for row in mine if (row.sae, row.seed) == (sae, seed)}
+            for seed in {row.seed for row in mine}
+        }
+        for sae in saes
+    }
+    seeds = [seed for seed in {row.seed for row in mine} if all(runs_of[s][seed] for s in saes)]
+    common = {sae: set.intersection(*(runs_of[sae][s] for s in seeds)) for sae in saes if seeds}
+    return [
+        [row for row in mine if row.seed == seed and (row.swept, row.value) in common[row.sae]]
+        for seed in seeds
+    ]
+
+
+def _gaps(rows: Sequence[Row], cell: str, sae: str, other: str) -> dict[float, float]:
+    """R² of one SAE less that of another, by the L0 that was asked for, where both are known."""
+    mine = _by_asked(means(rows, cell, sae))
+    line = [row.point for row in means(rows, cell, other)]
+    return {
+        asked: point.r2 - r2
+        for asked, point in mine.items()
+        if _is_near(mine, asked) and (r2 := r2_at(line, point.l0)) is not None
+    }
+
+
+def _signed(gap: float) -> str:
+    return f"{gap:+.4f}".replace("-", "−")
 
 
 def dead_table(rows: Sequence[Row], cells: Sequence[str], saes: Mapping[str, str]) -> str:

@@ -76,6 +76,25 @@ def test_the_table_has_the_best_within_each_time(figure: Any) -> None:
     assert len(rows) == 3
 
 
+def test_the_table_of_equal_steps_has_one_width(figure: Any) -> None:
+    reached = [
+        figure.Reached("mlp_out", "ours", 8, 1000, 0.5, 9.0, 1.0),
+        figure.Reached("mlp_out", "ours", 8, 250, 0.25, 9.0, 1.0),
+        figure.Reached("mlp_out", "ours", 16, 250, 0.75, 9.0, 1.0),  # another width
+        figure.Reached("mlp_out", "theirs", 8, 1000, 0.625, 9.0, 1.0),
+        figure.Reached("attn_out", "theirs", 8, 1000, 0.375, 9.0, 1.0),
+        figure.Reached("mlp_out", "unnamed", 8, 1000, 0.875, 9.0, 1.0),
+    ]
+    names = {"ours": "O", "theirs": "T", "absent": "A"}
+    rows = fields_of(figure.equal_steps_table(reached, ["mlp_out", "attn_out"], names, 8))
+    assert rows == [
+        ["place", "SAE", "250 steps", "1,000 steps"],
+        ["mlp_out", "O", "**0.2500**", "0.5000"],
+        ["mlp_out", "T", "", "**0.6250**"],
+        ["attn_out", "T", "", "**0.3750**"],
+    ]
+
+
 def test_a_step_has_five_products_and_a_gated_one_seven(script: Any) -> None:
     _, runs = load_sweep_config(CONFIG)
     by_sae = {run.sae: run for run in runs if run.cfg.sae.d_sae == 1152}
@@ -120,5 +139,14 @@ def test_the_page_says_what_the_results_show(figure: Any) -> None:
     assert best("bi_batchtopk", "mlp_out", 146) > 0.683 > best("batchtopk", "mlp_out", 500)
     assert best("bi_batchtopk", "attn_out", 120) > best("batchtopk", "attn_out", 120) + 0.002
     assert abs(best("bi_batchtopk", "attn_out", 320) - best("batchtopk", "attn_out", 320)) < 0.004
+    for architecture in ("bi_batchtopk", "batchtopk"):
+        reaching = [
+            p.seconds
+            for p in reached
+            if (p.architecture, p.cell) == (architecture, "mlp_out") and p.r2 >= 0.68
+        ]
+        assert (
+            f"{min(reaching):.0f} s" in page.split("To reach an R² of 0.68")[1].split("<figure")[0]
+        )
     top = max(reached, key=lambda p: p.r2 if p.cell == "mlp_out" else 0)
     assert (top.architecture, top.d_sae, top.n_steps) == ("bi_jumprelu", 2304, 4000)

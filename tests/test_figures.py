@@ -58,6 +58,25 @@ def test_the_command_makes_what_the_docs_show(
             assert numbered(text) == numbered(kept), f"{path}: run python benchmarks/figures.py"
 
 
+def test_gaps_over_seeds_are_taken_within_each_seed(figures: Any) -> None:
+    def of_seed(seed: int, r2_of_a: float) -> list[Any]:
+        return [
+            row(figures, "c", "a", 8.0, r2_of_a, seed=seed),
+            row(figures, "c", "a", 32.0, 0.7, seed=seed),
+            row(figures, "c", "p", 6.0, 0.2, seed=seed, swept="l0_coefficient", value=2.0),
+            row(figures, "c", "p", 32 / 3, 0.6, seed=seed, swept="l0_coefficient", value=1.0),
+        ]
+
+    # on the line of p, R² is 0.4 at 8, halfway in log L0; its end is too far from 32
+    rows = of_seed(0, 0.5) + of_seed(1, 0.3) + of_seed(2, 0.47)
+    # a point of one seed alone would move its line
+    rows.append(row(figures, "c", "p", 8.0, 0.1, swept="l0_coefficient", value=1.5))
+    rows.append(row(figures, "c", "a", 8.0, 0.99, seed=3))  # no p in its seed
+    rows += [r._replace(cell="d") for r in of_seed(0, 0.5)]  # one seed alone
+    table = figures.seeds_table(rows, ["c", "d"], "a", {"p": "P", "q": "Q"}).splitlines()
+    assert table[2:] == ["| c | P | +0.0233 (−0.1000 to +0.1000), n = 3 |  |  |"]
+
+
 def test_pages_show_files_as_they_are(benchmark_script: Callable[[str], Any]) -> None:
     page_files = benchmark_script("page_files")
     shown: list[str] = []
@@ -221,14 +240,15 @@ def test_a_preset_is_the_signed_sae_that_came_out_best(figures: Any) -> None:
         figures.NARROW_SHORT: {"l0_warm_up_steps": 400, **narrow},
     }
     page = (ROOT / "docs" / "which.md").read_text()
-    cells = {row.cell for row in figures.one_pass()}
+    of_first_seed = [row for row in figures.one_pass() if row.seed == 0]
+    cells = {row.cell for row in of_first_seed}
     assert len(cells) == 6
     for cell in cells:
         model, place = cell.split(", ")
         r2 = {
             sae: row.r2
             for sae in (*settings, "batchtopk")
-            for row in figures.means(figures.one_pass(), cell, sae)
+            for row in figures.means(of_first_seed, cell, sae)
             if row.value == 32
         }
         best = max(r2.keys() & set(settings), key=lambda sae: r2[sae])
@@ -312,6 +332,27 @@ def test_the_page_on_equal_width_says_what_the_results_show() -> None:
         assert 0.005 <= min(of_batchtopk[place]) <= max(of_batchtopk[place]) < 0.0165
     at_128 = [float(row[-1]) for (_, sae), row in table.items() if "batch" in sae]
     assert sum(gap > 0.002 for gap in at_128) == 5
+
+
+def test_seeds_agree_on_what_is_ahead_and_what_is_level() -> None:
+    table = (ROOT / "results" / "equal_width_seeds.md").read_text().replace("−", "-")
+    rows = fields_of(table)[1:]
+    assert [row[:2] for row in rows] == [
+        [f"SmolLM2, {cell}", "SAELens's `batchtopk`"] for cell in ("mlp_out", "attn_out", "resid")
+    ]
+    ahead = {"mlp_out": (True, True, True)}  # at L0 8, 32 and 128
+    for place, _, *fields in rows:
+        expected = ahead.get(place.split(", ")[1], (False, False, True))
+        for field, is_ahead in zip(fields, expected, strict=True):
+            assert field.endswith(", n = 3")
+            low, high = map(float, re.findall(r"[+-]\d\.\d{4}", field)[1:])
+            assert low > 0.002 if is_ahead else -0.002 < low <= high < 0.002, (place, field)
+
+
+def test_the_page_on_equal_width_says_how_many_runs_are_done(figures: Any) -> None:
+    page = (ROOT / "docs" / "results" / "equal_width.md").read_text()
+    for sweep in figures.read("equal_width.json")["sweeps"].values():
+        assert f"{len(sweep['runs'])} of {sweep['n_runs']}" in page
 
 
 def test_the_page_on_half_width_says_what_the_results_show(figures: Any) -> None:
