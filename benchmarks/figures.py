@@ -284,6 +284,9 @@ def write_all(out: Path) -> None:
         "equal_width_seeds.md": seeds_table(all_seeds, cells, SHORT, PLAIN),
         "equal_width_long.md": gaps_table(equal, cells, "bi_jumprelu", OF_BATCHTOPK, L0S),
         "equal_width_sa_gsae.md": gaps_table(equal, cells, "sa_gsae", OF_BATCHTOPK),
+        "equal_width_bi_batchtopk.md": gaps_table(
+            equal, cells, "bi_batchtopk", OF_BATCHTOPK | {SHORT: WITH_SHORT[SHORT]}
+        ),
         "equal_width_narrow.md": gaps_table(equal, cells, NARROW_SHORT, OF_BATCHTOPK),
         "half_width_gaps.md": gaps_table(equal, cells, HALF.sae, PLAIN),
         **sign_tables(read),
