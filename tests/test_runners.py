@@ -152,6 +152,7 @@ def test_resume_needs_a_whole_checkpoint(tmp_path: Path, model: HookedTransforme
         ({"train_batch_size_tokens": 32}, "train_batch_size_tokens is 64 there, and 32"),
         ({"lr_warm_up_steps": 3}, "lr_warm_up_steps is 0 there, and 3 in"),
         ({"dataset_path": "me/other"}, "dataset_path is '.*' there, and 'other' in"),
+        ({"lr_decay_steps": 2}, "lr_decay_steps is 0 there, and 2 in"),
     ],
 )
 def test_resume_of_another_training_is_one_line(
@@ -167,6 +168,25 @@ def test_resume_of_another_training_is_one_line(
         runner(resume_from_checkpoint=str(tmp_path), **change)
     assert "\n" not in str(error.value)
     runner(resume_from_checkpoint=str(tmp_path), training_tokens=256).run()
+
+
+def test_a_training_whose_learning_rate_falls_to_0_is_not_made_longer(
+    tmp_path: Path, model: HookedTransformer
+) -> None:
+    def runner(training_tokens: int, **kwargs: Any) -> SignawareTrainingRunner:
+        cfg = runner_config(
+            training_config("sa_gsae"),
+            tmp_path,
+            training_tokens=training_tokens,
+            lr_decay_steps=2,
+            **kwargs,
+        )
+        return SignawareTrainingRunner(cfg, override_model=model, override_dataset=tokens())
+
+    runner(256, n_checkpoints=1).run()
+    with pytest.raises(InvalidInputError, match="training_tokens is 256 there, and 512 in the"):
+        runner(512, resume_from_checkpoint=str(tmp_path))
+    runner(256, resume_from_checkpoint=str(tmp_path)).run()
 
 
 def test_resume_of_another_width_is_one_line(tmp_path: Path, model: HookedTransformer) -> None:
