@@ -82,8 +82,10 @@ def _import_module(name: str) -> None:
     try:
         importlib.import_module(name)
     except Exception as error:  # whatever the module of a user raises
-        kind, reason = type(error).__name__, " ".join(str(error).split())
-        raise typer.BadParameter(f"--import {name}: {kind}: {reason}") from None
+        from sae_lens_signaware.checks import one_line
+
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise typer.BadParameter(f"--import {name}: {reason}") from None
 
 
 def _registers_first(command: Callable[..., None]) -> Callable[..., None]:

@@ -27,6 +27,9 @@ from sae_lens_signaware.evaluation.saved import (
 from sae_lens_signaware.hub.model_card import make_card
 from sae_lens_signaware.saes.base import SignedSAEMixin
 
+OPTIONAL_FILES = (SPARSITY_FILENAME, RUNNER_CFG_FILENAME)
+"""Beside the config and the weights, where they are known."""
+
 
 def push(
     path: str | Path,
@@ -74,7 +77,7 @@ def push(
 def _write_signed(sae: SAE[Any], source: Path, target: Path) -> None:
     """Write the SAE that was loaded from ``source``, and the files beside it."""
     target.mkdir()
-    files = [SPARSITY_FILENAME, RUNNER_CFG_FILENAME]
+    files = [*OPTIONAL_FILES]
     held = json.loads((source / SAE_CFG_FILENAME).read_text())
     if held == json.loads(json.dumps(sae.cfg.to_dict())):  # as it is, in 16 bits or not
         files += [SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME]
@@ -93,7 +96,7 @@ def _remove_stale(repo_id: str, folders: Mapping[str, Path]) -> None:
     of_ours = {
         f"{sae_id}/{name}": folder / name
         for sae_id, folder in folders.items()
-        for name in (SPARSITY_FILENAME, RUNNER_CFG_FILENAME)
+        for name in OPTIONAL_FILES
     }
     api = HfApi()
     held = [file.rfilename for file in api.model_info(repo_id).siblings or []]

@@ -90,8 +90,7 @@ def train_on_cache(
     if _is_of(checkpoint / DONE_FILENAME, identity):
         trainer.load_trainer_state(checkpoint)
         sae.load_weights_from_checkpoint(checkpoint)
-        if trainer.n_training_steps:
-            restart_firing_window(trainer)
+        restart_firing_window(trainer)
     scaler = trainer.activation_scaler
     is_estimated = scaler.scaling_factor is not None or scaler.whitening is not None
     if is_estimated or sae_cfg.normalize_activations not in ESTIMATED:

@@ -1,7 +1,7 @@
 """Checkpoints of SAELens's runner: which are whole, and which can be read."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,22 +58,24 @@ def find_checkpoint(path: str | Path, cfg: LanguageModelSAERunnerConfig[Any] | N
             _require_readable(folder)
             return folder
         newest_is_of = newest_is_of or f"{folder} is of another training: {difference}"
-    raise ConfigError(f"resume_from_checkpoint: {newest_is_of}")
+    raise ConfigError(
+        f"resume_from_checkpoint: {newest_is_of}"
+        if newest_is_of
+        else f"resume_from_checkpoint: no whole checkpoint at or below {str(path)!r}; "
+        f"one has {', '.join(CHECKPOINT_FILES)}, the last one to its end"
+    )
 
 
-def _whole_ones(root: Path) -> list[Path]:
-    """The whole checkpoints at or below a folder, the newest first; at least one."""
-    whole = [
-        path.parent
+def _whole_ones(root: Path) -> Iterator[Path]:
+    """The whole checkpoints at or below a folder, the newest first; older ones are not read yet."""
+    last_files = [
+        path
         for path in root.rglob(RUNNER_CFG_FILENAME)
-        if all((path.parent / name).exists() for name in CHECKPOINT_FILES) and _is_whole_json(path)
+        if all((path.parent / name).exists() for name in CHECKPOINT_FILES)
     ]
-    if not whole:
-        raise ConfigError(
-            f"resume_from_checkpoint: no whole checkpoint at or below {str(root)!r}; "
-            f"one has {', '.join(CHECKPOINT_FILES)}, the last one to its end"
-        )
-    return sorted(whole, key=lambda folder: -(folder / RUNNER_CFG_FILENAME).stat().st_mtime)
+    for path in sorted(last_files, key=lambda path: -path.stat().st_mtime):
+        if _is_whole_json(path):
+            yield path.parent
 
 
 def _is_whole_json(path: Path) -> bool:

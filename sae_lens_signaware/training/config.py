@@ -164,17 +164,18 @@ def parse_overrides(sae_class: type[TrainingSAEConfig], flags: Sequence[str]) ->
     if not flags:
         return {}
     parser = override_parser(sae_class)
-    flags, nulls = _pop_nulls(sae_class, flags)
+    # a name that two of them have, such as dtype, is the runner's, as in SAELens's parser
+    classes = {"sae": sae_class, "logger": LoggingConfig, "": LanguageModelSAERunnerConfig}
+    section_of = {
+        field.name: section for section, cls in classes.items() for field in dataclasses.fields(cls)
+    }
+    flags, nulls = _pop_nulls(section_of, flags)
     try:
         namespace, unknown = parser.parse_known_args(flags)
     except argparse.ArgumentError as error:
         raise ConfigError(f"{error}") from None
     if unknown:
-        known = [
-            f"--{field.name}"
-            for cls in (LanguageModelSAERunnerConfig, LoggingConfig, sae_class)
-            for field in dataclasses.fields(cls)
-        ]
+        known = [f"--{field}" for field in section_of]
         name = unknown[0].split("=")[0]
         listed = "train --list-flags prints all"
         raise ConfigError(f"{name}: unknown flag" + nearest(name, known, listed))
@@ -186,30 +187,25 @@ def parse_overrides(sae_class: type[TrainingSAEConfig], flags: Sequence[str]) ->
 
 
 def _pop_nulls(
-    sae_class: type[TrainingSAEConfig], flags: Sequence[str]
+    section_of: Mapping[str, str], flags: Sequence[str]
 ) -> tuple[list[str], dict[str, list[str]]]:
     """Take out the flags that have the value null, which SAELens's parser would take for a text.
+
+    Args:
+        section_of: name of a field -> the section of the config that it is in, "" for the runner.
 
     Returns:
         The other flags, and the names of the fields by the section that they are in.
     """
-    # a name that two of them have, such as dtype, is the runner's, as in SAELens's parser
-    classes = {"sae": sae_class, "logger": LoggingConfig, "": LanguageModelSAERunnerConfig}
-    sections = {
-        field.name: section
-        for section, cls in classes.items()
-        for field in dataclasses.fields(cls)
-        if field.init
-    }
     rest: list[str] = []
     nulls: dict[str, list[str]] = {}
     waiting = list(flags)
     while waiting:
         flag = waiting.pop(0)
         name = flag.removeprefix("--").rpartition(".")[2]
-        if flag.startswith("--") and name in sections and waiting[:1] in (["null"], ["None"]):
+        if flag.startswith("--") and name in section_of and waiting[:1] in (["null"], ["None"]):
             waiting.pop(0)
-            nulls.setdefault(sections[name], []).append(name)
+            nulls.setdefault(section_of[name], []).append(name)
         else:
             rest.append(flag)
     return rest, nulls

@@ -54,6 +54,8 @@ def counting_signals(signals: SignalCount) -> Iterator[None]:
 def restart_firing_window(trainer: Trainer) -> None:
     """Let a resumed training log its window of firings before the first step.
 
-    SAELens would divide 0 by 0 in a window that has just begun, and stop there.
+    SAELens would divide 0 by 0 in a window that has just begun, and stop there. Before the first
+    step of all there is nothing to log.
     """
-    trainer.n_frac_active_samples = max(1, trainer.n_frac_active_samples)
+    if trainer.n_training_steps:
+        trainer.n_frac_active_samples = max(1, trainer.n_frac_active_samples)

@@ -105,8 +105,7 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
     ) -> TrainingSAE[TrainingSAEConfig]:
         self._trainer = trainer
         _count_last_step(trainer)
-        if trainer.n_training_steps:
-            restart_firing_window(trainer)
+        restart_firing_window(trainer)
         try:
             if isinstance(trainer.data_provider, PrefetchingIterator):
                 # SAELens's evaluator has to see it as it is; an interruption then comes anywhere

@@ -1,7 +1,7 @@
 """Pages of single latents for a report, for some SAEs of a sweep; resumed latent by latent."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from sae_lens import SAE
-from sae_lens.constants import SAE_WEIGHTS_FILENAME
 from torch import Tensor
 
 from sae_lens_signaware.evaluation import Analysis, analyze_sae
@@ -52,17 +51,17 @@ def write_latents(config: SweepConfig, runs: Sequence[Run], out: Path, console: 
     store = SweepStore(config, out)
     if config.latents is not None:
         LatentsStage(store, config.latents, runs).run(console)
-    else:
-        _remove_pages_of_other_runs(store, runs)
+        return
+    paths = {store.latents_path(run): run for run in runs if run.seed == config.seeds[0]}
+    held = {path: _held_identity(path).get("run") for path in paths if path.exists()}
+    _remove_all_but(store, {path for path in held if _is_of(store, held[path], paths[path])})
 
 
-def _remove_pages_of_other_runs(store: SweepStore, runs: Sequence[Run]) -> None:
-    """Remove the pages that an earlier config asked for, but for those of today's runs."""
-    first = {store.latents_path(run): run for run in runs if run.seed == store.config.seeds[0]}
-    for path in (*store.latents_folder.glob("*.json"), *store.latents_folder.glob("*.partial")):
-        run = first.get(path)
-        if run is None or not _is_of(store, _held_identity(path).get("run"), run):
-            path.unlink()
+def _remove_all_but(store: SweepStore, kept: Set[Path]) -> None:
+    """Remove pages of an earlier config, model or text: a report would show them as of this one."""
+    folder = store.latents_folder
+    for path in {*folder.glob("*.json"), *folder.glob("*.partial")} - kept:
+        path.unlink()
 
 
 def _held_identity(path: Path) -> dict[str, object]:
@@ -117,13 +116,10 @@ class LatentsStage:
                 self.store.partial_latents_path(run).unlink(missing_ok=True)
 
     def _remove_others(self, asked: Sequence[Run], missing: Sequence[Run]) -> None:
-        # of an earlier config, model or text: the report would show them as of this one
         mine = {self.store.latents_path(run) for run in asked}
         mine -= {self.store.latents_path(run) for run in missing}
         mine |= {self.store.partial_latents_path(run) for run in missing}
-        folder = self.store.latents_folder
-        for path in {*folder.glob("*.json"), *folder.glob("*.partial")} - mine:
-            path.unlink()
+        _remove_all_but(self.store, mine)
 
     def _identity(self, run: Run, plain: Run | None) -> Identity:
         """All that the pages depend on."""
@@ -150,7 +146,7 @@ class LatentsStage:
         return same_plain and _is_of(self.store, held.get("run"), run)
 
     def _has_sae(self, run: Run, console: Console) -> bool:
-        if (self.store.sae_path(run) / SAE_WEIGHTS_FILENAME).exists():
+        if self.store.has_sae(run):
             return True
         console.print(
             f"latents: the SAE of {run.name} is not in {self.store.sae_path(run)}; "
@@ -166,8 +162,7 @@ class LatentsStage:
         for other in self.runs:
             if other.cell == run.cell and other.sae == self.shown.plain:
                 result = self.store.finished(other)
-                is_there = (self.store.sae_path(other) / SAE_WEIGHTS_FILENAME).exists()
-                if result is not None and result.quality.l0 > 0 and is_there:
+                if result is not None and result.quality.l0 > 0 and self.store.has_sae(other):
                     distance = abs(math.log(result.quality.l0 / own.quality.l0))
                     distances.append((distance, other))
         return min(distances, key=lambda pair: pair[0])[1] if distances else None

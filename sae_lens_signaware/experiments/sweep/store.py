@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sae_lens.constants import DTYPE_MAP
+from sae_lens.constants import DTYPE_MAP, SAE_WEIGHTS_FILENAME
 from torch import Tensor
 
 from sae_lens_signaware.checks import ConfigError, one_line
@@ -79,6 +79,10 @@ class SweepStore:
     def sae_path(self, run: Run) -> Path:
         """Path of the folder of a run's inference SAE."""
         return self.out / "saes" / run.name
+
+    def has_sae(self, run: Run) -> bool:
+        """Whether the run's SAE is there; a user may have removed it to save space."""
+        return (self.sae_path(run) / SAE_WEIGHTS_FILENAME).exists()
 
     def checkpoint_path(self, run: Run) -> Path:
         """Path of the folder of a run's checkpoint, which an interrupted training leaves."""
