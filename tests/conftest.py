@@ -3,7 +3,7 @@
 import importlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,11 @@ torch.set_num_threads(1)  # xdist runs a worker a core
 
 
 @pytest.fixture
-def hub() -> HubServer:
-    """The Hub on loopback, empty, its log cleared."""
+def hub() -> Iterator[HubServer]:
+    """The Hub on loopback, empty, its log cleared; afterwards too, so that no fault stays in it."""
     HUB.clear()
-    return HUB
+    yield HUB
+    HUB.clear()
 
 
 @pytest.fixture

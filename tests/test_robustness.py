@@ -176,7 +176,7 @@ def test_a_broken_sae_on_the_hub_is_one_line(hub: HubServer, tmp_path: Path) -> 
     )
 
 
-def test_no_pickle_is_executed(tmp_path: Path) -> None:
+def test_no_pickle_is_executed(hub: HubServer, tmp_path: Path) -> None:
     """A pickle that would leave a folder behind, in the place of every file that is loaded."""
     trace = tmp_path / "executed"
     pickle.loads(pickle.dumps(Payload(trace)))
@@ -194,6 +194,7 @@ def test_no_pickle_is_executed(tmp_path: Path) -> None:
                 assert_one_line_error(invoke("split", str(folder), str(tmp_path / "out")), 2, "")
         (folder / name).write_bytes(whole)
     assert not trace.exists()
+    assert hub.log == []  # each was refused before the Hub was asked for anything
 
 
 def test_no_pickle_is_executed_by_a_resume(tmp_path: Path) -> None:

@@ -57,16 +57,18 @@ def push(
             f"SAE: {source} is {sae.cfg.architecture()!r}; push takes a signed SAE, one of "
             + ", ".join(sorted(signed_architectures()))
         )
-    card = make_card(repo_id, sae_id, sae, measured_quality(source), base_model, dataset)
-    try:
-        card.validate()
-    except ValueError as error:  # before anything is public
-        raise ConfigError(f"model card: {one_line(error)}") from None
+    quality = measured_quality(source)
     with tempfile.TemporaryDirectory() as staging:
+        # every file of the user is read before the Hub is asked for anything
         signed, plain = Path(staging) / "signed", Path(staging) / "plain"
         _write_signed(sae, source, signed)
         _require_no_token(signed)
         write_split(sae, source, plain)
+        card = make_card(repo_id, sae_id, sae, quality, base_model, dataset)
+        try:
+            card.validate()
+        except ValueError as error:  # before anything is public
+            raise ConfigError(f"model card: {one_line(error)}") from None
         folders = {sae_id: signed, f"{sae_id}-plain": plain}
         upload_saes_to_huggingface({**folders}, hf_repo_id=repo_id, add_default_readme=False)
         _remove_stale(repo_id, folders)
