@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from sae_lens import SAE, LanguageModelSAETrainingRunner, TrainingSAE
 from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
 from transformer_lens import HookedTransformer
@@ -19,7 +20,7 @@ from transformer_lens import HookedTransformer
 import sae_lens_signaware as signaware
 from tests.support.hub_server import HubServer
 from tests.support.models import tiny_model_config, tokens
-from tests.support.runners import runner_config, write
+from tests.support.runners import BASE, runner_config, write
 from tests.support.training import step_input
 
 ROOT = Path(__file__).parent.parent
@@ -123,3 +124,26 @@ def test_the_tests_of_every_architecture_pass_for_it(tmp_path: Path) -> None:
     run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout[-3000:]
     assert int(re.findall(r"(\d+) passed", run.stdout)[0]) >= 20
+
+
+def test_a_module_of_the_user_registers_an_architecture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"{NAME}.py").write_text(source())
+    values = {**BASE, "sae": {"architecture": NAME, "d_in": 16, "d_sae": 32}}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(values | {"model_class_name": "none"}))
+    command = [sys.executable, "-m", "sae_lens_signaware"]
+
+    def said(*args: str) -> str:
+        result = subprocess.run(
+            [*command, *args], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 2
+        return result.stderr
+
+    assert f"unknown value {NAME!r}" in said("train", "c.yaml")
+    # the architecture is known: the next thing that is wrong is named
+    known = said("--import", NAME, "train", "c.yaml")
+    assert "model_class_name must be one of" in known
+    missing = said("--import", "no_such_module", "train", "c.yaml")
+    assert "--import no_such_module: ModuleNotFoundError: No module named" in missing

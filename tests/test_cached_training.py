@@ -217,6 +217,12 @@ def test_what_is_no_checkpoint_is_left_alone(kind: str, tmp_path: Path) -> None:
     assert mine.read_text() == "years of work"
 
 
+def test_a_dtype_that_trains_into_nan_is_refused(tmp_path: Path) -> None:
+    cfg = training_config("sa_gsae", dtype="float16")
+    with pytest.raises(InvalidInputError, match=r"sae\.dtype must be one of .* got 'float16'"):
+        train_on_cache(cfg, trainer_config(2), torch.randn(100, D_IN), 1, tmp_path / "c")
+
+
 @pytest.mark.parametrize("stop_after", [9, 10])
 def test_an_interruption_where_a_window_of_firings_begins_can_be_resumed(
     stop_after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

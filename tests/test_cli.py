@@ -1,11 +1,6 @@
 """The command line as a user meets it: a process, its exit code, its one line."""
 
-import json
-import os
 import re
-import subprocess
-import sys
-import sysconfig
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,25 +14,11 @@ from safetensors.torch import save_file
 
 from sae_lens_signaware import BipolarCensus, PolarityCalibration
 from sae_lens_signaware.checks import ConfigError
-from tests.support.cli import assert_one_line_error, invoke
+from tests.support.cli import COMMANDS, assert_one_line_error, invoke
 from tests.support.hub import save_measured
 from tests.support.hub_server import HubServer
 from tests.support.runners import BASE
 from tests.support.saes import D_IN, make_sae
-
-COMMANDS = [
-    "demo",
-    "train",
-    "sweep",
-    "protocol",
-    "report",
-    "push",
-    "split",
-    "analyze",
-    "audit",
-    "probe",
-    "merge",
-]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -61,98 +42,6 @@ def test_version_names_this_package_and_saelens() -> None:
     assert result.exit_code == 0
     names = ("sae-lens-signaware", "sae-lens")
     assert result.stdout.splitlines() == [f"{name} {version(name)}" for name in names]
-
-
-# What a process has loaded that stands for our command line, after each of some calls.
-LOADED_BY_HELP = """
-import json, sys
-sys.argv[0] = "/somewhere/bin/sae-lens-signaware"
-from typer.testing import CliRunner
-from sae_lens_signaware.cli import app
-heavy = ("torch", "sae_lens", "transformers", "huggingface_hub", "numpy", "datasets")
-loaded = {}
-for args in json.loads(sys.argv[1]):
-    assert CliRunner().invoke(app, args).exit_code == 0, args
-    loaded[" ".join(args)] = [name for name in heavy if name in sys.modules]
-print(json.dumps(loaded))
-"""
-
-
-def test_help_and_version_load_no_library_that_takes_seconds() -> None:
-    calls = [["--version"], ["-h"], ["--help"], *([command, "--help"] for command in COMMANDS)]
-    loaded = json.loads(run_python("-c", LOADED_BY_HELP, json.dumps(calls)).stdout)
-    assert loaded == {" ".join(args): [] for args in calls}
-
-
-def run_python(*args: str) -> Any:
-    done = subprocess.run([sys.executable, *args], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done
-
-
-def test_python_m_answers_for_help_without_torch() -> None:
-    done = run_python("-X", "importtime", "-m", "sae_lens_signaware", "train", "--help")
-    assert "Usage: python -m sae_lens_signaware train" in done.stdout
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "sae_lens_signaware.cli.training" in imported
-    assert not imported & {"torch", "sae_lens", "transformers"}
-
-
-SCRIPT = str(Path(sysconfig.get_path("scripts")) / "sae-lens-signaware")
-
-
-@pytest.mark.parametrize(
-    "program", [[sys.executable, "-m", "sae_lens_signaware"], [SCRIPT]], ids=["module", "script"]
-)
-def test_a_process_of_its_own_knows_the_architectures(program: list[str], tmp_path: Path) -> None:
-    make_sae("bi_jumprelu").save_model(tmp_path / "sae")
-    call = [*program, "split", str(tmp_path / "sae"), str(tmp_path / "plain")]
-    done = subprocess.run(call, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "bi_jumprelu of width 24 -> jumprelu of width 48" in done.stdout
-
-
-def test_another_module_with_our_name_as_its_argument_knows_them_too(tmp_path: Path) -> None:
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "__init__.py").write_text("import sae_lens_signaware\n")
-    (tmp_path / "other" / "__main__.py").write_text(
-        "from sae_lens.registry import SAE_CLASS_REGISTRY\nprint('sa_gsae' in SAE_CLASS_REGISTRY)\n"
-    )
-    # Python imports the package while it looks for the module, before it knows the arguments
-    call = [sys.executable, "-m", "other", "sae_lens_signaware"]
-    done = subprocess.run(
-        call,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
-    )
-    assert done.stdout == "True\n", done.stderr
-
-
-def test_a_module_of_the_user_registers_an_architecture(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    page = (Path(__file__).parent.parent / "docs" / "add_an_architecture.md").read_text()
-    code = re.search(r"```python\n(.*?\nsaes\.register\(.*?)```", page, re.DOTALL)
-    assert code is not None
-    (tmp_path / "signed_standard.py").write_text(code[1])
-    values = {**BASE, "sae": {"architecture": "signed_standard", "d_in": 16, "d_sae": 32}}
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump(values | {"model_class_name": "none"}))
-    command = [sys.executable, "-m", "sae_lens_signaware"]
-
-    def said(*args: str) -> str:
-        result = subprocess.run(
-            [*command, *args], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert result.returncode == 2
-        return result.stderr
-
-    assert "unknown value 'signed_standard'" in said("train", "c.yaml")
-    # the architecture is known: the next thing that is wrong is named
-    known = said("--import", "signed_standard", "train", "c.yaml")
-    assert "model_class_name must be one of" in known
-    missing = said("--import", "no_such_module", "train", "c.yaml")
-    assert "--import no_such_module: ModuleNotFoundError: No module named" in missing
 
 
 def test_split_of_a_folder(tmp_path: Path) -> None:

@@ -164,7 +164,10 @@ def test_a_flag_can_switch_a_field_off(null: str, tmp_path: Path) -> None:
             {},
             "n_restart_cycles must be between 1 and the ",
         ),
-        ({}, {"dtype": "fp16"}, "sae.dtype must be one of float32, float64, float16, bfloat16"),
+        ({"dtype": "fp16"}, {}, "dtype must be one of float32, float64, float16, bfloat16, got "),
+        ({}, {"dtype": "fp16"}, "sae.dtype must be one of float32, float64, bfloat16, got 'fp16'"),
+        # Adam divides by 0 there
+        ({}, {"dtype": "float16"}, "sae.dtype must be one of float32, float64, bfloat16, got "),
     ],
 )
 def test_a_value_that_saelens_would_stop_at_later(

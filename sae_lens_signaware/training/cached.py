@@ -23,6 +23,7 @@ from sae_lens_signaware.training.interruption import (
     restart_firing_window,
     stop_on_signal,
 )
+from sae_lens_signaware.training.values import check_sae_dtype
 
 DONE_FILENAME = "checkpoint_complete.json"
 BLOCK = 65_536
@@ -64,9 +65,11 @@ def train_on_cache(
         no hook; what reads text asks for ``sae.cfg.metadata.hook_name``.
 
     Raises:
-        InvalidInputError: ``checkpoint`` holds something else, which an interruption would remove.
+        InvalidInputError: ``checkpoint`` holds something else, which an interruption would remove;
+            or ``sae_cfg.dtype`` is one that Adam cannot train in.
         InterruptedTraining: Ctrl-C or SIGTERM, between two steps, after the checkpoint is on disk.
     """
+    check_sae_dtype(sae_cfg)
     checkpoint = Path(checkpoint)
     # those of SAELens's trainer cannot be resumed here, and its folder has a new name in each run
     trainer_cfg = dataclasses.replace(

@@ -1,10 +1,10 @@
 """Values of a runner config that have the right type, and that SAELens would stop at later."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
-from sae_lens import LanguageModelSAERunnerConfig
+from sae_lens import LanguageModelSAERunnerConfig, TrainingSAEConfig
 from sae_lens.constants import DTYPE_MAP
 
 from sae_lens_signaware.checks import one_line, require
@@ -49,14 +49,31 @@ def check_values(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
     for name in ("adam_beta1", "adam_beta2"):
         value = getattr(cfg, name)
         require(0 <= value < 1, name, value, "at least 0 and below 1")
-    dtypes = ", ".join(name for name in DTYPE_MAP if "." not in name)
-    for name, value in (("dtype", cfg.dtype), ("sae.dtype", cfg.sae.dtype)):
-        is_known = isinstance(value, torch.dtype) or value in DTYPE_MAP
-        require(is_known, name, value, f"one of {dtypes}")
+    _check_dtype("dtype", cfg.dtype, DTYPE_MAP)
+    check_sae_dtype(cfg.sae)
     require_one_of("model_class_name", cfg.model_class_name, MODEL_CLASSES)
     mixing = cfg.activations_mixing_fraction
     require(0 <= mixing <= 1, "activations_mixing_fraction", mixing, "between 0 and 1")
     _check_schedule(cfg, steps)
+
+
+def check_sae_dtype(cfg: TrainingSAEConfig) -> None:
+    """Check the dtype that an SAE is trained in.
+
+    float16 is refused: there the 1e-8 that SAELens's Adam adds to its denominator is 0, and a
+    weight without a gradient becomes NaN in the first step.
+
+    Raises:
+        InvalidInputError: no dtype that an SAE can be trained in.
+    """
+    trainable = [name for name, dtype in DTYPE_MAP.items() if dtype != torch.float16]
+    _check_dtype("sae.dtype", cfg.dtype, trainable)
+
+
+def _check_dtype(field: str, value: object, names: Collection[str]) -> None:
+    name = str(value)  # of a torch.dtype, "torch.float32"
+    allowed = ", ".join(name for name in names if "." not in name)
+    require(name in names, field, value, f"one of {allowed}")
 
 
 def _check_schedule(cfg: LanguageModelSAERunnerConfig[Any], steps: int) -> None:

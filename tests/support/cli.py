@@ -6,6 +6,20 @@ from typer.testing import CliRunner
 
 from sae_lens_signaware.cli import app
 
+COMMANDS = [
+    "demo",
+    "train",
+    "sweep",
+    "protocol",
+    "report",
+    "push",
+    "split",
+    "analyze",
+    "audit",
+    "probe",
+    "merge",
+]
+
 
 def invoke(*args: str) -> Any:
     return CliRunner().invoke(app, list(args))

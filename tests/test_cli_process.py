@@ -1,0 +1,79 @@
+"""The command line as a process: how it starts, what it loads, and what it knows."""
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.cli import COMMANDS
+from tests.support.saes import make_sae
+
+# What a process has loaded that stands for our command line, after each of some calls.
+LOADED_BY_HELP = """
+import json, sys
+sys.argv[0] = "/somewhere/bin/sae-lens-signaware"
+from typer.testing import CliRunner
+from sae_lens_signaware.cli import app
+heavy = ("torch", "sae_lens", "transformers", "huggingface_hub", "numpy", "datasets")
+loaded = {}
+for args in json.loads(sys.argv[1]):
+    assert CliRunner().invoke(app, args).exit_code == 0, args
+    loaded[" ".join(args)] = [name for name in heavy if name in sys.modules]
+print(json.dumps(loaded))
+"""
+
+
+def test_help_and_version_load_no_library_that_takes_seconds() -> None:
+    calls = [["--version"], ["-h"], ["--help"], *([command, "--help"] for command in COMMANDS)]
+    loaded = json.loads(run_python("-c", LOADED_BY_HELP, json.dumps(calls)).stdout)
+    assert loaded == {" ".join(args): [] for args in calls}
+
+
+def run_python(*args: str) -> Any:
+    done = subprocess.run([sys.executable, *args], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_python_m_answers_for_help_without_torch() -> None:
+    done = run_python("-X", "importtime", "-m", "sae_lens_signaware", "train", "--help")
+    assert "Usage: python -m sae_lens_signaware train" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "sae_lens_signaware.cli.training" in imported
+    assert not imported & {"torch", "sae_lens", "transformers"}
+
+
+SCRIPT = str(Path(sysconfig.get_path("scripts")) / "sae-lens-signaware")
+
+
+@pytest.mark.parametrize(
+    "program", [[sys.executable, "-m", "sae_lens_signaware"], [SCRIPT]], ids=["module", "script"]
+)
+def test_a_process_of_its_own_knows_the_architectures(program: list[str], tmp_path: Path) -> None:
+    make_sae("bi_jumprelu").save_model(tmp_path / "sae")
+    call = [*program, "split", str(tmp_path / "sae"), str(tmp_path / "plain")]
+    done = subprocess.run(call, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "bi_jumprelu of width 24 -> jumprelu of width 48" in done.stdout
+
+
+def test_another_module_with_our_name_as_its_argument_knows_them_too(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "__init__.py").write_text("import sae_lens_signaware\n")
+    (tmp_path / "other" / "__main__.py").write_text(
+        "from sae_lens.registry import SAE_CLASS_REGISTRY\nprint('sa_gsae' in SAE_CLASS_REGISTRY)\n"
+    )
+    # Python imports the package while it looks for the module, before it knows the arguments
+    call = [sys.executable, "-m", "other", "sae_lens_signaware"]
+    done = subprocess.run(
+        call,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+    )
+    assert done.stdout == "True\n", done.stderr

@@ -1,0 +1,137 @@
+"""The pages on equal and half width, dead latents and presets say what results/ shows."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.tables import fields_of
+
+pytest.importorskip("matplotlib", reason="needs the [demo] extra")
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def figures(benchmark_script: Callable[[str], Any]) -> Any:
+    return benchmark_script("figures")
+
+
+def test_the_page_on_dead_latents_says_what_the_results_show(figures: Any) -> None:
+    page = (ROOT / "docs" / "results" / "dead_latents.md").read_text()
+    for name, text in (
+        (figures.MODELS["SmolLM2"], "in each of the {} runs on SmolLM2-135M"),
+        (figures.MODELS["Gemma 3"], "the {} runs that are done on Gemma 3 270M"),
+    ):
+        signed = [row for row in figures.rows_of(figures.read(name)) if row.sae in figures.SIGNED]
+        assert text.format(len(signed)) in page
+        assert max(row.dead_share for row in signed) < 0.01
+    assert "Under 1% were dead" in page
+    for sae, text in (
+        ("bi_jumprelu", "at most {:.1%} of the latents of `bi_jumprelu`"),
+        ("sa_gsae", "{:.1%} of those of\n`sa_gsae`"),
+    ):
+        variants = [name for name in (sae, figures.SHORT) if name.startswith(sae)]
+        dead = [row.dead_share for row in figures.one_pass() if row.sae in variants]
+        assert text.format(max(dead)) in page
+        assert f"{max(dead):.1%} in {len(dead)} runs of `{sae}`" in page
+        assert f"{max(dead):.1%} of `{sae}`" in (ROOT / "README.md").read_text()
+    before = figures.rows_of(figures.read("dead_latents_recipe.json"))
+    (one,) = [run for run in before if run.dead_share >= 0.01]
+    assert (one.cell, one.sae, one.value) == ("attn_out", "bi_matryoshka_batchtopk", 8)
+    assert f"{one.dead_share:.0%} were dead" in page
+
+
+def test_a_preset_is_the_signed_sae_that_came_out_best(figures: Any) -> None:
+    models = {"SmolLM2": "smollm2-135m", "Gemma 3": "gemma3-270m"}
+    narrow = {"jumprelu_bandwidth": 0.1, "l0_coefficient": 0.03}
+    settings: dict[str, dict[str, float]] = {
+        **{name: {} for name in figures.SIGNED},
+        "bi_jumprelu": {"l0_warm_up_steps": 800},
+        figures.SHORT: {"l0_warm_up_steps": 400},
+        figures.NARROW: {"l0_warm_up_steps": 800, **narrow},
+        figures.NARROW_SHORT: {"l0_warm_up_steps": 400, **narrow},
+    }
+    page = (ROOT / "docs" / "which.md").read_text()
+    of_first_seed = [row for row in figures.one_pass() if row.seed == 0]
+    cells = {row.cell for row in of_first_seed}
+    assert len(cells) == 6
+    for cell in cells:
+        model, place = cell.split(", ")
+        r2 = {
+            sae: row.r2
+            for sae in (*settings, "batchtopk")
+            for row in figures.means(of_first_seed, cell, sae)
+            if row.value == 32
+        }
+        best = max(r2.keys() & set(settings), key=lambda sae: r2[sae])
+        path = ROOT / "configs" / f"best-{models[model]}-{place}.yaml"
+        sae = yaml.safe_load(path.read_text())["sae"]
+        assert sae["architecture"] == best.partition("-")[0]
+        assert {name: sae[name] for name in settings[best]} == settings[best]
+        assert ("jumprelu_bandwidth" in sae) == ("jumprelu_bandwidth" in settings[best])
+        of_both = f"{r2[best]:.4f}", f"{r2['batchtopk']:.4f}"
+        assert "# R² there: {}, and {} of SAELens's batchtopk".format(*of_both) in path.read_text()
+        architecture = sae["architecture"]
+        assert f"| `configs/{path.name}` | `{architecture}` | {of_both[0]} | {of_both[1]} |" in page
+
+
+def test_the_page_on_equal_width_says_what_the_results_show() -> None:
+    def gaps(name: str) -> dict[tuple[str, str], list[str]]:
+        table = (ROOT / "results" / f"{name}.md").read_text().replace("−", "-")
+        return {(row[0], row[1]): row[2:] for row in fields_of(table) if "`" in row[1]}
+
+    def known(fields: list[str]) -> list[float]:
+        return [float(field) for field in fields if field]
+
+    table, narrow = gaps("equal_width_gaps"), gaps("equal_width_narrow")
+    assert len({place for place, _ in table}) == 6
+    of_batchtopk = {place: known(row) for (place, sae), row in table.items() if "batch" in sae}
+    # level with both plain SAEs or ahead: everywhere, and on Gemma's residual stream by the
+    # narrower bandwidth, for its defaults are at the edge
+    for (place, _), row in table.items():
+        assert min(known(row)) > -0.002 or place == "Gemma 3, resid"
+    assert min(of_batchtopk["Gemma 3, resid"]) >= -0.0021
+    assert all(min(known(row)) > -0.002 for row in narrow.values())
+    for place in ("SmolLM2, mlp_out", "Gemma 3, mlp_out"):
+        assert 0.005 <= min(of_batchtopk[place]) <= max(of_batchtopk[place]) < 0.0165
+    at_128 = [float(row[-1]) for (_, sae), row in table.items() if "batch" in sae]
+    assert sum(gap > 0.002 for gap in at_128) == 5
+
+
+def test_seeds_agree_on_what_is_ahead_and_what_is_level() -> None:
+    table = (ROOT / "results" / "equal_width_seeds.md").read_text().replace("−", "-")
+    rows = fields_of(table)[1:]
+    assert [row[:2] for row in rows] == [
+        [f"SmolLM2, {cell}", "SAELens's `batchtopk`"] for cell in ("mlp_out", "attn_out", "resid")
+    ]
+    ahead = {"mlp_out": (True, True, True)}  # at L0 8, 32 and 128
+    for place, _, *fields in rows:
+        expected = ahead.get(place.split(", ")[1], (False, False, True))
+        for field, is_ahead in zip(fields, expected, strict=True):
+            assert field.endswith(", n = 3")
+            low, high = map(float, re.findall(r"[+-]\d\.\d{4}", field)[1:])
+            assert low > 0.002 if is_ahead else -0.002 < low <= high < 0.002, (place, field)
+
+
+def test_the_page_on_equal_width_says_how_many_runs_are_done(figures: Any) -> None:
+    page = (ROOT / "docs" / "results" / "equal_width.md").read_text()
+    for sweep in figures.read("equal_width.json")["sweeps"].values():
+        assert f"{len(sweep['runs'])} of {sweep['n_runs']}" in page
+
+
+def test_the_page_on_half_width_says_what_the_results_show(figures: Any) -> None:
+    table = (ROOT / "results" / "half_width_gaps.md").read_text().replace("−", "-")
+    rows = fields_of(table)
+    gaps = {row[0]: [float(g) for g in row[2:]] for row in rows if "batchtopk" in row[1]}
+    assert len(gaps) == 6
+    attention = [g for cell, of_cell in gaps.items() if "attn_out" in cell for g in of_cell]
+    page = (ROOT / "docs" / "results" / "half_width.md").read_text()
+    between = f"between {min(attention):+.4f} and {max(attention):+.4f}".replace("-", "−")
+    assert between in page
+    assert sum(of_cell[2] > 0 for of_cell in gaps.values()) == 5
+    assert sum(of_cell[1] > -0.01 for of_cell in gaps.values()) == 3
+    assert all(of_cell[2] > -0.01 for of_cell in gaps.values())
