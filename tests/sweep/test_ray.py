@@ -37,6 +37,31 @@ def test_a_worker_that_dies_before_its_first_run_fails_that_run(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+def test_a_task_that_no_node_can_run_is_noted(config: Path) -> None:
+    ray = pytest.importorskip("ray", reason="needs the [ray] extra")
+    values, _ = load_sweep_config(config)
+
+    def note(num_cpus: float, num_gpus: float) -> str | None:
+        update = {"num_cpus": num_cpus, "num_gpus": num_gpus}
+        return executors._note_on_nodes(nodes, values.model_copy(update=update))
+
+    try:
+        ray.init(num_cpus=2, num_gpus=1, log_to_driver=False)
+        nodes = ray.nodes()
+    finally:
+        ray.shutdown()
+    assert note(2, 1) is None
+    assert note(1, 0) is None
+    assert note(3, 0) == (
+        "no node of the Ray cluster has num_cpus 3 and num_gpus 0; waiting for one that joins"
+    )
+    assert "num_gpus 1.5; waiting" in str(note(0.5, 1.5))
+    nodes[0]["Alive"] = False
+    assert note(1, 0) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_ray_says_in_one_line_what_a_task_found(data: Path, tmp_path: Path) -> None:
     ray = pytest.importorskip("ray", reason="needs the [ray] extra")
     values = sweep_values(data)

@@ -1,7 +1,7 @@
 """Executors of a sweep's groups: this process, or Ray."""
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,8 @@ def run_ray(config: SweepConfig, runs: Sequence[Run], out: str | Path, console: 
 
     A worker that dies is started again by Ray, and goes on after the results that are on disk.
     Where it dies a fourth time, the run that it was in has failed, and the rest of its group is
-    tried. On a cluster ``out`` and every path of the config must be absolute, on a file system that
+    tried. Where no node has the resources of a task, a line says so, and Ray waits for one that
+    has. On a cluster ``out`` and every path of the config must be absolute, on a file system that
     all nodes share.
 
     Raises:
@@ -115,6 +116,8 @@ def run_ray(config: SweepConfig, runs: Sequence[Run], out: str | Path, console: 
     cache_task = ray.remote(**resources)(_cache_task)
     group_task = ray.remote(**resources, max_retries=3)(_group_task)
     store = SweepStore(config, Path(out).resolve())
+    if (line := _note_on_nodes(ray.nodes(), config)) is not None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     with Progress(console=console) as progress:
         view = ProgressView(progress, store, runs)
         groups = _unfinished(store, runs)
@@ -133,6 +136,18 @@ def run_ray(config: SweepConfig, runs: Sequence[Run], out: str | Path, console: 
                     if left:
                         waiting[group_task.remote(caches, store, left)] = left
             view.update()
+
+
+def _note_on_nodes(nodes: Sequence[Mapping[str, Any]], config: SweepConfig) -> str | None:
+    """Say that no node of ``ray.nodes()`` can run a task; one that can may join a cluster later."""
+    asked = {"CPU": config.num_cpus, "GPU": config.num_gpus}
+    totals = [node["Resources"] for node in nodes if node["Alive"]]
+    if any(all(total.get(name, 0) >= n for name, n in asked.items()) for total in totals):
+        return None
+    return (
+        f"no node of the Ray cluster has num_cpus {config.num_cpus:g} and num_gpus "
+        f"{config.num_gpus:g}; waiting for one that joins"
+    )
 
 
 def _cause(error: BaseException) -> BaseException:
