@@ -34,7 +34,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from page_files import fill_pages
-from recipe_tables import dead_table, gaps_table, points_table, seeds_table
+from recipe_tables import dead_table, gaps_table, peers_table, points_table, seeds_table
 from result_rows import Row, means, rows_of
 from sign_pages import sign_figures, sign_tables
 from speed_figure import speed_figure, speed_table
@@ -58,6 +58,13 @@ PEERS = (
 )
 SIGNED = {name: f"`{name}`" for name in list(ARCHITECTURES)[:4]}
 PLAIN = {"batchtopk": "SAELens's `batchtopk`", "jumprelu": "SAELens's `jumprelu`"}
+ALL_PLAIN = PLAIN | {
+    "matryoshka_batchtopk": "SAELens's `matryoshka_batchtopk`",
+    "gated": "SAELens's `gated`",
+    "paper-gated": "Gated as its paper trains it",
+    "topk": "SAELens's `topk`",
+    "abstopk": "SAELens's `abstopk`, signed",
+}
 OF_BATCHTOPK = {"batchtopk": PLAIN["batchtopk"]}
 ONE_RECIPE = SIGNED | PLAIN
 BATCHTOPK = Series("batchtopk", "SAELens's BatchTopK", "batchtopk")
@@ -84,7 +91,8 @@ EQUAL_WIDTH = (
     Series("jumprelu-bandwidth-0.1", "JumpReLU, bandwidth 0.1", "jumprelu", dashed=True),
 )
 HALF = Series("bi_jumprelu-half", "bi_jumprelu, half as wide", "bi_jumprelu")
-HALF_WIDTH = (HALF, *PLAIN_SAES)
+SHORT_HALF = Series(f"{SHORT}-half", "the same, warm-up 400", "bi_jumprelu", dashed=True)
+HALF_WIDTH = (HALF, SHORT_HALF, *PLAIN_SAES)
 EQUAL_TIME = (
     Series("bi_batchtopk", "bi_batchtopk", "bi_batchtopk"),
     ONE_BI_JUMPRELU,
@@ -282,6 +290,7 @@ def write_all(out: Path) -> None:
         "equal_time.md": equal_time_table(reached, CELLS[:2], ONE_RECIPE),
         "equal_width_gaps.md": gaps_table(equal, cells, SHORT, PLAIN, L0S),
         "equal_width_seeds.md": seeds_table(all_seeds, cells, SHORT, PLAIN),
+        "equal_width_peers.md": peers_table(equal, cells[:3], SHORT, ALL_PLAIN, 32),
         "equal_width_long.md": gaps_table(equal, cells, "bi_jumprelu", OF_BATCHTOPK, L0S),
         "equal_width_sa_gsae.md": gaps_table(equal, cells, "sa_gsae", OF_BATCHTOPK),
         "equal_width_bi_batchtopk.md": gaps_table(
@@ -289,6 +298,7 @@ def write_all(out: Path) -> None:
         ),
         "equal_width_narrow.md": gaps_table(equal, cells, NARROW_SHORT, OF_BATCHTOPK),
         "half_width_gaps.md": gaps_table(equal, cells, HALF.sae, PLAIN),
+        "half_width_warm_up_400.md": gaps_table(equal, cells, SHORT_HALF.sae, PLAIN, L0S),
         **sign_tables(read),
     }
     (out / "results").mkdir(parents=True, exist_ok=True)

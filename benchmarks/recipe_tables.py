@@ -62,6 +62,33 @@ def gaps_table(
     return markdown(["place", "baseline", *(f"L0 {asked:g}" for asked in l0s)], table, 2)
 
 
+def peers_table(
+    rows: Sequence[Row], cells: Sequence[str], sae: str, saes: Mapping[str, str], asked: float
+) -> str:
+    """R² of one SAE less that of others at their own L0, near one L0; with L0 and dead latents.
+
+    The one is a line in log L0, so that an SAE with a single run can be compared with it.
+
+    Args:
+        sae, saes: as in :func:`gaps_table`; an SAE a row, a cell a column.
+        asked: the L0. One that is more than a quarter off leaves its field empty.
+    """
+    table = []
+    for other, label in saes.items():
+        fields = []
+        for cell in cells:
+            line = [row.point for row in means(rows, cell, sae)]
+            point = _by_asked(means(rows, cell, other)).get(asked)
+            r2 = None if point is None else r2_at(line, point.l0)
+            if point is None or r2 is None or _ratio(asked, point) > 1.25:
+                fields.append("")
+            else:
+                fields.append(f"{_signed(r2 - point.r2)} at {point.l0:.1f}; {point.dead_share:.1%}")
+        if any(fields):
+            table.append([label, *fields])
+    return markdown(["baseline", *cells], table, 1)
+
+
 def seeds_table(
     rows: Sequence[Row], cells: Sequence[str], sae: str, saes: Mapping[str, str]
 ) -> str:

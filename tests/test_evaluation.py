@@ -192,7 +192,7 @@ def test_one_token_and_latents_that_never_fire() -> None:
 
 def test_calibration_refuses_a_per_token_normalisation() -> None:
     sae = StandardSAE(StandardSAEConfig(d_in=D_IN, d_sae=8, normalize_activations="layer_norm"))
-    with pytest.raises(ValueError, match="normalize_activations must not be a per-token"):
+    with pytest.raises(ValueError, match="normalize_activations must be no per-token norm"):
         signaware.polarity_calibration(sae, torch.randn(4, D_IN))
 
 

@@ -74,6 +74,24 @@ def test_gaps_over_seeds_are_taken_within_each_seed(figures: Any) -> None:
     assert table[2:] == ["| c | P | +0.0233 (−0.1000 to +0.1000), n = 3 |  |  |"]
 
 
+def test_a_peer_with_one_run_is_compared_at_its_own_l0(figures: Any) -> None:
+    rows = [
+        row(figures, "c", "a", 16.0, 0.5),
+        row(figures, "c", "a", 32.0, 0.6),
+        row(figures, "c", "p", 32.0, 0.55, swept="k"),
+        row(figures, "c", "q", 28.0, 0.7, swept="l1_coefficient", value=3.0)._replace(
+            dead_share=0.25
+        ),
+        row(figures, "c", "far", 24.0, 0.5, swept="l1_coefficient", value=3.0),
+        row(figures, "d", "p", 32.0, 0.55, swept="k"),  # no line of a there
+    ]
+    saes = {"p": "P", "q": "Q", "far": "F", "none": "N"}
+    table = figures.peers_table(rows, ["c", "d"], "a", saes, 32).splitlines()
+    # the line of a rises by 0.1 a factor of 2 in L0
+    of_q = f"−{0.7 - 0.6 - 0.1 * math.log2(28 / 32):.4f} at 28.0; 25.0%"
+    assert table[2:] == ["| P | +0.0500 at 32.0; 0.0% |  |", f"| Q | {of_q} |  |"]
+
+
 def test_pages_show_files_as_they_are(benchmark_script: Callable[[str], Any]) -> None:
     page_files = benchmark_script("page_files")
     shown: list[str] = []

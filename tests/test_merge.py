@@ -85,6 +85,24 @@ def test_merge_of_nearly_antipodal_pairs_reports_its_cost() -> None:
     assert report["explained_variance_before"] != report["explained_variance_after"]
 
 
+@pytest.mark.parametrize("dead", ["first", "second"])
+def test_a_latent_that_never_fires_does_not_move_its_partner(dead: str) -> None:
+    sae, x = plain_with_pairs()
+    first, second = (6, 0) if dead == "first" else (0, 6)
+    with torch.no_grad():
+        sae.W_dec.div_(sae.W_dec.norm(dim=1, keepdim=True))
+        sae.W_dec[6] = torch.nn.functional.normalize(
+            sae.W_dec[6] + 0.3 * torch.eye(D_IN)[12], dim=0
+        )
+        sae.threshold[second] = 1e4
+    assert not sae.encode(x)[:, second].any()
+    merged = signaware.merge_antipodal(sae, x)
+    assert merged.cfg.metadata.merged_from["n_pairs"] == 2
+    sign = 1 if first == 0 else -1
+    torch.testing.assert_close(merged.encode(x)[:, 0], sign * sae.encode(x)[:, first])
+    torch.testing.assert_close(merged(x), sae(x), rtol=1e-4, atol=1e-4)
+
+
 def test_a_merged_sae_saves_splits_and_trains_on(tmp_path: Path) -> None:
     sae, x = plain_with_pairs()
     merged = signaware.merge_antipodal(sae, x)

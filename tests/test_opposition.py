@@ -206,7 +206,9 @@ def test_latents_that_are_never_active_are_written_and_read_back(
     [
         ({"latents": [3]}, "latents must be at least two"),
         ({"latents": [3, 99]}, "latents must be from 0 to"),
+        ({"latents": [3, 5, 3]}, r"latents must be all different, got \[3, 5, 3\]"),
         ({"k": 1}, "k must be at least 2, got 1"),
+        ({"n_before": 0}, "n_before must be at least 1, got 0"),
         ({"tokens": torch.zeros(0, 4, dtype=torch.int64)}, "tokens must be"),
     ],
 )
@@ -223,6 +225,29 @@ def test_an_sae_of_one_head_is_refused(model: HookedTransformer) -> None:
     sae.cfg.metadata.hook_head_index = 0
     with pytest.raises(InvalidInputError, match="hook_head_index must be null"):
         signaware.side_opposition(model, sae, prompt_ids(30), [3, 5])
+
+
+@pytest.mark.parametrize("normalisation", ["layer_norm", "constant_norm_rescale"])
+def test_an_sae_that_normalises_each_token_is_refused(
+    normalisation: str, model: HookedTransformer
+) -> None:
+    sae = make_sae("sa_gsae", normalize_activations=normalisation)
+    sae.cfg.metadata.hook_name = HOOK
+    with pytest.raises(InvalidInputError, match="no per-token normalisation, for side_opposition"):
+        signaware.side_opposition(model, sae, prompt_ids(30), [3, 5])
+
+
+def test_a_prompt_longer_than_the_model_s_positions_is_one_line(model: HookedTransformer) -> None:
+    n = model.cfg.n_ctx
+    ids, text = torch.zeros(2, n + 1, dtype=torch.int64), " ".join(["w1"] * 2 * n)
+    for measure in (
+        lambda: signaware.side_opposition(model, hooked_sae(), ids, [3, 5]),
+        lambda: signaware.top_examples(model, hooked_sae(), ids),
+        lambda: signaware.signed_latents(model, hooked_sae(), text),
+        lambda: signaware.polarity_dial(model, hooked_sae(), 3, ids, [1.0]),
+    ):
+        with pytest.raises(InvalidInputError, match=f"^tokens: positions must be at most {n}, the"):
+            measure()
 
 
 def test_an_sae_without_a_hook_is_one_line(model: HookedTransformer) -> None:

@@ -13,9 +13,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 import sae_lens_signaware as signaware
-from sae_lens_signaware.evaluation.labelled_texts import Labels
+from sae_lens_signaware.evaluation.labelled_texts import Labels, labels_of
 from sae_lens_signaware.evaluation.probe_features import AGGREGATIONS, Aggregation
-from sae_lens_signaware.evaluation.probe_scores import Scorer
+from sae_lens_signaware.evaluation.probe_scores import Scorer, fitted_predictions
 from tests.support.saes import D_IN, each_saved_variant, make_sae
 
 N_TEXTS = 120
@@ -50,6 +50,23 @@ def latents_by_hand(sae: Any, source: signaware.TextActivations, how: str) -> np
         z = sae.encode(chunk).detach().double()
         rows.append({"sum": z.sum(0), "mean": z.mean(0), "max": z.max(0).values}[how])
     return torch.stack(rows).numpy()
+
+
+@pytest.mark.parametrize("kind", ["numbers", "classes"])
+def test_the_reference_does_not_depend_on_how_the_texts_are_sorted(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    x, fit = rng.normal(size=(400, 256)), np.arange(400) % 2 == 0
+    y = x @ rng.normal(size=256) / 16 + 0.3 * rng.normal(size=400)
+    order = np.argsort(y)
+
+    def score(at: np.ndarray) -> float:
+        labels = labels_of([*y[at]] if kind == "numbers" else [*(y[at] > 0)])
+        predicted = fitted_predictions(x[at], labels, fit[at], chooses_penalty=True)
+        return spearmanr(predicted[~fit[at]], y[at][~fit[at]]).statistic
+
+    # folds of one range of labels each chose another penalty
+    assert score(order) == pytest.approx(score(np.arange(400)), abs=1e-6)
+    assert score(rng.permutation(400)) == pytest.approx(score(order), abs=1e-6)
 
 
 def plain_sae() -> Any:

@@ -141,6 +141,8 @@ def test_what_labels_are() -> None:
     assert labels_of(["b", "a", "b"]).classes == ("a", "b")
     assert labels_of([3, -1, 3]).classes == ("-1", "3")
     assert labels_of(["2.0", "10", "2"]).values.tolist() == [0, 1, 0]
+    assert labels_of([1000001, 1000002]).classes == ("1000001", "1000002")
+    assert labels_of(["0.12345671", "0.12345672"]).classes == ("0.12345671", "0.12345672")
     assert labels_of([True, False]).values.tolist() == [1, 0]
     assert labels_of(np.array([0.5, 1.5, 2.5])).values.tolist() == [0.5, 1.5, 2.5]
 

@@ -84,7 +84,7 @@ def analyze_sae(sae: SAE[Any], activations: Iterable[Tensor] | Tensor) -> Analys
         ValueError: as :func:`~sae_lens_signaware.polarity_calibration`; or R² is not defined, as
             the activations do not differ.
     """
-    require_common_units(sae)
+    require_common_units(sae, "polarity_calibration")
     variance = ExplainedVarianceCalculator()
     sums = sum_sides(sae, activations, with_alignment=True, variance=variance)
     return Analysis(

@@ -7,7 +7,7 @@ from typing import Any
 from sae_lens import SAE
 from torch import Tensor
 
-from sae_lens_signaware.checks import InvalidInputError
+from sae_lens_signaware.checks import require
 from sae_lens_signaware.evaluation.results import Provenance, Result
 from sae_lens_signaware.evaluation.streaming import SideSums, squared_norms, sum_sides
 
@@ -49,7 +49,7 @@ def polarity_calibration(
         ValueError: activations are empty, of the wrong shape or type, or not finite; or the SAE
             normalises each token at run time, so that latents and residuals differ in their units.
     """
-    require_common_units(sae)
+    require_common_units(sae, "polarity_calibration")
     return calibration_of(sae, sum_sides(sae, activations, with_alignment=True))
 
 
@@ -62,13 +62,11 @@ def has_common_units(sae: SAE[Any]) -> bool:
     return sae.cfg.normalize_activations not in PER_TOKEN
 
 
-def require_common_units(sae: SAE[Any]) -> None:
-    """Raise InvalidInputError where residuals are not in the units of the latents."""
-    if not has_common_units(sae):
-        raise InvalidInputError(
-            "normalize_activations must not be a per-token normalisation for polarity_calibration, "
-            f"got {sae.cfg.normalize_activations!r}"
-        )
+def require_common_units(sae: SAE[Any], measure: str) -> None:
+    """Raise InvalidInputError where activations are not in the units of the latents."""
+    allowed = f"no per-token normalisation, for {measure}"
+    normalisation = sae.cfg.normalize_activations
+    require(has_common_units(sae), "normalize_activations", normalisation, allowed)
 
 
 def calibration_of(sae: SAE[Any], sums: SideSums) -> PolarityCalibration:

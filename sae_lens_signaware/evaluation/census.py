@@ -19,8 +19,9 @@ class BipolarCensus(Result):
     Attributes:
         firing_rate_pos, firing_rate_neg: share of tokens on which the side fires.
         energy_pos, energy_neg: mean over tokens of (z_i ||d_i||)^2 on that side, in squared units
-            of the activations. d_i is what one unit of the latent writes: W_dec_i, but for
-            SAELens's TopK with rescale_acts_by_decoder_norm.
+            of the activations; of an SAE that normalises each token, of the normalised ones. d_i is
+            what one unit of the latent writes: W_dec_i, but for SAELens's TopK with
+            rescale_acts_by_decoder_norm.
         min_share: min(p+, p-) / (p+ + p-), from 0 (one-sided) to 1/2; NaN where it never fires.
         min_energy_share: the same share of the energies.
     """

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
 from sae_lens_signaware.checks import checked, require
-from sae_lens_signaware.evaluation.models import HookedRootModule, require_hook
+from sae_lens_signaware.evaluation.models import HookedRootModule, require_hook, require_positions
 from sae_lens_signaware.evaluation.prompts import hook_of
 from sae_lens_signaware.evaluation.results import Provenance, Result
 from sae_lens_signaware.evaluation.streaming import decoder_directions
@@ -125,7 +125,8 @@ def polarity_dial(
 
     Raises:
         ValueError: a latent or a token is out of range, a coefficient is not finite or not above
-            0, there are too few tokens for the metric, or the model lacks the SAE's hook.
+            0, there are too few tokens for the metric or more than the model has positions, or the
+            model lacks the SAE's hook.
     """
     latent = checked("latent", latent, int | tuple[int, int])
     logit_tokens = checked("logit_tokens", logit_tokens, tuple[int, int] | None)
@@ -141,6 +142,7 @@ def polarity_dial(
         tuple(tokens.shape),
         f"(batch, position) with at least {shortest} position(s)",
     )
+    require_positions(model, "tokens: positions", tokens.shape[1])
     require_hook(model, hook_of(sae)[0])
     pos, neg = dialled_directions(sae, latent)
     grid = [-c for c in reversed(sizes)] + [0.0, *sizes]

@@ -143,7 +143,9 @@ def labels_of(labels: Sequence[object]) -> Labels:
         only = short(names[0]) if names else "no label"
         raise InvalidInputError(f"labels must have at least two different values, got only {only}")
     if len(values) == 2:
-        low, high = (f"{v:g}" if None not in numbers else str(v) for v in values)
+        # repr, for numbers that differ in a late digit are two names
+        are_names = None in numbers
+        low, high = (str(v) if are_names else repr(float(v)).removesuffix(".0") for v in values)
         return Labels(codes.astype(float), (low, high))
     if None in numbers:
         odd = short(names[numbers.index(None)])

@@ -14,7 +14,7 @@ from sae_lens import SAE, GatedSAE, JumpReLUSAE, SAEConfig
 from sae_lens.saes.sae import SAEMetadata
 from torch import Tensor
 
-from sae_lens_signaware.evaluation.audit import antipodal_audit, disjoint_pairs
+from sae_lens_signaware.evaluation.audit import AntipodalAudit, antipodal_audit, disjoint_pairs
 from sae_lens_signaware.evaluation.inputs import batches_of
 from sae_lens_signaware.evaluation.quality import measure_quality
 from sae_lens_signaware.saes.bi_jumprelu import BiJumpReLUSAE, BiJumpReLUSAEConfig
@@ -31,7 +31,8 @@ def merge_antipodal(
 ) -> SAGatedSAE | BiJumpReLUSAE:
     """Merge antipodal latents of a plain SAE that never fire together into signed latents.
 
-    A pair becomes the mean of one latent and the negated other, brought to the same norms. Each
+    A pair becomes the mean of one latent and the negated other, brought to the same norms. Where
+    one of them never fires on these activations, the pair takes the direction of the other. Each
     side keeps its own threshold and, of a ``gated`` SAE, its own magnitude. A latent without a
     partner keeps its + side; its - side is never active. The result is approximate, but for a split
     SAE, which it restores. A gate that is open at pi = 0 (``b_gate > 0``) has no counterpart: its
@@ -58,7 +59,7 @@ def merge_antipodal(
     tokens = torch.cat(list(batches_of(activations, sae.cfg.d_in)))
     audit = antipodal_audit(sae, tokens, max_cosine)
     pairs = sorted(disjoint_pairs(audit.latent_a, audit.latent_b, audit.co_firing_rate == 0))
-    merged = _merge(sae, pairs)
+    merged = _merge(sae, pairs, _weights(audit, pairs).to(sae.W_dec))
     before, after = (measure_quality(s, tokens, "merge_antipodal")[0] for s in (sae, merged))
     merged.cfg.metadata.merged_from = {
         "architecture": sae.cfg.architecture(),
@@ -74,9 +75,24 @@ def merge_antipodal(
     return merged
 
 
+def _weights(audit: AntipodalAudit, pairs: list[tuple[int, int]]) -> Tensor:
+    """(pairs,) weight of the first latent of each in its mean; a latent that never fires has 0."""
+    found = zip(audit.latent_a.tolist(), audit.latent_b.tolist(), strict=True)
+    place = {pair: i for i, pair in enumerate(found)}
+    at = [place[pair] for pair in pairs]
+    a, b = (audit.rate_a[at] > 0).double(), (audit.rate_b[at] > 0).double()
+    return (1 + a - b) / 2
+
+
 @torch.no_grad()
-def _merge(sae: GatedSAE | JumpReLUSAE, pairs: list[tuple[int, int]]) -> SAGatedSAE | BiJumpReLUSAE:
-    """The signed SAE of which each pair is one latent, and every other latent keeps its + side."""
+def _merge(
+    sae: GatedSAE | JumpReLUSAE, pairs: list[tuple[int, int]], weight: Tensor
+) -> SAGatedSAE | BiJumpReLUSAE:
+    """The signed SAE of which each pair is one latent, and every other latent keeps its + side.
+
+    Args:
+        weight: (pairs,) of the first latent in the mean of both.
+    """
     paired = {i for pair in pairs for i in pair}
     rest = [i for i in range(sae.cfg.d_sae) if i not in paired]
     pos = torch.tensor([a for a, _ in pairs] + rest, dtype=torch.int64)
@@ -90,8 +106,9 @@ def _merge(sae: GatedSAE | JumpReLUSAE, pairs: list[tuple[int, int]]) -> SAGated
     s_enc = 1 / _norm_ratio(sae.W_enc.T, neg, pos[:n]) if gated else s_dec
 
     W_enc, W_dec = sae.W_enc[:, pos].clone(), sae.W_dec[pos].clone()
-    W_enc[:, :n] = (W_enc[:, :n] - sae.W_enc[:, neg] * s_enc) / 2
-    W_dec[:n] = (W_dec[:n] - sae.W_dec[neg] / s_dec[:, None]) / 2
+    W_enc[:, :n] = weight * W_enc[:, :n] - (1 - weight) * sae.W_enc[:, neg] * s_enc
+    of_rows = weight[:, None]
+    W_dec[:n] = of_rows * W_dec[:n] - (1 - of_rows) * sae.W_dec[neg] / s_dec[:, None]
 
     def rows(param: Tensor, of_neg: Tensor, unpaired: float = 0.0) -> Tensor:
         """A parameter of both sides, (2, d_sae); ``unpaired`` fills the - sides without a pair."""

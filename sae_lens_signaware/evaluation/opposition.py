@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from sae_lens_signaware.checks import require
+from sae_lens_signaware.evaluation.calibration import require_common_units
 from sae_lens_signaware.evaluation.examples import Context, TopExamples, top_examples
 from sae_lens_signaware.evaluation.models import HookedRootModule, embedding_of, logits_after
 from sae_lens_signaware.evaluation.prompts import hook_of
@@ -115,7 +116,8 @@ def side_opposition(
 
     Args:
         model: SAELens's hooked model of a causal language model, with its tokenizer.
-        sae: any SAELens SAE with latents of either sign, as saved.
+        sae: any SAELens SAE with latents of either sign, as saved, without a per-token
+            normalisation.
         tokens: (prompt, position) token ids; the contexts are searched for in all of them.
         latents: which.
         k: contexts of a side at most, each of another prompt.
@@ -124,12 +126,16 @@ def side_opposition(
             them in ``tokens``; None searches. Of each side the first ``k`` count.
 
     Raises:
-        InvalidInputError: there are fewer than two latents; ``k`` is below 2; the SAE reads one
-            head alone; ``examples`` lacks one of the latents; or what
+        InvalidInputError: there are fewer than two latents, or one of them twice; ``k`` is below
+            2, or ``n_before`` below 1; the SAE normalises each token, or reads one head alone;
+            ``examples`` lacks one of the latents; or what
             :func:`~sae_lens_signaware.top_examples` refuses.
     """
     require(len(latents) >= 2, "latents", list(latents), "at least two, for pairs of other ones")
     require(k >= 2, "k", k, "at least 2")
+    require(n_before >= 1, "n_before", n_before, "at least 1")
+    require(len(set(latents)) == len(latents), "latents", list(latents), "all different")
+    require_common_units(sae, "side_opposition")  # what a latent writes is added to activations
     head = sae.cfg.metadata.hook_head_index
     require(head is None, "hook_head_index", head, "null, for an SAE of all heads")
     found = examples or top_examples(model, sae, tokens, latents, k=k, window=(n_before, 0))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from rich.table import Table
+from rich.text import Text
 
 from sae_lens_signaware.evaluation.probe_ends import EndOfSide, Ends
 from sae_lens_signaware.evaluation.probe_features import Aggregation
@@ -117,7 +118,7 @@ class SparseProbes(Result):
                     ends.form,
                     ends.feature,
                     sign,
-                    side.end,
+                    Text(side.end),  # of the user's file, and no markup
                     f"{side.share:.1%}",
                     "-" if math.isnan(side.at_end) else f"{side.at_end:.0%}{interval}",
                     *("-" if math.isnan(v) else f"{v:.3f}" for v in (side.mean_label, side.within)),

@@ -153,7 +153,7 @@ def fitted_predictions(
         (n,) predicted numbers, or log-odds of class 1.
     """
     from sklearn.linear_model import LogisticRegression, Ridge
-    from sklearn.model_selection import GridSearchCV
+    from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
@@ -166,8 +166,14 @@ def fitted_predictions(
     else:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=LOGISTIC_C, max_iter=1000))
         grid, by = {"logisticregression__C": 1 / RAW_GRID}, "roc_auc"
+    at = np.flatnonzero(fit)
     if chooses_penalty:
-        smallest = min(np.unique(y[fit], return_counts=True)[1]) if labels.classes else fit.sum()
-        model = GridSearchCV(model, grid, scoring=by, cv=min(5, int(smallest)))
-    model.fit(x[fit], y[fit])
+        # folds are drawn from texts in an order of their own: where a file is sorted by label, a
+        # fold would be a range of labels
+        at = at[np.lexsort((x[at, 0], y[at]))]
+        smallest = min(np.unique(y[at], return_counts=True)[1]) if labels.classes else len(at)
+        kind = StratifiedKFold if labels.classes else KFold
+        folds = kind(min(5, int(smallest)), shuffle=True, random_state=0)
+        model = GridSearchCV(model, grid, scoring=by, cv=folds)
+    model.fit(x[at], y[at])
     return model.predict(x) if labels.classes is None else model.decision_function(x)

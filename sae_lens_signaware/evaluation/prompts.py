@@ -9,7 +9,7 @@ from sae_lens.util import extract_stop_at_layer_from_tlens_hook_name
 from torch import Tensor
 
 from sae_lens_signaware.checks import InvalidInputError, require
-from sae_lens_signaware.evaluation.models import HookedRootModule
+from sae_lens_signaware.evaluation.models import HookedRootModule, require_positions
 
 
 class Prompts(NamedTuple):
@@ -73,7 +73,8 @@ def prompts_of_tokens(
         model: SAELens's hooked model; ``sae.cfg.metadata.hook_name`` says where.
 
     Raises:
-        ValueError: ``tokens`` is not (prompt, position), or empty; or the SAE names no hook.
+        ValueError: ``tokens`` is not (prompt, position), empty, or longer than the model has
+            positions; or the SAE names no hook.
     """
     require(
         tokens.ndim == 2 and tokens.numel() > 0,
@@ -81,6 +82,7 @@ def prompts_of_tokens(
         tuple(tokens.shape),
         "(prompt, position) with at least one of each",
     )
+    require_positions(model, "tokens: positions", tokens.shape[1])
     hooks = [hook_of(sae)]
     for batch in tokens.split(batch_size_prompts):
         (activations,) = hooked_activations(model, batch, hooks)

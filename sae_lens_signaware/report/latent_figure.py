@@ -80,7 +80,7 @@ def _side(
     sign, fill = ("+", "plus") if side == "pos" else (markup.MINUS, "minus")
     rate = getattr(page, f"firing_rate_{side}")
     contexts: tuple[Context, ...] = getattr(page, f"examples_{side}")
-    contexts = contexts[:n_contexts]
+    fired, contexts = bool(contexts), contexts[:n_contexts]
     height = 58 + ROW * max(1, len(contexts))
     parts = [
         f'<rect class="{fill}" x="{MARGIN}" y="{y + 6:g}" width="4" height="{height - 8}" rx="2"/>',
@@ -97,7 +97,7 @@ def _side(
     strongest = max((abs(value) for c in both for value in c.activations), default=1.0)
     for i, context in enumerate(contexts):
         parts += _context(context, y + 72 + ROW * i, strongest, special)
-    if not contexts:
+    if not fired:
         parts.append(_text(TEXT_AT, y + 72, "fired in none of the prompts searched", "quiet"))
     return parts, y + height + 10
 

@@ -34,11 +34,13 @@ class LabelledLatents:
     """The latents of one SAE, and its names on the page.
 
     Attributes:
+        sweep: name of the sweep; empty where all latents are of one.
         sae: name of the SAE in its sweep.
         name: unique in its cell.
         label: unique on the page.
     """
 
+    sweep: str
     sae: str
     name: str
     label: str
@@ -154,9 +156,8 @@ def _labelled(pages: dict[Path, SAELatents], root: Path) -> list[LabelledLatents
         # a run is called cell/seed/sae/field-value, and the names may hold slashes of their own
         _, _, rest = latents.run.removeprefix(f"{latents.cell}/").partition("/")
         sae, _, value = rest.rpartition("/")
-        parts = [names[path.parent.parent] if len(names) > 1 else "", sae or latents.run, value]
-        name = " · ".join(filter(None, parts))
-        labelled.append(
-            LabelledLatents(sae or latents.run, name, f"{latents.cell} · {name}", latents)
-        )
+        sae = sae or latents.run
+        sweep = names[path.parent.parent] if len(names) > 1 else ""
+        name = " · ".join(filter(None, (sweep, sae, value)))
+        labelled.append(LabelledLatents(sweep, sae, name, f"{latents.cell} · {name}", latents))
     return labelled

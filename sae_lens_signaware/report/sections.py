@@ -114,14 +114,15 @@ def _calibration(all_latents: Sequence[LabelledLatents]) -> str:
 
 
 def _audit(all_latents: Sequence[LabelledLatents]) -> str:
-    rows: dict[tuple[str, str | None, str], tuple[str | int, ...]] = {}
+    rows: dict[tuple[str, str | None, str], tuple[str | int, ...]] = {}  # by cell, SAE, cosine
     for one in all_latents:
         x = one.latents
         for cosine, counts in x.audit.items():
             n = (counts["n_pairs"], counts["freed_width"], counts["n_pairs_that_fire_together"])
-            # Several signed SAEs have one plain SAE to compare with
-            rows[x.cell, x.plain_run, cosine] = (
-                *(x.cell, x.plain_run or "", cosine.replace("-", markup.MINUS)),
+            # Several signed SAEs of a sweep have one plain SAE to compare with
+            cell = " · ".join(filter(None, (x.cell, one.sweep)))
+            rows[cell, x.plain_run, cosine] = (
+                *(cell, x.plain_run or "", cosine.replace("-", markup.MINUS)),
                 *n,
             )
     columns = ("cell", "plain SAE", "highest cosine", "pairs", "width freed", "ever fire together")

@@ -35,6 +35,15 @@ def test_planted_pairs_are_antipodal_exclusive_and_as_frequent_as_other_features
     assert torch.allclose(x, features @ vectors, atol=1e-6)
 
 
+def test_an_odd_feature_is_in_no_pair() -> None:
+    data = ConsolidationData(**CONSOLIDATION | {"n_features": 7})
+    model = consolidation.make_toy_model(data, 1.0, seed=0)
+    assert model.n_pairs == 3
+    features, x = model.sample(100)
+    assert features.shape == (100, 7)
+    assert x.isfinite().all()
+
+
 def test_exclusion_silences_one_end_and_nothing_else() -> None:
     features = torch.tensor([[1.0, 2.0, 3.0, 0.0, 5.0, 6.0]]).repeat(1_000, 1)
     kept = consolidation.exclusive_pairs(2)(features)

@@ -250,7 +250,17 @@ def test_a_file_is_no_folder_for_results(tmp_path: Path) -> None:
         ("e", lambda v: v["data"].update(shares=[-0.1]), "data.shares: must be from 0 to 1"),
         ("e", lambda v: v["data"].update(l0_factors=[0]), "data.l0_factors: must be above 0"),
         ("e", lambda v: v["data"].update(n_children=6), "data.n_children: must be at most half of"),
-        ("e", lambda v: v["data"].update(min_probability=0.5), "data.min_probability: must be at"),
+        (
+            "e",
+            lambda v: v["data"].update(min_probability=0.5),
+            "data.min_probability: must be below",
+        ),
+        (
+            "e",
+            lambda v: v["data"].update(min_probability=0.1, max_probability=0.1),
+            "data.min_probability: must be below max_probability = 0.1, got 0.1",
+        ),
+        ("a", lambda v: v["training"].update(n_heldout=1), "training.n_heldout: Input should be"),
         ("e", lambda v: v.update(target_l0=6), "target_l0: must leave the most frequent feature"),
         (
             "e",

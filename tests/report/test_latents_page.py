@@ -135,6 +135,12 @@ def test_the_figure_has_both_sides_of_the_latent() -> None:
     assert svg.count("http") == 1  # the name of SVG
 
 
+def test_a_figure_without_contexts_does_not_say_that_there_are_none() -> None:
+    words = texts(latent_figure(sae_latents(0, 0), 100, n_contexts=0))
+    assert "+103" not in words
+    assert "fired in none of the prompts searched" not in words
+
+
 def test_tokens_of_the_figure_stand_in_their_columns() -> None:
     tokens = ("ab", " c", "日本", "e\u0301", "\ud83d", "\x1b", "")
     wide = Context(tokens, (0.0,) * 2 + (2.0,) + (0.0,) * 4, 2, 0, 0)

@@ -64,6 +64,18 @@ def test_the_page_has_every_section_in_order(parsed: Parsed) -> None:
         assert words in parsed.text
 
 
+def test_audits_of_two_sweeps_stand_beside_each_other(tmp_path: Path) -> None:
+    for sweep, n in (("one", 3), ("two", 777)):
+        counts = {"n_pairs": n, "freed_width": n, "n_pairs_that_fire_together": 0}
+        held = dataclasses.replace(sae_latents(0, 0), audit={"-0.9": counts})
+        (tmp_path / sweep / "latents").mkdir(parents=True)
+        held.write(tmp_path / sweep / "latents" / "a.json")
+    report.write_report(tmp_path, tmp_path / "r.html")
+    text = Parsed((tmp_path / "r.html").read_text()).text
+    for sweep, n in (("one", "3"), ("two", "777")):
+        assert f"mlp_out · {sweep}{sae_latents(0, 0).plain_run}−0.9{n}{n}0" in text
+
+
 def test_verdicts_and_ablations_are_those_of_the_results(parsed: Parsed) -> None:
     first = sweep_summary().comparisons[0]
     gap = first.summary.smallest_gap_mean

@@ -137,6 +137,20 @@ def test_pages_that_are_asked_for_no_more_stay_where_they_are_of_the_run(
     assert pages(out) == (before if lr == 3e-3 else {})
 
 
+def test_a_cell_without_a_run_of_the_value_is_named(
+    whole: tuple[Path, str], data: Path, tmp_path: Path
+) -> None:
+    out = without_latents(whole, tmp_path / "out")
+    values = sweep_values(data)
+    values["cells"]["mlp"]["saes"] = {"half": {"l1_coefficient": [0.2]}}
+    del values["saes"]["half"]["l1_coefficient"]
+    values["cells"]["resid"]["saes"] = {"half": {"l1_coefficient": [0.1]}}
+    result = invoke("sweep", str(write(values, tmp_path / "s.yaml")), "--out", str(out))
+    assert result.exit_code == 0, result.stderr
+    assert set(pages(out)) == {"resid-half-0.1.json"}
+    assert "no page of latents: half has no run of 0.1 at mlp" in result.stdout
+
+
 def test_an_sae_that_is_gone_is_left_out_and_named(
     whole: tuple[Path, str], config: Path, tmp_path: Path
 ) -> None:

@@ -26,7 +26,7 @@ class TrainingConfig(StrictModel):
     batch_size: int = Field(gt=0)
     lr: float = Field(gt=0)
     n_train: int = Field(gt=0)
-    n_heldout: int = Field(gt=0)
+    n_heldout: int = Field(ge=2)  # R² of one is not defined
     dead_feature_window: int = Field(default=100, gt=0)
 
 
@@ -325,9 +325,9 @@ def _check_two_sided(data: TwoSidedData, l0: float) -> None:
             "data.n_children: must be at most half of n_features = "
             f"{data.n_features}, got {data.n_children}"
         )
-    if data.min_probability > data.max_probability:
+    if data.min_probability >= data.max_probability:
         raise ConfigError(
-            "data.min_probability: must be at most max_probability = "
+            "data.min_probability: must be below max_probability = "
             f"{data.max_probability}, got {data.min_probability}"
         )
     largest = data.probabilities(l0).max().item()

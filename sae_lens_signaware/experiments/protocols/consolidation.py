@@ -132,7 +132,7 @@ def make_toy_model(data: ConsolidationData, pair_share: float, seed: int) -> Toy
 
     Every feature fires at the same rate, paired or not, so that worlds differ in the pairing alone.
     """
-    n_pairs = round(pair_share * data.n_features / 2)
+    n_pairs = min(round(pair_share * data.n_features / 2), data.n_features // 2)
     probability = torch.full((data.n_features,), data.firing_probability)
     probability[: 2 * n_pairs] = probability_before_exclusion(data.firing_probability)
     with seeded(seed, 0):

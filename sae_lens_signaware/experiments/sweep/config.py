@@ -107,7 +107,7 @@ class SweepConfig(StrictModel):
     saes: dict[str, dict[str, Any]] = Field(min_length=1)
     compare: tuple[tuple[str, str], ...] = ()
     n_cached_tokens: int = Field(gt=0)
-    n_heldout_tokens: int = Field(gt=0)
+    n_heldout_tokens: int = Field(ge=2)  # R² of one is not defined
     heldout_dataset_path: str | None = None
     cache_dtype: CacheDtype | None = None
     cache_folder: str | None = None

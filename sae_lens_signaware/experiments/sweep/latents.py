@@ -1,5 +1,6 @@
 """Pages of single latents for a report, for some SAEs of a sweep; resumed latent by latent."""
 
+import itertools
 import math
 from collections.abc import Sequence, Set
 from pathlib import Path
@@ -92,6 +93,10 @@ class LatentsStage:
     def run(self, console: Console) -> None:
         """Write the pages that are not on disk yet."""
         asked = [r for r in self.runs if r.sae in self.shown.saes and r.value == self.shown.value]
+        for cell, sae in itertools.product(self.store.config.cells, self.shown.saes):
+            if not any((run.cell, run.sae) == (cell, sae) for run in asked):
+                line = f"no page of latents: {sae} has no run of {self.shown.value:g} at {cell}"
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
         asked = [r for r in asked if (result := self.store.finished(r)) and result.quality.l0 > 0]
         asked = [run for run in asked if self._has_sae(run, console)]
         pairs = [(run, self._plain_run(run)) for run in asked]

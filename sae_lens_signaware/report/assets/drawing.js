@@ -1,7 +1,7 @@
 // Numbers as text, and small charts as inline SVG: histograms and the dial
 
-// so many digits, but every one before the point
-const rounded = (x, digits = 3) => (Math.abs(x) >= 10 ** digits ? x.toFixed(0) : x.toPrecision(digits));
+// so many digits, but every one before the point: 999.7 would be 1.00e+3
+const rounded = (x, digits = 3) => (Math.abs(x) >= 10 ** digits - 0.5 ? x.toFixed(0) : x.toPrecision(digits));
 const signed = (x, digits = 3) => (x === 0 ? "0" : (x > 0 ? "+" : "−") + rounded(Math.abs(x), digits));
 const percent = (x) => `${x === 0 ? 0 : rounded(100 * x)}%`;
 const counted = (n) => n.toLocaleString("en");
