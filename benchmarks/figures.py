@@ -8,11 +8,9 @@ that is not of the results.
 """
 
 import argparse
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from equal_time_figure import (
     equal_steps_table,
@@ -30,6 +28,7 @@ from figure_drawing import (
     panels,
     save_svg,
 )
+from figure_rows import HALF_SAE, MODELS, ROOT, SHORT, one_pass, one_recipe, read, with_short_half
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -43,7 +42,6 @@ from wandb_page import wandb_figure
 
 from sae_lens_signaware.experiments.sweep.frontier import MARGIN, overlap_of, read_gaps
 
-ROOT = Path(__file__).parent.parent
 CELLS = ("mlp_out", "attn_out", "resid")
 
 SA_GSAE = Series("sa_gsae-half", "SA-GSAE, H", "sa_gsae")
@@ -72,8 +70,6 @@ ONE_BI_JUMPRELU = Series("bi_jumprelu", "bi_jumprelu", "bi_jumprelu")
 PLAIN_SAES = (Series("jumprelu", "SAELens's JumpReLU", "jumprelu"), BATCHTOPK)
 NARROW = "bi_jumprelu-bandwidth-0.1"
 """In results/equal_width.json, on Gemma's residual stream alone."""
-SHORT = "bi_jumprelu-warm-up-400"
-"""In results/equal_width.json: a warm-up of a tenth of the training, and not of a fifth."""
 NARROW_SHORT = f"{NARROW}-warm-up-400"
 WITH_SHORT = (
     {SHORT: "`bi_jumprelu`, warm-up 400"} | SIGNED | {"bi_jumprelu": "`bi_jumprelu`, warm-up 800"}
@@ -90,18 +86,13 @@ EQUAL_WIDTH = (
     *PLAIN_SAES,
     Series("jumprelu-bandwidth-0.1", "JumpReLU, bandwidth 0.1", "jumprelu", dashed=True),
 )
-HALF = Series("bi_jumprelu-half", "bi_jumprelu, half as wide", "bi_jumprelu")
-SHORT_HALF = Series(f"{SHORT}-half", "the same, warm-up 400", "bi_jumprelu", dashed=True)
-HALF_WIDTH = (HALF, SHORT_HALF, *PLAIN_SAES)
+HALF = Series(HALF_SAE, "bi_jumprelu, half as wide", "bi_jumprelu")
+HALF_WIDTH = (HALF, *PLAIN_SAES)
 EQUAL_TIME = (
     Series("bi_batchtopk", "bi_batchtopk", "bi_batchtopk"),
     ONE_BI_JUMPRELU,
     *PLAIN_SAES,
 )
-MODELS = {"SmolLM2": "one_recipe_smollm2_135m.json", "Gemma 3": "one_recipe_gemma3_270m.json"}
-"""The models of the comparison on 500,000 tokens -> their runs in results/."""
-ONE_PASS = {"SmolLM2": "equal-width-smollm2-135m", "Gemma 3": "equal-width-gemma3-270m"}
-"""Of the comparison on tokens that are all different -> its sweep in results/equal_width.json."""
 
 
 def gaps(points: Sequence[Row], base: Sequence[Row]) -> tuple[list[float], list[float]]:
@@ -196,23 +187,6 @@ def dead_figure(
     return figure
 
 
-def one_recipe() -> list[Row]:
-    """The runs of both models by today's defaults, the model before the name of each cell."""
-    return [row for model, name in MODELS.items() for row in rows_of(read(name), model)]
-
-
-def one_pass() -> list[Row]:
-    """The runs on different tokens; those of full width are named as in :func:`one_recipe`."""
-    sweeps = read("equal_width.json")["sweeps"]
-    rows = [row for model, name in ONE_PASS.items() for row in rows_of(sweeps[name], model)]
-    return [row._replace(sae=row.sae.removesuffix("-full")) for row in rows]
-
-
-def read(name: str) -> Any:
-    """A file of results/."""
-    return json.loads((ROOT / "results" / name).read_text())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT, help="folder for docs/ and results/")
@@ -227,6 +201,7 @@ def write_all(out: Path) -> None:
     long = rows_of(sweeps["quadruple"]) + rows_of(sweeps["quadruple_auxk"])
     today, all_seeds = one_recipe(), one_pass()
     equal = [row for row in all_seeds if row.seed == 0]  # the others have three L0s alone
+    of_half = with_short_half(equal)
     cells = [f"{model}, {cell}" for model in MODELS for cell in CELLS]
     speed = read("speed.json")["sizes"]
     reached = reached_of(read("equal_time.json"))
@@ -265,7 +240,7 @@ def write_all(out: Path) -> None:
         ),
         "half_width_today": (
             "R² against L0, bi_jumprelu of half width and plain SAEs of full width, two models",
-            lambda: frontier_figure(equal, cells, HALF_WIDTH, BATCHTOPK, (8, 32, 128)),
+            lambda: frontier_figure(of_half, cells, HALF_WIDTH, BATCHTOPK, (8, 32, 128)),
         ),
         "equal_time": (
             "R² at L0 32 against seconds and FLOPs of training, signed and plain SAEs",
@@ -297,8 +272,10 @@ def write_all(out: Path) -> None:
             equal, cells, "bi_batchtopk", OF_BATCHTOPK | {SHORT: WITH_SHORT[SHORT]}
         ),
         "equal_width_narrow.md": gaps_table(equal, cells, NARROW_SHORT, OF_BATCHTOPK),
-        "half_width_gaps.md": gaps_table(equal, cells, HALF.sae, PLAIN),
-        "half_width_warm_up_400.md": gaps_table(equal, cells, SHORT_HALF.sae, PLAIN, L0S),
+        "half_width_gaps.md": gaps_table(of_half, cells, HALF.sae, PLAIN, L0S),
+        "half_width_seeds.md": seeds_table(
+            with_short_half(all_seeds), cells, HALF.sae, OF_BATCHTOPK
+        ),
         **sign_tables(read),
     }
     (out / "results").mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sae_lens import MatchingPursuitSAE, MatchingPursuitSAEConfig
 from safetensors.torch import save_file
 
 import sae_lens_signaware as signaware
@@ -95,6 +96,18 @@ def test_a_split_sae_is_all_pairs() -> None:
     assert (audit.latent_b[exact] - audit.latent_a[exact] == 24).all()
     assert (audit.co_firing_rate[exact] == 0).all()
     assert audit.freed_width == 24
+
+
+def test_matching_pursuit_has_rates_and_no_correlation() -> None:
+    sae = MatchingPursuitSAE(MatchingPursuitSAEConfig(d_in=16, d_sae=6, max_iterations=4))
+    torch.nn.init.orthogonal_(sae.W_dec)
+    sae.W_dec.data[3] = -sae.W_dec[0]
+    x = torch.randn(200, 16)
+    audit = signaware.antipodal_audit(sae, x)
+    assert (audit.latent_a.tolist(), audit.latent_b.tolist()) == ([0], [3])
+    z = sae.encode(x)
+    assert audit.rate_a.item() == pytest.approx((z[:, 0] != 0).double().mean().item())
+    assert audit.correlation.isnan().all()
 
 
 def test_audit_reads_back_and_names_wrong_input(tmp_path: Path) -> None:

@@ -223,6 +223,31 @@ def test_a_dtype_that_trains_into_nan_is_refused(tmp_path: Path) -> None:
         train_on_cache(cfg, trainer_config(2), torch.randn(100, D_IN), 1, tmp_path / "c")
 
 
+@pytest.mark.parametrize(
+    ("activations", "got"),
+    [
+        (torch.randn(100, 1), r"\(100, 1\) of torch\.float32"),
+        (torch.randn(100, D_IN - 1), r"\(100, 15\)"),
+        (torch.randn(10, 10, D_IN), r"\(10, 10, 16\)"),
+        (torch.ones(100, D_IN, dtype=torch.int64), r"of torch\.int64"),
+        (torch.randn(0, D_IN), r"\(0, 16\)"),
+        ([[0.0] * D_IN], "'list'"),
+    ],
+)
+def test_other_activations_are_one_line(activations: Any, got: str, tmp_path: Path) -> None:
+    message = rf"activations must be a floating-point tensor \(n, {D_IN}\), got .*{got}"
+    with pytest.raises(InvalidInputError, match=message):
+        train_on_cache(
+            training_config("sa_gsae"), trainer_config(2), activations, 1, tmp_path / "c"
+        )
+
+
+def test_activations_without_a_scale_are_one_line(tmp_path: Path) -> None:
+    cfg = training_config("sa_gsae", normalize_activations="expected_average_only_in")
+    with pytest.raises(InvalidInputError, match="activations must be not 0, for 'expected"):
+        train_on_cache(cfg, trainer_config(2), torch.zeros(100, D_IN), 1, tmp_path / "c")
+
+
 @pytest.mark.parametrize("stop_after", [9, 10])
 def test_an_interruption_where_a_window_of_firings_begins_can_be_resumed(
     stop_after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

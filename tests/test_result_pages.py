@@ -126,12 +126,19 @@ def test_the_page_on_equal_width_says_how_many_runs_are_done(figures: Any) -> No
 def test_the_page_on_half_width_says_what_the_results_show(figures: Any) -> None:
     table = (ROOT / "results" / "half_width_gaps.md").read_text().replace("−", "-")
     rows = fields_of(table)
-    gaps = {row[0]: [float(g) for g in row[2:]] for row in rows if "batchtopk" in row[1]}
+    columns = [int(name.removeprefix("L0 ")) for name in rows[0][2:]]
+    gaps = {
+        row[0]: {l0: float(g) for l0, g in zip(columns, row[2:], strict=True) if g}
+        for row in rows
+        if "batchtopk" in row[1]
+    }
     assert len(gaps) == 6
-    attention = [g for cell, of_cell in gaps.items() if "attn_out" in cell for g in of_cell]
+    attention = [g for cell in gaps if "attn_out" in cell for g in gaps[cell].values()]
+    elsewhere = [g for cell in gaps if "attn_out" not in cell for g in gaps[cell].values()]
     page = (ROOT / "docs" / "results" / "half_width.md").read_text()
     between = f"between {min(attention):+.4f} and {max(attention):+.4f}".replace("-", "−")
     assert between in page
-    assert sum(of_cell[2] > 0 for of_cell in gaps.values()) == 5
-    assert sum(of_cell[1] > -0.01 for of_cell in gaps.values()) == 3
-    assert all(of_cell[2] > -0.01 for of_cell in gaps.values())
+    assert f"costs up to {-min(elsewhere):.3f}" in (ROOT / "docs" / "which.md").read_text()
+    assert sum(of_cell[128] > 0 for of_cell in gaps.values()) == 5
+    assert sum(of_cell[32] > -0.01 for of_cell in gaps.values()) == 3
+    assert all(of_cell[128] > -0.01 for of_cell in gaps.values())

@@ -144,6 +144,21 @@ def test_a_pretrained_sae_goes_on_with_the_settings_of_the_config(
             "sae.normalize_activations must be 'none', as in from_pretrained_path, got 'expected",
         ),
         (
+            ("sa_gsae", {"apply_b_dec_to_input": False}),
+            ("sa_gsae", {}),
+            "sae.apply_b_dec_to_input must be False, as in from_pretrained_path, got True",
+        ),
+        (
+            ("sa_gsae", {"two_sided": False}),
+            ("sa_gsae", {}),
+            "sae.two_sided must be False, as in from_pretrained_path, got True",
+        ),
+        (
+            ("bi_batchtopk", {"rescale_acts_by_decoder_norm": False}),
+            ("bi_batchtopk", {}),
+            "sae.rescale_acts_by_decoder_norm must be False, as in from_pretrained_path, got True",
+        ),
+        (
             ("sa_gsae", {"tying": "none"}),
             ("sa_gsae", {}),
             "sae: the weights of from_pretrained_path do not fit it: ",

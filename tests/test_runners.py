@@ -170,6 +170,18 @@ def test_resume_of_another_training_is_one_line(
     runner(resume_from_checkpoint=str(tmp_path), training_tokens=256).run()
 
 
+def test_resume_of_another_function_is_one_line(tmp_path: Path, model: HookedTransformer) -> None:
+    def runner(sae: dict[str, Any], **kwargs: Any) -> SignawareTrainingRunner:
+        cfg = runner_config(training_config("sa_gsae", **sae), tmp_path, **kwargs)
+        return SignawareTrainingRunner(cfg, override_model=model, override_dataset=tokens())
+
+    runner({}, training_tokens=128, n_checkpoints=1).run()
+    for sae in ({"apply_b_dec_to_input": False}, {"two_sided": False}):
+        ((name, value),) = sae.items()
+        with pytest.raises(InvalidInputError, match=f"sae.{name} is True there, and {value} in"):
+            runner(sae, resume_from_checkpoint=str(tmp_path))
+
+
 def test_a_training_whose_learning_rate_falls_to_0_is_not_made_longer(
     tmp_path: Path, model: HookedTransformer
 ) -> None:

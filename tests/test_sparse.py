@@ -7,6 +7,7 @@ from unittest import mock
 import pytest
 import torch
 from sae_lens import SAETrainer
+from torch._subclasses import FakeTensorMode
 
 from sae_lens_signaware.saes import kernels
 from tests.support.saes import (
@@ -223,6 +224,36 @@ def test_sparse_latents_of_three_dimensions_decode(normalize: str) -> None:
     with torch.no_grad(), path(True):
         wanted = sae(x).reshape(-1, D_IN)
         torch.testing.assert_close(sae.decode(sae.encode_sparse(x)), wanted, **VALUES)
+
+
+def test_latents_of_another_width_are_refused_with_and_without_a_gradient() -> None:
+    sae = make_sae("sa_gsae")
+    for width in (D_SAE - 4, 2 * D_SAE):
+        z = torch.zeros(200, width)
+        z[3, 0] = 1.0
+        for latents in (z, z.to_sparse()):
+            for with_grad in (True, False):
+                with (
+                    torch.set_grad_enabled(with_grad),
+                    pytest.raises(RuntimeError, match="shapes cannot be multiplied"),
+                ):
+                    sae.decode(latents)
+
+
+def test_latents_in_other_sparse_layouts_decode() -> None:
+    sae = make_sae("bi_jumprelu")
+    z = torch.zeros(40, D_SAE)
+    z[::7, ::5] = 1.0
+    with torch.no_grad():
+        for latents in (z.to_sparse_csr(), z.to_sparse_csc()):
+            torch.testing.assert_close(sae.decode(latents), sae.decode(z))
+
+
+@each_variant
+def test_tensors_without_data_pass(architecture: str, tying: str) -> None:
+    with FakeTensorMode(), torch.no_grad():
+        sae = make_sae(architecture, tying)
+        assert sae(torch.randn(3, 40, D_IN)).shape == (3, 40, D_IN)
 
 
 def test_a_dense_corner_of_the_dictionary_does_not_cost_the_sparse_path() -> None:

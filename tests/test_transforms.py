@@ -11,6 +11,7 @@ from torch.autograd import forward_ad
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
 
 from tests.support.saes import D_IN, D_SAE, each_variant, make_sae, make_training_sae
+from tests.support.training import path, step_input
 
 each_kind = pytest.mark.parametrize("make", [make_sae, make_training_sae], ids=["sae", "training"])
 
@@ -76,6 +77,39 @@ def test_second_derivatives(make: Any, architecture: str, tying: str) -> None:
     # z is piecewise linear in x, so that the Hessian of |z|^2 is 2 J'J
     jacobian = jacobian_by_rows(sae.encode, x)
     torch.testing.assert_close(hessian(energy)(x), 2 * jacobian.T @ jacobian)
+
+
+@each_variant
+def test_second_derivatives_by_autograd(architecture: str, tying: str) -> None:
+    sae: Any = make_training_sae(architecture, tying, dtype="float64")
+    x = batch()
+
+    def squared_gradient() -> Tensor:
+        (first,) = torch.autograd.grad(sae(x).square().sum(), sae.W_enc, create_graph=True)
+        return first.square().sum()
+
+    with path(False):
+        (found,) = torch.autograd.grad(squared_gradient(), sae.b_dec)
+        step, direction = 1e-6, torch.randn_like(sae.b_dec)
+        ends = []
+        for sign in (1, -1):
+            sae.b_dec.data.add_(sign * step * direction)
+            ends.append(squared_gradient().item())
+            sae.b_dec.data.sub_(sign * step * direction)
+    expected = (ends[0] - ends[1]) / (2 * step)
+    assert (found @ direction).item() == pytest.approx(expected, rel=1e-5)
+
+
+@each_variant
+def test_a_second_derivative_of_a_step_with_the_active_latents_raises(
+    architecture: str, tying: str
+) -> None:
+    sae: Any = make_training_sae(architecture, tying, dtype="float64")
+    with path(True):
+        loss = sae.training_forward_pass(step_input(batch(40))).loss
+    (first,) = torch.autograd.grad(loss, sae.W_dec, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.square().sum().backward()
 
 
 @each_variant

@@ -12,6 +12,7 @@ from torch import Tensor
 from sae_lens_signaware.checks import require
 from sae_lens_signaware.evaluation.inputs import (
     batches_of,
+    dense_latents,
     flat_activations,
     require_autoencoder,
 )
@@ -198,8 +199,8 @@ class _PairSums:
 
     def add_batch(self, sae: SAE[Any], x: Tensor, a: Tensor, b: Tensor) -> None:
         _, cache = sae.run_with_cache(x, names_filter=[HOOK_PRE, HOOK_POST])
-        post = cache[HOOK_POST]
-        # matching pursuit has no pre-activations: its correlation is NaN
+        # matching pursuit calls neither hook: its correlation is NaN
+        post = cache[HOOK_POST] if HOOK_POST in cache else dense_latents(sae, x)
         pre = cache[HOOK_PRE] if HOOK_PRE in cache else torch.full(post.shape, torch.nan)
         fires = (post.to_dense() if post.is_sparse else post) != 0
         self.n_tokens += x.shape[0]

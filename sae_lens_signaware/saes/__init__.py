@@ -22,6 +22,7 @@ from sae_lens_signaware.saes.config import (
     ThresholdTrainingSAEConfig,
 )
 from sae_lens_signaware.saes.conversion import split_polarities
+from sae_lens_signaware.saes.dead_latents import DeadLatentsMixin
 from sae_lens_signaware.saes.latents import ActiveLatents, AllLatents, Latents
 from sae_lens_signaware.saes.plain import both_sides, make_plain
 from sae_lens_signaware.saes.registration import register, register_training
@@ -46,6 +47,7 @@ __all__ = [
     "BiJumpReLUTrainingSAEConfig",
     "BiMatryoshkaBatchTopKTrainingSAE",
     "BiMatryoshkaBatchTopKTrainingSAEConfig",
+    "DeadLatentsMixin",
     "Latents",
     "SAGatedSAE",
     "SAGatedSAEConfig",

@@ -198,21 +198,24 @@ class SignedSAEMixin(_Host):
         """x^ = z @ W_dec + b_dec, then SAELens's output normalisation and hook_z reshape.
 
         Args:
-            feature_acts: (..., d_sae), signed; or (n_tokens, d_sae) sparse COO.
+            feature_acts: (..., d_sae), signed; or (n_tokens, d_sae) sparse.
 
         Returns:
             (..., d_in), or (..., n_heads, d_head) where hook_z reshaping is on.
         """
         product = self._active_product(feature_acts)
         if product is None:
-            dense = feature_acts.to_dense() if feature_acts.is_sparse else feature_acts
+            is_dense = feature_acts.layout == torch.strided
+            dense = feature_acts if is_dense else feature_acts.to_dense()
             product = self._unscaled(dense, AllLatents.of(dense)) @ self.W_dec
         return self._finish_decode(product)
 
     def _active_product(self, z: Tensor) -> Tensor | None:
-        # z @ W_dec of the active latents; None where they are many, or a gradient is asked for
+        # z @ W_dec of the active latents; None where they are many, a gradient is asked for, or
+        # the dense product says what is wrong
         wants_grad = torch.is_grad_enabled() and (z.requires_grad or self.W_dec.requires_grad)
-        if wants_grad or z.dtype != self.W_dec.dtype:
+        fits = z.shape[-1] == self.W_dec.shape[0] and z.dtype == self.W_dec.dtype
+        if wants_grad or not fits or z.layout not in (torch.strided, torch.sparse_coo):
             return None
         if z.is_sparse and has_csr_product(z, self.W_dec):
             flat, active_of = z, ActiveLatents.as_stored

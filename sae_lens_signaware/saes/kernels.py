@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from sae_lens_signaware.saes.latents import ActiveLatents, nonzero_positions
 from sae_lens_signaware.saes.transforms import is_transformed
@@ -30,7 +31,10 @@ CSR_DEVICES: tuple[str, ...] = ("cuda",)
 
 
 class _EncoderProduct(torch.autograd.Function):
-    """Gives b_dec its gradient by a product with a vector, not by one with the batch."""
+    """Gives b_dec its gradient by a product with a vector, not by one with the batch.
+
+    ``x_c`` gets none, and is saved as a function of b_dec for the second derivative.
+    """
 
     @staticmethod
     def forward(x_c: Tensor, W_enc: Tensor, b_dec: Tensor) -> Tensor:
@@ -55,11 +59,10 @@ def encoder_product(x_c: Tensor, W_enc: Tensor, b_dec: Tensor) -> Tensor:
     """x_c @ W_enc for x_c = x - b_dec with a constant x, in autocast's dtype where that is on.
 
     Args:
-        x_c: (..., d_in); a constant here.
+        x_c: (..., d_in); its own gradient is that of b_dec.
         W_enc: (d_in, d_sae).
         b_dec: (d_in,); it is in ``x_c`` already, and gets its gradient through it.
     """
-    x_c = x_c.detach()
     if _is_autocast(x_c) and x_c.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x_c.device.type)
         x_c, W_enc, b_dec = x_c.to(dtype), W_enc.to(dtype), b_dec.to(dtype)
@@ -93,6 +96,8 @@ def _is_eager(device_types: tuple[str, ...], *tensors: Tensor) -> bool:
     return (
         not torch.compiler.is_compiling()
         and not is_transformed(*tensors)
+        # of no subclass, such as the tensors without data that torch traces with
+        and all(type(t) in (Tensor, nn.Parameter) for t in tensors)
         and all(t.device.type in device_types and t.dtype in DTYPES for t in tensors)
         and not any(map(_is_autocast, tensors))
     )
@@ -195,7 +200,10 @@ class _PreActivation(torch.autograd.Function):
         return values.clone()
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
         (grad,) = grad_outputs
         x, W_enc = ctx.saved_tensors
         _, _, needs_W_enc, needs_b_enc, needs_b_dec, _ = ctx.needs_input_grad

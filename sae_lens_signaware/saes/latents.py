@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from sae_lens_signaware.saes.row_sums import has_bags, row_starts, sum_of_rows
 
@@ -218,7 +219,10 @@ class _DecoderGradient(torch.autograd.Function):
         return recons.view_as(recons)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
         (grad,) = grad_outputs
         (values,) = ctx.saved_tensors
         return grad, ctx.latents.sum_by_latent(values, grad.contiguous()), None, None

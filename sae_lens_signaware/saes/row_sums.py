@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
 BAG_DEVICES: tuple[str, ...] = ("cpu",)
@@ -68,7 +69,10 @@ class _CSRProduct(torch.autograd.Function):
         return torch.sparse.mm(csr, matrix)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
         (grad,) = grad_outputs
         matrix, row, column = ctx.saved_tensors
         n = max(1, CHUNK_ELEMENTS // matrix.shape[1])

@@ -65,11 +65,13 @@ def train_on_cache(
         no hook; what reads text asks for ``sae.cfg.metadata.hook_name``.
 
     Raises:
-        InvalidInputError: ``checkpoint`` holds something else, which an interruption would remove;
+        InvalidInputError: ``activations`` are of another shape or type, or all 0 where their scale
+            is estimated; ``checkpoint`` holds something else, which an interruption would remove;
             or ``sae_cfg.dtype`` is one that Adam cannot train in.
         InterruptedTraining: Ctrl-C or SIGTERM, between two steps, after the checkpoint is on disk.
     """
     check_sae_dtype(sae_cfg)
+    _require_activations(activations, sae_cfg.d_in)
     checkpoint = Path(checkpoint)
     # those of SAELens's trainer cannot be resumed here, and its folder has a new name in each run
     trainer_cfg = dataclasses.replace(
@@ -114,6 +116,16 @@ def train_on_cache(
     return sae, trainer.n_training_steps - first_step
 
 
+def _require_activations(activations: object, d_in: int) -> None:
+    if isinstance(activations, Tensor):
+        fits = activations.ndim == 2 and activations.shape[1] == d_in
+        is_right = fits and len(activations) > 0 and activations.is_floating_point()
+        got = f"{tuple(activations.shape)} of {activations.dtype}"
+    else:
+        is_right, got = False, type(activations).__name__
+    require(is_right, "activations", got, f"a floating-point tensor (n, {d_in})")
+
+
 def _widened(sae: TrainingSAE[TrainingSAEConfig], activations: Tensor) -> torch.dtype:
     """Dtype in which activations are read: a cache may be in half precision."""
     return torch.promote_types(activations.dtype, sae.dtype)
@@ -130,6 +142,7 @@ def _mean_of_input(sae: TrainingSAE[TrainingSAEConfig], activations: Tensor) -> 
     if normalisation == "expected_average_only_in":
         sums = [(x.sum(0), x.norm(dim=-1).sum()) for x in blocks]
         mean, norm = (torch.stack(s).sum(0) / len(activations) for s in zip(*sums, strict=True))
+        require(bool(norm > 0), "activations", "0 throughout", f"not 0, for {normalisation!r}")
         return mean * sae.cfg.d_in**0.5 / norm
     totals = [sae.run_time_activation_norm_fn_in(x).sum(0) for x in blocks]
     return torch.stack(totals).sum(0) / len(activations)

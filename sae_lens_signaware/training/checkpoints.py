@@ -18,6 +18,7 @@ from sae_lens.constants import (
 from safetensors.torch import load_file
 
 from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.training.continued import SHARED
 
 # In the order in which SAELens writes them, so that the last one marks a whole checkpoint.
 CHECKPOINT_FILES = (
@@ -101,12 +102,11 @@ def _difference(checkpoint: Path, cfg: LanguageModelSAERunnerConfig[Any]) -> str
 
 def _training_of(sae: Mapping[str, Any], runner: Mapping[str, Any]) -> dict[str, object]:
     """What is the same in all checkpoints of a training, as far as it is known."""
-    of_sae = ("architecture", "d_in", "d_sae", "normalize_activations", "dtype")
     names = OF_A_TRAINING
     if runner.get("lr_decay_steps") or runner.get("lr_scheduler_name") != "constant":
         names += ("training_tokens",)  # more of them would be trained at the last learning rate, 0
     return {
-        **{f"sae.{name}": sae[name] for name in of_sae if name in sae},
+        **{f"sae.{name}": sae[name] for name in (*SHARED, "dtype") if name in sae},
         # the folders may have moved
         **{name: Path(str(runner[name])).name for name in MOVABLE if name in runner},
         **{name: runner[name] for name in names if name in runner},

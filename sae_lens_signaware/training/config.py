@@ -199,7 +199,7 @@ def _pop_nulls(
     """
     rest: list[str] = []
     nulls: dict[str, list[str]] = {}
-    waiting = list(flags)
+    waiting = [part for flag in flags for part in _split_null(flag)]
     while waiting:
         flag = waiting.pop(0)
         name = flag.removeprefix("--").rpartition(".")[2]
@@ -209,6 +209,12 @@ def _pop_nulls(
         else:
             rest.append(flag)
     return rest, nulls
+
+
+def _split_null(flag: str) -> list[str]:
+    """``--field=null`` as two parts; anything else as it is."""
+    name, equals, value = flag.partition("=")
+    return [name, value] if equals and value in ("null", "None") else [flag]
 
 
 def _build(

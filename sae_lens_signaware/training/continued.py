@@ -6,8 +6,12 @@ from sae_lens import TrainingSAE, TrainingSAEConfig
 
 from sae_lens_signaware.checks import InvalidInputError, one_line, require
 
-SHARED = ("architecture", "d_in", "d_sae", "normalize_activations")
-"""What the weights were trained for, so that a config has to say the same."""
+SHARED = (
+    "architecture", "d_in", "d_sae", "normalize_activations", "apply_b_dec_to_input",
+    "two_sided", "rescale_acts_by_decoder_norm",
+)  # fmt: skip
+"""What the weights were trained for, so that a config has to say the same: with another value they
+are another function. The last two are fields of some architectures alone."""
 
 
 def with_settings_of(cfg: TrainingSAEConfig, trained: TrainingSAE[Any]) -> TrainingSAE[Any]:
@@ -18,8 +22,9 @@ def with_settings_of(cfg: TrainingSAEConfig, trained: TrainingSAE[Any]) -> Train
     """
     asked, held = cfg.to_dict(), trained.cfg.to_dict()
     for name in SHARED:
-        allowed = f"{held[name]!r}, as in from_pretrained_path"
-        require(asked[name] == held[name], f"sae.{name}", asked[name], allowed)
+        if name in held and name in asked:
+            allowed = f"{held[name]!r}, as in from_pretrained_path"
+            require(asked[name] == held[name], f"sae.{name}", asked[name], allowed)
     sae = TrainingSAE.from_dict(asked)
     try:
         sae.load_state_dict(trained.state_dict())

@@ -1,0 +1,42 @@
+"""Runs of results/ that the figures and tables of the documentation are of."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from result_rows import Row, rows_of
+
+ROOT = Path(__file__).parent.parent
+SHORT = "bi_jumprelu-warm-up-400"
+"""In results/equal_width.json: a warm-up of a tenth of the training, and not of a fifth."""
+HALF_SAE = "bi_jumprelu-half"
+MODELS = {"SmolLM2": "one_recipe_smollm2_135m.json", "Gemma 3": "one_recipe_gemma3_270m.json"}
+"""The models of the comparison on 500,000 tokens -> their runs in results/."""
+ONE_PASS = {"SmolLM2": "equal-width-smollm2-135m", "Gemma 3": "equal-width-gemma3-270m"}
+"""Of the comparison on tokens that are all different -> its sweep in results/equal_width.json."""
+
+
+def one_recipe() -> list[Row]:
+    """The runs of both models by today's defaults, the model before the name of each cell."""
+    return [row for model, name in MODELS.items() for row in rows_of(read(name), model)]
+
+
+def one_pass() -> list[Row]:
+    """The runs on different tokens; those of full width are named as in :func:`one_recipe`."""
+    sweeps = read("equal_width.json")["sweeps"]
+    rows = [row for model, name in ONE_PASS.items() for row in rows_of(sweeps[name], model)]
+    return [row._replace(sae=row.sae.removesuffix("-full")) for row in rows]
+
+
+def with_short_half(rows: Sequence[Row]) -> list[Row]:
+    """The runs of half width with the shorter warm-up in the place of the others of their cell."""
+    short = f"{SHORT}-half"
+    cells = {row.cell for row in rows if row.sae == short}
+    kept = [row for row in rows if (row.sae, row.cell in cells) != (HALF_SAE, True)]
+    return [row._replace(sae=HALF_SAE) if row.sae == short else row for row in kept]
+
+
+def read(name: str) -> Any:
+    """A file of results/."""
+    return json.loads((ROOT / "results" / name).read_text())
