@@ -259,7 +259,7 @@ def write_all(out: Path) -> None:
         "one_recipe_dead.md": dead_table(today, cells, SIGNED),
         "protocol-e.md": two_sided_table(worlds),
         "one_recipe.md": points_table(today, cells, ONE_RECIPE),
-        "one_pass.md": points_table(equal, cells, WITH_SHORT | OF_GEMMAS_RESID | PLAIN),
+        "one_pass.md": points_table(equal, cells, WITH_SHORT | OF_GEMMAS_RESID | ALL_PLAIN),
         "one_pass_dead.md": dead_table(all_seeds, cells, WITH_SHORT | PLAIN),
         "equal_steps.md": equal_steps_table(reached, CELLS[:2], ONE_RECIPE, 1152),
         "equal_time.md": equal_time_table(reached, CELLS[:2], ONE_RECIPE),
@@ -267,7 +267,7 @@ def write_all(out: Path) -> None:
         "equal_width_seeds.md": seeds_table(all_seeds, cells, SHORT, PLAIN),
         "equal_width_peers.md": peers_table(equal, cells[:3], SHORT, ALL_PLAIN, 32),
         "equal_width_long.md": gaps_table(equal, cells, "bi_jumprelu", OF_BATCHTOPK, L0S),
-        "equal_width_sa_gsae.md": gaps_table(equal, cells, "sa_gsae", OF_BATCHTOPK),
+        "equal_width_sa_gsae.md": gaps_table(equal, cells, "sa_gsae", OF_BATCHTOPK, L0S),
         "equal_width_bi_batchtopk.md": gaps_table(
             equal, cells, "bi_batchtopk", OF_BATCHTOPK | {SHORT: WITH_SHORT[SHORT]}
         ),

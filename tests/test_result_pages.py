@@ -102,6 +102,38 @@ def test_the_page_on_equal_width_says_what_the_results_show() -> None:
     assert sum(gap > 0.002 for gap in at_128) == 5
 
 
+def test_the_other_plain_saes_are_as_far_behind_as_the_pages_say(figures: Any) -> None:
+    table = (ROOT / "results" / "equal_width_peers.md").read_text().replace("−", "-")
+    rows = [row for row in fields_of(table)[1:] if not re.search("`(batchtopk|jumprelu)`", row[0])]
+    gaps = [float(field.split()[0]) for row in rows for field in row[1:]]
+    assert len(gaps) == 5 * 3
+    said = (
+        f"five other plain SAEs of SAELens are {min(gaps):.3f} to {max(gaps):.3f} behind at L0 32"
+    )
+    assert said in (ROOT / "README.md").read_text()
+    equal = [row for row in figures.one_pass() if row.seed == 0 and row.value == 32]
+    r2 = {(row.cell, row.sae): row.r2 for row in equal}
+    ahead = [
+        r2[cell, "bi_matryoshka_batchtopk"] - r2[cell, "matryoshka_batchtopk"]
+        for cell, sae in r2
+        if sae == "matryoshka_batchtopk"
+    ]
+    assert len(ahead) == 3
+    for page in ("docs/which.md", "docs/results/equal_width.md"):
+        assert f"{min(ahead):.3f} to {max(ahead):.3f} above" in (ROOT / page).read_text()
+
+
+def test_half_width_agrees_over_seeds() -> None:
+    table = (ROOT / "results" / "half_width_seeds.md").read_text().replace("−", "-")
+    rows = fields_of(table)[1:]
+    assert len(rows) == 3
+    for place, _, *fields in rows:
+        for field in fields:
+            low, high = map(float, re.findall(r"[+-]\d\.\d{4}", field)[1:])
+            assert field.endswith(", n = 3")
+            assert high - low < 0.002, (place, field)
+
+
 def test_seeds_agree_on_what_is_ahead_and_what_is_level() -> None:
     table = (ROOT / "results" / "equal_width_seeds.md").read_text().replace("−", "-")
     rows = fields_of(table)[1:]
