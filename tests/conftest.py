@@ -44,6 +44,12 @@ def benchmark_script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
     return importlib.import_module
 
 
+@pytest.fixture
+def figures(benchmark_script: Callable[[str], Any]) -> Any:
+    """``benchmarks/figures.py``, which needs the [demo] extra."""
+    return benchmark_script("figures")
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)

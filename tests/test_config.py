@@ -121,6 +121,7 @@ def test_a_flag_can_switch_a_field_off(null: str, tmp_path: Path) -> None:
     path = write(tmp_path, {"output_path": "out", "lr_end": 1e-5, "dtype": "float64"})
     flags = ["--output_path", null, "--lr_end", null, f"--target_l0={null}", f"--run_name={null}"]
     cfg = load_runner_config(path, [*flags, "--d_sae", "40"])
+    assert load_runner_config(path, ["--run_name", f"a={null}"]).logger.run_name == f"a={null}"
     assert cfg.output_path is None
     assert cfg.lr_end == cfg.lr / 10  # SAELens's default
     assert cfg.sae.target_l0 is None

@@ -17,11 +17,6 @@ ROOT = Path(__file__).parent.parent
 FIGURES = sorted((ROOT / "docs" / "assets" / "results").glob("*.svg"))
 
 
-@pytest.fixture
-def figures(benchmark_script: Callable[[str], Any]) -> Any:
-    return benchmark_script("figures")
-
-
 def row(
     figures: Any,
     cell: str,

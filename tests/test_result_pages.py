@@ -1,7 +1,6 @@
 """The pages on equal and half width, dead latents and presets say what results/ shows."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,6 @@ from tests.support.tables import fields_of
 pytest.importorskip("matplotlib", reason="needs the [demo] extra")
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture
-def figures(benchmark_script: Callable[[str], Any]) -> Any:
-    return benchmark_script("figures")
 
 
 def test_the_page_on_dead_latents_says_what_the_results_show(figures: Any) -> None:

@@ -77,11 +77,9 @@ def merge_antipodal(
 
 def _weights(audit: AntipodalAudit, pairs: list[tuple[int, int]]) -> Tensor:
     """(pairs,) weight of the first latent of each in its mean; a latent that never fires has 0."""
-    found = zip(audit.latent_a.tolist(), audit.latent_b.tolist(), strict=True)
-    place = {pair: i for i, pair in enumerate(found)}
-    at = [place[pair] for pair in pairs]
-    a, b = (audit.rate_a[at] > 0).double(), (audit.rate_b[at] > 0).double()
-    return (1 + a - b) / 2
+    latents = torch.cat([audit.latent_a, audit.latent_b])
+    alive = set(latents[torch.cat([audit.rate_a, audit.rate_b]) > 0].tolist())
+    return torch.tensor([(1 + (a in alive) - (b in alive)) / 2 for a, b in pairs])
 
 
 @torch.no_grad()

@@ -200,7 +200,7 @@ class _PreActivation(torch.autograd.Function):
         return values.clone()
 
     @staticmethod
-    @once_differentiable
+    @once_differentiable  # its annotation makes ctx positional, and that of Function does not
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:

@@ -219,7 +219,7 @@ class _DecoderGradient(torch.autograd.Function):
         return recons.view_as(recons)
 
     @staticmethod
-    @once_differentiable
+    @once_differentiable  # its annotation makes ctx positional, and that of Function does not
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:

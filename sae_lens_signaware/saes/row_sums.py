@@ -69,7 +69,7 @@ class _CSRProduct(torch.autograd.Function):
         return torch.sparse.mm(csr, matrix)
 
     @staticmethod
-    @once_differentiable
+    @once_differentiable  # its annotation makes ctx positional, and that of Function does not
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:

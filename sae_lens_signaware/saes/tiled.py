@@ -96,7 +96,7 @@ class _Tiled(torch.autograd.Function):
         return pre, z, *products, summed
 
     @staticmethod
-    @once_differentiable
+    @once_differentiable  # its annotation makes ctx positional, and that of Function does not
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grad_outputs: Tensor | None
     ) -> tuple[Tensor | None, ...]:

@@ -213,8 +213,8 @@ def _pop_nulls(
 
 def _split_null(flag: str) -> list[str]:
     """``--field=null`` as two parts; anything else as it is."""
-    name, equals, value = flag.partition("=")
-    return [name, value] if equals and value in ("null", "None") else [flag]
+    name, _, value = flag.partition("=")
+    return [name, value] if flag.startswith("--") and value in ("null", "None") else [flag]
 
 
 def _build(
