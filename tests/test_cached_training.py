@@ -1,10 +1,13 @@
 """Training on cached activations: which batches are served, and where an interrupted run ends."""
 
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sae_lens import LoggingConfig, SAETrainer
 
 from sae_lens_signaware.checks import InvalidInputError
@@ -12,6 +15,7 @@ from sae_lens_signaware.files import write_json, write_tensors
 from sae_lens_signaware.training import cached as cached_training
 from sae_lens_signaware.training.cache import ShuffledEpochs
 from sae_lens_signaware.training.cached import InterruptedTraining, train_on_cache
+from sae_lens_signaware.training.interruption import SignalCount, counting_signals
 from tests.support.saes import (
     D_IN,
     asking_for,
@@ -127,6 +131,80 @@ def test_a_checkpoint_of_other_activations_is_left_aside(
             train(0.0)
     assert train(5.0)[1] == 12
     assert train(0.0)[1] == 12 - 9
+
+
+@settings(max_examples=20, deadline=None)
+@given(row=st.integers(0, 4_095), dtype=st.sampled_from([torch.float32, torch.bfloat16]))
+def test_activations_that_differ_in_any_row_are_others(row: int, dtype: torch.dtype) -> None:
+    activations = torch.ones(4_096, 2, dtype=dtype)
+    other = activations.clone()
+    other[row, 1] = 2.0
+    assert cached_training.fingerprint(activations) != cached_training.fingerprint(other)
+    assert cached_training.fingerprint(activations) == cached_training.fingerprint(1 * activations)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        cached_training.DONE_FILENAME,
+        "sae_weights.safetensors",
+        "trainer_state.pt",
+        "activation_scaler.json",
+    ],
+)
+@pytest.mark.parametrize("keep", [0, 10])
+def test_a_checkpoint_that_was_cut_is_passed_over(
+    name: str,
+    keep: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    activations = torch.randn(500, D_IN, generator=torch.Generator().manual_seed(0))
+    sae_cfg = training_config("sa_gsae", normalize_activations="expected_average_only_in")
+
+    def train(folder: str) -> Any:
+        cfg = trainer_config(12, n_batches_for_norm_estimate=2)
+        return train_on_cache(sae_cfg, cfg, activations, 1, tmp_path / folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cached_training, "ShuffledEpochs", StopsAfter)
+        with pytest.raises(InterruptedTraining):
+            train("c")
+    file = tmp_path / "c" / name
+    file.write_bytes(file.read_bytes()[:keep])
+    again, n_steps = train("c")
+    assert n_steps == 12
+    assert f"{tmp_path / 'c'} cannot be read" in caplog.text
+    for key, value in train("whole")[0].state_dict().items():
+        assert torch.equal(again.state_dict()[key], value), key
+
+
+def test_a_signal_in_the_last_step_is_handed_to_the_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    activations = torch.randn(500, D_IN)
+
+    class SignalAtLast(ShuffledEpochs):
+        left = 12
+
+        def __next__(self) -> torch.Tensor:
+            self.left -= 1
+            if self.left == 0:
+                signal.raise_signal(signal.SIGTERM)
+            return super().__next__()
+
+    def train(folder: str) -> Any:
+        cfg = training_config("sa_gsae"), trainer_config(12)
+        return train_on_cache(*cfg, activations, 1, tmp_path / folder)
+
+    monkeypatch.setattr(cached_training, "ShuffledEpochs", SignalAtLast)
+    with pytest.raises(KeyboardInterrupt):
+        train("alone")
+    signals = SignalCount()
+    with counting_signals(signals):
+        _, n_steps = train("in a caller that counts")
+    assert (n_steps, signals.count) == (12, 1)
 
 
 def test_of_an_earlier_and_a_later_checkpoint_one_is_always_whole(

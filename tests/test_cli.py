@@ -1,5 +1,6 @@
 """The command line as a user meets it: a process, its exit code, its one line."""
 
+import json
 import re
 from importlib.metadata import version
 from pathlib import Path
@@ -181,6 +182,9 @@ def test_analyze_prints_a_table_and_writes_json(tmp_path: Path) -> None:
     assert census.n_tokens == 500
     assert f"{census.l0:.2f}" in result.stdout
     assert PolarityCalibration.read(tmp_path / "out" / "calibration.json").n_tokens == 500
+    analysis = json.loads((tmp_path / "out" / "analysis.json").read_text())
+    assert analysis["l0"] == census.l0
+    assert f"{analysis['explained_variance']:.4f}" in result.stdout
 
     assert_one_line_error(
         invoke(*args, "--key", "train"), 2, "has no tensor 'train'; it has heldout"

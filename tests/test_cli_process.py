@@ -77,3 +77,31 @@ def test_another_module_with_our_name_as_its_argument_knows_them_too(tmp_path: P
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
     )
     assert done.stdout == "True\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["demo", "--steps", "5"], "'--steps'"),
+        (["foo"], "No such command 'foo'."),
+        (["analyze", "toy", "--bogus", "3"], "--bogus"),
+        (["report"], "Missing argument"),
+        (["-q", "-v", "demo"], "-q and -v cannot be given together"),
+        (["--import", "no_such_module", "demo"], "No module named 'no_such_module'"),
+    ],
+)
+def test_what_the_parser_refuses_is_one_line(args: list[str], line: str) -> None:
+    call = [sys.executable, "-m", "sae_lens_signaware", *args]
+    done = subprocess.run(call, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.count("\n") == 1
+    assert line in done.stderr
+
+
+def test_without_a_command_the_help_is_printed() -> None:
+    call = [sys.executable, "-m", "sae_lens_signaware"]
+    done = subprocess.run(call, capture_output=True, text=True)
+    assert "Commands" in done.stdout + done.stderr
+    assert "Error" not in done.stderr

@@ -144,7 +144,7 @@ def test_the_order_of_the_points_does_not_matter() -> None:
     a, b = frontier((8, 0.5), (8, 0.9), (64, 0.95)), frontier((8, 0.6), (64, 0.7))
     verdict = compare_frontiers(a, b)
     assert compare_frontiers(a[::-1], b[::-1]) == verdict
-    assert verdict.smallest_gap == pytest.approx(-0.1)  # at 8, by the worse of the two
+    assert verdict.smallest_gap == pytest.approx(0.1)  # at 8, by the mean of the two
 
 
 def test_two_points_of_equal_l0_are_no_verdict() -> None:
@@ -311,3 +311,10 @@ def test_wrong_input() -> None:
     for r2 in (math.nan, -math.inf):
         with pytest.raises(ValueError, match=f"explained_variance of a must be finite, got {r2}"):
             compare_frontiers(frontier((8, r2)), frontier((8, 0.5)))
+
+
+def test_points_of_one_l0_are_their_mean_in_any_order() -> None:
+    both, above = frontier((8, 0.5), (8, 0.9), (32, 0.95)), 8 * (1 + 1e-9)
+    for points in (both, both[::-1]):
+        assert interpolate(points, 8) == pytest.approx(0.7)
+        assert interpolate(points, above) == pytest.approx(0.7)

@@ -108,6 +108,10 @@ NO_TENSOR = "activations must be a tensor or an iterable of tensors, got "
             torch.zeros(3, D_IN, dtype=torch.int64),
             "floating-point numbers of 16 bits or more, got torch.int64; .float() converts them",
         ),
+        (
+            torch.zeros(3, D_IN).to_sparse(),
+            "activations must be dense; see .to_dense(), got",
+        ),
         (torch.zeros(3, D_IN, dtype=torch.bool), "got torch.bool; .float() converts them"),
         (
             torch.zeros(3, D_IN, dtype=torch.float8_e5m2),
@@ -149,7 +153,7 @@ def test_constant_activations_have_no_explained_variance(
     measure: Callable[[Any, Any], Any], value: float
 ) -> None:
     x = value * torch.linspace(0.5, 2.0, D_IN).expand(5000, D_IN)
-    with pytest.raises(InvalidInputError, match="must differ from token to token, got a variance"):
+    with pytest.raises(InvalidInputError, match="must differ more from token to token, got"):
         measure(make_sae("sa_gsae"), x)
     assert signaware.bipolar_census(make_sae("sa_gsae"), x).n_tokens == 5000
 

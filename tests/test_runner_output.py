@@ -10,7 +10,7 @@ import pytest
 import torch
 from datasets import Dataset
 from rich.console import Console
-from sae_lens import SAE, BatchTopKTrainingSAEConfig
+from sae_lens import SAE, BatchTopKTrainingSAEConfig, JumpReLUTrainingSAEConfig
 from transformer_lens import HookedTransformer
 
 from sae_lens_signaware.evaluation.quality import SAEQuality
@@ -311,3 +311,23 @@ def test_a_missed_target_l0_is_printed(
     assert quality.l0 > 7
     expected = f"Warning: asked for L0 6, measured {quality.l0:.1f}\n"
     assert (expected in printed) == (target is not None)
+
+
+@pytest.mark.parametrize(
+    ("sae", "asked"),
+    [
+        (training_config("bi_batchtopk", k=1.5), True),
+        (training_config("bi_jumprelu", target_l0=1.5), True),
+        # SAELens's own reads its target_l0 in the quadratic loss alone
+        (JumpReLUTrainingSAEConfig(d_in=D_IN, d_sae=24, target_l0=1.5), False),
+    ],
+    ids=["k", "target_l0", "not_read"],
+)
+def test_a_missed_l0_is_said_where_one_was_asked_for(
+    sae: Any, asked: bool, model: HookedTransformer, tmp_path: Path
+) -> None:
+    cfg = runner_config(sae, tmp_path, training_tokens=5 * BATCH, n_eval_batches=2)
+    runner = SignawareTrainingRunner(cfg, override_dataset=tokens(), override_model=model)
+    printed, quality = run(runner)
+    assert abs(quality.l0 - 1.5) > 0.15
+    assert ("Warning: asked for L0 1.5, measured " in printed) is asked

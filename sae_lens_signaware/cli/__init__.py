@@ -10,11 +10,16 @@ import importlib.metadata
 import signal
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from sae_lens_signaware.cli.errors import reports_errors, set_verbosity
+from sae_lens_signaware.cli.errors import (
+    EXIT_FAILED,
+    print_error,
+    reports_errors,
+    set_verbosity,
+)
 from sae_lens_signaware.cli.experiments import protocol, report, sweep
 from sae_lens_signaware.cli.probing import probe
 from sae_lens_signaware.cli.saes import analyze, audit, merge, push, split
@@ -27,6 +32,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Sign-aware sparse autoencoders for SAELens.",
 )
+
+USAGE_ERROR: Any = typer.BadParameter.__base__
+"""UsageError of click, or of the copy of click in newer typers, which has no public name."""
 
 COMMANDS = (demo, train, sweep, protocol, report, push, split, analyze, audit, probe, merge)
 # train hands every flag that it does not know to SAELens's parser
@@ -109,4 +117,15 @@ def main() -> None:
     """Entry point of ``sae-lens-signaware``."""
     # As Ctrl-C: what can be gone on with is saved, and nothing half-written stays.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(app(standalone_mode=True))
+    try:
+        sys.exit(app(standalone_mode=False))
+    except typer.Abort:
+        print_error("aborted")
+        sys.exit(EXIT_FAILED)
+    except USAGE_ERROR as error:
+        message = error.format_message()
+        if "\n" in message:  # no error, but the help that a call without a command prints
+            error.show()
+        else:
+            print_error(message)
+        sys.exit(error.exit_code)

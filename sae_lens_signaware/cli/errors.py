@@ -60,10 +60,15 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
             if expected is None:
                 raise
             code, message = expected
-        errors.print(f"Error: {message}", soft_wrap=True, markup=False, highlight=False)
+        print_error(message)
         raise typer.Exit(code)
 
     return wrapper
+
+
+def print_error(message: str) -> None:
+    """Print the one line of an error."""
+    errors.print(f"Error: {message}", soft_wrap=True, markup=False, highlight=False)
 
 
 def require_folder(out: Path) -> None:

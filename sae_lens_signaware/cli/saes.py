@@ -70,7 +70,8 @@ def analyze(
     ],
     key: Annotated[str, typer.Option(help="Name of the tensor in that file.")] = "heldout",
     out: Annotated[
-        Path | None, typer.Option(help="Folder for census.json and calibration.json.")
+        Path | None,
+        typer.Option(help="Folder for analysis.json, calibration.json, census.json."),
     ] = None,
 ) -> None:
     """Measure census and calibration of both sides of every latent, as a table and as JSON.

@@ -17,6 +17,7 @@ from sae_lens_signaware.evaluation.calibration import (
 )
 from sae_lens_signaware.evaluation.census import BipolarCensus, census_of
 from sae_lens_signaware.evaluation.streaming import explained_variance_of, sum_sides
+from sae_lens_signaware.files import write_json
 
 MIN_SHARE = 0.1
 TOP_LATENTS = (10, 100)
@@ -36,9 +37,18 @@ class Analysis:
         return "\n".join(map(str, lines))
 
     def write(self, folder: str | Path) -> None:
-        """Write ``census.json`` and ``calibration.json``."""
+        """Write ``census.json``, ``calibration.json`` and, with R², ``analysis.json``."""
         self.census.write(Path(folder) / "census.json")
         self.calibration.write(Path(folder) / "calibration.json")
+        census = self.census
+        summary = {
+            "l0": census.l0,
+            "explained_variance": self.explained_variance,
+            "dead_share": census.dead_share,
+            "n_tokens": census.n_tokens,
+            "provenance": dataclasses.asdict(census.provenance),
+        }
+        write_json(summary, Path(folder) / "analysis.json")
 
     def table(self) -> Table:
         """A table for the terminal: the numbers that sum the analysis up."""

@@ -37,10 +37,11 @@ def bipolar_evals(
         exclude_special_tokens, verbose: as in ``run_evals``.
 
     Returns:
-        SAELens's two dictionaries. The first gains "signed": the metrics of ``SignedEvaluator``,
-        without the prefix of their keys. The second gains "firing_rate_pos", "firing_rate_neg",
-        "energy_pos", "energy_neg", "min_share" and, without a per-token normalisation, "gain_pos"
-        and "gain_neg": lists of d_sae floats, NaN where a side never fires.
+        SAELens's two dictionaries. The first gains "signed": the metrics of ``SignedEvaluator``
+        but for R², without the prefix of their keys. The second gains "firing_rate_pos",
+        "firing_rate_neg", "energy_pos", "energy_neg", "min_share" and, without a per-token
+        normalisation, "gain_pos" and "gain_neg": lists of d_sae floats, NaN where a side never
+        fires.
     """
     scaler = activation_scaler or ActivationScaler()
     config = eval_config or EvalConfig()

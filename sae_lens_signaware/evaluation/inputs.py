@@ -72,6 +72,7 @@ def _require_shape_and_dtype(chunk: Tensor, d_in: int) -> None:
             f"activations must be (n, {d_in}) or (batch, position, {d_in}) for this SAE, "
             f"got {tuple(chunk.shape)}"
         )
+    require(chunk.layout == torch.strided, "activations", chunk.layout, "dense; see .to_dense()")
     if not chunk.is_floating_point() or chunk.element_size() < 2:
         raise InvalidInputError(
             "activations must be floating-point numbers of 16 bits or more, "

@@ -46,7 +46,6 @@ def prompts_of_store(
         yield _prompts(tokens, activations, excluded, part)
 
 
-@torch.no_grad()
 def hook_of(sae: SAE[Any]) -> tuple[str, int | None]:
     """The hook that an SAE reads, and the head that it takes; None where it takes all.
 
@@ -60,6 +59,7 @@ def hook_of(sae: SAE[Any]) -> tuple[str, int | None]:
     return name, sae.cfg.metadata.hook_head_index
 
 
+@torch.no_grad()
 def prompts_of_tokens(
     model: HookedRootModule,
     sae: SAE[Any],

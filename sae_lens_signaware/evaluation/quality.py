@@ -28,11 +28,25 @@ Steering holds the L0 of training batches. On held-out text the L0 of Gemma 3 27
 """
 
 
+def target_l0_of(sae: Mapping[str, Any]) -> float | None:
+    """Return the L0 that an SAE's config asks for; None where a coefficient sets its sparsity.
+
+    Args:
+        sae: the config as a mapping, as ``to_dict`` gives it.
+    """
+    if sae.get("k") is not None:
+        return float(sae["k"])
+    # SAELens's jumprelu has a target_l0 that only its quadratic loss reads
+    is_read = "target_l0_rate" in sae or sae.get("jumprelu_sparsity_loss_mode") == "quadratic"
+    target = sae.get("target_l0") if is_read else None
+    return None if target is None else float(target)
+
+
 def missed_target_l0(target: float | None, l0: float) -> str | None:
     """Return ``"asked for L0 16, measured 58.2"``, or None where ``l0`` is near ``target``.
 
     Args:
-        target: the config's ``target_l0``; None where no L0 was asked for.
+        target: see :func:`target_l0_of`.
         l0: as measured.
     """
     if target is None or abs(l0 - target) <= TARGET_L0_TOLERANCE * target:

@@ -27,8 +27,8 @@ from sae_lens_signaware.saes.latents import ActiveLatents
 MIN_VARIANCE = 1e-10
 """Variance below which SAELens's calculator returns 0 or 1, whatever the error."""
 
-MIN_VARIANCE_SHARE = 1e-6
-"""Variance over mean square that sums in float32 can still tell from 0."""
+MIN_VARIANCE_SHARE = 1e-5
+"""Variance over mean square at which sums in float32 still give R² to about 0.001."""
 
 
 @dataclasses.dataclass
@@ -119,8 +119,8 @@ def explained_variance_of(variance: ExplainedVarianceCalculator) -> float:
         total = mean_square - (sum_x / n_tokens).square().sum().item()
         if total < max(MIN_VARIANCE, MIN_VARIANCE_SHARE * mean_square):
             raise InvalidInputError(
-                f"activations must differ from token to token, got a variance of {total:.3g} over "
-                f"{n_tokens:,} token(s) of mean square {mean_square:.3g}: "
+                "activations must differ more from token to token, got a variance of "
+                f"{total:.3g} over {n_tokens:,} token(s) of mean square {mean_square:.3g}: "
                 "explained variance is not defined"
             )
     explained_variance = variance.compute()

@@ -30,9 +30,14 @@ def frontier_axes(path: Path, title: str, size: tuple[float, float]) -> Iterator
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_xlabel("L0 (active latents per token)")
         ax.set_ylabel("R² on held-out tokens")
-        ax.set_title(title, loc="left", fontsize=10)
+        ax.set_title(as_text(title), loc="left", fontsize=10)
         ax.grid(alpha=0.3)
         path.parent.mkdir(parents=True, exist_ok=True)
         fig.savefig(path)
     finally:
         plt.close(fig)
+
+
+def as_text(name: str) -> str:
+    """A name of a user as matplotlib shows it: no part of it is a formula."""
+    return name.replace("$", r"\$")

@@ -133,7 +133,7 @@ class BiJumpReLUTrainingSAEConfig(_BiJumpReLUFields, ThresholdTrainingSAEConfig)
             in "step" and "tanh" mode, if set, the weight is steered during training to reach it.
         target_l0_rate: pace of that steering: L0 settles in about 1 / target_l0_rate steps, and
             the weight stays within 1/10,000 and 100 times l0_coefficient. Thresholds move by at
-            most the learning rate a step, so for one far below 1e-3 take a pace of its order.
+            most the learning rate a step: for a learning rate of 1e-3 or less, take three times it.
         pre_act_loss_coefficient: weight of a loss that pulls |h| of dead latents to the nearer
             threshold. None switches it off.
         auxk_coefficient: weight of a loss by which dead latents learn to reconstruct the error of

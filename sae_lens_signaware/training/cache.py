@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from rich.progress import Progress
 from sae_lens import ActivationsStore
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -43,6 +43,15 @@ def collect_activations(
 def load_activations(path: Path) -> dict[str, Tensor]:
     """Load the tensors that :func:`~sae_lens_signaware.files.write_tensors` wrote."""
     return load_file(path)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the file is there with all that its header says; its tensors are not read."""
+    try:
+        with safe_open(path, "pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False
 
 
 def load_named_activations(path: Path, key: str) -> Tensor:
@@ -102,7 +111,7 @@ class ShuffledEpochs(Iterator[Tensor]):
         n = self.activations.shape[0]
         epoch, position = divmod(self.n_served, n // self.batch_size)
         if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
             self._order = torch.randperm(n, generator=generator)
             self._epoch = epoch
         self.n_served += 1

@@ -1,18 +1,20 @@
 """Training on cached activations with SAELens's own trainer, resumed where it was interrupted."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from sae_lens import SAETrainer, TrainingSAE, TrainingSAEConfig
+from sae_lens import SAETrainer, TrainingSAE, TrainingSAEConfig, logger
 from sae_lens.config import SAETrainerConfig
 from torch import Tensor
 
-from sae_lens_signaware.checks import require
+from sae_lens_signaware.checks import one_line, require
 from sae_lens_signaware.evaluation.saved import ESTIMATED
 from sae_lens_signaware.files import write_json
 from sae_lens_signaware.training.cache import ShuffledEpochs
@@ -58,7 +60,8 @@ def train_on_cache(
             "expected_average_only_in", the trainer scales them and folds the factor in at the end.
         checkpoint: folder that an interruption writes. It is new, or empty, or a checkpoint that
             this function wrote. One of this very training is resumed from. One of another training
-            is not read, and an interruption replaces it.
+            is not read, and an interruption replaces it. One that cannot be read is passed over
+            with a warning.
 
     Returns:
         The trained SAE and the number of steps that this call ran. Its metadata names no model and
@@ -79,23 +82,28 @@ def train_on_cache(
     )
     _clear_staging(checkpoint)
     _require_own(checkpoint)
-    torch.manual_seed(seed)
-    sae = TrainingSAE.from_dict(sae_cfg.to_dict())
-    sae.b_dec.data.copy_(_mean_of_input(sae, activations))
-    batch_size, dtype = trainer_cfg.train_batch_size_samples, _widened(sae, activations)
-    data = ShuffledEpochs(activations, batch_size, seed, dtype)
+
+    @functools.cache
+    def identity() -> dict[str, object]:  # where a checkpoint is read or written
+        return {
+            "sae": sae_cfg.to_dict(),
+            "trainer": dataclasses.asdict(trainer_cfg),
+            "seed": seed,
+            "activations": fingerprint(activations),
+        }
+
+    def start() -> tuple[Trainer, ShuffledEpochs]:
+        torch.manual_seed(seed)
+        sae = TrainingSAE.from_dict(sae_cfg.to_dict())
+        sae.b_dec.data.copy_(_mean_of_input(sae, activations))
+        batch_size, dtype = trainer_cfg.train_batch_size_samples, _widened(sae, activations)
+        data = ShuffledEpochs(activations, batch_size, seed, dtype)
+        return SAETrainer(trainer_cfg, sae, stop_on_signal(signals, data)), data
+
     signals = SignalCount()
-    trainer: Trainer = SAETrainer(trainer_cfg, sae, stop_on_signal(signals, data))
-    identity = {
-        "sae": sae_cfg.to_dict(),
-        "trainer": dataclasses.asdict(trainer_cfg),
-        "seed": seed,
-        "activations": fingerprint(activations),
-    }
-    if _is_of(checkpoint / DONE_FILENAME, identity):
-        trainer.load_trainer_state(checkpoint)
-        sae.load_weights_from_checkpoint(checkpoint)
-        restart_firing_window(trainer)
+    trainer, data = start()
+    if not _resume(trainer, checkpoint, identity):
+        trainer, data = start()
     scaler = trainer.activation_scaler
     is_estimated = scaler.scaling_factor is not None or scaler.whitening is not None
     if is_estimated or sae_cfg.normalize_activations not in ESTIMATED:
@@ -109,11 +117,10 @@ def train_on_cache(
     except KeyboardInterrupt:
         if signals.count > 1:
             raise  # in the middle of a step, which no checkpoint can hold
-        _save_whole(trainer, identity, checkpoint)
+        _save_whole(trainer, identity(), checkpoint)
         raise InterruptedTraining(checkpoint) from None
-    if signals.count:
-        raise KeyboardInterrupt  # in the last step: the SAE is folded, and no checkpoint any more
-    return sae, trainer.n_training_steps - first_step
+    signals.pass_on()  # of the last step: the SAE is folded, and there is no checkpoint any more
+    return trainer.sae, trainer.n_training_steps - first_step
 
 
 def _require_activations(activations: object, d_in: int) -> None:
@@ -149,10 +156,11 @@ def _mean_of_input(sae: TrainingSAE[TrainingSAEConfig], activations: Tensor) -> 
 
 
 def fingerprint(activations: Tensor) -> str:
-    """Hash the shape and some rows: activations of another hook, text or length differ."""
-    some = activations[:: max(1, len(activations) // 1024)].cpu().contiguous()
-    shape = f"{tuple(activations.shape)} {activations.dtype}".encode()
-    return hashlib.sha256(shape + some.view(torch.uint8).numpy().tobytes()).hexdigest()
+    """Hash the shape and all rows, about a gigabyte a second."""
+    digest = hashlib.blake2b(f"{tuple(activations.shape)} {activations.dtype}".encode())
+    for block in activations.split(BLOCK):
+        digest.update(block.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _save_whole(trainer: Trainer, identity: Mapping[str, object], checkpoint: Path) -> None:
@@ -199,11 +207,33 @@ def _require_own(checkpoint: Path) -> None:
     )
 
 
-def _is_of(marker: Path, identity: Mapping[str, object]) -> bool:
-    """Whether a whole checkpoint of this very training is there."""
+def _resume(
+    trainer: Trainer, checkpoint: Path, identity: Callable[[], Mapping[str, object]]
+) -> bool:
+    """Load the checkpoint of this very training, if there is one.
+
+    Returns:
+        Whether the trainer can be used. False where files of a checkpoint cannot be read: it may
+        have loaded some of them.
+    """
+    marker = checkpoint / DONE_FILENAME
     if not marker.exists():
+        return True
+    try:
+        if _is_of(json.loads(marker.read_text()), identity()):
+            trainer.load_trainer_state(checkpoint)
+            trainer.sae.load_weights_from_checkpoint(checkpoint)
+            restart_firing_window(trainer)
+    except Exception as error:  # a crash of the machine can leave any of its files cut
+        why = f"{type(error).__name__}: {one_line(error)}"
+        logger.warning(f"checkpoint: {checkpoint} cannot be read ({why}); training starts anew")
         return False
-    held, own = json.loads(marker.read_text())["of"], json.loads(json.dumps(identity))
-    for of in (held, own):
+    return True
+
+
+def _is_of(held: Any, identity: Mapping[str, object]) -> bool:
+    """Whether what a checkpoint holds of its training is this very training."""
+    ofs = held["of"], json.loads(json.dumps(identity))
+    for of in ofs:
         of["trainer"].pop("logger", None)  # no weight depends on it; it may name the run
-    return held == own
+    return ofs[0] == ofs[1]

@@ -21,6 +21,17 @@ class SignalCount:
         if self.count > 1:
             raise KeyboardInterrupt
 
+    def pass_on(self) -> None:
+        """Hand a signal that was counted to the handler of now; KeyboardInterrupt if there is none.
+
+        A SignalCount around this one counts it, and the caller saves what is done first.
+        """
+        if self.count:
+            handler = signal.getsignal(signal.SIGINT)
+            if not isinstance(handler, SignalCount):
+                raise KeyboardInterrupt
+            handler()
+
 
 def stop_on_signal(signals: SignalCount, data: Iterator[Tensor]) -> Iterator[Tensor]:
     """Yield from ``data``; raise KeyboardInterrupt in place of the batch that follows a signal."""

@@ -24,7 +24,7 @@ from typing_extensions import override
 
 from sae_lens_signaware.checks import check_types, one_line, require
 from sae_lens_signaware.evaluation.models import require_hook
-from sae_lens_signaware.evaluation.quality import missed_target_l0
+from sae_lens_signaware.evaluation.quality import missed_target_l0, target_l0_of
 from sae_lens_signaware.training.checkpoints import CHECKPOINT_FILES as CHECKPOINT_FILES
 from sae_lens_signaware.training.checkpoints import find_checkpoint
 from sae_lens_signaware.training.continued import with_settings_of
@@ -281,7 +281,7 @@ def run_and_measure(
         f"loss recovered {loss_recovered}",
         soft_wrap=True,
     )
-    missed = missed_target_l0(getattr(cfg.sae, "target_l0", None), quality.l0)
+    missed = missed_target_l0(target_l0_of(cfg.sae.to_dict()), quality.l0)
     if missed is not None:
         console.print(f"Warning: {missed}", soft_wrap=True)
     if quality.tokens_from != AFTER_TRAINING:

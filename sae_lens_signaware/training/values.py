@@ -21,7 +21,7 @@ DEVICES = ("device", "llm_device", "act_store_device")
 
 
 def check_counts(values: Mapping[str, object], logger: Mapping[str, object]) -> None:
-    """Check what must be at least 1, of a config or of a file, before SAELens divides by it.
+    """Check what a constructor of SAELens divides by or takes apart, of a config or of a file.
 
     Args:
         logger: what the section ``logger`` holds.
@@ -33,6 +33,10 @@ def check_counts(values: Mapping[str, object], logger: Mapping[str, object]) -> 
     fields += [(f"logger.{name}", logger.get(name)) for name in LOGGER_AT_LEAST_ONE]
     for name, value in fields:
         require(not isinstance(value, int) or value >= 1, name, value, "at least 1")
+    positions = values.get("seqpos_slice")
+    if isinstance(positions, list | tuple):
+        allowed = "one to three numbers, as slice() takes them"
+        require(1 <= len(positions) <= 3, "seqpos_slice", list(positions), allowed)
 
 
 def check_values(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
@@ -80,14 +84,18 @@ def _check_schedule(cfg: LanguageModelSAERunnerConfig[Any], steps: int) -> None:
     """Check the fields of SAELens's learning rate scheduler, which stops at some of them late."""
     name = cfg.lr_scheduler_name.lower()
     require_one_of("lr_scheduler_name", name, SCHEDULERS)
-    if name == SCHEDULERS[0]:
-        return
-    allowed = "above 0 where lr_decay_steps is set"
-    require(cfg.lr_end != 0 or not cfg.lr_decay_steps, "lr_end", cfg.lr_end, allowed)
+    for field in ("lr_end", "lr_warm_up_steps", "lr_decay_steps"):
+        value = getattr(cfg, field) or 0
+        require(value >= 0, field, value, "at least 0")
     left = steps - cfg.lr_warm_up_steps - cfg.lr_decay_steps
     ramps = f"{cfg.lr_warm_up_steps} + {cfg.lr_decay_steps}"
-    allowed = f"below the {steps} steps of the training"
-    require(left >= 1, "lr_warm_up_steps + lr_decay_steps", ramps, allowed)
+    least, allowed = (0, "at most") if name == SCHEDULERS[0] else (1, "below")
+    allowed += f" the {steps} steps of the training"
+    require(left >= least, "lr_warm_up_steps + lr_decay_steps", ramps, allowed)
+    if name == SCHEDULERS[0]:
+        return
+    at_end = "above 0 where lr_decay_steps is set"
+    require(cfg.lr_end != 0 or not cfg.lr_decay_steps, "lr_end", cfg.lr_end, at_end)
     cycles, allowed = cfg.n_restart_cycles, f"between 1 and the {left} steps that are no ramp"
     if name == SCHEDULERS[2]:
         require(1 <= cycles <= left, "n_restart_cycles", cycles, allowed)

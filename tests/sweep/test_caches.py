@@ -32,6 +32,19 @@ def test_a_cache_that_cannot_be_read_fails_the_runs_of_its_cell(
     assert all("SafetensorError" in (store.failure_of(run) or "") for run in runs[:2])
 
 
+def test_a_cache_that_was_cut_is_made_again(config: Path, tmp_path: Path) -> None:
+    values, runs = load_sweep_config(config)
+    store = SweepStore(values, tmp_path / "out")
+    path = store.cache_path(runs[0].cell)
+    with Progress(disable=True) as progress:
+        make_caches(store, runs[:1], progress)
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1])
+        assert not store.has_cache(runs[0])
+        make_caches(store, runs[:1], progress)
+    assert path.read_bytes() == whole
+
+
 def test_a_cache_that_another_sweep_has_written_over_is_not_trained_on(
     data: Path, tmp_path: Path
 ) -> None:

@@ -123,6 +123,16 @@ from tests.sweep.examples import last_line, sweep_values
             "latents.saes: half at mlp-a and a-half at mlp would share the file mlp-a-half-*.json",
         ),
         (lambda v: v["cells"].update({"../x": v["cells"].pop("mlp")}), "cells: a name must not"),
+        (lambda v: v["cells"].update({"a\tb": v["cells"].pop("mlp")}), "cells: a name must not"),
+        (
+            lambda v: v["cells"].update({"é" * 51: v["cells"].pop("mlp")}),
+            "cells: bytes of a name must be at most 100, got 102",
+        ),
+        (lambda v: v.update(seeds=[2**63]), "seeds must be 64 bits, which torch takes, got 922337"),
+        (
+            lambda v: v["runner"].update(lr_warm_up_steps=13),
+            "runner.lr_warm_up_steps + lr_decay_steps must be at most the 12 steps",
+        ),
     ],
 )
 def test_wrong_configs(change: Any, message: str, data: Path, tmp_path: Path) -> None:

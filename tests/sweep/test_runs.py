@@ -2,6 +2,7 @@
 
 import errno
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -305,3 +306,23 @@ def test_an_sae_that_never_fires_is_no_point_and_pages_of_earlier_configs_go(
     assert len(summary["comparisons"]) == 1
     assert {f.name for f in stale.parent.iterdir()} == {"mlp-half-1.json"}
     assert not list((out / "checkpoints").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_an_sae_is_measured_loses_no_result(
+    number: signal.Signals, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, runs = load_sweep_config(config)
+    store = SweepStore(values, tmp_path / "out")
+    with Progress(disable=True) as progress:
+        make_caches(store, runs[:1], progress)
+    measure = pipeline.save_and_measure
+
+    def interrupted(*args: Any) -> Any:
+        signal.raise_signal(number)
+        return measure(*args)
+
+    monkeypatch.setattr(pipeline, "save_and_measure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run_group(store, runs[:2])
+    assert [store.finished(run) is not None for run in runs[:2]] == [True, False]

@@ -123,3 +123,13 @@ def test_a_missed_l0_is_hollow_in_the_picture(tmp_path: Path) -> None:
 def test_the_title_speaks_of_shades_where_there_are_some(tmp_path: Path) -> None:
     runs = [run_result(0, 0, sae, value) for sae in (0, 1) for value in (8, 64)]
     assert "shaded" not in drawn(runs, tmp_path / "no_verdict.svg")
+
+
+def test_a_name_with_dollars_is_no_formula(tmp_path: Path) -> None:
+    cell, sae = "$x_{$", "$y^{$"
+    run = dataclasses.replace(run_result(0, 0, 0, 16), cell=cell, sae=sae)
+    matplotlib = pytest.importorskip("matplotlib", reason="needs the [demo] extra")
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        plot_cell(SweepSummary(1, [run], {}, []), cell, tmp_path / "cell.svg")
+    svg = (tmp_path / "cell.svg").read_text(encoding="utf-8")
+    assert [svg.count(f">{name}</text>") for name in (cell, sae)] == [1, 1]

@@ -11,14 +11,14 @@ from pydantic import Field
 from sae_lens import LanguageModelSAERunnerConfig, TrainingSAEConfig
 from sae_lens.constants import DTYPE_MAP
 
-from sae_lens_signaware.checks import ConfigError, nearest
+from sae_lens_signaware.checks import ConfigError, nearest, require
+from sae_lens_signaware.evaluation.quality import target_l0_of
 from sae_lens_signaware.experiments.sweep.consistency import (
     check_compare,
     check_latents,
     require_other_text,
     require_plain_names,
 )
-from sae_lens_signaware.experiments.sweep.result import target_l0_of
 from sae_lens_signaware.experiments.swept import swept_fields
 from sae_lens_signaware.training.config import build_runner_config
 from sae_lens_signaware.training.strict import StrictModel, read_yaml, validated
@@ -180,6 +180,8 @@ def checked_sweep(values: Mapping[str, object], source: str) -> tuple[SweepConfi
             raise ConfigError(f"{field}: no SAE {name!r}" + nearest(name, config.saes))
     require_plain_names("cells", config.cells)
     require_plain_names("saes", config.saes)
+    for seed in config.seeds:
+        require(-(2**63) <= seed < 2**63, "seeds", seed, "64 bits, which torch takes")
     require_other_text(config)
     runs = list(_runs(config, source))
     for name in config.saes:

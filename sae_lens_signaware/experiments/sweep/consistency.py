@@ -5,20 +5,27 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.checks import ConfigError, require
 from sae_lens_signaware.evaluation.calibration import PER_TOKEN
 
 if TYPE_CHECKING:
     from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
 
 
+MAX_NAME = 100
+"""Bytes of a name: a file of latents has two of them, and file systems allow 255."""
+
+
 def require_plain_names(field: str, names: Iterable[str]) -> None:
-    """Raise ConfigError for a name that is no name of a folder."""
-    for name in names:  # each becomes a folder
-        if not name or name.startswith(".") or set(name) & set("/\\"):
+    """Raise ConfigError for a name that is no name of a folder, or that would make a long one."""
+    for name in names:  # each becomes a folder, and two of them a file
+        if not name or name.startswith(".") or set(name) & set("/\\") or not name.isprintable():
             raise ConfigError(
-                f"{field}: a name must not be empty, start with '.' or hold a slash, got {name!r}"
+                f"{field}: a name must not be empty, start with '.' or hold a slash or what cannot "
+                f"be printed, got {name!r}"
             )
+        n_bytes = len(name.encode())
+        require(n_bytes <= MAX_NAME, f"{field}: bytes of a name", n_bytes, f"at most {MAX_NAME}")
 
 
 def check_latents(config: "SweepConfig", runs: Sequence["Run"]) -> None:

@@ -3,8 +3,8 @@
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
 from typing import Literal
 
 from sae_lens_signaware.checks import require
@@ -145,9 +145,19 @@ def interpolate(points: Sequence[Point], l0: float, beyond: float = 1.0) -> floa
 
 def _segment(points: Sequence[Point], l0: float) -> tuple[Point, Point]:
     """The two neighbours whose line is read at an L0: those around it, or the outermost two."""
-    points = sorted(points, key=lambda p: (p.l0, p.explained_variance))
+    points = _one_at_each_l0(points)
     segments = list(pairwise(points)) or [(points[0], points[0])]
     return next((ends for ends in segments if l0 <= ends[1].l0), segments[-1])
+
+
+def _one_at_each_l0(points: Sequence[Point]) -> list[Point]:
+    """The points in order of L0, the mean of those that have the same."""
+    ordered = groupby(sorted(points, key=lambda p: p.l0), key=lambda p: p.l0)
+    groups = (list(group) for _, group in ordered)
+    return [
+        replace(group[0], explained_variance=statistics.fmean(p.explained_variance for p in group))
+        for group in groups
+    ]
 
 
 def is_read(points: Sequence[Point], l0: float) -> bool:

@@ -7,24 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from sae_lens_signaware.checks import check_fields
-from sae_lens_signaware.evaluation.quality import SAEQuality
+from sae_lens_signaware.evaluation.quality import SAEQuality, target_l0_of
 
 TARGET_FIELDS = ("target_l0", "k")
 """The fields of an SAE's config that ask for an L0."""
-
-
-def target_l0_of(sae: Mapping[str, Any]) -> float | None:
-    """Return the L0 that an SAE's config asks for; None where a coefficient sets its sparsity.
-
-    Args:
-        sae: the config as a mapping, as ``to_dict`` gives it.
-    """
-    if sae.get("k") is not None:
-        return float(sae["k"])
-    # SAELens's jumprelu has a target_l0 that only its quadratic loss reads
-    is_read = "target_l0_rate" in sae or sae.get("jumprelu_sparsity_loss_mode") == "quadratic"
-    target = sae.get("target_l0") if is_read else None
-    return None if target is None else float(target)
 
 
 @dataclasses.dataclass(frozen=True)

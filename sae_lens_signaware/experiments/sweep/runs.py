@@ -19,6 +19,7 @@ from sae_lens_signaware.experiments.sweep.store import (
     SweepStore,
 )
 from sae_lens_signaware.files import write_json
+from sae_lens_signaware.training.interruption import SignalCount, counting_signals
 
 METADATA = (
     "dataset_path",
@@ -43,7 +44,20 @@ def groups_of(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def run_one(store: SweepStore, run: Run, activations: CachedActivations) -> RunResult:
-    """Train and measure one SAE, and write the SAE, what was measured and the result."""
+    """Train and measure one SAE, and write the SAE, what was measured and the result.
+
+    Raises:
+        InterruptedTraining: Ctrl-C or SIGTERM in training, after the checkpoint is on disk.
+        KeyboardInterrupt: after training; the result is on disk then. At once from a second one on.
+    """
+    signals = SignalCount()
+    with counting_signals(signals):
+        result = _result_of(store, run, activations)
+    signals.pass_on()
+    return result
+
+
+def _result_of(store: SweepStore, run: Run, activations: CachedActivations) -> RunResult:
     # of another config; the SAE beside it goes next
     store.result_path(run).unlink(missing_ok=True)
     cfg = run.cfg

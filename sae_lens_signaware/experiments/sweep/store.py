@@ -30,7 +30,7 @@ from sae_lens_signaware.experiments.sweep.identity import (
 )
 from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.files import write_json, write_tensors, write_text
-from sae_lens_signaware.training.cache import load_activations
+from sae_lens_signaware.training.cache import is_whole, load_activations
 
 LATENTS_FOLDER = "latents"
 
@@ -176,7 +176,7 @@ class SweepStore:
     # ---- caches
 
     def has_cache(self, run: Run) -> bool:
-        """Tell whether the whole activations of the run's cell are on disk."""
+        """Tell whether the whole activations of the run's cell are on disk; a cut file is none."""
         return self._match_of_cache(run).is_accepted
 
     def has_unchecked_cache(self, run: Run) -> bool:
@@ -185,7 +185,7 @@ class SweepStore:
 
     def _match_of_cache(self, run: Run) -> Match:
         path = self.cache_path(run.cell)
-        identity = _identity_on_disk(path) if path.exists() else None
+        identity = _identity_on_disk(path) if is_whole(path) else None
         return match_of_cache(identity, self.identity_of_cache(run))
 
     def write_cache(self, run: Run, tensors: dict[str, Tensor]) -> None:

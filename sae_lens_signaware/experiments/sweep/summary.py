@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sae_lens_signaware.checks import check_fields
-from sae_lens_signaware.evaluation.quality import missed_target_l0
-from sae_lens_signaware.experiments.plots import frontier_axes
+from sae_lens_signaware.evaluation.quality import missed_target_l0, target_l0_of
+from sae_lens_signaware.experiments.plots import as_text, frontier_axes
 from sae_lens_signaware.experiments.sweep.comparison import (
     DEAD_NOTE,
     VERDICT_COLUMNS,
@@ -25,7 +25,7 @@ from sae_lens_signaware.experiments.sweep.comparison import (
 )
 from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
 from sae_lens_signaware.experiments.sweep.frontier import Point
-from sae_lens_signaware.experiments.sweep.result import TARGET_FIELDS, RunResult, target_l0_of
+from sae_lens_signaware.experiments.sweep.result import TARGET_FIELDS, RunResult
 from sae_lens_signaware.experiments.sweep.store import SweepStore
 from sae_lens_signaware.files import write_json
 
@@ -244,7 +244,7 @@ def _draw_frontiers(ax: "Axes", results: Sequence[RunResult]) -> None:
         seeds = dict.fromkeys(r.seed for r in results if r.sae == name)
         for j, seed in enumerate(seeds):
             runs = [r for r in results if (r.sae, r.seed) == (name, seed)]
-            label = name if j == 0 else None
+            label = as_text(name) if j == 0 else None
             # matplotlib has ten colours
             style = ("-", "--", ":", "-.")[i // 10 % 4]
             ax.plot(*_l0_and_r2(runs), style, color=f"C{i}", marker="o", ms=3, label=label)
