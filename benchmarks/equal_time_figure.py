@@ -115,7 +115,7 @@ def equal_time_table(
             fields = [_field(p, top) for p, top in zip(best[name], tops, strict=True)]
             if any(fields):
                 rows.append([cell, label, *fields])
-    return markdown(["place", "SAE", *(f"{b:g} s" for b in SECONDS)], rows, 2)
+    return markdown(["hook point", "SAE", *(f"{b:g} s" for b in SECONDS)], rows, 2)
 
 
 def equal_steps_table(
@@ -132,7 +132,7 @@ def equal_steps_table(
             shown = [_bold(r2s.get((name, n)), tops[n]) for n in lengths]
             if any(shown):
                 rows.append([cell, label, *shown])
-    return markdown(["place", "SAE", *(f"{n:,} steps" for n in lengths)], rows, 2)
+    return markdown(["hook point", "SAE", *(f"{n:,} steps" for n in lengths)], rows, 2)
 
 
 def _best_within(

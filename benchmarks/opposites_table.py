@@ -55,7 +55,7 @@ def place_of(path: str) -> tuple[str, str]:
 
 
 def fields_of(results: Results, name: str) -> dict[Field, Row]:
-    """The probes of one SAE, at all places. A name that ends in / takes what stands below it."""
+    """The probes of one SAE, at all hook points. A name that ends in / takes all below it."""
     fields = {}
     for model, result in results.items():
         for row in result["rows"]:
@@ -66,7 +66,7 @@ def fields_of(results: Results, name: str) -> dict[Field, Row]:
 
 
 def shared_fields(results: Results, names: Sequence[str]) -> dict[str, dict[Field, Row]]:
-    """The probes of each SAE, at the places and sets where all of them were probed."""
+    """The probes of each SAE, at the hook points and sets where all of them were probed."""
     held = {name: fields_of(results, name) for name in names}
     shared = set.intersection(*(set(fields) for fields in held.values()))
     return {
@@ -137,7 +137,7 @@ def both_ends(fields: Mapping[Field, Row], form: str) -> str:
 
 
 def sets_table(results: Results, labels: Mapping[str, str]) -> str:
-    """By set, for each SAE: axis / side with k = 1, and side with k = 8; means over the places."""
+    """By set, for each SAE: axis / side with k = 1, side with k = 8; means over the hook points."""
     held = shared_fields(results, list(labels))
     table = []
     for name in dict.fromkeys(field.set for fields in held.values() for field in fields):
@@ -179,7 +179,7 @@ def saes_table(result: Mapping[str, Any], of_set: str) -> str:
 
 
 def trainings_table(results: Results, labels: Mapping[str, str], cell: str) -> str:
-    """At one place of both models: R², bipolar latents, best axis and side, axes with both ends."""
+    """At one hook point of both models: R², bipolar share, best axis and side, two-ended axes."""
     table = []
     for name, label in labels.items():
         fields = {

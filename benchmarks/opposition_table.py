@@ -27,7 +27,7 @@ def measured_of(results: Results, name: str) -> dict[tuple[str, str], Mapping[st
 
 
 def opposition_table(results: Results, labels: Mapping[str, str]) -> str:
-    """One row for each SAE, over all places: sums of latents, and means of the places' values.
+    """One row for each SAE, over all hook points: sums of latents, and means of their values.
 
     Args:
         labels: name of an SAE -> its label, in the order of the rows.
@@ -54,7 +54,7 @@ def opposition_table(results: Results, labels: Mapping[str, str]) -> str:
 
 
 def places_table(results: Results, labels: Mapping[str, str]) -> str:
-    """By place, for each SAE: bipolar latents, and how many of those measured stand out."""
+    """By hook point, for each SAE: bipolar latents, and how many of those measured stand out."""
     held = {name: measured_of(results, name) for name in labels}
     table = []
     for place in dict.fromkeys(place for rows in held.values() for place in rows):
@@ -67,7 +67,7 @@ def places_table(results: Results, labels: Mapping[str, str]) -> str:
                 judged = f"{row['passing']} of {row['measured']}" if "passing" in row else "–"
                 cells.append(f"{row['bipolar']} / {judged}")
         table.append([", ".join(place), *cells])
-    return markdown(["place", *labels.values()], table, 1)
+    return markdown(["hook point", *labels.values()], table, 1)
 
 
 def contexts_table(row: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Tables of SAEs that are trained by one recipe: R², L0 and dead latents, by place and by L0."""
+"""Tables of SAEs that one recipe trains: R², L0 and dead latents, by hook point and by L0."""
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -33,7 +33,7 @@ def points_table(rows: Sequence[Row], cells: Sequence[str], saes: Mapping[str, s
             if points[sae]:
                 fields = [_field(points[sae], asked, best[asked]) for asked in ASKED]
                 table.append([cell, label, *fields])
-    return markdown(["place", "SAE", *(f"L0 {asked:g}" for asked in ASKED)], table, 2)
+    return markdown(["hook point", "SAE", *(f"L0 {asked:g}" for asked in ASKED)], table, 2)
 
 
 def gaps_table(
@@ -59,7 +59,7 @@ def gaps_table(
             fields = [_signed(found[asked]) if asked in found else "" for asked in l0s]
             if any(fields):
                 table.append([cell, label, *fields])
-    return markdown(["place", "baseline", *(f"L0 {asked:g}" for asked in l0s)], table, 2)
+    return markdown(["hook point", "baseline", *(f"L0 {asked:g}" for asked in l0s)], table, 2)
 
 
 def peers_table(
@@ -108,7 +108,7 @@ def seeds_table(
                 fields.append(f"{_signed(fmean(gaps))} ({ends}), n = {len(gaps)}" if ends else "")
             if any(fields):
                 table.append([cell, label, *fields])
-    return markdown(["place", "baseline", *(f"L0 {asked:g}" for asked in ASKED)], table, 2)
+    return markdown(["hook point", "baseline", *(f"L0 {asked:g}" for asked in ASKED)], table, 2)
 
 
 def _by_seed(rows: Sequence[Row], cell: str, *saes: str) -> list[list[Row]]:

@@ -88,7 +88,7 @@ def test_the_table_of_equal_steps_has_one_width(figure: Any) -> None:
     names = {"ours": "O", "theirs": "T", "absent": "A"}
     rows = fields_of(figure.equal_steps_table(reached, ["mlp_out", "attn_out"], names, 8))
     assert rows == [
-        ["place", "SAE", "250 steps", "1,000 steps"],
+        ["hook point", "SAE", "250 steps", "1,000 steps"],
         ["mlp_out", "O", "**0.2500**", "0.5000"],
         ["mlp_out", "T", "", "**0.6250**"],
         ["attn_out", "T", "", "**0.3750**"],

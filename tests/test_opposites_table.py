@@ -1,4 +1,4 @@
-"""Tables of natural opposites over models and places (``benchmarks/opposites_table.py``)."""
+"""Tables of natural opposites over models and hook points (``benchmarks/opposites_table.py``)."""
 
 import importlib
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def plain_row(name: str, cell: str, of: str, metric: str, eight: float):
 
 @pytest.fixture
 def results() -> dict[str, Any]:
-    """Two models of one place; of a third SAE the second model has no probe."""
+    """Two models of one hook point; of a third SAE the second model has no probe."""
     of_first = [
         signed_row("mlp_out", "a", "auc", 0.6, 0.9, "both sides"),
         signed_row("mlp_out", "b", "rho", 0.2, 0.4, "+ side alone"),

@@ -46,7 +46,7 @@ def test_a_row_for_each_sae_sums_latents_and_averages_over_the_places(
     tables: Any, results: Any
 ) -> None:
     lines = tables.opposition_table(results, {SIGNED: "`s`", OTHER: "`o`"}).splitlines()
-    # (242 + 242 + 1) of 2 * 1,152 + 48 latents are bipolar; the third place judged none
+    # (242 + 242 + 1) of 2 * 1,152 + 48 latents are bipolar; the third hook point judged none
     assert lines[2] == "| `s` | 21% | 0.37 | 0.21 | 0.996 | 30 of 60 |"
     assert lines[3] == "| `o` | 21% | 0.47 | 0.21 | 0.996 | 23 of 40 |"
 

@@ -1,4 +1,4 @@
-"""The presets in configs/: the best signed SAE of each place, trained by its YAML for a while."""
+"""The presets in configs/: the best signed SAE of each hook point, trained for a while."""
 
 import json
 from pathlib import Path

@@ -39,7 +39,7 @@ def test_latents_that_stand_out(pages: Any, by_model: Callable[[str], Any], page
     assert 0.45 < stand_out / of < 0.6  # "about half"
     assert sum(row["passing_by_context"] for row in rows) == 0
     dials = sorted(row["dial_median"] for row in rows)
-    assert f"opposition of an SAE at a place is {dials[0]:.2f} to {dials[-1]:.2f}." in page
+    assert f"opposition of an SAE at a hook point is {dials[0]:.2f} to {dials[-1]:.2f}." in page
 
 
 def test_axes_and_pairs_with_both_ends(
