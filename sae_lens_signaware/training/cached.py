@@ -156,10 +156,10 @@ def _mean_of_input(sae: TrainingSAE[TrainingSAEConfig], activations: Tensor) -> 
 
 
 def fingerprint(activations: Tensor) -> str:
-    """Hash the shape and all rows, about a gigabyte a second."""
-    digest = hashlib.blake2b(f"{tuple(activations.shape)} {activations.dtype}".encode())
+    """Hash the shape and all rows, about a second for a gigabyte."""
+    digest = hashlib.sha256(f"{tuple(activations.shape)} {activations.dtype}".encode())
     for block in activations.split(BLOCK):
-        digest.update(block.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(block.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
