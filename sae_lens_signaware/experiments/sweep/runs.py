@@ -100,7 +100,8 @@ def run_group(
         report: called where a run starts (it is in progress then), ends or fails.
 
     Raises:
-        InterruptedTraining: Ctrl-C, after the checkpoint is on disk.
+        InterruptedTraining: Ctrl-C or SIGTERM in training, after the checkpoint is on disk.
+        KeyboardInterrupt: after training; the result is on disk.
         CacheOverwrittenError: by another sweep; no run of the cell can be trained.
     """
     if store.config.threads is not None:
