@@ -11,7 +11,7 @@ Runs = dict[str, Callable[[], object]]
 def step_floors(x: Tensor, W: int, l0: int) -> Runs:
     """The products of a step of width ``W`` and Adam; the encoder's product and Adam."""
     W_enc, W_dec, z = _weights(x, W, l0)
-    params = [torch.nn.Parameter(p.clone()) for p in (W_enc, W_dec, W_dec[0], *W_dec[:3].T[:3])]
+    params = [torch.nn.Parameter(p.clone()) for p in (W_enc, W_dec, W_dec[0], *W_dec.T[:3])]
     for p in params:
         p.grad = torch.ones_like(p)
     adam = torch.optim.Adam(params, lr=1e-12)

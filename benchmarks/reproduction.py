@@ -25,6 +25,7 @@ from reproduction_tables import (
     verdict_table,
 )
 from result_rows import read_json
+from sweep_source import command_of
 
 from sae_lens_signaware.experiments.sweep.comparison import (
     DEAD_NOTE,
@@ -36,7 +37,7 @@ from sae_lens_signaware.experiments.sweep.comparison import (
 from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig, load_sweep_config
 from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.experiments.sweep.summary import comparisons_of, frontiers_of
-from sae_lens_signaware.files import write_json
+from sae_lens_signaware.files import write_json, write_text
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 # folder -> config
@@ -135,7 +136,7 @@ def read_sweep(
     """
     source = CONFIGS / f"{SWEEPS[name]}-smollm2-135m.yaml"
     config, runs = load_sweep_config(source)
-    command = source.read_text().partition("\n")[0].removeprefix("# ")
+    command, _ = command_of(source)
     rows, line = read_rows(config, runs, sweeps / name, kept, fields)
     print(f"{name}: {line}")
     missing = [run.name for run in runs if run.name not in rows.by_run]
@@ -213,7 +214,7 @@ def main() -> None:
     values["quadruple_auxk"]["against_quadruple"] = small_comparisons(auxk)
     parts += ["## Verdicts, AuxK against none, four times the steps\n", verdict_table(auxk)]
     write_json(values, args.json)
-    args.tables.write_text("\n".join(parts))
+    write_text("\n".join(parts), args.tables)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from reproduction_tables import markdown
 
-FIGURE = "signed_or_plain"
 SERIES = (
     Series("sa_gsae W", "sa_gsae, W", "sa_gsae"),
     Series("bi_jumprelu W", "bi_jumprelu, W", "bi_jumprelu"),

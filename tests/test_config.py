@@ -99,6 +99,12 @@ def test_a_saved_runner_cfg_json_loads_again(tmp_path: Path) -> None:
         ({}, {"architecture": "sa_gase"}, [], "unknown value 'sa_gase'; did you mean 'sa_gsae'?"),
         ({}, {}, ["--l1_coef", "2"], "--l1_coef: unknown flag; did you mean '--l1_coefficient'?"),
         ({}, {}, ["xyz"], "xyz: unknown flag; train --list-flags prints all"),
+        (
+            {},
+            {},
+            ["--sae.architecture"],
+            "--sae.architecture: expected one argument",
+        ),
         ({}, {}, ["--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
         ({"sae": None}, {}, [], "sae.architecture: missing"),
         ({"sae": [1]}, {}, [], "sae: must be a mapping"),

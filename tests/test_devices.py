@@ -67,6 +67,7 @@ def test_the_dial_on_a_device_without_float64() -> None:
         """The model, its logits on the device."""
 
         hook_dict = model.hook_dict
+        parameters = model.parameters
 
         def run_with_hooks(self, *args: Any, **kwargs: Any) -> torch.Tensor:
             with torch._C.DisableTorchFunction():

@@ -8,6 +8,7 @@ from sae_lens.load_model import HookedProxyLM
 from torch import Tensor
 
 from sae_lens_signaware.evaluation import models
+from sae_lens_signaware.evaluation.prompts import hooked_activations
 from tests.support.models import HOOK, hooked_transformer, prompt_ids, tiny_gpt2, tiny_tokenizer
 
 PROXY_HOOK = "transformer.h.0.mlp"
@@ -57,3 +58,19 @@ def test_a_model_of_transformers_computes_the_logits_of_these_positions_alone() 
     head.register_forward_hook(lambda module, args, out: seen.append(out.shape))
     models.logits_after(model, rows, torch.tensor([1, 3, 1]), [])
     assert [tuple(shape) for shape in seen] == [(3, 2, 64)]
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda model, ids: models.logits_after(model, ids, torch.tensor([2, 3]), []),
+        lambda model, ids: hooked_activations(model, ids, [(PROXY_HOOK, None)])[0],
+    ],
+    ids=["logits", "activations"],
+)
+def test_tokens_come_to_the_device_of_a_model_of_transformers(measure: Any) -> None:
+    model, devices = of_transformers().to("meta"), []
+    embedding = model.model.get_input_embeddings()
+    embedding.register_forward_pre_hook(lambda _, args: devices.append(args[0].device.type))
+    assert measure(model, prompt_ids(2)).device.type == "meta"  # which stands for a GPU
+    assert devices == ["meta"]

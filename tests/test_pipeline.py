@@ -1,11 +1,13 @@
 """The one pipeline of demo, sweep and protocols: what is measured is what a user loads."""
 
 import dataclasses
+import logging
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from sae_lens import SAE, BatchTopKTrainingSAEConfig
+from sae_lens import SAE, BatchTopKTrainingSAEConfig, logger
 from sae_lens.config import SAETrainerConfig
 
 from sae_lens_signaware.evaluation import measure_quality
@@ -68,3 +70,16 @@ def test_the_demo_is_a_fair_sweep(tmp_path: Path) -> None:
     tokens = plain.dead_feature_window * plain.train_batch_size_tokens
     assert tokens == signed.sae.dead_after_tokens
     assert config.compare == (("signed", "plain"), ("half", "plain"))
+
+
+def test_warnings_are_printed_while_bars_are_not(capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    handlers, root.handlers = root.handlers, []  # pytest's own: an experiment runs without any
+    try:
+        with pipeline.without_bars():
+            print("a bar", file=sys.stderr)
+            logger.warning("a checkpoint was passed over")
+    finally:
+        root.handlers = handlers
+    assert capsys.readouterr().err == "a checkpoint was passed over\n"
+    assert logger.handlers == []

@@ -34,7 +34,10 @@ def write_config(folder: Path, **runner: Any) -> None:
     values = yaml.safe_load((SWEPT / "sweep.yaml").read_text())
     values["runner"] |= runner
     path = folder / "small-smollm2-135m.yaml"
-    path.write_text("# the command\n" + yaml.safe_dump(values, sort_keys=False))
+    path.write_text(
+        "# sae-lens-signaware sweep small.yaml --out sweeps\n"
+        + yaml.safe_dump(values, sort_keys=False)
+    )
 
 
 def read(module: Any, sweeps: Path, whole: dict[str, Any] | None = None) -> Any:

@@ -81,8 +81,9 @@ def test_a_folder_that_is_there_is_filled_from_inside(
     assert all(path.is_file() for path in (tmp_path / "out").iterdir())
 
 
+@pytest.mark.parametrize("earlier", [[], ["a"], ["a", "b", "c"]])
 def test_ctrl_c_while_the_files_are_moved_moves_all_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    earlier: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ["a", "b", "c"]
     (tmp_path / "staging").mkdir()
@@ -91,15 +92,19 @@ def test_ctrl_c_while_the_files_are_moved_moves_all_back(
     replace = Path.replace
 
     def interrupted(self: Path, target: Path) -> Path:
-        if target == tmp_path / "out" / "b":
+        if (self, target) == (tmp_path / "staging" / "b", tmp_path / "out" / "b"):
             raise KeyboardInterrupt
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", interrupted)
+    (tmp_path / "out").mkdir()
+    for name in earlier:
+        (tmp_path / "out" / name).write_text("earlier")
     with pytest.raises(KeyboardInterrupt):
         move_into(tmp_path / "staging", tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "staging").iterdir()) == names
-    assert not list((tmp_path / "out").iterdir())
+    held = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
+    assert held == dict.fromkeys(earlier, "earlier")
 
 
 def test_what_cannot_be_written_beside_the_output_is_kept_with_the_checkpoints(

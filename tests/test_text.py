@@ -101,8 +101,8 @@ def test_they_read_back(model: HookedTransformer, tmp_path: Path) -> None:
 def test_wrong_input_is_one_line(model: HookedTransformer) -> None:
     sae = hooked_sae()
     for args, match in (
-        ({"text": ""}, "text"),
-        ({"text": TEXT, "k": 0}, "k: must be from 1 to 24, got 0|k"),
+        ({"text": ""}, "text must be a text with at least one token"),
+        ({"text": TEXT, "k": 0}, "k must be from 1 to 24, got 0"),
         ({"text": TEXT, "k": 25}, "from 1 to 24"),
         ({"text": TEXT, "latents": [3, 24]}, "latents must be from 0 to 23, got 24"),
         ({"text": TEXT, "latents": [-1]}, "latents must be from 0 to 23, got -1"),

@@ -106,8 +106,9 @@ def text_activations(
         One for each of ``hook_names``.
 
     Raises:
-        InvalidInputError: a text is empty, or has none but special tokens; the model has no
-            tokenizer; activations are not finite.
+        InvalidInputError: there is no text, or one is empty or has none but special tokens;
+            ``context_size`` is below 2; a text is longer than the model has positions; the model
+            has no tokenizer or no such hook; activations are not finite.
     """
     require(len(texts) > 0, "texts", len(texts), "at least one")
     require(context_size >= 2, "context_size", context_size, "at least 2")

@@ -23,7 +23,7 @@ HOOK_PRE, HOOK_POST = "hook_sae_acts_pre", "hook_sae_acts_post"
 MAX_GATHERED = 10_000_000
 """Tokens times pairs that a step gathers at most: 40 MB in float32."""
 
-MIN_VARIANCE_SHARE = 1e-12
+CONSTANT_VARIANCE_SHARE = 1e-12
 """Variance of a pre-activation that varies, as a share of its mean square."""
 
 ROUNDING = 1e-6
@@ -201,7 +201,7 @@ class _PairSums:
         _, cache = sae.run_with_cache(x, names_filter=[HOOK_PRE, HOOK_POST])
         # matching pursuit calls neither hook: its correlation is NaN
         post = cache[HOOK_POST] if HOOK_POST in cache else dense_latents(sae, x)
-        pre = cache[HOOK_PRE] if HOOK_PRE in cache else torch.full(post.shape, torch.nan)
+        pre = cache[HOOK_PRE] if HOOK_PRE in cache else post.new_full(post.shape, torch.nan)
         fires = (post.to_dense() if post.is_sparse else post) != 0
         self.n_tokens += x.shape[0]
         step = max(1, MAX_GATHERED // x.shape[0])
@@ -224,7 +224,7 @@ class _PairSums:
         covariance = ab - mean_a * mean_b
         var_a, var_b = aa - mean_a**2, bb - mean_b**2
         # what rounding leaves of the variance of a constant is no variance
-        varies = (var_a > MIN_VARIANCE_SHARE * aa) & (var_b > MIN_VARIANCE_SHARE * bb)
+        varies = (var_a > CONSTANT_VARIANCE_SHARE * aa) & (var_b > CONSTANT_VARIANCE_SHARE * bb)
         correlation = (covariance / (var_a * var_b).sqrt()).clamp(-1, 1)
         return {
             "rate_a": rate_a,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sae_lens_signaware.evaluation.results import Provenance, Result
 from sae_lens_signaware.evaluation.streaming import SideSums, squared_norms, sum_sides
+from sae_lens_signaware.saes.conversion import log_sparsity_of
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -51,7 +52,7 @@ class BipolarCensus(Result):
     def log_sparsity(self) -> Tensor:
         """log10 of the firing rate, (d_sae,) float32, as in SAELens's ``sparsity.safetensors``."""
         rate = self.firing_rate_pos + self.firing_rate_neg
-        return rate.clamp(min=1e-10).log10().float()
+        return log_sparsity_of(rate)
 
     @property
     def one_sided(self) -> bool:

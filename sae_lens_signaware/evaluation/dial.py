@@ -14,7 +14,12 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
 from sae_lens_signaware.checks import checked, require
-from sae_lens_signaware.evaluation.models import HookedRootModule, require_hook, require_positions
+from sae_lens_signaware.evaluation.models import (
+    HookedRootModule,
+    on_model,
+    require_hook,
+    require_positions,
+)
 from sae_lens_signaware.evaluation.prompts import hook_of
 from sae_lens_signaware.evaluation.results import Provenance, Result
 from sae_lens_signaware.evaluation.streaming import decoder_directions
@@ -203,7 +208,9 @@ def _measure(
         activations[:, :, head] += added.to(activations)
         return activations
 
-    logits = model.run_with_hooks(tokens, return_type="logits", fwd_hooks=[(hook_name, add)])
+    logits = model.run_with_hooks(
+        on_model(model, tokens), return_type="logits", fwd_hooks=[(hook_name, add)]
+    )
     if logit_tokens is not None:
         a, b = logit_tokens
         n_tokens = logits.shape[-1]

@@ -218,8 +218,8 @@ class _TopWindows:
         """Take the next prompts in: z is (batch, position, n), the others are (batch, position)."""
         peaks = z * keep[..., None]
         (high, high_at), (low, low_at) = peaks.max(1), (-peaks).max(1)
-        strength = torch.stack([high, low]).permute(2, 1, 0).transpose(1, 2)  # (n, 2, batch)
-        at = torch.stack([high_at, low_at]).permute(2, 1, 0).transpose(1, 2)
+        strength = torch.stack([high, low]).permute(2, 0, 1)  # (n, 2, batch)
+        at = torch.stack([high_at, low_at]).permute(2, 0, 1)
         # old ones first and a stable order: of equal peaks the earlier prompt stays
         both = torch.cat([self.strength, strength.clamp(min=0)], dim=2)
         order = both.sort(dim=2, descending=True, stable=True).indices[..., : self.k]

@@ -62,6 +62,7 @@ def read_labelled_texts(
 
     Raises:
         ConfigError: the file is missing or no such CSV, lacks a column, or a row lacks a value.
+        InvalidInputError: a text is empty.
     """
     path = Path(path)
     columns = {"text_column": text_column, "label_column": label_column}

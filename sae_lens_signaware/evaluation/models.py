@@ -22,6 +22,7 @@ __all__ = [
     "bos_ids",
     "embedding_of",
     "logits_after",
+    "on_model",
     "require_hook",
     "require_positions",
     "required_tokenizer",
@@ -61,6 +62,11 @@ def require_positions(model: HookedRootModule, field: str, n_tokens: int) -> Non
     require(n_positions is None or n_tokens <= n_positions, field, n_tokens, allowed)
 
 
+def on_model(model: HookedRootModule, tokens: Tensor) -> Tensor:
+    """Token ids on the device of the model; SAELens's ``HookedProxyLM`` does not move them."""
+    return tokens.to(next(model.parameters()).device)
+
+
 def embedding_of(model: HookedRootModule) -> Tensor:
     """Return (vocabulary, d_model) the input embeddings of a model, in float32.
 
@@ -89,7 +95,7 @@ def logits_after(
         at: (n,) int64.
         fwd_hooks: as ``run_with_hooks`` takes them.
     """
-    each = torch.arange(len(tokens))
+    each, tokens = torch.arange(len(tokens)), on_model(model, tokens)
     if isinstance(model, HookedProxyLM) and _keeps_logits(model.model):
         # of a small model with a large vocabulary most of the time goes into logits
         positions, which = at.unique(return_inverse=True)

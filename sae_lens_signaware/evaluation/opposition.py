@@ -25,7 +25,12 @@ from torch.nn.functional import normalize
 from sae_lens_signaware.checks import require
 from sae_lens_signaware.evaluation.calibration import require_common_units
 from sae_lens_signaware.evaluation.examples import Context, TopExamples, top_examples
-from sae_lens_signaware.evaluation.models import HookedRootModule, embedding_of, logits_after
+from sae_lens_signaware.evaluation.models import (
+    HookedRootModule,
+    embedding_of,
+    logits_after,
+    on_model,
+)
 from sae_lens_signaware.evaluation.prompts import hook_of
 from sae_lens_signaware.evaluation.results import Provenance, Result
 from sae_lens_signaware.evaluation.streaming import decoder_directions
@@ -286,7 +291,8 @@ def _log_prediction(
 
 def _mean_prediction(model: HookedRootModule, tokens: Tensor) -> Tensor:
     """(vocabulary,) mean probability of each token over the first prompts."""
-    logits = model(tokens[:PROMPTS_OF_Q], return_type="logits", prepend_bos=False)
+    first = on_model(model, tokens[:PROMPTS_OF_Q])
+    logits = model(first, return_type="logits", prepend_bos=False)
     return logits.flatten(0, 1).float().softmax(-1).mean(0).cpu()
 
 

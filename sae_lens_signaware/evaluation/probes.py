@@ -67,6 +67,7 @@ def probe(
             of a latent is the larger of its two sides.
         max_cosine: two sides are a pair where their directions have at most this cosine.
         n_resamples: of the reported texts, for the intervals.
+        seed: draws the halves and the resamples.
         with_raw: whether the raw activations are probed as well, all of them at once; the penalty
             is then chosen by cross-validation in the fitted texts.
 

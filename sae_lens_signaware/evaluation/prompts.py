@@ -9,7 +9,7 @@ from sae_lens.util import extract_stop_at_layer_from_tlens_hook_name
 from torch import Tensor
 
 from sae_lens_signaware.checks import InvalidInputError, require
-from sae_lens_signaware.evaluation.models import HookedRootModule, require_positions
+from sae_lens_signaware.evaluation.models import HookedRootModule, on_model, require_positions
 
 
 class Prompts(NamedTuple):
@@ -107,7 +107,7 @@ def hooked_activations(
     last = [extract_stop_at_layer_from_tlens_hook_name(name) for name in names]
     known = [layer for layer in last if layer is not None]
     _, cache = model.run_with_cache(
-        tokens,
+        on_model(model, tokens),
         names_filter=names,
         stop_at_layer=max(known) if len(known) == len(last) else None,
         prepend_bos=False,

@@ -35,8 +35,12 @@ class Provenance:
     @classmethod
     def of(cls, sae: SAE[Any], n_tokens: int) -> "Provenance":
         """Record an SAE, the tokens, and the versions that are installed."""
-        names = ("sae-lens-signaware", "sae-lens", "torch")
-        return cls(n_tokens, sae.cfg.to_dict(), {name: version(name) for name in names})
+        return cls(n_tokens, sae.cfg.to_dict(), versions())
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that a result depends on."""
+    return {name: version(name) for name in ("sae-lens-signaware", "sae-lens", "torch")}
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

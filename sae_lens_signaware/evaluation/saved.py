@@ -105,6 +105,14 @@ def write_split(sae: SAE[Any], source: str | Path | None, target: str | Path) ->
     Args:
         source: folder of the signed SAE, for its sparsity file; None where there is none.
         target: must not exist; it appears complete or not at all.
+
+    Returns:
+        The plain twin.
+
+    Raises:
+        InvalidInputError: ``target`` exists, or a sparsity file or ``quality.json`` in ``source``
+            cannot be read.
+        TypeError: ``sae`` is no signed one.
     """
     source, target = None if source is None else Path(source), Path(target)
     if target.exists():

@@ -94,8 +94,9 @@ def signed_latents(
         latents: look at these alone. None looks at all, in the order of their numbers.
 
     Raises:
-        ValueError: the text has no token, ``k`` is not from 1 to ``d_sae``, there is no such
-            latent, the model has no tokenizer, or activations are not finite.
+        ValueError: the text has no token, or more than the model has positions; ``k`` is not from
+            1 to ``d_sae``; there is no such latent; the model has no tokenizer, or the SAE no hook
+            of it; or activations are not finite.
     """
     require(1 <= k <= sae.cfg.d_sae, "k", k, f"from 1 to {sae.cfg.d_sae}")
     shown = list(range(sae.cfg.d_sae) if latents is None else dict.fromkeys(latents))

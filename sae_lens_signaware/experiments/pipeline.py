@@ -3,11 +3,13 @@
 import contextlib
 import dataclasses
 import io
+import logging
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from sae_lens import TrainingSAEConfig
+from sae_lens import TrainingSAEConfig, logger
 from sae_lens.config import SAETrainerConfig
 from torch import Tensor
 
@@ -88,7 +90,13 @@ def train_save_and_measure(
 def without_bars() -> Iterator[None]:
     """Drop standard error, where SAELens draws a progress bar for each SAE.
 
-    An experiment of many SAEs draws one bar for all of them.
+    An experiment of many SAEs draws one bar for all of them. SAELens's warnings are still printed.
     """
-    with contextlib.redirect_stderr(io.StringIO()):
-        yield
+    handler = logging.StreamHandler(sys.stderr)  # logging's own last resort writes to that of then
+    if not logger.hasHandlers():
+        logger.addHandler(handler)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.removeHandler(handler)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sae_lens_signaware.experiments.sweep.result import RunResult
-from sae_lens_signaware.experiments.sweep.summary import SweepSummary, missed_l0
+from sae_lens_signaware.experiments.sweep.summary import SweepSummary, missed_l0, point_of
 from sae_lens_signaware.report.colours import AXIS, BAND, GRID, INK, MINUS, PAPER, PLUS, Style
 from sae_lens_signaware.report.load import LabelledLatents
 
@@ -65,12 +65,12 @@ def frontier(summary: SweepSummary, cell: str, looks: dict[str, Style]) -> Figur
 def dead_shares(summary: SweepSummary, cell: str, looks: dict[str, Style]) -> Figure:
     """Draw the dead share against L0; none dead is drawn as half a latent, hollow."""
     results = [r for r in summary.results if r.cell == cell]
-    values = [_dead(r) for r in results]
+    values = [point_of(r).floored_dead_share for r in results]
     ticks = _percent_ticks(min(values), max(values))
     return _against_l0(
         results,
         looks,
-        y=_dead,
+        y=lambda r: point_of(r).floored_dead_share,
         yaxis={
             "title": {"text": "dead latents (log scale)"},
             "type": "log",
@@ -79,10 +79,6 @@ def dead_shares(summary: SweepSummary, cell: str, looks: dict[str, Style]) -> Fi
         },
         hollow=lambda r: r.quality.dead_share == 0,
     )
-
-
-def _dead(result: RunResult) -> float:
-    return max(result.quality.dead_share, 0.5 / result.quality.d_sae)
 
 
 def _against_l0(

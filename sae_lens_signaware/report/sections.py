@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sae_lens_signaware.experiments.protocols.result import SD, ProtocolResult
+from sae_lens_signaware.experiments.protocols.result import ProtocolResult
 from sae_lens_signaware.report import figures, markup
 from sae_lens_signaware.report.browser import browser
 from sae_lens_signaware.report.colours import Style, styles
@@ -31,15 +31,12 @@ def sections(results: Results) -> list[Section]:
 
 
 def _protocol(protocol: ProtocolResult) -> str:
-    # A deviation stands behind its mean, not in a column of its own
-    shown = [i for i, name in enumerate(protocol.columns) if not name.endswith(SD)]
+    shown = protocol.shown_columns
     rows = []
     for row in protocol.rows:
         values = [row[i] for i in shown]
         for place, i in enumerate(shown):
-            deviation = (
-                row[i + 1] if protocol.columns[i + 1 :][:1] == [protocol.columns[i] + SD] else None
-            )
+            deviation = protocol.deviation_of(row, i)
             if deviation is not None:
                 values[place] = f"{markup.in_words(row[i])} ± {float(deviation):.2g}"
         rows.append(values)

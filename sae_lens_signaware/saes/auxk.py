@@ -42,10 +42,11 @@ def auxk_loss(
     W_dec: Tensor,
     error: Tensor,
     dead: Tensor,
-    n_dead: Tensor,
     to_input_space: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """min(n_dead / k, 1) * mean over tokens of ||e - z~ W_dec||^2,  k = d_in // 2.
+
+    n_dead of the latents are dead.
 
     z~ are the ``k`` largest ungated latents among the dead: magnitudes as if every gate were open.
 
@@ -53,7 +54,6 @@ def auxk_loss(
         ungated: (n_tokens, n) signed magnitudes of n latents.
         W_dec, dead: (n, d_in) and (n,) bool, of the same latents.
         error: (n_tokens, d_in), e = x - x^, a constant.
-        n_dead: () dead latents of the SAE.
         to_input_space: what a product with the decoder is in the units of ``error``.
 
     Returns:
@@ -61,5 +61,5 @@ def auxk_loss(
     """
     k = max(1, error.shape[-1] // 2)
     recons = to_input_space(top_dead(ungated, dead, k) @ W_dec)
-    scale = (n_dead / k).clamp(max=1.0)
+    scale = (dead.sum() / k).clamp(max=1.0)
     return scale * (recons - error).pow(2).sum(-1).mean()

@@ -49,5 +49,10 @@ def split_log_sparsity(log_sparsity: Tensor, pos_share: Tensor | None = None) ->
         sides = torch.cat([rate, rate])
     else:
         sides = torch.cat([rate * pos_share, rate * (1 - pos_share)])
+    return log_sparsity_of(sides)
+
+
+def log_sparsity_of(rate: Tensor) -> Tensor:
+    """log10 of firing rates, float32, as in SAELens's ``sparsity.safetensors``."""
     # 1e-10 is SAELens's own floor for a latent that never fires
-    return sides.clamp(min=1e-10).log10().float()
+    return rate.clamp(min=1e-10).log10().float()

@@ -117,6 +117,7 @@ class ActiveLatents:
 
         Zeros stay, and so do several values of one latent, which add up in every sum.
         """
+        # indices() and values() need it coalesced, which waits for the number of values
         (token, latent), values = z._indices(), z._values()
         if not z.is_coalesced():
             token, order = token.sort(stable=True)

@@ -254,7 +254,6 @@ class SignedTrainingMixin(SignedSAEMixin, _Host):
             W_dec if scale is None else W_dec / scale[columns, None],
             (sae_in - sae_out).detach(),
             dead[columns],
-            dead[columns].sum(),
             lambda product: self._scaled_out(sae_in, product),
         )
 

@@ -70,7 +70,9 @@ def train_on_cache(
     Raises:
         InvalidInputError: ``activations`` are of another shape or type, or all 0 where their scale
             is estimated; ``checkpoint`` holds something else, which an interruption would remove;
-            or ``sae_cfg.dtype`` is one that Adam cannot train in.
+            ``sae_cfg.dtype`` is one that Adam cannot train in; or there are fewer activations than
+            ``trainer_cfg.train_batch_size_samples``.
+        RuntimeError: a loss is not finite.
         InterruptedTraining: Ctrl-C or SIGTERM, between two steps, after the checkpoint is on disk.
     """
     check_sae_dtype(sae_cfg)

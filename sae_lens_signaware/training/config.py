@@ -129,9 +129,12 @@ def _section(values: Mapping[str, object], name: str) -> Mapping[str, object]:
 
 def _pop_architecture(flags: Sequence[str]) -> tuple[list[str], str | None]:
     # The architecture decides which other flags exist, so it is read first.
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--architecture", "--sae.architecture", dest="architecture")
-    known, rest = parser.parse_known_args(list(flags))
+    try:
+        known, rest = parser.parse_known_args(list(flags))
+    except argparse.ArgumentError as error:
+        raise ConfigError(f"{error}") from None
     return rest, known.architecture
 
 

@@ -52,17 +52,28 @@ def staging_folder(folder: Path) -> Path:
 
 
 def move_into(staging: Path, folder: Path) -> None:
-    """Move every file of ``staging`` into ``folder``; where one cannot be moved, move all back."""
+    """Move every file of ``staging`` into ``folder``; where one cannot be moved, move all back.
+
+    A file that ``folder`` has of that name is replaced, and is there again where all move back.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    moved: list[str] = []
+    aside = staging / ".replaced"
+    names = sorted(file.name for file in staging.iterdir())
+    aside.mkdir()
     try:
-        for file in sorted(staging.iterdir()):
-            file.replace(folder / file.name)
-            moved.append(file.name)
+        for name in names:
+            if (folder / name).is_file():
+                (folder / name).replace(aside / name)
+            (staging / name).replace(folder / name)
     except BaseException:  # Ctrl-C as well: half of an SAE in each folder is none
-        for name in moved:
-            (folder / name).replace(staging / name)
+        for name in names:
+            if not (staging / name).exists():
+                (folder / name).replace(staging / name)
+            if (aside / name).exists():
+                (aside / name).replace(folder / name)
+        aside.rmdir()
         raise
+    shutil.rmtree(aside)
     staging.rmdir()
 
 

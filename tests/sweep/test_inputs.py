@@ -109,6 +109,8 @@ from tests.sweep.examples import last_line, sweep_values
         (lambda v: v["runner"].update(logger={}), "runner.logger: is set by the sweep"),
         (lambda v: v["runner"].update(compile_sae=True), "runner.compile_sae: has no effect"),
         (lambda v: v["runner"].update(n_eval_batches=3), "runner.n_eval_batches: has no effect"),
+        (lambda v: v["runner"].update(llm_device="cpu"), "runner.llm_device: has no effect"),
+        (lambda v: v["runner"].update(prefetch_llm_batches=2), "runner.prefetch_llm_batches: has"),
         (lambda v: v["saes"]["half"].update(d_in=16), "saes.half.d_in: is that of the cell, leave"),
         (
             lambda v: v.update(heldout_dataset_path=v["runner"]["dataset_path"]),

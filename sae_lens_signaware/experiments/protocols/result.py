@@ -5,7 +5,6 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from rich import box
@@ -51,7 +50,7 @@ class ProtocolResult:
 
         Where the terminal is too narrow, values wrap between words, and headings within words.
         """
-        shown = [i for i, name in enumerate(self.columns) if not name.endswith(SD)]
+        shown = self.shown_columns
         headings = [self.columns[i] for i in shown]
         by_column = [[self._text_of(row, i) for row in self.rows] for i in shown]
         widths = [
@@ -78,9 +77,18 @@ class ProtocolResult:
         return table
 
     def _text_of(self, row: list[TableValue], i: int) -> str:
-        text = _text(row[i])
-        has_sd = i + 1 < len(row) and self.columns[i + 1] == self.columns[i] + SD
-        return f"{text} ±{_text(row[i + 1])}" if has_sd and row[i + 1] is not None else text
+        deviation = self.deviation_of(row, i)
+        return _text(row[i]) + ("" if deviation is None else f" ±{_text(deviation)}")
+
+    @property
+    def shown_columns(self) -> list[int]:
+        """Indices of the columns of a table: a deviation stands behind its mean, not alone."""
+        return [i for i, name in enumerate(self.columns) if not name.endswith(SD)]
+
+    def deviation_of(self, row: Sequence[TableValue], i: int) -> TableValue:
+        """The standard deviation of the mean in column ``i`` of a row; None where it has none."""
+        has_sd = self.columns[i + 1 : i + 2] == [self.columns[i] + SD]
+        return row[i + 1] if has_sd else None
 
     def write(self, path: Path) -> None:
         """Write as JSON, whole or not at all; NaN and inf become null."""
@@ -102,11 +110,6 @@ class ProtocolResult:
             return result
         except (OSError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: not the result of a protocol: {error}") from None
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that a result depends on."""
-    return {name: version(name) for name in ("sae-lens-signaware", "sae-lens", "torch")}
 
 
 def mean_of(values: Sequence[float | None]) -> float | None:

@@ -9,8 +9,9 @@ from sae_lens import SAE
 from torch import Tensor
 
 from sae_lens_signaware.evaluation.quality import SAEQuality
+from sae_lens_signaware.evaluation.results import versions
 from sae_lens_signaware.experiments.protocols.config import ProtocolConfig
-from sae_lens_signaware.experiments.protocols.result import ProtocolResult, TableValue, versions
+from sae_lens_signaware.experiments.protocols.result import ProtocolResult, TableValue
 from sae_lens_signaware.experiments.protocols.saes import candidates_of
 from sae_lens_signaware.experiments.protocols.training import Advance, train_all
 

@@ -53,8 +53,9 @@ PER_SAE = (
 """Fields of ``runner`` that an SAE may have its own of: the activations do not depend on them."""
 _WITHOUT_EFFECT = (
     "from_pretrained_path", "use_cached_activations", "cached_activations_path", "compile_sae",
-    "compile_llm", "n_checkpoints", "save_final_checkpoint", "n_eval_batches",
-    "eval_batch_size_prompts",
+    "compile_llm", "sae_compilation_mode", "llm_compilation_mode", "llm_device",
+    "prefetch_llm_batches", "activations_mixing_fraction", "n_checkpoints", "save_final_checkpoint",
+    "n_eval_batches", "eval_batch_size_prompts",
 )  # fmt: skip
 
 

@@ -18,7 +18,13 @@ from sae_lens_signaware.training.values import check_devices
 
 
 def run_local(config: SweepConfig, runs: Sequence[Run], out: str | Path, console: Console) -> None:
-    """Run one group after another, in this process."""
+    """Run one group after another, in this process.
+
+    Raises:
+        InvalidInputError: a device is not here; or of the model, hook or text, see
+            :func:`~sae_lens_signaware.experiments.sweep.cache.make_caches`.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; a second call goes on from there.
+    """
     store = SweepStore(config, out)
     with Progress(console=console) as progress:
         view = ProgressView(progress, store, runs)

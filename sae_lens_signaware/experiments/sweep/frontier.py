@@ -58,6 +58,11 @@ class Point:
     d_sae: int
 
     @property
+    def floored_dead_share(self) -> float:
+        """At least half a latent, so that it has a logarithm."""
+        return max(self.dead_share, 0.5 / self.d_sae)
+
+    @property
     def n_dead(self) -> int:
         """Number of latents that never fired."""
         return round(self.dead_share * self.d_sae)
@@ -260,7 +265,7 @@ def dead_share_ratio(a: Sequence[Point], b: Sequence[Point]) -> float:
     """
 
     def log_mean(points: Sequence[Point]) -> float:
-        return statistics.fmean(math.log(max(p.dead_share, 0.5 / p.d_sae)) for p in points)
+        return statistics.fmean(math.log(p.floored_dead_share) for p in points)
 
     return math.exp(log_mean(a) - log_mean(b))
 
