@@ -134,6 +134,7 @@ def save_svg(figure: Figure, path: Path, title: str) -> None:
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Title": title})
     plt.close(figure)
     text = re.sub(r"^ +", "", buffer.getvalue(), flags=re.MULTILINE)  # indentation takes room
+    text = re.sub(r'style="[^"]*"', lambda style: re.sub(r"([:;]) ", r"\1", style[0]), text)
     names = {colour: f"--c{i}" for i, colour in enumerate(_DARK)}
     text = re.sub(
         "|".join(names), lambda match: f"var({names[match[0]]})", text, flags=re.IGNORECASE

@@ -84,11 +84,12 @@ def test_the_page_on_equal_width_says_what_the_results_show() -> None:
     table, narrow = gaps("equal_width_gaps"), gaps("equal_width_narrow")
     assert len({place for place, _ in table}) == 6
     of_batchtopk = {place: known(row) for (place, sae), row in table.items() if "batch" in sae}
-    # level with both plain SAEs or ahead: everywhere, and on Gemma's residual stream by the
-    # narrower bandwidth, for its defaults are at the edge
-    for (place, _), row in table.items():
-        assert min(known(row)) > -0.002 or place == "Gemma 3, resid"
-    assert min(of_batchtopk["Gemma 3, resid"]) >= -0.0021
+    # level with both plain SAEs or ahead: everywhere; two are at the edge, and one of them, Gemma's
+    # residual stream, is within it by the narrower bandwidth
+    edges = {"Gemma 3, resid": "batchtopk", "Gemma 3, attn_out": "jumprelu"}
+    for (place, sae), row in table.items():
+        is_edge = edges.get(place, "none") in sae
+        assert min(known(row)) >= (-0.0021 if is_edge else -0.0019)
     assert all(min(known(row)) > -0.002 for row in narrow.values())
     for place in ("SmolLM2, mlp_out", "Gemma 3, mlp_out"):
         assert 0.005 <= min(of_batchtopk[place]) <= max(of_batchtopk[place]) < 0.0165
@@ -158,6 +159,10 @@ def test_the_page_on_half_width_says_what_the_results_show(figures: Any) -> None
     }
     assert len(gaps) == 6
     attention = [g for cell in gaps if "attn_out" in cell for g in gaps[cell].values()]
+    few = [g for cell in gaps if "attn_out" not in cell for l0, g in gaps[cell].items() if l0 <= 32]
+    behind = f"{-max(few):.3f} to {-min(few):.3f}"
+    assert f"it is behind, by {behind}.**" in (ROOT / "docs/results/half_width.md").read_text()
+    assert f"residual stream it is {behind} behind" in (ROOT / "README.md").read_text()
     elsewhere = [g for cell in gaps if "attn_out" not in cell for g in gaps[cell].values()]
     page = (ROOT / "docs" / "results" / "half_width.md").read_text()
     between = f"between {min(attention):+.4f} and {max(attention):+.4f}".replace("-", "−")
