@@ -207,6 +207,21 @@ def test_a_signal_in_the_last_step_is_handed_to_the_caller(
     assert (n_steps, signals.count) == (12, 1)
 
 
+def test_a_signal_before_the_first_step_that_the_caller_counts_stops_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    activations = torch.randn(500, D_IN)
+
+    def interrupted(*args: Any) -> torch.Tensor:
+        signal.raise_signal(signal.SIGINT)
+        return torch.zeros(D_IN)
+
+    monkeypatch.setattr(cached_training, "_mean_of_input", interrupted)
+    cfg = training_config("sa_gsae"), trainer_config(12)
+    with counting_signals(SignalCount()), pytest.raises(InterruptedTraining):
+        train_on_cache(*cfg, activations, 1, tmp_path / "c")
+
+
 def test_of_an_earlier_and_a_later_checkpoint_one_is_always_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -164,7 +164,7 @@ def test_a_flag_can_switch_a_field_off(null: str, tmp_path: Path) -> None:
         (
             {"lr_scheduler_name": "CosineAnnealing", "lr_warm_up_steps": 10**9},
             {},
-            "lr_warm_up_steps + lr_decay_steps must be below the ",
+            "lr_warm_up_steps + lr_decay_steps must be at most ",
         ),
         (
             {"lr_scheduler_name": "cosineannealingwarmrestarts", "n_restart_cycles": 0},
@@ -174,11 +174,6 @@ def test_a_flag_can_switch_a_field_off(null: str, tmp_path: Path) -> None:
         ({"lr_end": -1.0}, {}, "lr_end must be at least 0, got -1.0"),
         ({"lr_decay_steps": -1}, {}, "lr_decay_steps must be at least 0, got -1"),
         ({"lr_warm_up_steps": -1}, {}, "lr_warm_up_steps must be at least 0, got -1"),
-        (
-            {"lr_warm_up_steps": 12, "training_tokens": 4096 * 12, "lr_decay_steps": 1},
-            {},
-            "lr_warm_up_steps + lr_decay_steps must be at most the ",
-        ),
         ({"seqpos_slice": []}, {}, "seqpos_slice must be one to three numbers, as slice() takes "),
         ({"seqpos_slice": [0, 1, 2, 3]}, {}, "seqpos_slice must be one to three numbers, as sli"),
         ({"dtype": "fp16"}, {}, "dtype must be one of float32, float64, float16, bfloat16, got "),

@@ -287,3 +287,10 @@ def test_a_model_that_is_not_there_is_named(
         OSError, match=r"model_name: 'no/model' is no folder here.*couldn't connect"
     ):
         SignawareTrainingRunner(cfg, override_dataset=tokens())
+
+
+def test_a_decay_that_is_longer_than_a_short_try_is_a_warning(
+    model: HookedTransformer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_runner(tmp_path, model, lr_decay_steps=30).run()
+    assert "lr_decay_steps must be at most 20, of the 20 steps of the training" in caplog.text

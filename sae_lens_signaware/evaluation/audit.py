@@ -201,7 +201,11 @@ class _PairSums:
         _, cache = sae.run_with_cache(x, names_filter=[HOOK_PRE, HOOK_POST])
         # matching pursuit calls neither hook: its correlation is NaN
         post = cache[HOOK_POST] if HOOK_POST in cache else dense_latents(sae, x)
-        pre = cache[HOOK_PRE] if HOOK_PRE in cache else post.new_full(post.shape, torch.nan)
+        pre = (
+            cache[HOOK_PRE]
+            if HOOK_PRE in cache
+            else torch.full(post.shape, torch.nan, device=post.device)
+        )
         fires = (post.to_dense() if post.is_sparse else post) != 0
         self.n_tokens += x.shape[0]
         step = max(1, MAX_GATHERED // x.shape[0])

@@ -93,6 +93,7 @@ def without_bars() -> Iterator[None]:
     An experiment of many SAEs draws one bar for all of them. SAELens's warnings are still printed.
     """
     handler = logging.StreamHandler(sys.stderr)  # logging's own last resort writes to that of then
+    handler.setLevel(logging.WARNING)  # as it
     if not logger.hasHandlers():
         logger.addHandler(handler)
     try:

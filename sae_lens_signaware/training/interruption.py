@@ -53,6 +53,9 @@ def counting_signals(signals: SignalCount) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # Python gives signals to the main thread alone
         return
+    around = signal.getsignal(signal.SIGINT)
+    if isinstance(around, SignalCount):
+        signals.count += around.count  # before the first step as well
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, signals) for number in numbers]
     try:

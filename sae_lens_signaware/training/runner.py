@@ -22,7 +22,7 @@ from sae_lens.training.prefetch import PrefetchingIterator
 from torch import Tensor
 from typing_extensions import override
 
-from sae_lens_signaware.checks import check_types, one_line, require
+from sae_lens_signaware.checks import InvalidInputError, check_types, one_line, require
 from sae_lens_signaware.evaluation.models import require_hook
 from sae_lens_signaware.evaluation.quality import missed_target_l0, target_l0_of
 from sae_lens_signaware.training.checkpoints import CHECKPOINT_FILES as CHECKPOINT_FILES
@@ -47,7 +47,12 @@ from sae_lens_signaware.training.output import (
     require_writable,
     staging_folder,
 )
-from sae_lens_signaware.training.values import check_buffer, check_devices, check_values
+from sae_lens_signaware.training.values import (
+    check_buffer,
+    check_devices,
+    check_ramps,
+    check_values,
+)
 
 
 class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
@@ -189,6 +194,10 @@ def _check_config(cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig]) -> None:
     check_values(cfg)
     check_buffer(cfg)
     check_devices(cfg)
+    try:
+        check_ramps(cfg)
+    except InvalidInputError as error:  # as in a short try of a long training
+        logger.warning(f"{error}: the learning rate does not end where the config says")
     if cfg.output_path is not None:
         require_writable("output_path", cfg.output_path)
     if cfg.checkpoint_path is not None and (cfg.n_checkpoints or cfg.save_final_checkpoint):

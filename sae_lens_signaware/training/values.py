@@ -58,7 +58,7 @@ def check_values(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
     require_one_of("model_class_name", cfg.model_class_name, MODEL_CLASSES)
     mixing = cfg.activations_mixing_fraction
     require(0 <= mixing <= 1, "activations_mixing_fraction", mixing, "between 0 and 1")
-    _check_schedule(cfg, steps)
+    _check_schedule(cfg)
 
 
 def check_sae_dtype(cfg: TrainingSAEConfig) -> None:
@@ -80,25 +80,43 @@ def _check_dtype(field: str, value: object, names: Collection[str]) -> None:
     require(name in names, field, value, f"one of {allowed}")
 
 
-def _check_schedule(cfg: LanguageModelSAERunnerConfig[Any], steps: int) -> None:
+def _check_schedule(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
     """Check the fields of SAELens's learning rate scheduler, which stops at some of them late."""
     name = cfg.lr_scheduler_name.lower()
     require_one_of("lr_scheduler_name", name, SCHEDULERS)
     for field in ("lr_end", "lr_warm_up_steps", "lr_decay_steps"):
         value = getattr(cfg, field) or 0
         require(value >= 0, field, value, "at least 0")
-    left = steps - cfg.lr_warm_up_steps - cfg.lr_decay_steps
-    ramps = f"{cfg.lr_warm_up_steps} + {cfg.lr_decay_steps}"
-    least, allowed = (0, "at most") if name == SCHEDULERS[0] else (1, "below")
-    allowed += f" the {steps} steps of the training"
-    require(left >= least, "lr_warm_up_steps + lr_decay_steps", ramps, allowed)
     if name == SCHEDULERS[0]:
         return
     at_end = "above 0 where lr_decay_steps is set"
     require(cfg.lr_end != 0 or not cfg.lr_decay_steps, "lr_end", cfg.lr_end, at_end)
+    left = check_ramps(cfg, between=1)
     cycles, allowed = cfg.n_restart_cycles, f"between 1 and the {left} steps that are no ramp"
     if name == SCHEDULERS[2]:
         require(1 <= cycles <= left, "n_restart_cycles", cycles, allowed)
+
+
+def check_ramps(cfg: LanguageModelSAERunnerConfig[Any], between: int = 0) -> int:
+    """Check that warm-up and decay of the learning rate fit into the training.
+
+    SAELens takes others: the decay then starts with the first step, and does not reach its end.
+
+    Args:
+        between: steps that are to be between them.
+
+    Returns:
+        How many are.
+
+    Raises:
+        InvalidInputError: fewer are.
+    """
+    steps = cfg.training_tokens // cfg.train_batch_size_tokens
+    left = steps - cfg.lr_warm_up_steps - cfg.lr_decay_steps
+    ramps = f"{cfg.lr_warm_up_steps} + {cfg.lr_decay_steps}"
+    allowed = f"at most {steps - between}, of the {steps} steps of the training"
+    require(left >= between, "lr_warm_up_steps + lr_decay_steps", ramps, allowed)
+    return left
 
 
 def check_buffer(cfg: LanguageModelSAERunnerConfig[Any]) -> None:

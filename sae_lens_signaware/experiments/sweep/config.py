@@ -11,7 +11,7 @@ from pydantic import Field
 from sae_lens import LanguageModelSAERunnerConfig, TrainingSAEConfig
 from sae_lens.constants import DTYPE_MAP
 
-from sae_lens_signaware.checks import ConfigError, nearest, require
+from sae_lens_signaware.checks import ConfigError, InvalidInputError, nearest, require
 from sae_lens_signaware.evaluation.quality import target_l0_of
 from sae_lens_signaware.experiments.sweep.consistency import (
     check_compare,
@@ -22,6 +22,7 @@ from sae_lens_signaware.experiments.sweep.consistency import (
 from sae_lens_signaware.experiments.swept import swept_fields
 from sae_lens_signaware.training.config import build_runner_config
 from sae_lens_signaware.training.strict import StrictModel, read_yaml, validated
+from sae_lens_signaware.training.values import check_ramps
 
 CacheDtype = Literal["float32", "float16", "bfloat16"]
 
@@ -272,8 +273,10 @@ def _runner_config(
     # SAELens's checkpoints and its logging are not used: the activations are frozen
     values |= {"checkpoint_path": None, "output_path": None, "logger": {"log_to_wandb": False}}
     try:
-        return build_runner_config(values, f"{source}, saes.{name}")
-    except ConfigError as error:
+        cfg = build_runner_config(values, f"{source}, saes.{name}")
+        check_ramps(cfg)
+        return cfg
+    except InvalidInputError as error:
         message = str(error)
         where = f"saes.{name}." if message.startswith("sae.") else "runner."
         raise ConfigError(where + message.removeprefix("sae.")) from None
