@@ -153,7 +153,8 @@ def test_constant_activations_have_no_explained_variance(
     measure: Callable[[Any, Any], Any], value: float
 ) -> None:
     x = value * torch.linspace(0.5, 2.0, D_IN).expand(5000, D_IN)
-    with pytest.raises(InvalidInputError, match="must differ more from token to token, got"):
+    message = "must differ more from token to token, got a variance"
+    with pytest.raises(InvalidInputError, match=message):
         measure(make_sae("sa_gsae"), x)
     assert signaware.bipolar_census(make_sae("sa_gsae"), x).n_tokens == 5000
 

@@ -293,4 +293,4 @@ def test_a_decay_that_is_longer_than_a_short_try_is_a_warning(
     model: HookedTransformer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     make_runner(tmp_path, model, lr_decay_steps=30).run()
-    assert "lr_decay_steps must be at most 20, of the 20 steps of the training" in caplog.text
+    assert "lr_decay_steps must be at most the 20 steps of the training" in caplog.text

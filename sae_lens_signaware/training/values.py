@@ -1,7 +1,7 @@
 """Values of a runner config that have the right type, and that SAELens would stop at later."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from sae_lens import LanguageModelSAERunnerConfig, TrainingSAEConfig
@@ -97,7 +97,7 @@ def _check_schedule(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
         require(1 <= cycles <= left, "n_restart_cycles", cycles, allowed)
 
 
-def check_ramps(cfg: LanguageModelSAERunnerConfig[Any], between: int = 0) -> int:
+def check_ramps(cfg: LanguageModelSAERunnerConfig[Any], between: Literal[0, 1] = 0) -> int:
     """Check that warm-up and decay of the learning rate fit into the training.
 
     SAELens takes others: the decay then starts with the first step, and does not reach its end.
@@ -114,7 +114,7 @@ def check_ramps(cfg: LanguageModelSAERunnerConfig[Any], between: int = 0) -> int
     steps = cfg.training_tokens // cfg.train_batch_size_tokens
     left = steps - cfg.lr_warm_up_steps - cfg.lr_decay_steps
     ramps = f"{cfg.lr_warm_up_steps} + {cfg.lr_decay_steps}"
-    allowed = f"at most {steps - between}, of the {steps} steps of the training"
+    allowed = f"{'below' if between else 'at most'} the {steps} steps of the training"
     require(left >= between, "lr_warm_up_steps + lr_decay_steps", ramps, allowed)
     return left
 

@@ -133,7 +133,7 @@ from tests.sweep.examples import last_line, sweep_values
         (lambda v: v.update(seeds=[2**63]), "seeds must be 64 bits, which torch takes, got 922337"),
         (
             lambda v: v["runner"].update(lr_warm_up_steps=13),
-            "runner.lr_warm_up_steps + lr_decay_steps must be at most 12, of the 12 steps",
+            "runner.lr_warm_up_steps + lr_decay_steps must be at most the 12 steps",
         ),
     ],
 )
