@@ -127,7 +127,7 @@ def test_the_page_says_what_the_results_show(figure: Any) -> None:
     values = json.loads((ROOT / "results/equal_time.json").read_text())
     reached = figure.reached_of(values)
     (n_runs,) = (len(sweep["runs"]) for sweep in values["sweeps"].values())
-    assert f"Of the first sweep {n_runs} runs are done" in page
+    assert f"Of the first sweep {n_runs} of 200 runs are done" in page
 
     def best(architecture: str, cell: str, seconds: float) -> float:
         mine = [p for p in reached if (p.architecture, p.cell) == (architecture, cell)]
