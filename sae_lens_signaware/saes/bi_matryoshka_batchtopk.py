@@ -94,7 +94,7 @@ class BiMatryoshkaBatchTopKTrainingSAE(BiBatchTopKTrainingSAE, MatryoshkaBatchTo
         widths, sae_in = self.cfg.matryoshka_widths[:-1], step_input.sae_in
         inner = self._inner_reconstructions(sae_in, z, latents)
         return {
-            f"inner_mse_loss_{width}": self.mse_loss_fn(out, sae_in).sum(dim=-1).mean()
+            f"inner_mse_loss_{width}": self._reconstruction_loss(out, sae_in)
             for width, out in zip(widths, inner, strict=True)
         }
 

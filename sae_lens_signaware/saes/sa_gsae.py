@@ -229,6 +229,7 @@ class SAGatedTrainingSAE(
         if product is not None:
             b_dec = self.b_dec.detach() if cfg.detach_decoder else self.b_dec
             recons = self._normalised_out(step_input.sae_in, product + b_dec)
+            # _reconstruction_loss but for rounding, by which every training would change
             error = mse_loss(recons, step_input.sae_in) * recons.shape[-1]
             losses["auxiliary_reconstruction_loss"] = cfg.aux_coefficient * error
         return losses

@@ -199,7 +199,7 @@ class SignedTrainingMixin(SignedSAEMixin, _Host):
             pre_of: as in :meth:`_auxk_losses`.
         """
         sae_in, sae_out = recons.sae_in, recons.sae_out
-        losses = {"mse_loss": self.mse_loss_fn(sae_out, sae_in).sum(dim=-1).mean()}
+        losses = {"mse_loss": self._reconstruction_loss(sae_out, sae_in)}
         losses |= own_losses | self._auxk_losses(step_input, recons, pre_of)
         return TrainStepOutput(
             sae_in=sae_in,
@@ -209,6 +209,10 @@ class SignedTrainingMixin(SignedSAEMixin, _Host):
             loss=torch.stack(list(losses.values())).sum(),
             losses=losses,
         )
+
+    def _reconstruction_loss(self, recons: Tensor, sae_in: Tensor) -> Tensor:
+        """() mean over tokens of ||x - x^||^2, as a dense step of SAELens's computes it."""
+        return self.mse_loss_fn(recons, sae_in).sum(dim=-1).mean()
 
     def _auxk_losses(
         self,
