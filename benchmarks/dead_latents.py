@@ -10,12 +10,11 @@ gain    the R2 that the dead latents could add if each were active on the 0.1% o
 """
 
 import argparse
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from own_command import own_command
 from rich.console import Console
 from rich.table import Table
 from sae_lens import SAE
@@ -82,7 +81,7 @@ def main() -> None:
     for row in rows:
         table.add_row(*(f"{v:.5f}" if isinstance(v, float) else str(v) for v in row.values()))
     Console(width=140).print(table)
-    write_json({"command": "python " + shlex.join(sys.argv), "saes": rows}, args.json)
+    write_json({"command": own_command(), "saes": rows}, args.json)
 
 
 if __name__ == "__main__":

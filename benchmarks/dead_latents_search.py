@@ -12,8 +12,6 @@ import argparse
 import contextlib
 import io
 import json
-import shlex
-import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from own_command import own_command
 from sae_lens import TrainingSAEConfig
 from sae_lens.config import SAETrainerConfig
 from sae_lens.registry import get_sae_training_class
@@ -191,7 +190,7 @@ def main() -> None:
         write_json({"steps": STEPS, "runs": collect(args.out)}, args.collect)
         return
     torch.set_num_threads(1)
-    command = "python " + shlex.join(sys.argv)
+    command = own_command()
     todo = [
         (name, architecture, cell, target, seed)
         for name in args.only

@@ -17,9 +17,7 @@ without the loss that revives dead latents.
 
 import argparse
 import dataclasses
-import shlex
 import statistics
-import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +25,7 @@ from typing import Any, NamedTuple
 import torch
 from equal_width import JoinedSweep, read_joined
 from evaluation import machine
+from own_command import own_command
 from reproduction_rows import identities_of
 from result_rows import read_json, write_rows
 from rich.progress import track
@@ -177,7 +176,7 @@ def small(
 ) -> dict[str, Any]:
     """The JSON: the points, what a step costs, and the rows of the sweep to keep."""
     return {
-        "command": "python " + shlex.join(sys.argv),
+        "command": own_command(),
         "cost_columns": list(StepCost._fields),
         **costs,
         "point_columns": list(TimedPoint._fields),

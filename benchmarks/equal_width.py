@@ -10,13 +10,12 @@ ending, at fewer L0s of other seeds. Trains nothing.
 
 import argparse
 import dataclasses
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from own_command import own_command
 from reproduction import Sweep
 from reproduction_rows import identities_of, read_rows
 from reproduction_tables import frontier_tables, markdown, means_table, verdict_table
@@ -105,7 +104,7 @@ def main() -> None:
     args = parser.parse_args()
     kept = read_json(args.json)
     sweeps = {source.stem: read_joined(source, args.root, kept) for source in args.configs}
-    command = "python " + shlex.join(sys.argv)
+    command = own_command()
     fields: dict[str, list[str]] = {}
     for sweep in sweeps.values():
         fields |= identities_of(sweep.config, sweep.runs, sweep.rows)[1]

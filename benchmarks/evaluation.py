@@ -17,7 +17,6 @@ import argparse
 import json
 import os
 import platform
-import shlex
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from typing import Any
 
 import sae_lens
 import torch
+from own_command import own_command
 from rich.progress import track
 from sae_lens import SAE, TopKSAE, TopKSAEConfig
 from torch import Tensor
@@ -167,7 +167,7 @@ def main() -> None:
         for d_sae in (16_384, 65_536)
     ]
     result = {
-        "command": "python " + shlex.join(sys.argv),
+        "command": own_command(),
         "machine": machine(),
         "streaming": streaming(args.tokens, min(args.tokens, 204_800)),
         "audit": audits,

@@ -15,12 +15,12 @@ import functools
 import hashlib
 import json
 import math
-import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from own_command import own_command
 from result_rows import write_rows
 from rich.console import Console
 from rich.progress import Progress
@@ -276,7 +276,7 @@ def main() -> None:
     except InvalidInputError as error:
         sys.exit(f"Error: {error}")
     console.print(table(result))
-    write_rows({"command": "python " + shlex.join(sys.argv), **result}, args.json)
+    write_rows({"command": own_command(), **result}, args.json)
 
 
 if __name__ == "__main__":

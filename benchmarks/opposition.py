@@ -12,14 +12,13 @@ stand out most have two contexts of each side there: the text before, at and aft
 import argparse
 import json
 import re
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
+from own_command import own_command
 from result_rows import write_rows
 from sae_lens import SAE
 from torch import Tensor
@@ -147,7 +146,7 @@ def main() -> None:
     prompts = prompts_of(model, args.text, args.prompts)
     for path, sae, counts in zip(missing, saes, count_sides(model, saes, prompts), strict=True):
         row = held[str(path)] = measured(model, sae, prompts, counts, args.latents, args.k)
-        command = "python " + shlex.join(sys.argv)
+        command = own_command()
         settings = {"k": args.k, "prompts": len(prompts), "length": LENGTH}
         write_rows({"command": command, **settings, "saes": held}, args.out)
         numbers = {k: v for k, v in row.items() if k not in ("latents", "contexts")}

@@ -10,13 +10,13 @@ nothing but differences.
 
 import argparse
 import dataclasses
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from own_command import own_command
 from reproduction_rows import COLUMNS, Rows, identities_of, read_rows, result_of, row_of
 from reproduction_tables import (
     ablation_table,
@@ -188,7 +188,7 @@ def main() -> None:
     sweeps = {
         name: read_sweep(name, args.sweeps, kept.get(name, {}), kept_fields) for name in SWEEPS
     }
-    command = "python " + shlex.join(sys.argv)
+    command = own_command()
     values = {"command": command} | {name: sweep.small() for name, sweep in sweeps.items()}
     fields = {
         architecture: names

@@ -8,12 +8,12 @@ only shares and quantiles. Prints the table that docs/results/version_0_1_0/side
 
 import argparse
 import dataclasses
-import shlex
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
+from own_command import own_command
 from rich.console import Console
 from rich.table import Table
 
@@ -107,7 +107,7 @@ def main() -> None:
         sys.exit(f"sweep: {args.sweep} holds no latents/*.json")
     rows = [summary(SAELatents.read(file)) for file in files]
     Console(width=160).print(table(rows))
-    write_json({"command": "python " + shlex.join(sys.argv), "saes": rows}, args.json)
+    write_json({"command": own_command(), "saes": rows}, args.json)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ The results go to a file named by the card and the day.
 
 import argparse
 import json
-import shlex
 import statistics
 import subprocess
 import sys
@@ -34,6 +33,7 @@ import torch
 from devices import added_mib, card, card_name, checked_device, milliseconds, results_file
 from evaluation import machine, peak_mib
 from floors import decode_floors, encode_floors, step_floors
+from own_command import own_command
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -284,7 +284,7 @@ def main() -> None:
     results = [measure(size, args.runs, args.only, device) for size in args.sizes]
     for result in results:
         Console(width=110).print(table(result))
-    command = "python " + shlex.join(sys.argv)
+    command = own_command()
     where = machine() | card(device)
     write_json({"command": command, "machine": where, "sizes": results}, path)
 

@@ -10,7 +10,6 @@ says that this checkout is slower. About 4 minutes on two cores.
 
 import argparse
 import json
-import shlex
 import statistics
 import subprocess
 import sys
@@ -111,6 +110,7 @@ def main() -> None:
         work(args.before, args.work)
         return
     from evaluation import machine
+    from own_command import own_command
 
     from sae_lens_signaware.files import write_json
 
@@ -121,7 +121,7 @@ def main() -> None:
             before, after = row["before_ms"], row["after_ms"]
             print(f"  {name:32s} {before:8.1f} {after:8.1f} ms  {row['ratio']:.3f}")
     if args.json:
-        command = "python " + shlex.join(sys.argv)
+        command = own_command()
         commits = [
             subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=folder, text=True).strip()
             for folder in (args.before, HERE)

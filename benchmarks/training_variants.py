@@ -11,14 +11,13 @@ own were rejected: docs/log.md has their figures and the commit that holds their
 import argparse
 import contextlib
 import io
-import shlex
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from own_command import own_command
 from rich.console import Console
 from sae_lens.config import SAETrainerConfig
 from safetensors.torch import load_file
@@ -136,7 +135,7 @@ def main() -> None:
     torch.set_num_threads(1)
     cached = load_file(args.cache / f"{args.cell}.safetensors")
     result: dict[str, Any] = {
-        "command": "python " + shlex.join(sys.argv),
+        "command": own_command(),
         "cell": args.cell,
         "d_sae": D_SAE,
         "steps": STEPS * args.times,

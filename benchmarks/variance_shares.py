@@ -8,10 +8,10 @@ to the folders. A scale changes neither share.
 
 import argparse
 import dataclasses
-import shlex
 import sys
 from pathlib import Path
 
+from own_command import own_command
 from result_rows import write_rows
 from torch import Tensor
 
@@ -58,7 +58,7 @@ def main() -> None:
     if not rows:
         sys.exit(f"CACHE_FOLDER: none of {', '.join(map(str, args.folders))} has a *.safetensors")
     columns = [field.name for field in dataclasses.fields(VarianceShares)]
-    command = f"python {shlex.join(sys.argv)}"
+    command = own_command()
     write_rows(
         {"command": command, "columns": ["cache", "cell", *columns], "rows": rows}, args.json
     )
