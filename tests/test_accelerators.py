@@ -7,8 +7,8 @@ import pytest
 import torch
 from sae_lens import SAE, SAETrainer, TrainingSAE
 
+from sae_lens_signaware.saes.finite_losses import CHECK_INTERVAL
 from sae_lens_signaware.saes.metrics import n_active
-from sae_lens_signaware.saes.training import CHECK_INTERVAL
 from tests.support.devices import each_accelerator, each_device, each_device_with_values, no_waits
 from tests.support.saes import (
     D_IN,

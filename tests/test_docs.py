@@ -24,7 +24,7 @@ from sae_lens_signaware.cli import app
 from sae_lens_signaware.evaluation.quality import missed_target_l0
 from sae_lens_signaware.experiments.protocols import load_protocol_config
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
-from sae_lens_signaware.saes.training import NON_FINITE_MESSAGE
+from sae_lens_signaware.saes.finite_losses import NON_FINITE_MESSAGE
 from sae_lens_signaware.training.config import build_sae_config, load_runner_config
 from sae_lens_signaware.training.hooks import naming_what_is_missing
 from tests.notebook import NOTEBOOK

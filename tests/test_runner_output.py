@@ -16,8 +16,8 @@ from transformer_lens import HookedTransformer
 from sae_lens_signaware.evaluation.quality import SAEQuality
 from sae_lens_signaware.evaluation.saved import measured_quality
 from sae_lens_signaware.hub.model_card import make_card
+from sae_lens_signaware.saes.finite_losses import NON_FINITE_MESSAGE
 from sae_lens_signaware.saes.sa_gsae import SAGatedTrainingSAE
-from sae_lens_signaware.saes.training import NON_FINITE_MESSAGE
 from sae_lens_signaware.training import heldout
 from sae_lens_signaware.training.heldout import AFTER_TRAINING, TRAINED_ON_TOO
 from sae_lens_signaware.training.output import move_into

@@ -11,7 +11,7 @@ from sae_lens import SAETrainer, TrainingSAE
 from sae_lens.config import LoggingConfig
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from sae_lens_signaware.saes import training
+from sae_lens_signaware.saes import finite_losses
 from sae_lens_signaware.saes.l0_control import L0_EMA_DECAY, update_l0_control
 from tests.support.saes import (
     D_IN,
@@ -233,7 +233,7 @@ def test_where_a_look_would_wait_a_nan_is_found_later_and_stops_one_run_alone(
     architecture: str, tying: str, tmp_path: Path
 ) -> None:
     # As on a GPU: the step itself does not look. (A device-side assertion is sticky there.)
-    with mock.patch.object(training, "_is_on_host", return_value=False):
+    with mock.patch.object(finite_losses, "_is_on_host", return_value=False):
         bad = next(batches())
         bad[5, 3] = torch.nan
         sae = make_training_sae(architecture, tying)
@@ -241,7 +241,7 @@ def test_where_a_look_would_wait_a_nan_is_found_later_and_stops_one_run_alone(
         sae.training_forward_pass(step_input(next(batches()), n_training_steps=1))
         with pytest.raises(RuntimeError, match="training loss is not finite"):
             sae.training_forward_pass(
-                step_input(next(batches()), n_training_steps=training.CHECK_INTERVAL - 1)
+                step_input(next(batches()), n_training_steps=finite_losses.CHECK_INTERVAL - 1)
             )
         # at a logging step as well, and before a file is written
         sae = make_training_sae(architecture, tying)

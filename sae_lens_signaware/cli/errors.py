@@ -101,7 +101,7 @@ def _code_and_message(error: Exception) -> tuple[int, str] | None:
     )
     from safetensors import SafetensorError
 
-    from sae_lens_signaware.saes.training import NON_FINITE_MESSAGE
+    from sae_lens_signaware.saes.finite_losses import NON_FINITE_MESSAGE
 
     message = one_line(error)
     if isinstance(error, InvalidInputError):

@@ -1,7 +1,8 @@
-"""Training of every signed SAE: steps over active latents, AuxK, NaN stop.
+"""Training of every signed SAE: steps over active latents, AuxK, what is logged and saved.
 
-What concerns a sparsity loss is in :mod:`sae_lens_signaware.saes.sparsity_loss`, and what concerns
-thresholds that are parameters is in :mod:`sae_lens_signaware.saes.thresholds`.
+What concerns a sparsity loss is in :mod:`sae_lens_signaware.saes.sparsity_loss`, what concerns
+thresholds that are parameters in :mod:`sae_lens_signaware.saes.thresholds`, and the stop at a NaN
+in :mod:`sae_lens_signaware.saes.finite_losses`.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,18 +15,11 @@ from torch import Tensor
 
 from sae_lens_signaware.saes.auxk import auxk_loss, dead_columns
 from sae_lens_signaware.saes.base import SignedSAEMixin, is_hooked
+from sae_lens_signaware.saes.finite_losses import FiniteLossMixin
 from sae_lens_signaware.saes.kernels import pre_activation
 from sae_lens_signaware.saes.latents import AllLatents, Latents
 from sae_lens_signaware.saes.metrics import side_metrics
 from sae_lens_signaware.saes.state import add_exact_state, drop_training_state
-
-NON_FINITE_MESSAGE = (
-    "the training loss is not finite: this batch, or a weight, holds NaN or inf. Training stopped; "
-    "checkpoints written earlier are intact"
-)
-
-CHECK_INTERVAL = 100
-"""Steps between two looks at whether a loss was not finite, where a look waits for the device."""
 
 _Host = TrainingSAE[Any] if TYPE_CHECKING else object
 
@@ -72,12 +66,7 @@ def _active_forward_pass(
     )
 
 
-def _is_on_host(tensor: Tensor) -> bool:
-    """Whether its values can be read without a wait for a device."""
-    return tensor.device.type == "cpu"
-
-
-class SignedTrainingMixin(SignedSAEMixin, _Host):
+class SignedTrainingMixin(FiniteLossMixin, SignedSAEMixin, _Host):
     """Mixed into SAELens's ``TrainingSAE``, before it in the MRO.
 
     An architecture writes :meth:`_losses` where it has any.
@@ -88,8 +77,6 @@ class SignedTrainingMixin(SignedSAEMixin, _Host):
 
     _auxk_names = ("auxk_coefficient", "auxk_loss")
     """AuxK's coefficient in the config, and its loss in the logs."""
-
-    _is_finite: Tensor | None = None  # (), whether every loss since the last good look was finite
 
     def _losses(
         self, step_input: TrainStepInput, pre: Tensor, z: Tensor, latents: Latents
@@ -282,31 +269,6 @@ class SignedTrainingMixin(SignedSAEMixin, _Host):
         """What a logging step logs beside the losses; ``acts`` (batch, d_sae), dense or sparse."""
         del step_input
         return side_metrics(acts.to_dense() if acts.is_sparse else acts)
-
-    def _note_loss(self, step_input: TrainStepInput, loss: Tensor) -> None:
-        """Stop where a loss is not finite, without a wait for the device in every step."""
-        is_finite = torch.isfinite(loss.detach())
-        if _is_on_host(loss):
-            # Private in torch, and what raises at once in a compiled graph too.
-            torch._assert_async(  # pyright: ignore[reportPrivateImportUsage]
-                is_finite, NON_FINITE_MESSAGE
-            )
-            return
-        # On CUDA that assertion would break every later run of the process, so look at times.
-        earlier = self._is_finite
-        self._is_finite = is_finite if earlier is None else earlier.to(loss.device) & is_finite
-        due = (step_input.n_training_steps + 1) % CHECK_INTERVAL == 0
-        if due or step_input.is_logging_step:
-            self.require_finite_losses()
-
-    def require_finite_losses(self) -> None:
-        """Raise RuntimeError where a loss was not finite, then and ever after.
-
-        This waits for the device.
-        """
-        if self._is_finite is not None and not self._is_finite.item():
-            raise RuntimeError(NON_FINITE_MESSAGE)
-        self._is_finite = None
 
     def process_state_dict_for_saving(self, state_dict: dict[str, Any]) -> None:
         """Add exact training state where the dtype would round it; refuse a failed run's."""
