@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from sae_lens_signaware.experiments.protocols import anomaly
-from sae_lens_signaware.experiments.protocols.config import AnomalyData
+from sae_lens_signaware.experiments.protocols.data import AnomalyData
 from sae_lens_signaware.experiments.protocols.world import make_world, seeded
 from tests.protocols.examples import ANOMALY
 

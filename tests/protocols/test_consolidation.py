@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sae_lens_signaware import BiJumpReLUSAE, BiJumpReLUSAEConfig
 from sae_lens_signaware.experiments.protocols import consolidation
-from sae_lens_signaware.experiments.protocols.config import ConsolidationData
+from sae_lens_signaware.experiments.protocols.data import ConsolidationData
 from sae_lens_signaware.experiments.protocols.world import seeded
 from tests.protocols.examples import CONSOLIDATION, plain_sae, signed_sae
 

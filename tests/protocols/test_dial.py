@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sae_lens_signaware.experiments.protocols import dial
-from sae_lens_signaware.experiments.protocols.config import DialData, WorldConfig
+from sae_lens_signaware.experiments.protocols.data import DialData, WorldConfig
 from sae_lens_signaware.experiments.protocols.world import make_world, seeded
 from tests.protocols.examples import DIAL, WORLD, plain_sae, signed_sae
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sae_lens_signaware.experiments.protocols import two_sided
-from sae_lens_signaware.experiments.protocols.config import TwoSidedData
+from sae_lens_signaware.experiments.protocols.data import TwoSidedData
 from sae_lens_signaware.experiments.protocols.world import seeded
 from tests.protocols.examples import TWO_SIDED, plain_sae, signed_sae
 

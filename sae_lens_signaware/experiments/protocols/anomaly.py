@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from sae_lens_signaware.evaluation.quality import SAEQuality
-from sae_lens_signaware.experiments.protocols.config import AnomalyConfig, AnomalyData
+from sae_lens_signaware.experiments.protocols.config import AnomalyConfig
+from sae_lens_signaware.experiments.protocols.data import AnomalyData
 from sae_lens_signaware.experiments.protocols.result import (
     ProtocolResult,
     TableValue,

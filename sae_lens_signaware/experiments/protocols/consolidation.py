@@ -24,10 +24,8 @@ from torch.nn.functional import normalize
 
 from sae_lens_signaware.evaluation.quality import SAEQuality
 from sae_lens_signaware.evaluation.streaming import decoder_directions
-from sae_lens_signaware.experiments.protocols.config import (
-    ConsolidationConfig,
-    ConsolidationData,
-)
+from sae_lens_signaware.experiments.protocols.config import ConsolidationConfig
+from sae_lens_signaware.experiments.protocols.data import ConsolidationData
 from sae_lens_signaware.experiments.protocols.result import (
     ProtocolResult,
     TableValue,

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from sae_lens_signaware.evaluation.quality import SAEQuality
 from sae_lens_signaware.evaluation.streaming import decoder_directions
-from sae_lens_signaware.experiments.protocols.config import DialConfig, DialData
+from sae_lens_signaware.experiments.protocols.config import DialConfig
+from sae_lens_signaware.experiments.protocols.data import DialData
 from sae_lens_signaware.experiments.protocols.result import (
     ProtocolResult,
     TableValue,

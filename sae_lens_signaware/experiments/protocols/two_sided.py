@@ -24,7 +24,8 @@ from torch import Tensor
 
 from sae_lens_signaware.evaluation.quality import SAEQuality
 from sae_lens_signaware.evaluation.streaming import decoder_directions
-from sae_lens_signaware.experiments.protocols.config import TwoSidedConfig, TwoSidedData
+from sae_lens_signaware.experiments.protocols.config import TwoSidedConfig
+from sae_lens_signaware.experiments.protocols.data import TwoSidedData
 from sae_lens_signaware.experiments.protocols.ends import (
     ends_active,
     match_ends,

@@ -11,7 +11,7 @@ import torch
 from sae_lens.synthetic import ActivationGenerator, FeatureDictionary
 from torch import Tensor
 
-from sae_lens_signaware.experiments.protocols.config import WorldConfig
+from sae_lens_signaware.experiments.protocols.data import WorldConfig
 
 
 @contextlib.contextmanager
