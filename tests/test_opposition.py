@@ -13,6 +13,7 @@ from transformer_lens import HookedTransformer
 import sae_lens_signaware as signaware
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.evaluation import opposition
+from sae_lens_signaware.evaluation.effects import mean_prediction, side_effects
 from sae_lens_signaware.evaluation.streaming import decoder_directions
 from tests.support.models import HOOK, hooked_transformer, prompt_ids
 from tests.support.saes import make_sae
@@ -106,12 +107,12 @@ def test_effects_are_those_of_one_context_at_a_time(model: HookedTransformer) ->
     sae, prompts = hooked_sae(), prompt_ids(30)
     found = signaware.top_examples(model, sae, prompts, [5], k=11).of(5)
     assert len(found.pos) == 11  # more than go at once
-    q = opposition._mean_prediction(model, prompts)
+    q = mean_prediction(model, prompts)
     assert q.sum().item() == pytest.approx(1.0)
-    effects, dialled = opposition.side_effects(model, sae, prompts, 5, found.pos, q, (1.0, -1.0))
-    (alone,) = opposition.side_effects(model, sae, prompts, 5, found.pos, q, (1.0,))
+    effects, dialled = side_effects(model, sae, prompts, 5, found.pos, q, (1.0, -1.0))
+    (alone,) = side_effects(model, sae, prompts, 5, found.pos, q, (1.0,))
     torch.testing.assert_close(alone, effects)
-    none = opposition.side_effects(model, sae, prompts, 5, (), q, (1.0,))
+    none = side_effects(model, sae, prompts, 5, (), q, (1.0,))
     assert none.shape == (1, 0, len(q))
     raw = []
     for context in found.pos:

@@ -1,15 +1,11 @@
 """Opposition: are the two sides of a latent opposites, in the model's own terms? Ours.
 
-In a context c in which latent i is strongest on side s, the model predicts p_c, and p'_c where what
-the latent writes, z_i d_i, is taken away:
-
-    e_c = log p_c - log p'_c                      what the side does to the next token
     opposition_i = -cos(mean of e_c over + contexts, mean of e_c over - contexts)
 
-The inner product weighs tokens by how often the model predicts them, and a mean change of all
-tokens counts for nothing: <a, b> = sum_v q_v (a_v - q.a) (b_v - q.b). 1 means that the - side does
-the opposite of the + side where each of them is active; 0, that they have nothing to do with each
-other. See docs/measures.md.
+where e_c is what latent i does to the next token in a context c in which it is strongest on a side,
+and the inner product weighs tokens, as :mod:`sae_lens_signaware.evaluation.effects` has it. 1 means
+that the - side does the opposite of the + side where each of them is active; 0, that they have
+nothing to do with each other. See docs/measures.md.
 """
 
 import dataclasses
@@ -24,23 +20,13 @@ from torch.nn.functional import normalize
 
 from sae_lens_signaware.checks import require
 from sae_lens_signaware.evaluation.calibration import require_common_units
+from sae_lens_signaware.evaluation.effects import AS_IS, TURNED, mean_prediction, side_effects
 from sae_lens_signaware.evaluation.examples import Context, TopExamples, top_examples
-from sae_lens_signaware.evaluation.models import (
-    HookedRootModule,
-    embedding_of,
-    logits_after,
-    on_model,
-)
-from sae_lens_signaware.evaluation.prompts import hook_of
+from sae_lens_signaware.evaluation.models import HookedRootModule, embedding_of
 from sae_lens_signaware.evaluation.results import Provenance, Result
-from sae_lens_signaware.evaluation.streaming import decoder_directions
 
 Z_95 = 1.96
 NULL_QUANTILE = 0.95
-ROWS_AT_ONCE = 4
-PROMPTS_OF_Q = 16
-AS_IS, TURNED = 1.0, -1.0
-"""Factors of what a latent writes: what it does, and what the dial does."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -147,7 +133,7 @@ def side_opposition(
     held = {of.latent: of for of in found.latents}
     for i in latents:
         require(i in held, "latents", i, "one of the examples")
-    q, embed = _mean_prediction(model, tokens), _embedder(model, tokens, n_before)
+    q, embed = mean_prediction(model, tokens), _embedder(model, tokens, n_before)
     by_effect, by_context, dials = _Sides(), _Sides(), []
     for i in latents:
         pos, neg = held[i].pos[:k], held[i].neg[:k]
@@ -227,73 +213,6 @@ def minus_cosine(a: Tensor, b: Tensor) -> float:
     """-cos of two vectors; NaN where one is 0."""
     norms = a.double().norm() * b.double().norm()
     return float("nan") if norms == 0 else (-(a.double() @ b.double()) / norms).item()
-
-
-def side_effects(
-    model: HookedRootModule,
-    sae: SAE[Any],
-    tokens: Tensor,
-    latent: int,
-    contexts: Sequence[Context],
-    q: Tensor,
-    factors: Sequence[float],
-) -> Tensor:
-    """What a multiple of what a side writes does to the next token in each of its contexts.
-
-    Args:
-        tokens: (prompt, position), which the contexts are of.
-        q: (vocabulary,) weights of the inner product, 1 in sum.
-        factors: of z_i d_i; 1 is what the side does, and -1 what the dial would do.
-
-    Returns:
-        (factor, n, vocabulary) whose inner products are those of the module's docstring, of
-        log p - log p': p with the factor times z_i d_i in the place of z_i d_i, p' without it.
-    """
-    direction = decoder_directions(sae)[latent]
-    effects = q.new_zeros(len(factors), len(contexts), len(q))
-    # short ones together: a row is run to the last peak of its batch
-    order = sorted(range(len(contexts)), key=lambda i: contexts[i].position)
-    for start in range(0, len(order), ROWS_AT_ONCE):
-        these = order[start : start + ROWS_AT_ONCE]
-        part = [contexts[i] for i in these]
-        at = torch.tensor([context.position for context in part])
-        rows = tokens[[context.prompt for context in part], : int(at.max()) + 1]
-        values = torch.tensor([context.value for context in part], device=direction.device)
-        written = values[:, None] * direction
-        without = _log_prediction(model, sae, rows, at, -written)
-        for out, factor in zip(effects, factors, strict=True):
-            log_p = _log_prediction(model, sae, rows, at, (factor - 1) * written)
-            out[these] = _in_inner_product(log_p - without, q)
-    return effects
-
-
-def _in_inner_product(effects: Tensor, q: Tensor) -> Tensor:
-    """Vectors whose plain inner products are the weighted ones of ``effects``."""
-    return (effects - (effects @ q)[:, None]) * q.sqrt()
-
-
-def _log_prediction(
-    model: HookedRootModule, sae: SAE[Any], rows: Tensor, at: Tensor, added: Tensor
-) -> Tensor:
-    """(n, vocabulary) log p of the token after ``at``, with ``added`` (n, d_in) written there."""
-    each = torch.arange(len(rows))
-
-    def write(activations: Tensor, hook: object) -> Tensor:
-        del hook
-        activations = activations.clone()
-        here = activations[each, at]
-        activations[each, at] = here + added.to(activations).view(here.shape)
-        return activations
-
-    logits = logits_after(model, rows, at, [(hook_of(sae)[0], write)])
-    return logits.float().log_softmax(-1).cpu()
-
-
-def _mean_prediction(model: HookedRootModule, tokens: Tensor) -> Tensor:
-    """(vocabulary,) mean probability of each token over the first prompts."""
-    first = on_model(model, tokens[:PROMPTS_OF_Q])
-    logits = model(first, return_type="logits", prepend_bos=False)
-    return logits.flatten(0, 1).float().softmax(-1).mean(0).cpu()
 
 
 def _embedder(
