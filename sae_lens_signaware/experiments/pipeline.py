@@ -31,20 +31,6 @@ class TrainedSAE(MeasuredSAE):
     seconds_per_step: float | None
 
 
-def constant_lr_config(
-    n_steps: int, batch_size: int, lr: float, dead_feature_window: int, n_cached: int
-) -> SAETrainerConfig:
-    """SAELens's trainer at one learning rate; the inputs' scale is estimated on one whole epoch."""
-    return SAETrainerConfig(
-        total_training_samples=n_steps * batch_size,
-        train_batch_size_samples=batch_size,
-        lr=lr,
-        lr_end=lr,
-        dead_feature_window=dead_feature_window,
-        n_batches_for_norm_estimate=n_cached // batch_size,
-    )
-
-
 def train_save_and_measure(
     sae_cfg: TrainingSAEConfig,
     trainer_cfg: SAETrainerConfig,
@@ -56,7 +42,6 @@ def train_save_and_measure(
     checkpoint: Path,
     tokens_from: str,
     metadata: Mapping[str, object] | None = None,
-    shows_bar: bool = False,
 ) -> TrainedSAE:
     """Train one SAE on cached activations, and write it and what was measured of it to ``folder``.
 
@@ -69,12 +54,11 @@ def train_save_and_measure(
         heldout: (n, d_in) activations that are measured on.
         tokens_from: what these are, in words.
         metadata: fields of SAELens's metadata of the SAE, such as the model and the hook.
-        shows_bar: whether the progress bar of SAELens's trainer is shown.
 
     Raises:
         InterruptedTraining: Ctrl-C or SIGTERM, after the checkpoint is on disk.
     """
-    with contextlib.nullcontext() if shows_bar else without_bars():
+    with without_bars():
         start = time.perf_counter()
         sae, n_steps = train_on_cache(sae_cfg, trainer_cfg, activations, seed, checkpoint)
         seconds = time.perf_counter() - start

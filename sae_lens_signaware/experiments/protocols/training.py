@@ -13,11 +13,7 @@ from sae_lens.config import SAETrainerConfig
 from torch import Tensor
 
 from sae_lens_signaware.evaluation.quality import SAEQuality, measure_quality
-from sae_lens_signaware.experiments.pipeline import (
-    TrainedSAE,
-    constant_lr_config,
-    train_save_and_measure,
-)
+from sae_lens_signaware.experiments.pipeline import TrainedSAE, train_save_and_measure
 from sae_lens_signaware.experiments.protocols.config import TrainingConfig
 from sae_lens_signaware.experiments.protocols.saes import Candidate
 
@@ -45,9 +41,15 @@ class Trained:
 
 
 def trainer_config(training: TrainingConfig) -> SAETrainerConfig:
-    """The trainer of every SAE of a protocol."""
-    t = training
-    return constant_lr_config(t.n_steps, t.batch_size, t.lr, t.dead_feature_window, t.n_train)
+    """SAELens's trainer at one learning rate; the inputs' scale is estimated on one whole epoch."""
+    return SAETrainerConfig(
+        total_training_samples=training.n_steps * training.batch_size,
+        train_batch_size_samples=training.batch_size,
+        lr=training.lr,
+        lr_end=training.lr,
+        dead_feature_window=training.dead_feature_window,
+        n_batches_for_norm_estimate=training.n_train // training.batch_size,
+    )
 
 
 def train_all(
