@@ -13,6 +13,7 @@ from torch import Tensor
 from sae_lens_signaware.evaluation.calibration import (
     PolarityCalibration,
     calibration_of,
+    gain_quantiles,
     require_common_units,
 )
 from sae_lens_signaware.evaluation.census import BipolarCensus, census_of
@@ -69,10 +70,9 @@ class Analysis:
                 if k <= len(curve):
                     table.add_row(f"  of the {k} latents of most energy", f"{curve[k - 1]:.2%}")
         for side in ("pos", "neg"):
-            gain = getattr(self.calibration, f"gain_{side}")
-            gain = gain[~gain.isnan()]
-            if len(gain):
-                low, middle, high = (gain.quantile(q).item() for q in (0.05, 0.5, 0.95))
+            quantiles = gain_quantiles(getattr(self.calibration, f"gain_{side}"))
+            if quantiles:
+                low, middle, high = quantiles.values()
                 sign = "+" if side == "pos" else "-"
                 table.add_row(
                     f"calibration of {sign} (1 is right, above is shrunk)",

@@ -53,6 +53,16 @@ def polarity_calibration(
     return calibration_of(sae, sum_sides(sae, activations, with_alignment=True))
 
 
+QUANTILES = (0.05, 0.5, 0.95)
+"""Those that tables and logs give of the gains."""
+
+
+def gain_quantiles(gain: Tensor) -> dict[float, float]:
+    """Compute :data:`QUANTILES` of the gains (d_sae,) of a side; empty where it never fires."""
+    known = gain[~gain.isnan()]
+    return {q: known.quantile(q).item() for q in QUANTILES} if len(known) else {}
+
+
 PER_TOKEN = ("layer_norm", "constant_norm_rescale")
 """Normalisations that are made anew for each token."""
 

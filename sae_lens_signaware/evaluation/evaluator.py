@@ -17,12 +17,11 @@ from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.evaluation.calibration import (
     PolarityCalibration,
     calibration_of,
+    gain_quantiles,
     has_common_units,
 )
 from sae_lens_signaware.evaluation.census import BipolarCensus, census_of
 from sae_lens_signaware.evaluation.streaming import explained_variance_of, sum_sides
-
-QUANTILES = (0.05, 0.5, 0.95)
 
 
 @dataclasses.dataclass
@@ -91,8 +90,6 @@ def signed_metrics_of(
         "bipolar_share": census.bipolar_share(bipolar_min_share),
     }
     for side in ("pos", "neg") if calibration is not None else ():
-        gain = getattr(calibration, f"gain_{side}")
-        gain = gain[~gain.isnan()]
-        for q in QUANTILES if len(gain) else ():
-            metrics[f"gain_{side}_q{round(100 * q):02d}"] = gain.quantile(q).item()
+        for q, value in gain_quantiles(getattr(calibration, f"gain_{side}")).items():
+            metrics[f"gain_{side}_q{round(100 * q):02d}"] = value
     return metrics
