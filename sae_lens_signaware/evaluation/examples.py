@@ -51,6 +51,12 @@ class Context:
         """The latent's value at the peak."""
         return self.activations[self.peak]
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Context":
+        """Make it of the mapping that JSON holds of one."""
+        tuples = {name: tuple(values[name]) for name in ("tokens", "activations")}
+        return cls(**{**values, **tuples})
+
 
 @dataclasses.dataclass(frozen=True)
 class LatentExamples:
@@ -118,16 +124,11 @@ class TopExamples(Result):
         latents = tuple(
             LatentExamples(
                 latent=latent["latent"],
-                **{s: tuple(_context(c) for c in latent[s]) for s in ("pos", "neg")},
+                **{s: tuple(map(Context.of, latent[s])) for s in ("pos", "neg")},
             )
             for latent in values["latents"]
         )
         return {**values, "latents": latents}
-
-
-def _context(values: dict[str, Any]) -> Context:
-    tokens, activations = tuple(values.pop("tokens")), tuple(values.pop("activations"))
-    return Context(tokens=tokens, activations=activations, **values)
 
 
 @torch.no_grad()

@@ -183,10 +183,7 @@ class PartialLatents:
 
 def _page(values: dict[str, Any]) -> LatentPage:
     for side in ("examples_pos", "examples_neg"):
-        values[side] = tuple(
-            Context(**{**c, "tokens": tuple(c["tokens"]), "activations": tuple(c["activations"])})
-            for c in values[side]
-        )
+        values[side] = tuple(map(Context.of, values[side]))
     for name in ("dial", "pair_dial"):
         if values[name] is not None:
             pairs = {key: tuple(values[name][key]) for key in ("latents", "logit_tokens")}
