@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
 from sae_lens_signaware.checks import checked, require
+from sae_lens_signaware.evaluation.inputs import require_latents
 from sae_lens_signaware.evaluation.models import (
     HookedRootModule,
     on_model,
@@ -136,8 +137,7 @@ def polarity_dial(
     latent = checked("latent", latent, int | tuple[int, int])
     logit_tokens = checked("logit_tokens", logit_tokens, tuple[int, int] | None)
     pair = latent if isinstance(latent, tuple) else (latent, latent)
-    for i in pair:
-        require(0 <= i < sae.cfg.d_sae, "latent", i, f"from 0 to {sae.cfg.d_sae - 1}")
+    require_latents(sae, pair, "latent")
     sizes = sorted(checked("coefficients", list(coefficients), list[float]))
     require(bool(sizes) and sizes[0] > 0, "coefficients", list(coefficients), "numbers above 0")
     shortest = 1 if logit_tokens else 2

@@ -18,6 +18,7 @@ from sae_lens_signaware.evaluation.inputs import (
     dense_latents,
     flat_activations,
     require_in_range,
+    require_latents,
 )
 from sae_lens_signaware.evaluation.models import HookedRootModule, required_tokenizer, token_text
 from sae_lens_signaware.evaluation.prompts import (
@@ -166,8 +167,7 @@ def top_examples(
             the model has no tokenizer.
     """
     chosen = list(range(sae.cfg.d_sae)) if latents is None else list(latents)
-    for i in chosen:
-        require(0 <= i < sae.cfg.d_sae, "latents", i, f"from 0 to {sae.cfg.d_sae - 1}")
+    require_latents(sae, chosen)
     for name, value in (
         ("k", k),
         ("n_batches", n_batches),

@@ -119,6 +119,12 @@ def require_autoencoder(sae: SAE[Any]) -> None:
         )
 
 
+def require_latents(sae: SAE[Any], latents: Iterable[int], field: str = "latents") -> None:
+    """Raise InvalidInputError for the first number that no latent of ``sae`` has."""
+    for i in latents:
+        require(0 <= i < sae.cfg.d_sae, field, i, f"from 0 to {sae.cfg.d_sae - 1}")
+
+
 def require_in_range(activations: Tensor) -> None:
     """Raise InvalidInputError for a NaN, an inf, or a value whose square overflows in sums."""
     if not activations.numel():

@@ -10,7 +10,12 @@ from rich.text import Text
 from sae_lens import SAE
 
 from sae_lens_signaware.checks import require
-from sae_lens_signaware.evaluation.inputs import dense_latents, flat_activations, require_in_range
+from sae_lens_signaware.evaluation.inputs import (
+    dense_latents,
+    flat_activations,
+    require_in_range,
+    require_latents,
+)
 from sae_lens_signaware.evaluation.models import (
     HookedRootModule,
     bos_ids,
@@ -101,8 +106,7 @@ def signed_latents(
     require(1 <= k <= sae.cfg.d_sae, "k", k, f"from 1 to {sae.cfg.d_sae}")
     shown = list(range(sae.cfg.d_sae) if latents is None else dict.fromkeys(latents))
     require(len(shown) > 0, "latents", latents, "None or at least one latent")
-    for i in shown:
-        require(0 <= i < sae.cfg.d_sae, "latents", i, f"from 0 to {sae.cfg.d_sae - 1}")
+    require_latents(sae, shown)
     tokenizer = required_tokenizer(model)
     with_bos = sae.cfg.metadata.prepend_bos is not False
     bos, ids = bos_ids(tokenizer) if with_bos else [], token_ids(tokenizer, text)
