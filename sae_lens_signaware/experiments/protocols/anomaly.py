@@ -17,6 +17,7 @@ from sae_lens import SAE
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from sae_lens_signaware.evaluation.probe_scores import auc_of_ranks
 from sae_lens_signaware.evaluation.quality import SAEQuality
 from sae_lens_signaware.experiments.protocols.config import AnomalyConfig
 from sae_lens_signaware.experiments.protocols.data import AnomalyData
@@ -79,7 +80,7 @@ def auroc(scores: Tensor, positive: Tensor) -> float:
     last = size.cumsum(0).double()
     rank = (last - (size - 1) / 2)[group]
     n_pos, n_neg = int(positive.sum()), int((~positive).sum())
-    return ((rank[positive].sum() - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg)).item()
+    return auc_of_ranks(rank[positive].sum(), n_pos, n_neg).item()
 
 
 def correlation_with(values: Tensor, label: Tensor) -> Tensor:
