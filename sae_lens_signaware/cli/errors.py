@@ -4,7 +4,7 @@ import functools
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import typer
@@ -19,6 +19,9 @@ errors = Console(stderr=True, markup=False, emoji=False)
 EXIT_WRONG_INPUT = 2
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
+
+GO_ON = "Run the same command again to go on from there."
+"""What follows "Interrupted." of a command that resumes."""
 
 # What torch.save says where a write fails: a RuntimeError, and no OSError.
 TORCH_WRITER = "PytorchStreamWriter"
@@ -69,6 +72,16 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
 def print_error(message: str) -> None:
     """Print the one line of an error."""
     errors.print(f"Error: {message}", soft_wrap=True, markup=False, highlight=False)
+
+
+def print_failures(failures: Mapping[str, str]) -> None:
+    """Print a line for each run of a sweep that failed.
+
+    Args:
+        failures: name of the run -> reason.
+    """
+    for name, reason in failures.items():
+        errors.print(f"failed: {name}: {reason}", soft_wrap=True, markup=False, highlight=False)
 
 
 def require_folder(out: Path) -> None:

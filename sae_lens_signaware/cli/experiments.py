@@ -9,8 +9,9 @@ import typer
 
 from sae_lens_signaware.cli.errors import (
     EXIT_FAILED,
+    GO_ON,
     console,
-    errors,
+    print_failures,
     require_file,
     require_folder,
 )
@@ -41,12 +42,11 @@ def sweep(
     try:
         result = stages.run_sweep(cfg, runs, out, console, command, run_all)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("Run the same command again to go on from there.") from None
+        raise KeyboardInterrupt(GO_ON) from None
     console.print(result.point_table())
     if result.comparisons:
         console.print(result.verdict_table())
-    for name, reason in result.failures.items():
-        errors.print(f"failed: {name}: {reason}", soft_wrap=True, markup=False, highlight=False)
+    print_failures(result.failures)
     console.print(f"{len(result.results)} of {result.n_runs} runs; sweep.json is in {out}")
     if importlib.util.find_spec("matplotlib") is not None:
         for cell in cfg.cells:

@@ -5,7 +5,13 @@ from typing import Annotated
 
 import typer
 
-from sae_lens_signaware.cli.errors import EXIT_FAILED, console, errors, require_folder
+from sae_lens_signaware.cli.errors import (
+    EXIT_FAILED,
+    GO_ON,
+    console,
+    print_failures,
+    require_folder,
+)
 
 LISTED_ARCHITECTURE = "sa_gsae"  # whose flags --list-flags prints where none is named
 
@@ -32,11 +38,10 @@ def demo(
         result = run_demo(out, steps, train_tokens, console)
         write_report(out, out / REPORT_FILENAME)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("Run the same command again to go on from there.") from None
+        raise KeyboardInterrupt(GO_ON) from None
     for line in last_lines(out):
         console.print(line, soft_wrap=True, highlight=False)
-    for name, reason in result.failures.items():
-        errors.print(f"failed: {name}: {reason}", soft_wrap=True, markup=False, highlight=False)
+    print_failures(result.failures)
     if result.failures:
         raise typer.Exit(EXIT_FAILED)
 
