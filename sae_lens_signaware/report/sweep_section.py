@@ -7,6 +7,7 @@ from sae_lens_signaware.experiments.sweep.comparison import (
     VERDICT_COLUMNS,
     VERDICT_NOTE,
 )
+from sae_lens_signaware.experiments.sweep.frontier import N_GRID
 from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.experiments.sweep.summary import (
     SweepSummary,
@@ -92,9 +93,9 @@ def _verdicts(summary: SweepSummary) -> str:
     rows = [(*t[:3], *(x.replace("-", markup.MINUS) for x in t[3:])) for t in all_texts]
     return (
         markup.note(
-            "A against B, at 64 points of the L0 range that both frontiers cover. The smallest gap "
-            "is the least R² of A less R² of B there (mean ± standard deviation over seeds). "
-            + VERDICT_NOTE
+            f"A against B, at {N_GRID} points of the L0 range that both frontiers cover. The "
+            "smallest gap is the least R² of A less R² of B there (mean ± standard deviation over "
+            "seeds). " + VERDICT_NOTE
         )
         + markup.note(DEAD_NOTE)
         + markup.table(VERDICT_COLUMNS, rows, n_names=3)
