@@ -16,7 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sae_lens_signaware.saes.activations.sides import select_side
+from sae_lens_signaware.saes.activations.sides import select_side, sum_sides
 
 
 class TileFormulas(Protocol):
@@ -59,20 +59,6 @@ def _soft(pi: Tensor, threshold: Tensor, two_sided: bool, out: Tensor | None = N
     return torch.sub(pi, between, out=between)
 
 
-def _add_by_side(rows: Tensor, grad: Tensor, pi: Tensor, factor: Tensor | float = 1.0) -> None:
-    """Add per-element gradients, summed over tokens, to the rows that were read, times a factor.
-
-    Args:
-        rows: (P, n).
-        factor: a number, or (P, n).
-    """
-    summed = grad.sum(0, keepdim=True)
-    if len(rows) == 2:
-        plus = (grad * (pi > 0)).sum(0, keepdim=True)
-        summed = torch.cat([plus, summed - plus])
-    rows += summed * factor
-
-
 @dataclass
 class GatedTiles:
     """z, v and l1 of :func:`signed_gate` and :func:`soft_threshold`.
@@ -109,12 +95,14 @@ class GatedTiles:
         grad_threshold, grad_r, grad_b, _ = grad_params
         # dz/db = sign(z), dz/dpi = e^r |sign(z)|, dz/dr = pi dz/dpi
         scale, sign = r_mag.exp(), z.sign()
-        _add_by_side(grad_b, grad_z.mul_(sign), pre)
-        _add_by_side(grad_r, torch.mul(grad_z.mul_(sign), pre, out=sign), pre, scale)
+        grad_b += sum_sides(grad_z.mul_(sign), pre, len(grad_b))
+        by_r = torch.mul(grad_z.mul_(sign), pre, out=sign)
+        grad_r += sum_sides(by_r, pre, len(grad_r)) * scale
         # dv/dpi = |sign(v)|, dl1/dpi = n sign(v); to the threshold both have -sign(v) times that
         torch.sign(_soft(pre, threshold, self.two_sided, out=sign), out=sign)
         grad_v.mul_(sign).addcmul_(grad_summed[:, None], norm).mul_(sign)
-        _add_by_side(grad_threshold, torch.mul(grad_v, sign, out=sign), pre, -1.0)
+        by_threshold = torch.mul(grad_v, sign, out=sign)
+        grad_threshold -= sum_sides(by_threshold, pre, len(grad_threshold))
         torch.addcmul(grad_v, grad_z, select_side(pre, scale), out=grad_z)
 
 
@@ -162,7 +150,7 @@ class JumpTiles:
                 to_input.addcmul_(kernel, grad_summed[:, None], value=sign / self.bandwidth)
         # dz/db = sign(z), dz/dh = |sign(z)|
         side = z.sign()
-        _add_by_side(grad_b, grad_z.mul_(side), pre)
+        grad_b += sum_sides(grad_z.mul_(side), pre, len(grad_b))
         grad_z.mul_(side)
         if to_input is not None:
             grad_z.add_(to_input)
