@@ -4,20 +4,18 @@ It is here and not in ``conversion.py`` since, unlike the split, it is approxima
 measurement (docs/design.md).
 """
 
-import copy
-import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
 import torch
-from sae_lens import SAE, GatedSAE, JumpReLUSAE, SAEConfig
-from sae_lens.saes.sae import SAEMetadata
+from sae_lens import SAE, GatedSAE, JumpReLUSAE
 from torch import Tensor
 
 from sae_lens_signaware.evaluation.audit import AntipodalAudit, antipodal_audit, disjoint_pairs
 from sae_lens_signaware.evaluation.inputs import batches_of
 from sae_lens_signaware.evaluation.quality import measure_quality
 from sae_lens_signaware.saes.bi_jumprelu import BiJumpReLUSAE, BiJumpReLUSAEConfig
+from sae_lens_signaware.saes.plain import shared_fields
 from sae_lens_signaware.saes.sa_gsae import SAGatedSAE, SAGatedSAEConfig
 
 NEVER_ACTIVE = 1e30
@@ -117,11 +115,7 @@ def _merge(
         return torch.stack([param[pos], other])
 
     state = {"W_enc": W_enc, "W_dec": W_dec, "b_dec": sae.b_dec.clone()}
-    fields = {f.name: getattr(sae.cfg, f.name) for f in dataclasses.fields(SAEConfig)}
-    fields |= {
-        "d_sae": len(pos),
-        "metadata": SAEMetadata(**copy.deepcopy(sae.cfg.metadata.to_dict())),
-    }
+    fields = shared_fields(sae, len(pos))
     if isinstance(sae, GatedSAE):
         merged = SAGatedSAE(SAGatedSAEConfig(polarity_tying="none", **fields))
         threshold = rows(-sae.b_gate, -sae.b_gate[neg] * s_enc, NEVER_ACTIVE)

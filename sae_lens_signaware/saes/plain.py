@@ -38,7 +38,14 @@ def make_plain(
     Returns:
         An inference SAE of width n_sides * H on the same device and in the same dtype.
     """
-    plain = plain_class(config_class(**_config_fields(sae, n_sides)))
+    fields = shared_fields(sae, n_sides * sae.cfg.d_sae)
+    sides = "i" if n_sides == 1 else "i (+ side) and i + d_sae (- side)"
+    fields["metadata"].split_from = {
+        "architecture": sae.cfg.architecture(),
+        "d_sae": sae.cfg.d_sae,
+        "index_map": f"latent i is {sides}",
+    }
+    plain = plain_class(config_class(**fields))
     state = {
         "W_enc": torch.cat([sae.W_enc, -sae.W_enc][:n_sides], dim=1),
         "W_dec": torch.cat([sae.W_dec, -sae.W_dec][:n_sides], dim=0),
@@ -49,13 +56,8 @@ def make_plain(
     return plain
 
 
-def _config_fields(sae: SignedSAEMixin, n_sides: int) -> dict[str, Any]:
+def shared_fields(sae: SAE[Any], d_sae: int) -> dict[str, Any]:
+    """Fields of SAELens's base config as ``sae`` has them, of another width; metadata is a copy."""
     fields = {f.name: getattr(sae.cfg, f.name) for f in dataclasses.fields(SAEConfig)}
-    metadata = copy.deepcopy(sae.cfg.metadata.to_dict())
-    sides = "i" if n_sides == 1 else "i (+ side) and i + d_sae (- side)"
-    metadata["split_from"] = {
-        "architecture": sae.cfg.architecture(),
-        "d_sae": sae.cfg.d_sae,
-        "index_map": f"latent i is {sides}",
-    }
-    return fields | {"d_sae": n_sides * sae.cfg.d_sae, "metadata": SAEMetadata(**metadata)}
+    metadata = SAEMetadata(**copy.deepcopy(sae.cfg.metadata.to_dict()))
+    return fields | {"d_sae": d_sae, "metadata": metadata}
