@@ -6,13 +6,12 @@ from typing import Any
 from sae_lens import SAE, ActivationsStore, run_evals
 from sae_lens.evals import EvalConfig
 from sae_lens.training.activation_scaler import ActivationScaler
-from sae_lens.util import get_special_token_ids
 
 from sae_lens_signaware.evaluation.calibration import calibration_of, has_common_units
 from sae_lens_signaware.evaluation.census import census_of
 from sae_lens_signaware.evaluation.evaluator import signed_metrics_of
 from sae_lens_signaware.evaluation.inputs import flat_activations
-from sae_lens_signaware.evaluation.models import HookedRootModule, tokenizer_of
+from sae_lens_signaware.evaluation.models import HookedRootModule, excluded_tokens
 from sae_lens_signaware.evaluation.prompts import prompts_of_store
 from sae_lens_signaware.evaluation.streaming import sum_sides
 
@@ -55,16 +54,12 @@ def bipolar_evals(
         exclude_special_tokens=exclude_special_tokens,
         verbose=verbose,
     )
-    if exclude_special_tokens is True:
-        excluded = get_special_token_ids(tokenizer_of(model))
-    else:
-        excluded = list(exclude_special_tokens or ())
     with flat_activations(sae):
         prompts = prompts_of_store(
             activation_store,
             config.n_eval_sparsity_variance_batches,
             config.batch_size_prompts,
-            excluded,
+            excluded_tokens(model, exclude_special_tokens),
         )
         batches = (scaler.scale(p.activations[p.keep]) for p in prompts)
         sums = sum_sides(sae, batches, with_alignment=has_common_units(sae))

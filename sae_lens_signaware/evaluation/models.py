@@ -1,12 +1,13 @@
 """The language models that SAELens hooks: their type, and their tokenizer."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, cast
 
 import torch
 from sae_lens.load_model import HookedProxyLM
+from sae_lens.util import get_special_token_ids
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
@@ -21,6 +22,7 @@ __all__ = [
     "HookedRootModule",
     "bos_ids",
     "embedding_of",
+    "excluded_tokens",
     "logits_after",
     "on_model",
     "require_hook",
@@ -119,6 +121,17 @@ def require_hook(model: HookedRootModule, hook_name: str) -> None:
         raise ConfigError(
             f"hook_name: the model has no hook {hook_name!r}" + nearest(hook_name, hooks)
         )
+
+
+def excluded_tokens(model: HookedRootModule, exclude: Iterable[int] | bool | None) -> list[int]:
+    """Return the ids that SAELens's ``exclude_special_tokens`` stands for.
+
+    Args:
+        exclude: ids; or True, for all special tokens of the model's tokenizer.
+    """
+    if exclude is True:
+        return get_special_token_ids(tokenizer_of(model))
+    return list(exclude or ())
 
 
 def bos_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:

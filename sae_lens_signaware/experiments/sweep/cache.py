@@ -8,11 +8,10 @@ import torch
 from filelock import FileLock
 from rich.progress import Progress
 from sae_lens import ActivationsStore, LanguageModelSAERunnerConfig, TrainingSAEConfig
-from sae_lens.util import get_special_token_ids
 from torch import Tensor
 
 from sae_lens_signaware.checks import ConfigError
-from sae_lens_signaware.evaluation.models import HookedRootModule, tokenizer_of
+from sae_lens_signaware.evaluation.models import HookedRootModule, excluded_tokens
 from sae_lens_signaware.experiments.sweep.config import Run
 from sae_lens_signaware.experiments.sweep.store import SweepStore
 from sae_lens_signaware.training.hooks import (
@@ -97,8 +96,7 @@ def make_store(
     """
     assert cfg.act_store_device is not None  # SAELens's config sets it
     device = torch.device(cfg.act_store_device)
-    exclude = cfg.exclude_special_tokens
-    ids = get_special_token_ids(tokenizer_of(model)) if exclude is True else exclude or []
+    ids = excluded_tokens(model, cfg.exclude_special_tokens)
     return ActivationsStore.from_config_multi_hook(
         model=model,
         dataset=dataset,
