@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from sae_lens_signaware.saes.gradients import first_derivative_only
 from sae_lens_signaware.saes.latents import ActiveLatents, nonzero_positions
 from sae_lens_signaware.saes.transforms import is_transformed
 
@@ -200,10 +200,8 @@ class _PreActivation(torch.autograd.Function):
         return values.clone()
 
     @staticmethod
-    @once_differentiable  # its annotation makes ctx positional, and that of Function does not
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, *grad_outputs: Tensor
-    ) -> tuple[Tensor | None, ...]:
+    @first_derivative_only
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grad_outputs
         x, W_enc = ctx.saved_tensors
         _, _, needs_W_enc, needs_b_enc, needs_b_dec, _ = ctx.needs_input_grad

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from sae_lens_signaware.saes.gradients import first_derivative_only
 from sae_lens_signaware.saes.row_sums import has_bags, row_starts, sum_of_rows
 
 
@@ -220,10 +220,8 @@ class _DecoderGradient(torch.autograd.Function):
         return recons.view_as(recons)
 
     @staticmethod
-    @once_differentiable  # its annotation makes ctx positional, and that of Function does not
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, *grad_outputs: Tensor
-    ) -> tuple[Tensor | None, ...]:
+    @first_derivative_only
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grad_outputs
         (values,) = ctx.saved_tensors
         return grad, ctx.latents.sum_by_latent(values, grad.contiguous()), None, None

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
+
+from sae_lens_signaware.saes.gradients import first_derivative_only
 
 BAG_DEVICES: tuple[str, ...] = ("cpu",)
 """Types of device where sums of rows are bags."""
@@ -69,10 +70,8 @@ class _CSRProduct(torch.autograd.Function):
         return torch.sparse.mm(csr, matrix)
 
     @staticmethod
-    @once_differentiable  # its annotation makes ctx positional, and that of Function does not
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, *grad_outputs: Tensor
-    ) -> tuple[Tensor | None, ...]:
+    @first_derivative_only
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grad_outputs
         matrix, row, column = ctx.saved_tensors
         n = max(1, CHUNK_ELEMENTS // matrix.shape[1])

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from sae_lens_signaware.saes.activations.tiles import TileFormulas
 from sae_lens_signaware.saes.base import is_hooked
+from sae_lens_signaware.saes.gradients import first_derivative_only
 from sae_lens_signaware.saes.kernels import CHUNK_ELEMENTS, is_supported, spread
 from sae_lens_signaware.saes.latents import AllLatents
 from sae_lens_signaware.saes.training import (
@@ -96,10 +96,8 @@ class _Tiled(torch.autograd.Function):
         return pre, z, *products, summed
 
     @staticmethod
-    @once_differentiable  # its annotation makes ctx positional, and that of Function does not
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, *grad_outputs: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
+    @first_derivative_only
+    def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
         pre, z, x_c, W_enc, W_dec, *params = ctx.saved_tensors
         grad_pre, grad_z, *of_products, grad_summed = grad_outputs
         grad_products = [torch.zeros_like(x_c) if g is None else g for g in of_products]
