@@ -20,6 +20,15 @@ from sae_lens_signaware.saes.latents import ActiveLatents, AllLatents, Latents
 from sae_lens_signaware.saes.state import check_state
 from sae_lens_signaware.saes.transforms import is_transformed
 
+EXTENSION_POINTS = (
+    "process_sae_in",
+    "encode",
+    "encode_with_hidden_pre",
+    "decode",
+    "calculate_aux_loss",
+)
+"""Methods of SAELens that a subclass may redefine, and that a step over active latents leaves out."""
+
 # A mixin's host: what a type checker knows of `super()`. At run time SAELens's class follows it.
 _Host = SAE[Any] if TYPE_CHECKING else object
 
@@ -38,6 +47,11 @@ def is_hooked(hook_point: nn.Module) -> bool:
     return any(map(bool, listeners))
 
 
+def _is_foreign(method: Any) -> bool:
+    module = getattr(method, "__module__", "sae_lens")
+    return module.partition(".")[0] not in ("sae_lens", __name__.partition(".")[0])
+
+
 class SignedSAEMixin(_Host):
     """Mixed into SAELens's ``SAE`` and ``TrainingSAE``, before them in the MRO.
 
@@ -49,6 +63,14 @@ class SignedSAEMixin(_Host):
     """
 
     threshold: nn.Parameter
+
+    _redefined: frozenset[str] = frozenset()
+    """Those of EXTENSION_POINTS that a class outside of SAELens and of this package defines."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        methods = {name: getattr(cls, name, None) for name in EXTENSION_POINTS}
+        cls._redefined = frozenset(n for n, method in methods.items() if _is_foreign(method))
 
     _scales_with_pre_activation: tuple[str, ...] = ("threshold",)
     """Parameters that scale with the pre-activations when the decoder norm is folded."""
@@ -136,6 +158,9 @@ class SignedSAEMixin(_Host):
         """
         # flat before the run-time normalisation, whose statistics decode needs in that shape
         x = x.reshape(-1, *x.shape[-2 if self.hook_z_reshaping_mode else -1 :])
+        if "encode" in self._redefined:
+            latents, z = ActiveLatents.of(self.encode(x))
+            return latents.to_coo(z)
         x_c = self.process_sae_in(x)
         active = self._encode_active(x_c)
         if active is None:
@@ -163,7 +188,9 @@ class SignedSAEMixin(_Host):
 
     def _encoder_product(self, x: Tensor, x_c: Tensor) -> Tensor:
         """x_c @ W_enc, for ``x_c = process_sae_in(x)``."""
+        # of what x_c depends on, encoder_product gives b_dec alone a gradient
         only_b_dec = self.cfg.apply_b_dec_to_input and not x.requires_grad
+        only_b_dec &= "process_sae_in" not in self._redefined
         # a custom Function cannot be transformed, which may be asked of a trained SAE
         trains = isinstance(self, TrainingSAE) and torch.is_grad_enabled()
         if not trains or not only_b_dec or is_hooked(self.hook_sae_input) or is_transformed(x_c):

@@ -53,7 +53,7 @@ class BiMatryoshkaBatchTopKTrainingSAEConfig(
             decoder rows, and the rows divided by them.
         use_sparse_activations: whether steps compute with the active latents alone, where that is
             faster (on a CPU): the same results up to rounding. feature_acts and hidden_pre of such
-            a step are sparse COO tensors, as SAELens's topk has them.
+            a step are sparse COO tensors, as SAELens's topk has them, and have no gradient.
         format_version: format of cfg.json; leave as it is.
     """
 

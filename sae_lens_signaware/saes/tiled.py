@@ -191,7 +191,9 @@ class TiledStepMixin(SignedTrainingMixin):
         sae_in, formulas = step_input.sae_in, self._tile_formulas()
         hooks = self.hook_sae_input, self.hook_sae_acts_pre, self.hook_sae_acts_post
         on_cpu = sae_in.device.type == "cpu"
-        if formulas is None or not on_cpu or sae_in.requires_grad or any(map(is_hooked, hooks)):
+        if formulas is None or self._redefined or not on_cpu or sae_in.requires_grad:
+            return None
+        if any(map(is_hooked, hooks)):
             return None
         x_c, W_enc, W_dec = self.process_sae_in(sae_in), self.W_enc, self.W_dec
         if x_c.ndim != 2 or x_c.dtype != W_enc.dtype or not is_supported(x_c, W_enc, W_dec):
