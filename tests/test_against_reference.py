@@ -172,10 +172,15 @@ def test_pre_act_loss_reaches_dead_latents_only() -> None:
     dead = torch.zeros(sae.cfg.d_sae, dtype=torch.bool)
     dead[3] = True
     out = sae.training_forward_pass(step_input(x, dead_neuron_mask=dead))
-    h = out.hidden_pre.detach()[:, 3]
-    norm = sae.W_dec.detach()[3].norm()
-    wanted = 0.5 * ((100.0 - h.abs()) * norm).mean()
-    torch.testing.assert_close(out.losses["pre_act_loss"].detach(), wanted, **TOLERANCE)
+    p = leaves(sae)
+    h = ((x - p["b_dec"]) @ p["W_enc"] + p["b_enc"])[:, 3]
+    nearer = torch.where(h > 0, *p["threshold"][:, 3])
+    wanted = 0.5 * ((nearer - h.abs()) * p["W_dec"][3].norm()).mean()
+    torch.testing.assert_close(out.losses["pre_act_loss"], wanted, **TOLERANCE)
+    names = ["W_enc", "W_dec", "b_enc", "b_dec", "threshold"]
+    got = torch.autograd.grad(out.losses["pre_act_loss"], [getattr(sae, n) for n in names])
+    expected = torch.autograd.grad(wanted, [p[n] for n in names])
+    torch.testing.assert_close(got, expected, **TOLERANCE)
 
 
 @pytest.mark.parametrize("normalize", ["layer_norm", "none"])

@@ -249,6 +249,24 @@ def test_the_saved_sae_keeps_what_the_batch_keeps(
 
 
 @each_sibling
+@pytest.mark.parametrize("rescale", [True, False])
+def test_a_folded_scale_leaves_what_is_kept(architecture: str, rescale: bool) -> None:
+    sae = make_training_sae(
+        architecture,
+        rescale_acts_by_decoder_norm=rescale,
+        normalize_activations="expected_average_only_in",
+        dtype="float64",
+    )
+    x = batch()
+    settle(sae, x)
+    z = inference_of(sae).encode(x)
+    sae.fold_activation_norm_scaling_factor(2.5)
+    # in the units of the decoder norm, which is divided by the scale
+    folded = inference_of(sae).encode(x / 2.5)
+    torch.testing.assert_close(folded, z / 2.5 if rescale else z, **TOLERANCE)
+
+
+@each_sibling
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_running_threshold_survives_a_file_exactly(
     architecture: str, dtype: str, tmp_path: Path

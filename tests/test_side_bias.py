@@ -1,4 +1,4 @@
-"""The initial bias of each side: by hand, and of every architecture that has one."""
+"""The bias of each side, at first and of a dead latent: of every architecture that has one."""
 
 import math
 from typing import Any
@@ -10,6 +10,7 @@ from sae_lens import TrainingSAE
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.saes.config import minus_bias_init_of
 from tests.support.saes import training_config
+from tests.support.training import step_input
 
 SIDE_BIASED = ("bi_jumprelu", "bi_batchtopk", "bi_matryoshka_batchtopk")
 each_side_biased = pytest.mark.parametrize("architecture", SIDE_BIASED)
@@ -51,6 +52,21 @@ def test_a_value_of_ones_own_is_taken_as_it_is(architecture: str, value: float) 
     if architecture == "bi_jumprelu":  # a z of jumprelu_init_threshold is at the threshold
         expected = torch.full_like(sae.threshold, sae.cfg.jumprelu_init_threshold)
         torch.testing.assert_close(sae.threshold + sae.b_mag, expected)
+
+
+@each_side_biased
+@pytest.mark.parametrize("decay", [0.25, 0.0])
+def test_a_bias_of_both_sides_below_0_falls_away_from_a_dead_latent(
+    architecture: str, decay: float
+) -> None:
+    cfg = config(architecture, dead_threshold_decay=decay, dead_after_tokens=64)
+    sae: Any = TrainingSAE.from_dict(cfg.to_dict())
+    sae.b_mag.data.fill_(-1.0)
+    sae.b_mag.data[0, 2:4] = 0.5
+    sae.tokens_since_active[:4] = torch.tensor([64, 63, 64, 63])
+    with torch.no_grad():
+        sae._start_step(step_input(torch.zeros(2, 8)))
+    assert sae.b_mag[0].tolist() == [decay - 1.0, -1.0, 0.5, 0.5, *[-1.0] * 12]
 
 
 @each_side_biased

@@ -120,10 +120,23 @@ def test_controller_is_bounded() -> None:
     assert far[0].item() == pytest.approx(0.1)
     none = update_l0_control(torch.tensor([0.0, 1e-30]), torch.tensor(0.0), 1.0, 0.1, False)
     assert none[0].item() == pytest.approx(-0.1)
+    # of an L0 that has fallen to nothing, the running mean still falls, and its error does not
+    dark = update_l0_control(torch.tensor([0.0, 5e-3]), torch.tensor(0.0), 1.0, 0.1, False)
+    assert dark[0].item() == pytest.approx(-0.1)
     top = update_l0_control(torch.tensor([4.6, 1000.0]), torch.tensor(1e6), 1.0, 1.0, False)
     assert top[0].exp().item() == pytest.approx(100.0)
     low = update_l0_control(torch.tensor([-9.2, 1.0]), torch.tensor(1.0), 1000.0, 1.0, False)
     assert low[0].exp().item() == pytest.approx(1e-4)
+
+
+@each_threshold_architecture
+def test_steering_begins_with_the_first_step_after_the_warm_up(architecture: str) -> None:
+    warm_up = {training_field(architecture, "warm_up_steps"): 5}
+    for step, is_steered in ((4, False), (5, True)):
+        sae = make_training_sae(architecture, target_l0=0.1, target_l0_rate=0.02, **warm_up)
+        sae.training_forward_pass(step_input(next(batches()), n_training_steps=step))
+        # L0 is far above the target, and a warm-up does not raise the coefficient
+        assert sae.l0_control[0].item() == pytest.approx(0.02 if is_steered else 0.0)
 
 
 @each_threshold_architecture
