@@ -1,6 +1,7 @@
 """Checkpoints of a training, loaded by the commands and by ``load_sae_reference``."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ from sae_lens import SAE, BatchTopKTrainingSAEConfig, SAETrainer, TrainingSAE
 from torch.testing import assert_close
 
 import sae_lens_signaware as signaware
-from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.checks import ConfigError, InvalidInputError
 from sae_lens_signaware.hub.upload import push
 from tests.support.hub_server import HubServer
-from tests.support.saes import D_IN, training_config
+from tests.support.saes import D_IN, make_training_sae, training_config
 from tests.support.training import batches, trainer_config
 
 SCALER = "activation_scaler.json"
@@ -82,3 +83,18 @@ def test_a_checkpoint_without_its_scale_is_one_line(
     with pytest.raises(ConfigError, match=r"last is of activations .* its scale is not there") as e:
         signaware.load_sae_reference(tmp_path / "last")
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf])
+def test_a_threshold_that_is_not_finite(value: float, tmp_path: Path) -> None:
+    sae = make_training_sae("sa_gsae")
+    sae.threshold.data[0, 3] = value
+    sae.save_model(tmp_path)
+    with pytest.raises(InvalidInputError, match=r"threshold in .* must be finite"):
+        TrainingSAE.load_from_disk(tmp_path)
+    if value > 0:  # a gate that never opens
+        loaded: Any = SAE.load_from_disk(tmp_path)
+        assert loaded.threshold[0, 3] == math.inf
+    else:
+        with pytest.raises(InvalidInputError, match=r"threshold in .* must be finite"):
+            SAE.load_from_disk(tmp_path)

@@ -19,7 +19,9 @@ from tests.support.saes import (
     D_IN,
     VARIANTS,
     each_saved_variant_in_a_process,
+    each_threshold_variant,
     each_variant,
+    inference_of,
     make_sae,
     make_training_sae,
     randomise,
@@ -68,18 +70,32 @@ def test_split_in_float32_from_both_classes(architecture: str, tying: str) -> No
     assert_split_exact(training, x, atol=1e-5)
 
 
+@each_threshold_variant
+def test_thresholds_that_the_last_step_left_below_0_are_split_as_they_are_saved(
+    architecture: str, tying: str
+) -> None:
+    sae = make_training_sae(architecture, tying)
+    sae.threshold.data[:, :5] = -0.5
+    plain, saved = split_polarities(sae), split_polarities(inference_of(sae))
+    for name, value in saved.state_dict().items():
+        assert torch.equal(plain.state_dict()[name], value), name
+
+
 @each_variant
 def test_split_leaves_its_argument_alone_and_owns_its_tensors(
     architecture: str, tying: str
 ) -> None:
     sae = make_sae(architecture, tying)
+    sae.cfg.metadata.notes = ["mine"]
     before = {k: v.clone() for k, v in sae.state_dict().items()}
     plain = split_polarities(sae)
     plain.b_dec.data += 1.0
     plain.cfg.metadata.hook_name = "elsewhere"
+    plain.cfg.metadata.notes.append("of the twin")
     for key, value in sae.state_dict().items():
         assert torch.equal(value, before[key])
     assert sae.cfg.metadata.hook_name is None
+    assert sae.cfg.metadata.notes == ["mine"]
     assert all(p.is_contiguous() for p in plain.parameters())
 
 

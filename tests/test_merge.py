@@ -67,6 +67,22 @@ def test_merge_of_a_gated_pair_with_other_norms_is_exact() -> None:
     torch.testing.assert_close(merged(x), out, rtol=1e-10, atol=1e-10)
 
 
+def test_merge_of_a_jumprelu_pair_with_other_norms_is_exact() -> None:
+    plain = signaware.split_polarities(make_sae("bi_jumprelu", "none", dtype="float64"))
+    x = torch.randn(600, D_IN, dtype=torch.float64)
+    out = plain(x)
+    with torch.no_grad():  # the same SAE, its - latents in other units
+        scale = torch.linspace(0.5, 2.0, D_SAE, dtype=torch.float64)
+        plain.W_dec[D_SAE:] /= scale[:, None]
+        plain.W_enc[:, D_SAE:] *= scale
+        plain.b_enc[D_SAE:] *= scale
+        plain.threshold[D_SAE:] *= scale
+    torch.testing.assert_close(plain(x), out, rtol=1e-10, atol=1e-10)
+    merged = signaware.merge_antipodal(plain, x)
+    assert merged.cfg.d_sae == D_SAE
+    torch.testing.assert_close(merged(x), out, rtol=1e-10, atol=1e-10)
+
+
 def test_merge_of_nearly_antipodal_pairs_reports_its_cost() -> None:
     sae, x = plain_with_pairs()
     with torch.no_grad():
