@@ -1,5 +1,6 @@
 """Opposition of the two sides of a latent: by hand, and against one context at a time."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -82,6 +83,16 @@ def test_the_interval_is_the_jackknifes() -> None:
     assert found.value - found.low == pytest.approx(1.96 * variance**0.5, rel=1e-4)
 
 
+def test_the_interval_ends_where_a_cosine_does() -> None:
+    plus = torch.tensor([[1.0, 2.0], [1.0, -1.0], [1.0, 0.0]])
+    found = opposition.opposition_of(plus, -plus)
+    assert (found.value, found.high) == (pytest.approx(1.0), 1.0)
+    assert 0 < found.low < 0.95
+    found = opposition.opposition_of(plus, plus)
+    assert (found.value, found.low) == (pytest.approx(-1.0), -1.0)
+    assert -0.95 < found.high < 0
+
+
 def test_a_side_with_one_context_has_no_opposition() -> None:
     rows = torch.eye(3)
     assert all(map(math.isnan, opposition.opposition_of(rows[:1], rows[1:])))
@@ -140,6 +151,64 @@ def test_effects_are_those_of_one_context_at_a_time(model: HookedTransformer) ->
                 torch.testing.assert_close(ours[i] @ ours[j], product, atol=1e-6, rtol=1e-3)
     # a small dial does nearly the opposite, in the same contexts
     assert opposition.minus_cosine(effects.sum(0), dialled.sum(0)) > 0.5
+
+
+@torch.no_grad()
+def test_a_measurement_is_that_of_its_parts(model: HookedTransformer) -> None:
+    sae, prompts, n_before = hooked_sae(), prompt_ids(30), 4
+    examples = signaware.top_examples(model, sae, prompts, k=4).latents
+    examples = [of for of in examples if len(of.pos) > 1 and len(of.neg) > 1][:3]
+    latents = [of.latent for of in examples]
+    assert len(latents) == 3
+    found = signaware.side_opposition(model, sae, prompts, latents, k=4, n_before=n_before)
+    q = model(prompts[:16]).softmax(-1).mean((0, 1))
+    centre = model.W_E[prompts].mean((0, 1))
+
+    def embedded(contexts: Any) -> torch.Tensor:
+        ends = [(prompts[c.prompt], c.position) for c in contexts]
+        rows = [model.W_E[row[max(0, at - n_before) : at]].mean(0) for row, at in ends]
+        return torch.stack(rows) - centre
+
+    def opposite(a: torch.Tensor, b: torch.Tensor) -> Any:
+        cosine = torch.cosine_similarity(a.double().mean(0), b.double().mean(0), dim=0)
+        return pytest.approx(-cosine.item(), abs=1e-5)
+
+    means: dict[str, list[torch.Tensor]] = {"effects": [], "contexts": []}
+    for i, of in enumerate(examples):
+        both = side_effects(model, sae, prompts, of.latent, of.pos, q, (1.0, -1.0))
+        (minus,) = side_effects(model, sae, prompts, of.latent, of.neg, q, (1.0,))
+        before = embedded(of.pos), embedded(of.neg)
+        assert found.opposition[i].item() == opposite(both[0], minus)
+        assert found.dial[i].item() == opposite(*both)
+        assert found.context_opposition[i].item() == opposite(*before)
+        interval = opposition.opposition_of(*before)
+        assert found.context_low[i].item() == pytest.approx(interval.low, abs=1e-5)
+        assert found.context_high[i].item() == pytest.approx(interval.high, abs=1e-5)
+        means["effects"] += [rows.double().mean(0) for rows in (both[0], minus)]
+        means["contexts"] += [rows.double().mean(0) for rows in before]
+    for null, of_sides in ((found.null, means["effects"]), (found.context_null, means["contexts"])):
+        pairs = [(a, b) for a in range(6) for b in range(a) if a // 2 != b // 2]
+        cosines = [torch.cosine_similarity(of_sides[a], of_sides[b], dim=0) for a, b in pairs]
+        assert null == pytest.approx((-torch.stack(cosines)).quantile(0.95).item(), abs=1e-5)
+
+
+def test_what_passes_and_what_is_shown_first(model: HookedTransformer) -> None:
+    nan = math.nan
+    found = dataclasses.replace(
+        signaware.side_opposition(model, hooked_sae(), prompt_ids(30), [3, 5, 9, 11], k=4),
+        opposition=torch.tensor([0.9, nan, 0.9, 0.6]),
+        low=torch.tensor([0.3, nan, 0.5, 0.31]),
+        context_opposition=torch.tensor([0.9, nan, 0.7, 0.9]),
+        context_low=torch.tensor([0.4, nan, 0.5, 0.6]),
+        null=0.3,
+        context_null=0.5,
+    )
+    assert found.passes.tolist() == [False, False, True, True]
+    summary = found._summary()
+    assert (summary["passing"], summary["passing_by_context"]) == (2, 1)
+    assert summary["mean_opposition"] == pytest.approx(0.8)
+    assert list(found.table(3).columns[0].cells) == ["9", "11", "3"]
+    assert list(found.table().columns[0].cells) == ["9", "11", "3", "5"]
 
 
 @pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
