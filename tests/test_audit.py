@@ -33,13 +33,18 @@ def test_audit_finds_all_planted_pairs_and_no_other() -> None:
     assert audit.n_tokens == 4000
 
 
-def test_a_constant_pre_activation_has_no_correlation(tmp_path: Path) -> None:
+@pytest.mark.parametrize("latent", [0, 6])
+@pytest.mark.parametrize(("constant", "n_tokens"), [(0.7, 4000), (2.69, 3001), (1.37, 3999)])
+def test_a_constant_pre_activation_has_no_correlation(
+    latent: int, constant: float, n_tokens: int, tmp_path: Path
+) -> None:
+    # the mean square less the squared mean is -6e-17, 9e-16 and 2e-16
     sae, x = plain_with_pairs()
     with torch.no_grad():
-        sae.W_enc[:, 0] = 0
-        sae.b_enc[0] = 0.7
-    audit = signaware.antipodal_audit(sae, x)
-    of_constant = (audit.latent_a == 0) | (audit.latent_b == 0)
+        sae.W_enc[:, latent] = 0
+        sae.b_enc[latent] = constant
+    audit = signaware.antipodal_audit(sae, x[:n_tokens])
+    of_constant = (audit.latent_a == latent) | (audit.latent_b == latent)
     assert of_constant.sum() == 1
     assert audit.correlation[of_constant].isnan().all()
     assert audit.correlation[~of_constant].isfinite().all()

@@ -18,7 +18,9 @@ from transformer_lens import HookedTransformer
 
 import sae_lens_signaware as signaware
 from sae_lens_signaware.evaluation import measure_quality
+from sae_lens_signaware.evaluation.census import census_of
 from sae_lens_signaware.evaluation.quality import missed_target_l0
+from sae_lens_signaware.evaluation.streaming import SideSums
 from tests.support.models import HOOK, tiny_model_config, tokens
 from tests.support.saes import D_IN, N_PLANTED, each_variant, make_sae, planted
 
@@ -43,6 +45,27 @@ def test_census_counts_what_was_planted() -> None:
     curve = census.bipolar_share_by_energy_rank(0.2)
     assert len(curve) == 10
     assert curve[-1].item() == pytest.approx(3 / 10)
+
+
+def test_census_by_hand() -> None:
+    sae = make_sae("sa_gsae", d_sae=5)
+    sae.W_dec.data = torch.eye(D_IN)[:5] * torch.tensor([[1.0], [2.0], [1.0], [1.0], [1.0]])
+    # the third has just the least share, the last but one never fires
+    n_fired = torch.tensor([[6, 1, 9, 0, 8], [2, 7, 1, 0, 0]])
+    energy = torch.tensor([[2.0, 1.0, 9.0, 0.0, 3.0], [6.0, 2.0, 1.0, 0.0, 0.0]]).double()
+    census = census_of(sae, SideSums(16, n_fired, 16 * energy, torch.zeros(2, 5)))
+    assert census.energy_pos.tolist() == [2, 4, 9, 0, 3]
+    assert census.energy_neg.tolist() == [6, 8, 1, 0, 0]
+    assert census.min_share.nan_to_num(-1.0).tolist() == [0.25, 0.125, 0.1, -1, 0]
+    shares = torch.tensor([2 / 8, 4 / 12, 1 / 10, torch.nan, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(census.min_energy_share, shares, equal_nan=True)
+    assert census.bipolar().tolist() == [True, True, True, False, False]
+    assert census.bipolar(0.2).tolist() == [True, False, False, False, False]
+    # energies of 12, 10, 8 and 3: latents 1, 2, 0 and 4
+    assert census.bipolar_share_by_energy_rank().tolist() == [1, 1, 1, 0.75]
+    by_rank = census.bipolar_share_by_energy_rank(0.2)
+    torch.testing.assert_close(by_rank, torch.tensor([0, 0, 1 / 3, 1 / 4], dtype=torch.float64))
+    assert census.pos_share.tolist() == [0.75, 0.125, 0.9, 0.5, 1]
 
 
 def test_calibration_recovers_a_planted_gain() -> None:
@@ -146,17 +169,17 @@ def test_bipolar_evals_has_the_shape_of_run_evals() -> None:
         compute_ce_loss=True,
         compute_sparsity_metrics=True,
     )
-    excluded = [3, 5, 7]
+    excluded, scaler = [3, 5, 7], ActivationScaler(2.0)
     args: dict[str, Any] = {"eval_config": config, "exclude_special_tokens": excluded}
-    metrics, featurewise = signaware.bipolar_evals(sae, store(), model, ActivationScaler(), **args)
-    theirs, theirs_featurewise = run_evals(sae, store(), model, ActivationScaler(), **args)
+    metrics, featurewise = signaware.bipolar_evals(sae, store(), model, scaler, **args)
+    theirs, theirs_featurewise = run_evals(sae, store(), model, scaler, **args)
     assert {k: v for k, v in metrics.items() if k != "signed"} == theirs
     assert set(theirs_featurewise) <= set(featurewise)
 
     # the extra pass, by hand: the third and fourth batches, as run_evals took three
     source = store()
     ids = torch.cat([source.get_batch_tokens() for _ in range(5)][3:])
-    x = source.get_activations(ids).flatten(0, 1)
+    x = 2.0 * source.get_activations(ids).flatten(0, 1)
     x = x[~torch.isin(ids.flatten(), torch.tensor(excluded))]
     z = sae.encode(x)
     assert metrics["signed"]["n_tokens"] == len(x)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import wandb
 from sae_lens import (
     LanguageModelSAETrainingRunner,
@@ -14,6 +15,7 @@ from sae_lens import (
     MultiSAETrainingRunnerConfig,
     SAETrainer,
 )
+from sae_lens.training.activation_scaler import ActivationScaler
 from transformer_lens import HookedTransformer
 from wandb.proto import wandb_internal_pb2
 
@@ -60,6 +62,15 @@ def wandb_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     wandb.teardown()  # its settings are read once a process
     yield tmp_path
     wandb.teardown()
+
+
+def test_batches_are_measured_in_the_units_of_the_sae() -> None:
+    sae, source, scaler = make_training_sae("sa_gsae"), batches(), ActivationScaler(3.0)
+    metrics = signaware.SignedEvaluator(n_batches=2)(sae, batches(), scaler)
+    z = sae.encode(3.0 * torch.cat([next(source), next(source)]))
+    assert metrics["signed/n_tokens"] == len(z)
+    assert metrics["signed/l0_pos"] == pytest.approx((z > 0).sum().item() / len(z))
+    assert metrics["signed/l0_neg"] == pytest.approx((z < 0).sum().item() / len(z))
 
 
 def test_evaluator_in_the_trainer(wandb_folder: Path) -> None:

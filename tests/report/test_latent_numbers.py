@@ -22,6 +22,7 @@ from transformers import (
 
 from sae_lens_signaware.evaluation.histograms import Histogram, activation_histograms
 from sae_lens_signaware.evaluation.logits import TopLogits, top_logits, unembedding_of
+from sae_lens_signaware.experiments.sweep.latent_pages import _dial_sizes
 from sae_lens_signaware.experiments.sweep.latent_results import SAELatents
 from tests.report.pages import sae_latents
 from tests.support.models import tiny_gpt2, tiny_tokenizer
@@ -179,6 +180,12 @@ def test_every_firing_is_in_one_bin(architecture: str, tying: str) -> None:
         assert sum(one.neg) == int((column < 0).sum())
         assert one.width * 24 == pytest.approx(column.abs().max().item())
         assert one.pos[-1] + one.neg[-1] > 0
+
+
+def test_the_sizes_of_a_dial_are_those_of_the_median_latent() -> None:
+    # a latent of energy 0.4 that fires on every tenth token writes 2 there
+    energy = torch.tensor([90.0, 0.4, 0.1], dtype=torch.float64)
+    assert _dial_sizes(energy) == pytest.approx((1.0, 2.0, 4.0, 8.0))
 
 
 def test_files_with_and_without_the_new_fields_are_read(tmp_path: Path) -> None:

@@ -1,0 +1,120 @@
+"""Parts of a probe by hand: features of texts, and the ends that the sides of an axis stand for."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import sae_lens_signaware as signaware
+from sae_lens_signaware.evaluation.labelled_texts import Labels
+from sae_lens_signaware.evaluation.probe_ends import EndOfSide, ends_of
+from sae_lens_signaware.evaluation.probe_features import (
+    Aggregation,
+    Features,
+    axis_features,
+    pair_features,
+    side_features,
+    side_values,
+)
+from sae_lens_signaware.evaluation.probe_scores import Scorer
+from tests.support.saes import D_IN, make_sae
+
+
+def identity_sae(n: int) -> Any:
+    """A signed SAE whose latent i is coordinate i."""
+    sae = make_sae("sa_gsae", d_sae=n)
+    for name, param in sae.named_parameters():
+        eye = torch.eye(D_IN)[:n]
+        is_weight = name.startswith("W_")
+        param.data = (eye.T if name == "W_enc" else eye) if is_weight else torch.zeros_like(param)
+    return sae
+
+
+@pytest.mark.parametrize(
+    ("how", "pos", "neg", "signed"),
+    [
+        ("sum", [[3.0, 1.0], [0.0, 2.0]], [[5.0, 0.0], [4.0, 0.0]], [[-2.0, 1.0], [-4.0, 2.0]]),
+        (
+            "mean",
+            [[1.0, 1 / 3], [0.0, 1.0]],
+            [[5 / 3, 0.0], [2.0, 0.0]],
+            [[-2 / 3, 1 / 3], [-2.0, 1.0]],
+        ),
+        ("max", [[2.0, 1.0], [0.0, 2.0]], [[5.0, 0.0], [3.0, 0.0]], [[-5.0, 1.0], [-3.0, 2.0]]),
+    ],
+)
+def test_each_side_of_a_latent_is_aggregated_by_itself(
+    how: Aggregation, pos: Any, neg: Any, signed: Any
+) -> None:
+    x = torch.zeros(5, D_IN)
+    x[:, 0] = torch.tensor([1.0, -5.0, 2.0, -1.0, -3.0])
+    x[:, 1] = torch.tensor([0.0, 1.0, 0.0, 2.0, 0.0])
+    source = signaware.TextActivations(x, torch.tensor([3, 2]))
+    sides = side_values(identity_sae(2), source, how)
+    torch.testing.assert_close(sides.pos, torch.tensor(pos))
+    torch.testing.assert_close(sides.neg, torch.tensor(neg))
+    side = side_features(sides)
+    assert side.names == ["0+", "1+", "0-", "1-"]
+    torch.testing.assert_close(side.values, torch.cat([sides.pos, sides.neg], 1))
+    torch.testing.assert_close(axis_features(sides).values, torch.tensor(signed))
+
+
+@pytest.mark.parametrize("how", ["sum", "max"])
+def test_a_pair_is_in_the_units_of_what_it_writes(how: Aggregation) -> None:
+    sae = identity_sae(3)
+    sae.W_dec.data = torch.zeros(3, D_IN)
+    sae.W_dec.data[:, 0] = torch.tensor([2.0, -0.5, 1.0])
+    names = ["0+", "1+", "2+", "0-", "1-", "2-"]
+    # 2+ is active in no text that is fitted, and neither is a - side
+    values = torch.tensor(
+        [[1.0, 8.0, 0, 0, 0, 0], [3.0, 2.0, 0, 0, 0, 0], [1.0, 1.0, 5.0, 0, 7, 0]]
+    )
+    fit = torch.tensor([True, True, False])
+    found, cosines = pair_features(sae, Features(values, names), how, fit, max_cosine=-0.9)
+    assert found.names == ["0+ 1+"]
+    assert cosines == pytest.approx([-1.0])
+    expected = {"sum": [2 - 4.0, 6 - 1.0, 2 - 0.5], "max": [-4.0, 6.0, 2.0]}[how]
+    assert found.values[:, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("classes", [None, ("down", "up")])
+def test_the_fitted_texts_say_which_side_should_stand_for_which_end(classes: Any) -> None:
+    # on the fitted texts the value rises with the label, and on the others it falls
+    label = np.array([0.0, 0.0, 1.0, 1.0])
+    fit = np.array([True] * 4 + [False] * 4)
+    value = np.array([-1.0, -2.0, 1.0, 2.0, 1.0, 2.0, -1.0, -2.0])
+    labels = Labels(np.concatenate([label, label]), classes)
+    ends = ends_of("axis", "0", value, labels, fit, Scorer(Labels(label, classes), 20, 0))
+    assert (ends.pos.end, ends.neg.end) == (("up", "down") if classes else ("high", "low"))
+    assert ends.pos.at_end == ends.neg.at_end == 0.0
+    assert (ends.pos.mean_label, ends.neg.mean_label) == (0.0, 1.0)
+    assert ends.verdict == "neither side"
+
+
+def test_high_and_low_are_above_and_below_the_median_label() -> None:
+    # the mean is 2.9: above it is the last text alone
+    label = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 1.0, 1.1, 1.2, 1.3, 24.0])
+    value = np.array([-1.0] * 5 + [1.0] * 5)
+    labels = Labels(np.concatenate([label, label]), None)
+    fit = np.array([True] * 10 + [False] * 10)
+    both = np.concatenate([value, value])
+    ends = ends_of("axis", "0", both, labels, fit, Scorer(Labels(label, None), 20, 0))
+    assert (ends.pos.end, ends.neg.end) == ("high", "low")
+    assert ends.pos.at_end == ends.neg.at_end == 1.0
+    assert ends.verdict == "both sides"
+
+
+@pytest.mark.parametrize(
+    ("at_end", "low", "stands"),
+    [
+        (2 / 3, 0.51, True),
+        (0.66, 0.51, False),
+        (0.9, 0.5, False),  # it may be chance
+        (0.9, 0.2, False),
+        (np.nan, np.nan, False),
+    ],
+)
+def test_when_a_side_stands_for_its_end(at_end: float, low: float, stands: bool) -> None:
+    side = EndOfSide("high", 20, 0.5, 1.0, 0.0, at_end, at_end_low=low, at_end_high=1.0)
+    assert side.stands_for_end is stands
