@@ -26,7 +26,7 @@ from tests.support.training import trainer_config
 
 
 @each_variant
-@pytest.mark.parametrize("normalize", ["none", "expected_average_only_in"])
+@pytest.mark.parametrize("normalize", ["none", "expected_average_only_in", "covariance_whitening"])
 def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
     architecture: str,
     tying: str,
@@ -107,6 +107,9 @@ def test_activations_that_differ_in_any_row_are_others(row: int, dtype: torch.dt
     other[row, 1] = 2.0
     assert cached_training.fingerprint(activations) != cached_training.fingerprint(other)
     assert cached_training.fingerprint(activations) == cached_training.fingerprint(1 * activations)
+    integers = torch.int32 if dtype == torch.float32 else torch.int16
+    for same_bytes in (activations.view(2_048, 4), activations.view(integers)):
+        assert cached_training.fingerprint(activations) != cached_training.fingerprint(same_bytes)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +191,23 @@ def test_a_signal_before_the_first_step_that_the_caller_counts_stops_there(
         train_on_cache(*cfg, activations, 1, tmp_path / "c")
 
 
+def test_a_second_signal_stops_at_once_without_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Twice(ShuffledEpochs):
+        def __next__(self) -> torch.Tensor:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            raise AssertionError("the second one has stopped it")
+
+    monkeypatch.setattr(cached_training, "ShuffledEpochs", Twice)
+    cfg = training_config("sa_gsae"), trainer_config(12)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        train_on_cache(*cfg, torch.randn(500, D_IN), 1, tmp_path / "c")
+    assert not isinstance(stopped.value, InterruptedTraining)
+    assert not (tmp_path / "c").exists()
+
+
 def test_of_an_earlier_and_a_later_checkpoint_one_is_always_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +238,29 @@ def test_of_an_earlier_and_a_later_checkpoint_one_is_always_whole(
     for name, value in train(tmp_path / "whole")[0].state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
     assert not list(tmp_path.glob(".*"))
+
+
+def test_half_a_checkpoint_is_removed_and_the_earlier_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    activations = torch.randn(500, D_IN, generator=torch.Generator().manual_seed(0))
+
+    def train() -> Any:
+        cfg = training_config("sa_gsae"), trainer_config(30)
+        return train_on_cache(*cfg, activations, 1, tmp_path / "c")[1]
+
+    def full(*args: Any) -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cached_training, "ShuffledEpochs", StopsAfter)
+        with pytest.raises(InterruptedTraining):
+            train()
+        patch.setattr(cached_training, "write_json", full)
+        with pytest.raises(OSError, match="No space left"):
+            train()
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+    assert train() == 30 - 9
 
 
 def test_what_the_trainer_config_says_of_checkpoints_and_logs_is_not_used(

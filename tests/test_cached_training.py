@@ -1,16 +1,18 @@
 """Training on cached activations: which batches are served, and what is refused."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from rich.progress import Progress
 from sae_lens import SAETrainer
 
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.files import write_json, write_tensors
 from sae_lens_signaware.training import cached as cached_training
-from sae_lens_signaware.training.cache import ShuffledEpochs
+from sae_lens_signaware.training.cache import ShuffledEpochs, collect_activations
 from sae_lens_signaware.training.cached import train_on_cache
 from tests.support.saes import (
     D_IN,
@@ -27,6 +29,27 @@ def test_every_epoch_serves_every_row_once_in_another_order() -> None:
     for epoch in epochs:
         assert epoch.sort().values.tolist() == list(range(12))
     assert epochs[0].tolist() != epochs[1].tolist()
+
+
+def test_every_seed_and_epoch_has_an_order_of_its_own() -> None:
+    orders = set()
+    for seed in range(3):
+        data = ShuffledEpochs(torch.arange(50.0)[:, None], 50, seed)
+        orders |= {tuple(next(data).flatten().tolist()) for _ in range(3)}
+    assert len(orders) == 9
+
+
+def test_a_store_gives_just_as_many_activations_as_are_asked_for() -> None:
+    def collect(n_tokens: int) -> torch.Tensor:
+        batches = iter(torch.arange(10.0).view(5, 2, 1))
+        store: Any = SimpleNamespace(get_filtered_llm_batch=lambda **_: next(batches))
+        with Progress(disable=True) as progress:
+            return collect_activations(store, n_tokens, progress, "x")
+
+    for n in (1, 3, 10):
+        assert collect(n).flatten().tolist() == list(range(n))
+    with pytest.raises(InvalidInputError, match="n_tokens must be at most the 10 that the text"):
+        collect(11)
 
 
 def test_skip_continues_the_same_order() -> None:
@@ -83,15 +106,21 @@ def test_activations_without_a_scale_are_one_line(tmp_path: Path) -> None:
         train_on_cache(cfg, trainer_config(2), torch.zeros(100, D_IN), 1, tmp_path / "c")
 
 
-def test_the_decoder_bias_starts_where_the_sae_sees_the_mean() -> None:
+def test_the_decoder_bias_starts_where_the_sae_sees_the_mean(tmp_path: Path) -> None:
     x = torch.randn(800, D_IN, generator=torch.Generator().manual_seed(0)) * 3 + torch.arange(D_IN)
     for normalize in ("none", "layer_norm", "constant_norm_rescale"):
         sae: Any = make_training_sae("sa_gsae", normalize_activations=normalize)
         mean = cached_training._mean_of_input(sae, x)
         expected = sae.run_time_activation_norm_fn_in(x).mean(0)
         torch.testing.assert_close(mean, expected)
+    sae = make_training_sae("sa_gsae", normalize_activations="expected_average_only_in")
+    expected = (x * D_IN**0.5 / x.norm(dim=1).mean()).mean(0)
+    torch.testing.assert_close(cached_training._mean_of_input(sae, x), expected)
     sae = make_training_sae("bi_jumprelu", normalize_activations="covariance_whitening")
     assert not cached_training._mean_of_input(sae, x).any()
+    cfg = training_config("sa_gsae"), trainer_config(1, lr=1e-9, lr_end=1e-9)
+    trained: Any = train_on_cache(*cfg, x, 1, tmp_path / "c")[0]
+    torch.testing.assert_close(trained.b_dec.data, x.mean(0))
 
 
 def test_saes_with_and_without_an_estimated_scale_train_on_the_same_batches(

@@ -14,6 +14,7 @@ from sae_lens.llm_sae_training_runner import _parse_cfg_args
 import sae_lens_signaware as signaware
 from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.training.config import load_runner_config
+from sae_lens_signaware.training.values import check_buffer, check_ramps
 from tests.support.runners import BASE, write
 from tests.support.saes import (
     THRESHOLD_ARCHITECTURES,
@@ -142,6 +143,7 @@ def test_a_flag_can_switch_a_field_off(null: str, tmp_path: Path) -> None:
         ({"n_batches_for_norm_estimate": 0}, {}, "n_batches_for_norm_estimate must be at least"),
         ({"lr": -1}, {}, "lr must be a number above 0, got -1.0"),
         ({"adam_beta1": 2}, {}, "adam_beta1 must be at least 0 and below 1, got 2.0"),
+        ({"adam_beta2": 1}, {}, "adam_beta2 must be at least 0 and below 1, got 1.0"),
         ({"lr_scheduler_name": "foo"}, {}, "lr_scheduler_name must be one of constant, cosinea"),
         ({"model_class_name": "GPT2"}, {}, "model_class_name must be one of HookedTransformer,"),
         ({"dtype": "float8"}, {}, "dtype must be one of float32, float64, float16, bfloat16, got"),
@@ -166,6 +168,11 @@ def test_a_flag_can_switch_a_field_off(null: str, tmp_path: Path) -> None:
             {},
             "n_restart_cycles must be between 1 and the ",
         ),
+        (
+            {"lr_scheduler_name": "cosineannealingwarmrestarts", "n_restart_cycles": 10**9},
+            {},
+            "n_restart_cycles must be between 1 and the ",
+        ),
         ({"lr_end": -1.0}, {}, "lr_end must be at least 0, got -1.0"),
         ({"lr_decay_steps": -1}, {}, "lr_decay_steps must be at least 0, got -1"),
         ({"lr_warm_up_steps": -1}, {}, "lr_warm_up_steps must be at least 0, got -1"),
@@ -184,6 +191,25 @@ def test_a_value_that_saelens_would_stop_at_later(
         load_runner_config(write(tmp_path, changes, sae))
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lr_warm_up_steps": 5, "lr_decay_steps": 15},
+        {"lr_scheduler_name": "cosineannealing", "lr_end": 0.0},  # it has no decay to end
+        {"lr_scheduler_name": "cosineannealing", "lr_warm_up_steps": 4, "lr_decay_steps": 15},
+        {"lr_scheduler_name": "cosineannealingwarmrestarts", "n_restart_cycles": 20},
+        {"adam_beta1": 0.0},
+    ],
+)
+def test_values_that_just_fit_are_taken(changes: dict[str, Any], tmp_path: Path) -> None:
+    # 20 steps, and a buffer of one batch
+    sizes = {"training_tokens": 1280, "train_batch_size_tokens": 64}
+    buffer = {"context_size": 8, "n_batches_in_buffer": 8}
+    cfg = load_runner_config(write(tmp_path, {**sizes, **buffer, **changes}))
+    check_ramps(cfg)
+    check_buffer(cfg)
 
 
 @pytest.mark.parametrize(

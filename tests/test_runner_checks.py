@@ -65,6 +65,7 @@ def test_a_wrong_d_in_for_a_model_of_transformers(tmp_path: Path) -> None:
     ("hook", "head", "message"),
     [
         ("blocks.0.attn.hook_z", 2, "hook_head_index must be below 2, got 2"),
+        ("blocks.0.attn.hook_z", -3, "hook_head_index must be below 2, got -3"),
         (
             "blocks.0.hook_mlp_out",
             0,
@@ -245,9 +246,11 @@ def test_a_folder_that_cannot_be_written_is_found_before_training(
     field: str, path: str, message: str, model: HookedTransformer, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(InvalidInputError, match=rf"^{field} must be .*{message}") as error:
-        make_runner(tmp_path, model, n_checkpoints=1, **{field: str(tmp_path / path)})
-    assert "\n" not in str(error.value)
+    writes: Any
+    for writes in ({"n_checkpoints": 1}, {"save_final_checkpoint": True}):
+        with pytest.raises(InvalidInputError, match=rf"^{field} must be .*{message}") as error:
+            make_runner(tmp_path, model, **writes, **{field: str(tmp_path / path)})
+        assert "\n" not in str(error.value)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 

@@ -17,8 +17,10 @@ from sae_lens import SAE
 from transformer_lens import HookedTransformer
 
 from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.saes.sa_gsae import SAGatedTrainingSAE
 from sae_lens_signaware.training import runner as runner_module
 from sae_lens_signaware.training.runner import SignawareTrainingRunner, find_checkpoint
+from tests.support.checked_runs import make_runner
 from tests.support.models import tiny_model_config, tokens
 from tests.support.runners import runner_config
 from tests.support.saes import (
@@ -125,6 +127,35 @@ def test_interruption_leaves_a_whole_checkpoint_with_weights(
     state = torch.load(path / "trainer_state.pt", weights_only=True)
     assert state["n_training_samples"] == int(path.name)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("n_signals", "checkpoint_path"),
+    [(2, "checkpoints"), (1, None)],  # the second one stops in the middle of a step
+)
+def test_an_interruption_that_leaves_no_checkpoint(
+    n_signals: int, checkpoint_path: str | None, tmp_path: Path
+) -> None:
+    step, n_steps = SAGatedTrainingSAE.training_forward_pass, 0
+
+    def interrupted(sae: Any, step_input: Any) -> Any:
+        nonlocal n_steps
+        n_steps += 1
+        for _ in range(n_signals if n_steps == 3 else 0):
+            signal.raise_signal(signal.SIGINT)
+        return step(sae, step_input)
+
+    folder = checkpoint_path and str(tmp_path / checkpoint_path)
+    model = HookedTransformer(tiny_model_config())
+    runner = make_runner(tmp_path, model, checkpoint_path=folder)
+    with (
+        mock.patch.object(SAGatedTrainingSAE, "training_forward_pass", interrupted),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        runner.run()
+    assert n_steps == 3
+    assert runner.last_checkpoint is None
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 @pytest.fixture

@@ -153,6 +153,7 @@ def test_resume_needs_a_whole_checkpoint(tmp_path: Path, model: HookedTransforme
         ({"lr_warm_up_steps": 3}, "lr_warm_up_steps is 0 there, and 3 in"),
         ({"dataset_path": "me/other"}, "dataset_path is '.*' there, and 'other' in"),
         ({"lr_decay_steps": 2}, "lr_decay_steps is 0 there, and 2 in"),
+        ({"adam_beta2": 0.5}, "adam_beta2 is 0.9* there, and 0.5 in"),
     ],
 )
 def test_resume_of_another_training_is_one_line(
@@ -176,10 +177,14 @@ def test_resume_of_another_function_is_one_line(tmp_path: Path, model: HookedTra
         return SignawareTrainingRunner(cfg, override_model=model, override_dataset=tokens())
 
     runner({}, training_tokens=128, n_checkpoints=1).run()
-    for sae in ({"apply_b_dec_to_input": False}, {"two_sided": False}):
-        ((name, value),) = sae.items()
-        with pytest.raises(InvalidInputError, match=f"sae.{name} is True there, and {value} in"):
-            runner(sae, resume_from_checkpoint=str(tmp_path))
+    for name, held, asked in (
+        ("apply_b_dec_to_input", True, False),
+        ("two_sided", True, False),
+        ("dtype", "float32", "float64"),
+    ):
+        message = f"sae.{name} is {held!r} there, and {asked!r} in"
+        with pytest.raises(InvalidInputError, match=message):
+            runner({name: asked}, resume_from_checkpoint=str(tmp_path))
 
 
 def test_a_training_whose_learning_rate_falls_to_0_is_not_made_longer(
