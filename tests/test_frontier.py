@@ -183,6 +183,8 @@ def test_a_row_counts_the_verdicts_of_the_seeds() -> None:
     row = comparison_of(verdicts[0]).row()
     assert row[3:6] == ("8.0 to 64.0, 12% read", "+0.0100", "ahead 1 of 1")
     assert comparison_of(verdicts[0], verdicts[-1]).row()[3:4] == ("8.0 to 64.0, 12% read",)
+    whole = compare_frontiers(dense((8, 0.5), (64, 0.8)), dense((8, 0.5), (64, 0.8)))
+    assert comparison_of(whole, verdicts[0]).row()[3] == "8.0 to 64.0, 12% read"  # the least
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 from rich.progress import Progress
 from safetensors.torch import load_file, save_file
 
+from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.experiments.sweep import cache
 from sae_lens_signaware.experiments.sweep import runs as sweep
 from sae_lens_signaware.experiments.sweep.cache import make_caches
 from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig, load_sweep_config
@@ -129,3 +132,11 @@ def test_activations_that_overflow_the_dtype_are_one_line(data: Path, tmp_path: 
     assert not (tmp_path / "out" / "runs").exists()
     wider, runs = loaded(values, tmp_path, cache_dtype="bfloat16")
     assert made(wider, runs[:1], tmp_path / "wider").load_cache(runs[0]).train.isfinite().all()
+
+
+def test_the_largest_number_of_the_dtype_is_no_overflow_nor_is_an_inf_of_the_model() -> None:
+    run: Any = SimpleNamespace(cache_dtype=torch.float16, cfg=SimpleNamespace(hook_name="hook"))
+    for largest in (65_504.0, torch.inf):
+        cache._require_no_overflow(torch.tensor([[1.0, -largest]]), "mlp", run)
+    with pytest.raises(ConfigError, match="reach 65,536, and float16 holds at most 65,504"):
+        cache._require_no_overflow(torch.tensor([[1.0, -65_536.0]]), "mlp", run)

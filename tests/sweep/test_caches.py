@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.progress import Progress
+from transformers import GPT2LMHeadModel
 
 from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.experiments.sweep import cache
@@ -17,7 +19,43 @@ from sae_lens_signaware.experiments.sweep.cache import make_caches
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 from sae_lens_signaware.experiments.sweep.store import SweepStore
 from tests.support.configs import write
+from tests.support.models import EOS
 from tests.sweep.examples import sweep_values
+
+
+@pytest.mark.parametrize("heldout", ["what follows", "its own"])
+@pytest.mark.parametrize(
+    "selection",
+    [{}, {"exclude_special_tokens": True}, {"seqpos_slice": [2, -3]}, {"prepend_bos": False}],
+    ids=str,
+)
+def test_a_cache_holds_the_activations_of_the_text_in_its_order(
+    selection: dict[str, Any], heldout: str, data: Path, tmp_path: Path
+) -> None:
+    values = sweep_values(data)
+    values["runner"] |= selection
+    if heldout == "what follows":
+        values["heldout_dataset_path"] = None
+    config, runs = load_sweep_config(write(values, tmp_path / "s.yaml"))
+    store, cfg = SweepStore(config, tmp_path / "out"), runs[0].cfg
+    with Progress(disable=True) as progress:
+        make_caches(store, runs, progress)
+    gpt2, seen = GPT2LMHeadModel.from_pretrained(data / "model").eval(), []
+    gpt2.transformer.h[0].mlp.register_forward_hook(lambda *args: seen.append(args[2]))
+    hooked = cache.load_hooked_model(cfg, [cfg.hook_name])
+    for text in ("train", "heldout"):
+        source = cache.make_store(hooked, cfg, str(data / text), {cfg.hook_name: 16})
+        ids = torch.cat([source.get_batch_tokens() for _ in range(20)])
+        with torch.no_grad():
+            gpt2(ids)
+        part = slice(*cfg.seqpos_slice)
+        keep = ids[:, part] != EOS if cfg.exclude_special_tokens else ids[:, part] >= 0
+        seen[-1] = seen[-1][:, part][keep]
+    n_train, n_heldout = config.n_cached_tokens, config.n_heldout_tokens
+    held_out = seen[0][n_train:] if heldout == "what follows" else seen[1]
+    cached = store.load_cache(runs[0])
+    torch.testing.assert_close(cached.train, seen[0][:n_train])
+    torch.testing.assert_close(cached.heldout, held_out[:n_heldout])
 
 
 def test_a_cache_that_cannot_be_read_fails_the_runs_of_its_cell(
@@ -95,6 +133,29 @@ def test_activations_that_are_replaced_while_they_are_read_are_not_taken(
     monkeypatch.setattr(stores, "load_activations", another_comes)
     with pytest.raises(ConfigError, match="does not hold the activations of this sweep any more"):
         store.load_cache(runs[0])
+
+
+def test_a_cache_is_not_taken_for_the_one_that_it_was_to_replace(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = sweep_values(data) | {"cache_folder": str(tmp_path / "cache")}
+    config, runs = load_sweep_config(write(values, tmp_path / "s.yaml"))
+    other, other_runs = load_sweep_config(
+        write(values | {"n_cached_tokens": 256}, tmp_path / "other.yaml")
+    )
+    store = SweepStore(config, tmp_path / "out")
+    store.write_cache(runs[0], {"train": torch.zeros(512, 16), "heldout": torch.zeros(256, 16)})
+    assert store.has_cache(runs[0])
+
+    def killed(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    later = SweepStore(other, tmp_path / "elsewhere")
+    monkeypatch.setattr(stores, "write_json", killed)  # what is written after the activations
+    with pytest.raises(KeyboardInterrupt):
+        later.write_cache(other_runs[0], {"train": torch.ones(256, 16)})
+    assert not store.has_cache(runs[0])
+    assert not later.has_cache(other_runs[0])
 
 
 def test_an_identity_that_cannot_be_read_is_that_of_no_cache(config: Path, tmp_path: Path) -> None:

@@ -117,6 +117,10 @@ from tests.sweep.examples import last_line, sweep_values
             "heldout_dataset_path must be another text than runner.dataset_path, got '",
         ),
         (
+            lambda v: v.update(heldout_dataset_path=v["runner"]["dataset_path"] + "/../train"),
+            "heldout_dataset_path must be another text than runner.dataset_path, got '",
+        ),
+        (
             lambda v: [
                 v["cells"].update({"mlp-a": v["cells"]["mlp"]}),
                 v["saes"].update({"a-half": v["saes"]["half"]}),
@@ -176,15 +180,37 @@ def test_a_list_that_is_one_value_is_not_swept(data: Path, tmp_path: Path) -> No
     assert all(run.cfg.sae.matryoshka_widths == [8, 24] for run in mine)
 
 
-@pytest.mark.parametrize("field", ["dtype", "disable_concat_sequences", "model_kwargs"])
+OTHER_CACHES: dict[str, dict[str, Any]] = {
+    "runner": {
+        "dtype": "bfloat16",
+        "disable_concat_sequences": True,
+        "model_kwargs": {"a": 1},
+        "model_from_pretrained_kwargs": {"a": 1},
+        "hook_head_index": 0,
+        "context_size": 8,
+        "prepend_bos": False,
+        "exclude_special_tokens": True,
+        "seqpos_slice": [1, -1],
+        "autocast_lm": True,
+        "sequence_separator_token": "eos",
+        "use_chat_formatting": True,
+    },
+    "sweep": {"n_cached_tokens": 256, "n_heldout_tokens": 128, "heldout_dataset_path": None},
+}
+
+
+@pytest.mark.parametrize(
+    ("part", "field"), [(part, field) for part, fields in OTHER_CACHES.items() for field in fields]
+)
 def test_what_the_activations_depend_on_makes_another_cache(
-    field: str, data: Path, tmp_path: Path
+    part: str, field: str, data: Path, tmp_path: Path
 ) -> None:
-    values = sweep_values(data)
-    other = {"dtype": "bfloat16", "disable_concat_sequences": True, "model_kwargs": {"a": 1}}[field]
+    values, change = sweep_values(data), {field: OTHER_CACHES[part][field]}
+    other = values | (change if part == "sweep" else {"runner": values["runner"] | change})
     identities = []
-    for runner in (values["runner"], values["runner"] | {field: other}):
-        path = write(values | {"runner": runner}, tmp_path / "s.yaml")
-        config, runs = load_sweep_config(path)
+    for asked in (values, other):
+        config, runs = load_sweep_config(write(asked, tmp_path / "s.yaml"))
         identities.append(SweepStore(config, tmp_path).identity_of_cache(runs[0]))
+    for identity in identities:
+        del identity["content"]  # of another text
     assert identities[0] != identities[1]

@@ -3,11 +3,13 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from sae_lens_signaware.experiments.sweep import latents
+from sae_lens_signaware.experiments.sweep.config import LatentsConfig
 from sae_lens_signaware.experiments.sweep.latent_pages import Dialler
 from tests.support.cli import invoke
 from tests.support.configs import write
@@ -96,6 +98,28 @@ def test_what_is_done_of_other_latents_is_not_taken(
     stale.write_text("{}")
     assert invoke("sweep", str(config), "--out", str(out)).exit_code == 0
     assert pages(out) == pages(whole[0])
+
+
+def test_the_plain_run_is_the_nearest_in_log_l0_of_those_that_are_there() -> None:
+    l0_of = {"own": 10.0, "nearest": 18.0, "far": 4.0, "dark": 0.0, "gone": 10.0, "elsewhere": 10.0}
+    runs: Any = {
+        name: SimpleNamespace(
+            name=name,
+            seed=0,
+            cell="resid" if name == "elsewhere" else "mlp",
+            sae="half" if name == "own" else "full",
+        )
+        for name in l0_of
+    }
+    store: Any = SimpleNamespace(
+        config=SimpleNamespace(seeds=[0]),
+        finished=lambda run: SimpleNamespace(quality=SimpleNamespace(l0=l0_of[run.name])),
+        has_sae=lambda run: run.name != "gone",
+    )
+    shown = LatentsConfig(saes=("half",), value=0.1, plain="full")
+    stage = latents.LatentsStage(store, shown, list(runs.values()))
+    # 18 is farther from 10 than 4 is, but not by its factor
+    assert stage._plain_run(runs["own"]) is runs["nearest"]
 
 
 @pytest.mark.parametrize("of", ["run", "plain"])

@@ -46,6 +46,7 @@ def test_what_runs_can_be_seen_while_it_runs_and_no_longer(
         f"1 runs done, 0 failed, 1 running: {group[1].name}",
         "1 runs done, 1 failed, 0 running",
     ]
+    assert not [path for path in (out / "running").rglob("*") if path.is_file()]
 
 
 def test_what_an_earlier_call_has_done_is_said_first(whole: tuple[Path, str], config: Path) -> None:
