@@ -8,7 +8,7 @@ import torch
 from sae_lens import SAE, TrainingSAE
 
 from sae_lens_signaware.saes import ThresholdTrainingMixin
-from sae_lens_signaware.saes.metrics import fires
+from sae_lens_signaware.saes.metrics import fires, side_metrics
 from tests.support.saes import D_IN, D_SAE, VARIANTS, each_variant, make_training_sae
 from tests.support.training import batches, path, step_input
 
@@ -31,6 +31,17 @@ def test_fires_by_hand() -> None:
     acts = torch.tensor([[[0.0, -2.0, 0.0]], [[0.0, 1.0, 3.0]]])
     assert fires(acts).tolist() == [False, True, True]
     assert fires(acts[:, 0].to_sparse()).tolist() == [False, True, True]
+
+
+def test_side_metrics_by_hand() -> None:
+    acts = torch.zeros(20, 4)
+    acts[:9, 0], acts[9, 0] = 2.0, -1.0  # just a tenth
+    acts[:10, 1], acts[10, 1] = -2.0, 1.0  # less than that
+    acts[:, 2] = 1.0
+    found = {name: value.item() for name, value in side_metrics(acts).items()}
+    assert found == pytest.approx(
+        {"l0_pos": 30 / 20, "l0_neg": 11 / 20, "bipolar_share_of_batch": 1 / 3}
+    )
 
 
 @each_variant

@@ -89,6 +89,7 @@ def test_a_pair_of_plain_latents_is_dialled_by_its_two_directions() -> None:
         ([2.0, 1.0, 0.0, 1.0, 2.0], False, False, 0.0),
         ([-1.0, -0.5, 0.0, 1.0, 2.0], True, True, 0.75),
         ([1.0, 1.0, 0.0, 0.0, -1.0], True, False, 0.75),  # it may stay as it is
+        ([-1.0, 0.0, 0.0, 1.0, 1.0], True, False, 0.75),
         ([-1.0, 0.5, 0.0, 1.0, 2.0], False, False, 3.5 / 6.0),
     ],
 )

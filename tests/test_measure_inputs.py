@@ -104,6 +104,7 @@ NO_TENSOR = "activations must be a tensor or an iterable of tensors, got "
         (torch.full((3, D_IN), -torch.inf), "activations must be finite, got NaN or inf"),
         (torch.full((3, D_IN), 1e30), "activations must be from -1e+15 to 1e+15, got 1"),
         (torch.full((3, D_IN), -1e30), "activations must be from -1e+15 to 1e+15, got -1"),
+        (torch.tensor([[1.0] * 15 + [-1e30]]), "activations must be from -1e+15 to 1e+15, got -1"),
         (
             torch.zeros(3, D_IN, dtype=torch.int64),
             "floating-point numbers of 16 bits or more, got torch.int64; .float() converts them",

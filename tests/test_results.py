@@ -1,5 +1,6 @@
 """Results of the measures: what they print, and that they read back what they wrote."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,23 @@ def test_an_analysis_prints_both_of_its_results() -> None:
     first, *others = str(analysis).splitlines()
     assert first == f"Analysis, R² {analysis.explained_variance:.4g}"
     assert others == f"{analysis.census}\n{analysis.calibration}".splitlines()
+
+
+def test_an_analysis_writes_and_shows_what_the_census_has(tmp_path: Path) -> None:
+    sae = make_sae("sa_gsae", "none")
+    sae.threshold.data[:, :3] = 1e6  # never active
+    sae.threshold.data[1, 3:12] = 1e6  # active on the + side alone
+    sae.W_dec.data[3:12] *= 10.0
+    analysis = signaware.analyze_sae(sae, torch.randn(500, D_IN))
+    census = analysis.census
+    analysis.write(tmp_path)
+    written = json.loads((tmp_path / "analysis.json").read_text())
+    assert written["dead_share"] == census.dead_share == 3 / 24
+    assert (written["l0"], written["n_tokens"]) == (census.l0, 500)
+    assert written["explained_variance"] == analysis.explained_variance
+    rows = dict(zip(*(column.cells for column in analysis.table().columns), strict=True))
+    assert rows["dead share"] == "12.50%"
+    at_10, of_all = census.bipolar_share_by_energy_rank()[[9, -1]].tolist()
+    assert at_10 < of_all
+    assert rows["  of the 10 latents of most energy"] == f"{at_10:.2%}"
+    assert rows["bipolar share (rarer side >= 0.1 of firings)"] == f"{of_all:.2%} of alive latents"

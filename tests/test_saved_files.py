@@ -8,9 +8,10 @@ import pytest
 import torch
 from sae_lens import SAE, TrainingSAE
 from sae_lens.registry import get_sae_class, get_sae_training_class
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import sae_lens_signaware  # noqa: F401  (registers the signed architectures)
+from sae_lens_signaware.checks import InvalidInputError
 from tests.support.saes import make_sae
 
 SAVED = Path(__file__).parent / "fixtures" / "saved_by_0_1_0"
@@ -98,3 +99,16 @@ def test_every_field_of_its_config_is_saved_again(name: str, tmp_path: Path) -> 
     again = loader.load_from_disk(tmp_path)
     assert again.cfg == loader.load_from_disk(SAVED / name).cfg
     assert_computes_the_same(again, name)
+
+
+def test_only_a_file_of_format_1_may_lack_b_mag(tmp_path: Path) -> None:
+    make_sae("bi_jumprelu").save_model(tmp_path)
+    file = tmp_path / "sae_weights.safetensors"
+    save_file({k: v for k, v in load_file(file).items() if k != "b_mag"}, file)
+    with pytest.raises(InvalidInputError, match=r"missing \['b_mag'\]"):
+        SAE.load_from_disk(tmp_path)
+    cfg = cfg_in(tmp_path)
+    assert cfg["format_version"] == 2
+    (tmp_path / "cfg.json").write_text(json.dumps(cfg | {"format_version": 1}))
+    loaded: Any = SAE.load_from_disk(tmp_path)
+    assert not loaded.b_mag.any()

@@ -38,6 +38,14 @@ def test_positions_of_nan_and_subnormals() -> None:
     assert latents.nonzero_positions(values).tolist() == [1, 2, 4, 6]
 
 
+def test_a_stored_zero_is_no_active_latent() -> None:
+    coo = torch.tensor([[0.0, 2.0, 3.0], [-1.0, 0.0, 0.0]]).to_sparse()
+    coo.values()[1] = 0.0
+    active, values = latents.ActiveLatents.of(coo)
+    assert (active.token.tolist(), active.latent.tolist()) == ([0, 1], [1, 0])
+    assert values.tolist() == [2.0, -1.0]
+
+
 def problem(dtype: torch.dtype = torch.float64) -> dict[str, Any]:
     g = torch.Generator().manual_seed(0)
 

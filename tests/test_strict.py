@@ -64,6 +64,11 @@ def test_yaml_dict_and_constructor_refuse_the_same_with_the_same_line(
         ("dead_threshold_reset", "yes", "dead_threshold_reset must be true or false, got 'yes'"),
         ("target_l0", "4", "target_l0 must be a number or null, got '4': it is a text"),
         ("target_l0_rate", math.inf, "target_l0_rate must be a number, got inf"),
+        ("target_l0_rate", 0.0, "target_l0_rate must be a number above 0, got 0.0"),
+        ("target_l0", 0.0, "target_l0 must be null or a number above 0 and at most d_sae = "),
+        ("target_l0", 1e9, "target_l0 must be null or a number above 0 and at most d_sae = "),
+        ("dead_threshold_decay", 1.0, "dead_threshold_decay must be a number from 0 to below 1, "),
+        ("threshold_reset_interval", 0, "threshold_reset_interval must be an integer >= 1, got 0"),
     ],
 )
 def test_fields_of_thresholds_are_checked_alike(
@@ -184,3 +189,16 @@ def test_checks_import_nothing_heavy() -> None:
     command = [sys.executable, "-c", f"import sys; sys.argv[0] = 'sae-lens-signaware'; {code}"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "coefficient"),
+    [("sa_gsae", "l1_coefficient"), ("bi_jumprelu", "l0_coefficient")],
+)
+def test_a_coefficient_of_0_cannot_be_steered(architecture: str, coefficient: str) -> None:
+    training_config(architecture, target_l0=None, **{coefficient: 0.0})
+    with pytest.raises(InvalidInputError, match=f"{coefficient} must be a number above 0 where"):
+        training_config(architecture, target_l0=4.0, **{coefficient: 0.0})
+    quadratic = {"jumprelu_sparsity_loss_mode": "quadratic"}  # holds L0 by itself
+    if architecture == "bi_jumprelu":
+        training_config(architecture, target_l0=4.0, l0_coefficient=0.0, **quadratic)

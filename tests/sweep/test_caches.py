@@ -100,6 +100,39 @@ def test_a_cache_that_another_sweep_has_written_over_is_not_trained_on(
         sweep.run_group(store, runs[:1])
 
 
+def test_an_sae_of_another_config_is_not_that_of_the_earlier_result(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, out = sweep_values(data), tmp_path / "out"
+    config, runs = load_sweep_config(write(values, tmp_path / "s.yaml"))
+    store = SweepStore(config, out)
+    with Progress(disable=True) as progress:
+        make_caches(store, runs[:1], progress)
+    sweep.run_group(store, runs[:1])
+    assert store.finished(runs[0]) is not None
+    values["saes"]["half"]["threshold_init"] = 0.01
+    other, other_runs = load_sweep_config(write(values, tmp_path / "other.yaml"))
+
+    def full(*args: Any) -> None:
+        raise OSError("No space left on device")
+
+    # its SAE takes the place of the first one's, and its result cannot be written
+    monkeypatch.setattr(sweep, "write_json", full)
+    sweep.run_group(SweepStore(other, out), other_runs[:1])
+    assert store.finished(runs[0]) is None
+
+
+def test_the_threads_of_a_process_are_those_of_the_config(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, asked = load_sweep_config(config)[0], []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    for threads in (3, None):
+        store = SweepStore(values.model_copy(update={"threads": threads}), tmp_path / "out")
+        sweep.run_group(store, [])
+    assert asked == [3]
+
+
 def test_a_result_is_of_the_activations_it_was_trained_on_whatever_comes_into_their_place(
     data: Path, tmp_path: Path
 ) -> None:
