@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from sae_lens_signaware import split_polarities
 from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.hub import upload as hub_module
-from sae_lens_signaware.hub.model_card import make_card
+from sae_lens_signaware.hub.model_card import _cell, make_card
 from tests.support.hub import save_measured, x_batch
 from tests.support.hub_server import HubServer
 from tests.support.saes import (
@@ -150,6 +150,11 @@ def test_a_card_imports_the_module_that_registers(hub: HubServer) -> None:
 
 def card_of(sae: Any) -> str:
     return make_card("someone/modules", "a", sae, None).text
+
+
+def test_a_text_stays_in_its_cell_of_a_card() -> None:
+    # no column and no row of its own, and no end of the comment around the section
+    assert _cell("held-out | a\n b --> c") == "held-out \\| a b c"
 
 
 def test_push_keeps_the_other_saes_of_a_card(hub: HubServer, tmp_path: Path) -> None:
