@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sae_lens import LoggingConfig
 
-from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.training import cached as cached_training
 from sae_lens_signaware.training.cache import ShuffledEpochs
 from sae_lens_signaware.training.cached import InterruptedTraining, train_on_cache
@@ -22,7 +21,7 @@ from tests.support.saes import (
     recipe_of_dead_latents,
     training_config,
 )
-from tests.support.training import trainer_config
+from tests.support.training import StopsAfter, trainer_config
 
 
 @each_variant
@@ -69,18 +68,6 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
     # a checkpoint of another training is left aside
     _, n_steps = train_on_cache(sae_cfg, cfg, activations, seed=2, checkpoint=tmp_path / "stopped")
     assert n_steps == 30
-
-
-class StopsAfter(ShuffledEpochs):
-    """Ctrl-C in the place of a batch."""
-
-    left = 9
-
-    def __next__(self) -> torch.Tensor:
-        if self.left == 0:
-            raise KeyboardInterrupt
-        self.left -= 1
-        return super().__next__()
 
 
 def test_a_checkpoint_of_other_activations_is_left_aside(
@@ -208,61 +195,6 @@ def test_a_second_signal_stops_at_once_without_a_checkpoint(
     assert not (tmp_path / "c").exists()
 
 
-def test_of_an_earlier_and_a_later_checkpoint_one_is_always_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    activations = torch.randn(500, D_IN, generator=torch.Generator().manual_seed(0))
-    checkpoint = tmp_path / "c"
-
-    def train(folder: Path = checkpoint) -> Any:
-        return train_on_cache(
-            training_config("sa_gsae"), trainer_config(30), activations, 1, folder
-        )
-
-    def dies(path: Any, **kwargs: Any) -> None:
-        if Path(path) == checkpoint and checkpoint.exists():
-            (checkpoint / "trainer_state.pt").unlink()
-            raise KeyboardInterrupt  # a kill -9 leaves the same files
-        remove(path, **kwargs)
-
-    remove = cached_training.shutil.rmtree
-    with monkeypatch.context() as patch:
-        patch.setattr(cached_training, "ShuffledEpochs", StopsAfter)
-        with pytest.raises(InterruptedTraining):
-            train()
-        patch.setattr(cached_training.shutil, "rmtree", dies)
-        with pytest.raises(KeyboardInterrupt):
-            train()
-    resumed, n_steps = train()
-    assert n_steps == 30 - 2 * 9
-    for name, value in train(tmp_path / "whole")[0].state_dict().items():
-        assert torch.equal(resumed.state_dict()[name], value), name
-    assert not list(tmp_path.glob(".*"))
-
-
-def test_half_a_checkpoint_is_removed_and_the_earlier_one_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    activations = torch.randn(500, D_IN, generator=torch.Generator().manual_seed(0))
-
-    def train() -> Any:
-        cfg = training_config("sa_gsae"), trainer_config(30)
-        return train_on_cache(*cfg, activations, 1, tmp_path / "c")[1]
-
-    def full(*args: Any) -> None:
-        raise OSError("No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(cached_training, "ShuffledEpochs", StopsAfter)
-        with pytest.raises(InterruptedTraining):
-            train()
-        patch.setattr(cached_training, "write_json", full)
-        with pytest.raises(OSError, match="No space left"):
-            train()
-    assert [path.name for path in tmp_path.iterdir()] == ["c"]
-    assert train() == 30 - 9
-
-
 def test_what_the_trainer_config_says_of_checkpoints_and_logs_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,19 +236,6 @@ def test_an_interruption_before_the_first_step_changes_nothing(
         with pytest.raises(InterruptedTraining):
             train("stopped")
     assert train("stopped").cfg.to_dict() == train("whole").cfg.to_dict()
-
-
-@pytest.mark.parametrize("kind", ["folder", "file"])
-def test_what_is_no_checkpoint_is_left_alone(kind: str, tmp_path: Path) -> None:
-    mine = tmp_path / "c" / "thesis.txt" if kind == "folder" else tmp_path / "c"
-    mine.parent.mkdir(exist_ok=True)
-    mine.write_text("years of work")
-    activations = torch.randn(500, D_IN, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(InvalidInputError, match="checkpoint must be a folder that is new, empty"):
-        train_on_cache(
-            training_config("sa_gsae"), trainer_config(12), activations, 1, str(tmp_path / "c")
-        )
-    assert mine.read_text() == "years of work"
 
 
 @pytest.mark.parametrize("stop_after", [9, 10])

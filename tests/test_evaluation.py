@@ -57,6 +57,9 @@ def test_census_by_hand() -> None:
     assert census.energy_pos.tolist() == [2, 4, 9, 0, 3]
     assert census.energy_neg.tolist() == [6, 8, 1, 0, 0]
     assert census.min_share.nan_to_num(-1.0).tolist() == [0.25, 0.125, 0.1, -1, 0]
+    # whatever the number of tokens: 0.27 and 0.03 are a little less than a tenth apart
+    of_100 = census_of(sae, SideSums(100, 3 * n_fired, energy, torch.zeros(2, 5)))
+    assert of_100.min_share[2] == 0.1
     shares = torch.tensor([2 / 8, 4 / 12, 1 / 10, torch.nan, 0.0], dtype=torch.float64)
     torch.testing.assert_close(census.min_energy_share, shares, equal_nan=True)
     assert census.bipolar().tolist() == [True, True, True, False, False]

@@ -167,13 +167,13 @@ def test_examples_read_back_and_print(model: HookedTransformer, tmp_path: Path) 
         top.of(7)
 
 
-def test_tokens_that_look_like_markup_stay_text(tmp_path: Path) -> None:
-    context = Context(("[bold]", "</bold>\n"), (1.0, 0.0), 0, 0, 0)
+def test_tokens_that_look_like_markup_or_control_a_terminal_stay_text(tmp_path: Path) -> None:
+    context = Context(("[bold]", "</bold>\n", "\x1b[2J\x9b"), (1.0, 0.0, 0.0), 0, 0, 0)
     examples = signaware.evaluation.examples.LatentExamples(0, (context,), ())
     top = signaware.TopExamples(None, (examples,), 1)  # type: ignore[arg-type]
     console = Console(width=80, record=True, file=(tmp_path / "out").open("w"))
     console.print(top.table(0))
-    assert "[bold]</bold>⏎" in console.export_text()
+    assert "[bold]</bold>⏎␛[2J�" in console.export_text()
 
 
 @pytest.mark.parametrize(
@@ -192,6 +192,21 @@ def test_wrong_input(kwargs: Any, message: str, model: HookedTransformer) -> Non
     args = {"source": prompt_ids(20), **kwargs}
     with pytest.raises(ValueError, match=message):
         signaware.top_examples(model, hooked_sae(), **args)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_another_default_dtype_changes_nothing(
+    dtype: torch.dtype, model: HookedTransformer
+) -> None:
+    expected = signaware.top_examples(model, hooked_sae(), prompt_ids(20), [2, 3])
+    before = torch.get_default_dtype()
+    sae, source = hooked_sae(), prompt_ids(20)
+    torch.set_default_dtype(dtype)
+    try:
+        found = signaware.top_examples(model, sae, source, [2, 3])
+    finally:
+        torch.set_default_dtype(before)
+    assert found == expected
 
 
 def test_not_finite_and_no_tokenizer() -> None:

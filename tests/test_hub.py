@@ -13,7 +13,8 @@ from sae_lens.registry import get_sae_class
 from safetensors.torch import load_file, save_file
 
 from sae_lens_signaware import split_polarities
-from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.checks import ConfigError, InvalidInputError
+from sae_lens_signaware.hub import load_sae_reference
 from sae_lens_signaware.hub import upload as hub_module
 from sae_lens_signaware.hub.model_card import _cell, make_card
 from tests.support.hub import save_measured, x_batch
@@ -185,6 +186,28 @@ def test_a_hub_that_answers_500(hub: HubServer, tmp_path: Path) -> None:
     with pytest.raises(HfHubHTTPError, match="500"):
         hub_module.push(tmp_path, "someone/broken", "a")
     assert hub.repos["someone/broken"] == {}
+
+
+@pytest.mark.parametrize("sae_id", ["", "../a", "/a", "a/", "a:b", "a//b", "a b", "a-plain"])
+def test_an_id_that_is_no_folder_or_that_of_a_twin(
+    sae_id: str, hub: HubServer, tmp_path: Path
+) -> None:
+    save_measured(make_sae("sa_gsae"), tmp_path)
+    with pytest.raises(InvalidInputError, match="sae_id must be") as error:
+        hub_module.push(tmp_path, "someone/ids", sae_id)
+    assert "\n" not in str(error.value)
+    assert not hub.log
+
+
+def test_an_sae_on_the_hub_without_its_scale_is_one_line(hub: HubServer) -> None:
+    sae = make_training_sae("sa_gsae", normalize_activations="expected_average_only_in")
+    upload_saes_to_huggingface({"a": sae}, "someone/unfolded", show_progress=False)
+    with pytest.raises(ConfigError, match="someone/unfolded:a is of activations that 'expected_av"):
+        load_sae_reference("someone/unfolded:a")
+    sae.fold_activation_norm_scaling_factor(3.0)
+    upload_saes_to_huggingface({"a": sae}, "someone/folded", show_progress=False)
+    loaded = load_sae_reference("someone/folded:a")
+    torch.testing.assert_close(loaded(x_batch()), sae(x_batch()))
 
 
 def test_push_refuses_what_is_not_a_signed_sae(hub: HubServer, tmp_path: Path) -> None:

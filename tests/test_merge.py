@@ -42,6 +42,8 @@ def test_merge_joins_only_pairs_that_never_fire_together() -> None:
     merged = signaware.merge_antipodal(sae, x)
     assert merged.cfg.d_sae == 8  # (0, 6) and (1, 7); latent 2 fires together with 8 and 9
     assert merged.cfg.metadata.merged_from["n_pairs"] == 2
+    of = merged.cfg.metadata.merged_from["latents"]
+    assert of == [[0, 6], [1, 7], [2], [3], [4], [5], [8], [9]]
     z, z_plain = merged.encode(x), sae.encode(x)
     torch.testing.assert_close(z[:, :2], z_plain[:, :2] - z_plain[:, 6:8])
     # unpaired latents stay one-sided, in their order
@@ -134,6 +136,16 @@ def test_a_merged_sae_saves_splits_and_trains_on(tmp_path: Path) -> None:
     training.load_weights_from_checkpoint(tmp_path)
     training(x).sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in training.parameters() if p.grad is not None)
+
+
+def test_pages_of_other_latents_are_not_linked() -> None:
+    sae, x = plain_with_pairs()
+    sae.cfg.metadata.neuronpedia_id = "gpt2-small/0-res"
+    merged = signaware.merge_antipodal(sae, x)
+    merged.cfg.metadata.neuronpedia_id = "mine/0-signed"
+    assert signaware.split_polarities(merged).cfg.metadata.neuronpedia_id is None
+    assert signaware.merge_antipodal(sae, x).cfg.metadata.neuronpedia_id is None
+    assert sae.cfg.metadata.neuronpedia_id == "gpt2-small/0-res"
 
 
 def test_merge_names_wrong_input() -> None:

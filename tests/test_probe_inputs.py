@@ -143,6 +143,9 @@ def test_what_labels_are() -> None:
     assert labels_of(["2.0", "10", "2"]).values.tolist() == [0, 1, 0]
     assert labels_of([1000001, 1000002]).classes == ("1000001", "1000002")
     assert labels_of(["0.12345671", "0.12345672"]).classes == ("0.12345671", "0.12345672")
+    # "nan" and "inf" are names where others are
+    assert labels_of(["nan", "ok", "nan"]).classes == ("nan", "ok")
+    assert labels_of(["fin", "inf"]).values.tolist() == [0, 1]
     assert labels_of([True, False]).values.tolist() == [1, 0]
     assert labels_of(np.array([0.5, 1.5, 2.5])).values.tolist() == [0.5, 1.5, 2.5]
 
@@ -157,6 +160,8 @@ def test_what_labels_are() -> None:
         (["a", "b", "c"], "must be numbers, or have two different values, got 3 values, one"),
         (["1", "2", "x"], "got 3 values, one of them 'x'"),
         (["1", " ", "3"], "label of text 2 must be a number or a class, got ''"),
+        (["a", None], "label of text 2 must be a number or a class, got None"),
+        ([{"a": 1}, "b"], "label of text 1 must be a number or a class, got {'a': 1}"),
         ([], "got only no label"),
     ],
 )
@@ -278,6 +283,7 @@ def test_the_command_prints_and_writes_what_the_function_gives(folder: Path) -> 
 
 def test_the_command_says_in_one_line_what_is_wrong(folder: Path) -> None:
     assert_one_line_error(call(folder, "--text-column", "texts"), 2, "did you mean 'text'?")
+    assert_one_line_error(call(folder, "--text-column", "xyz"), 2, "'xyz'; known: label, text")
     assert_one_line_error(call(folder, data="none.csv"), 2, "does not exist")
     hook = call(folder, "--hook-name", "transformer.h.9.mlp")
     assert hook.exit_code == 2

@@ -162,7 +162,7 @@ def test_a_pretrained_sae_goes_on_with_the_settings_of_the_config(
         (
             ("sa_gsae", {"tying": "none"}),
             ("sa_gsae", {}),
-            "sae: the weights of from_pretrained_path do not fit it: ",
+            "sae.polarity_tying must be 'none', as in from_pretrained_path, got 'full'",
         ),
     ],
 )

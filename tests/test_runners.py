@@ -171,8 +171,23 @@ def test_resume_of_another_training_is_one_line(
     runner(resume_from_checkpoint=str(tmp_path), training_tokens=256).run()
 
 
+def test_resume_with_fewer_tokens_than_were_seen_is_one_line(
+    tmp_path: Path, model: HookedTransformer
+) -> None:
+    def runner(training_tokens: int, **kwargs: Any) -> SignawareTrainingRunner:
+        values = {"training_tokens": training_tokens, "lr_scheduler_name": "constant", **kwargs}
+        cfg = runner_config(training_config("sa_gsae"), tmp_path, **values)
+        return SignawareTrainingRunner(cfg, override_model=model, override_dataset=tokens())
+
+    runner(256, n_checkpoints=1).run()
+    with pytest.raises(InvalidInputError, match="training_tokens must be at least 192, the tokens"):
+        runner(64, resume_from_checkpoint=str(tmp_path))
+    runner(192, resume_from_checkpoint=str(tmp_path)).run()
+
+
 def test_resume_of_another_function_is_one_line(tmp_path: Path, model: HookedTransformer) -> None:
     def runner(sae: dict[str, Any], **kwargs: Any) -> SignawareTrainingRunner:
+        sae["tying"] = sae.pop("polarity_tying", "full")
         cfg = runner_config(training_config("sa_gsae", **sae), tmp_path, **kwargs)
         return SignawareTrainingRunner(cfg, override_model=model, override_dataset=tokens())
 
@@ -180,6 +195,7 @@ def test_resume_of_another_function_is_one_line(tmp_path: Path, model: HookedTra
     for name, held, asked in (
         ("apply_b_dec_to_input", True, False),
         ("two_sided", True, False),
+        ("polarity_tying", "full", "none"),
         ("dtype", "float32", "float64"),
     ):
         message = f"sae.{name} is {held!r} there, and {asked!r} in"

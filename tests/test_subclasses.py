@@ -103,3 +103,13 @@ def test_what_it_encodes_is_what_is_measured(architecture: str, sparse: bool) ->
         measured = subclassed(sae, encode=encode).encode_sparse(batch())
     assert measured.is_sparse
     torch.testing.assert_close(measured.to_dense(), expected)
+
+
+def test_an_architecture_without_a_threshold_folds() -> None:
+    sae: Any = make_sae("bi_jumprelu", dtype="float64")
+    del sae.threshold
+    norm, W_enc, b_mag = sae.W_dec.norm(dim=1), sae.W_enc.clone(), sae.b_mag.clone()
+    sae.fold_W_dec_norm()
+    torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones_like(norm))
+    torch.testing.assert_close(sae.W_enc, W_enc * norm)
+    torch.testing.assert_close(sae.b_mag, b_mag * norm)

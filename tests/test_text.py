@@ -10,6 +10,7 @@ from rich.console import Console
 from transformer_lens import HookedTransformer
 
 import sae_lens_signaware as signaware
+from sae_lens_signaware.evaluation.prompts import hook_of
 from tests.support.models import HOOK, hooked_transformer
 from tests.support.saes import each_variant, make_sae
 
@@ -107,7 +108,15 @@ def test_wrong_input_is_one_line(model: HookedTransformer) -> None:
         ({"text": TEXT, "latents": [3, 24]}, "latents must be from 0 to 23, got 24"),
         ({"text": TEXT, "latents": [-1]}, "latents must be from 0 to 23, got -1"),
         ({"text": TEXT, "latents": []}, "latents must be None or at least one latent"),
+        (
+            {"text": TEXT, "hook": ("blocks.0.mlp.hook_post", None)},
+            "must be 16, the SAE's d_in, got",
+        ),
+        ({"text": TEXT, "hook": ("blocks.0.hook_mlp_out", 1)}, "hook_head_index must be null: 'bl"),
+        ({"text": TEXT, "hook": ("blocks.0.attn.hook_z", 2)}, "hook_head_index must be below 2, g"),
     ):
+        hook = args.pop("hook", hook_of(sae))
+        sae.cfg.metadata.hook_name, sae.cfg.metadata.hook_head_index = hook
         with pytest.raises(ValueError, match=match) as error:
             signaware.signed_latents(model, sae, **args)
         assert "\n" not in str(error.value)

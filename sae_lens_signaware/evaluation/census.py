@@ -103,7 +103,8 @@ def bipolar_census(sae: SAE[Any], activations: Iterable[Tensor] | Tensor) -> Bip
 
 def census_of(sae: SAE[Any], sums: SideSums) -> BipolarCensus:
     """Compute the census from the sums of a pass."""
-    rate = sums.n_fired.double() / sums.n_tokens
+    n_fired = sums.n_fired.double()
+    rate = n_fired / sums.n_tokens
     energy = sums.sum_sq / sums.n_tokens * squared_norms(sae)
     return BipolarCensus(
         provenance=Provenance.of(sae, sums.n_tokens),
@@ -111,6 +112,7 @@ def census_of(sae: SAE[Any], sums: SideSums) -> BipolarCensus:
         firing_rate_neg=rate[1],
         energy_pos=energy[0],
         energy_neg=energy[1],
-        min_share=rate.amin(0) / rate.sum(0),  # 0 / 0 is NaN: never fired
+        # of counts, for a tenth is to be 0.1 and not a little less; 0 / 0 is NaN: never fired
+        min_share=n_fired.amin(0) / n_fired.sum(0),
         min_energy_share=energy.amin(0) / energy.sum(0),
     )

@@ -26,7 +26,7 @@ from sae_lens_signaware.evaluation.prompts import (
     prompts_of_store,
     prompts_of_tokens,
 )
-from sae_lens_signaware.evaluation.results import Provenance, Result
+from sae_lens_signaware.evaluation.results import Provenance, Result, printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,11 +102,8 @@ class TopExamples(Result):
             for context in contexts:
                 text = Text()
                 for i, token in enumerate(context.tokens):
-                    # line breaks would tear the table apart
-                    text.append(
-                        token.replace("\n", "⏎"),
-                        style="bold underline" if i == context.peak else "",
-                    )
+                    style = "bold underline" if i == context.peak else ""
+                    text.append(printable(token), style=style)
                 table.add_row(sign, f"{context.value:+.3f}", text)
         return table
 
@@ -208,12 +205,12 @@ class _TopWindows:
     def __init__(self, n: int, k: int, window: tuple[int, int], device: torch.device) -> None:
         self.k, self.before, self.width = k, window[0], sum(window) + 1
         self.n_prompts = self.n_tokens = 0
-        self.strength = torch.zeros(n, 2, k, device=device)
+        self.strength = torch.zeros(n, 2, k, dtype=torch.float32, device=device)
         self.prompt = torch.zeros(n, 2, k, dtype=torch.int64, device=device)
         self.position = torch.zeros_like(self.prompt)
         # token ids of the window, -1 outside of the prompt, and the latent's values there
         self.ids = torch.full((n, 2, k, self.width), -1, dtype=torch.int64, device=device)
-        self.values = torch.zeros(n, 2, k, self.width, device=device)
+        self.values = self.strength.new_zeros(n, 2, k, self.width)
 
     def add(self, tokens: Tensor, z: Tensor, keep: Tensor, positions: Tensor) -> None:
         """Take the next prompts in: z is (batch, position, n), the others are (batch, position)."""

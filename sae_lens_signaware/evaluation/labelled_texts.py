@@ -2,6 +2,7 @@
 
 import csv
 import math
+import numbers
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -102,7 +103,8 @@ def _rows(
         if header.count(name) != 1:
             what = "no column" if name not in header else "more than one column"
             raise ConfigError(
-                f"{field}: {path} has {what} {name!r}" + nearest(name, header, "it has no column")
+                f"{field}: {path} has {what} {name!r}"
+                + nearest(name, header, None if header else "it has no column")
             )
         places.append(header.index(name))
     for number, row in enumerate(lines, start=2):
@@ -127,29 +129,33 @@ def labels_of(labels: Sequence[object]) -> Labels:
     the second in alphabetical order.
 
     Raises:
-        InvalidInputError: a label is empty or not finite; there is one value only; or names have
-            more than two.
+        InvalidInputError: a label is empty, neither a string nor a number, or not finite; there is
+            one value only; or names have more than two.
     """
-    numbers = [_number(label) for label in labels]
+    for row, label in enumerate(labels, start=1):
+        label = label.strip() if isinstance(label, str) else label
+        is_label = isinstance(label, str | bool | numbers.Real) and label != ""
+        require(is_label, f"label of text {row}", label, "a number or a class")
+    floats = [_number(label) for label in labels]
     names = [str(label).strip() for label in labels]
-    for row, (name, number) in enumerate(zip(names, numbers, strict=True), start=1):
-        require(bool(name), f"label of text {row}", name, "a number or a class")
-        is_finite = number is None or math.isfinite(number)
-        require(is_finite, f"label of text {row}", labels[row - 1], "finite")
-    if None in numbers:
+    for row, (label, number) in enumerate(zip(labels, floats, strict=True), start=1):
+        # beside names, "inf" and "nan" are names too
+        is_finite = None in floats or math.isfinite(number or 0)
+        require(is_finite, f"label of text {row}", label, "finite")
+    if None in floats:
         values, codes = np.unique(names, return_inverse=True)
     else:
-        values, codes = np.unique(np.array(numbers, dtype=float), return_inverse=True)
+        values, codes = np.unique(np.array(floats, dtype=float), return_inverse=True)
     if len(values) < 2:
         only = short(names[0]) if names else "no label"
         raise InvalidInputError(f"labels must have at least two different values, got only {only}")
     if len(values) == 2:
         # repr, for numbers that differ in a late digit are two names
-        are_names = None in numbers
+        are_names = None in floats
         low, high = (str(v) if are_names else repr(float(v)).removesuffix(".0") for v in values)
         return Labels(codes.astype(float), (low, high))
-    if None in numbers:
-        odd = short(names[numbers.index(None)])
+    if None in floats:
+        odd = short(names[floats.index(None)])
         raise InvalidInputError(
             "labels must be numbers, or have two different values, "
             f"got {len(values)} values, one of them {odd}"

@@ -44,8 +44,9 @@ def merge_antipodal(
 
     Returns:
         ``sa_gsae`` or ``bi_jumprelu`` of width W - pairs, tying "none": pairs first, by their first
-        latent, then the rest. ``cfg.metadata.merged_from`` holds R² and L0 before and after, and
-        the numbers of pairs and of tokens.
+        latent, then the rest. ``cfg.metadata.merged_from`` holds R² and L0 before and after,
+        the numbers of pairs and of tokens, and ``latents``: of each latent, the one or two latents
+        of ``sae`` that it is made of, that of the + side first.
 
     Raises:
         TypeError: another architecture.
@@ -58,6 +59,7 @@ def merge_antipodal(
     audit = antipodal_audit(sae, tokens, max_cosine)
     pairs = sorted(disjoint_pairs(audit.latent_a, audit.latent_b, audit.co_firing_rate == 0))
     merged = _merge(sae, pairs, _weights(audit, pairs).to(sae.W_dec))
+    latents = [*map(list, pairs), *([i] for i in _without_partner(sae.cfg.d_sae, pairs))]
     before, after = (measure_quality(s, tokens, "merge_antipodal")[0] for s in (sae, merged))
     merged.cfg.metadata.merged_from = {
         "architecture": sae.cfg.architecture(),
@@ -69,6 +71,7 @@ def merge_antipodal(
         "l0_after": after.l0,
         "explained_variance_before": before.explained_variance,
         "explained_variance_after": after.explained_variance,
+        "latents": latents,
     }
     return merged
 
@@ -80,6 +83,11 @@ def _weights(audit: AntipodalAudit, pairs: list[tuple[int, int]]) -> Tensor:
     return torch.tensor([(1 + (a in alive) - (b in alive)) / 2 for a, b in pairs])
 
 
+def _without_partner(d_sae: int, pairs: list[tuple[int, int]]) -> list[int]:
+    paired = {i for pair in pairs for i in pair}
+    return [i for i in range(d_sae) if i not in paired]
+
+
 @torch.no_grad()
 def _merge(
     sae: GatedSAE | JumpReLUSAE, pairs: list[tuple[int, int]], weight: Tensor
@@ -89,8 +97,7 @@ def _merge(
     Args:
         weight: (pairs,) of the first latent in the mean of both.
     """
-    paired = {i for pair in pairs for i in pair}
-    rest = [i for i in range(sae.cfg.d_sae) if i not in paired]
+    rest = _without_partner(sae.cfg.d_sae, pairs)
     pos = torch.tensor([a for a, _ in pairs] + rest, dtype=torch.int64)
     neg = torch.tensor([b for _, b in pairs], dtype=torch.int64)
     n = len(pairs)

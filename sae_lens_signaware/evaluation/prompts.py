@@ -86,6 +86,10 @@ def prompts_of_tokens(
     hooks = [hook_of(sae)]
     for batch in tokens.split(batch_size_prompts):
         (activations,) = hooked_activations(model, batch, hooks)
+        width, hook = activations.shape[-1], hooks[0][0]
+        require(
+            width == sae.cfg.d_in, f"width of {hook!r}", width, f"{sae.cfg.d_in}, the SAE's d_in"
+        )
         yield _prompts(batch, activations, excluded)
 
 
@@ -117,6 +121,11 @@ def hooked_activations(
             raise InvalidInputError(
                 f"hook_name: the model has no hook {name!r} that gives a tensor"
             )
+    for name, head in hooks:
+        n_heads = cache[name].shape[2] if cache[name].ndim > 3 else 0
+        allowed = f"below {n_heads}" if n_heads else f"null: {name!r} has no heads"
+        is_head = head is None or head in range(-n_heads, n_heads)
+        require(is_head, "hook_head_index", head, allowed)
     return [
         (cache[name] if head is None else cache[name][:, :, head]).flatten(2)
         for name, head in hooks

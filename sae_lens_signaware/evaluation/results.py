@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import typing
+import unicodedata
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -117,6 +118,16 @@ class Result:
             k: _from_json(v) if isinstance(v, list) else nan_for_none(v) if k in numbers else v
             for k, v in values.items()
         }
+
+
+def printable(token: str) -> str:
+    """Make the text of a token fit for a cell of a table: no line breaks, no control characters."""
+    token = token.replace("\n", "⏎")
+    # ESC and its like would reach the terminal; Unicode has a picture of each below 32
+    return "".join(
+        (chr(0x2400 + ord(c)) if ord(c) < 32 else "�") if unicodedata.category(c) == "Cc" else c
+        for c in token
+    )
 
 
 def _short(value: object) -> str:

@@ -84,9 +84,16 @@ def _fold_scale(sae: SAE[Any], folder: Path) -> None:
     elif (whitening := scaler.whitening) is not None:
         sae.fold_activation_whitening(whitening.mean, whitening.matrix, whitening.inverse_matrix)
     else:
+        require_folded(sae, folder)
+
+
+def require_folded(sae: SAE[Any], source: object) -> None:
+    """Raise ConfigError where an SAE is of scaled activations, and has not taken up the scale."""
+    normalisation = sae.cfg.normalize_activations
+    if normalisation in ESTIMATED:
         raise ConfigError(
-            f"SAE: {folder} is of activations that {normalisation!r} scales, and its scale is not "
-            f"there, in {ACTIVATION_SCALER_CFG_FILENAME}; give the folder that a training saved at "
+            f"SAE: {source} is of activations that {normalisation!r} scales, and its scale is not "
+            f"there, in {ACTIVATION_SCALER_CFG_FILENAME}; give the SAE that a training saved at "
             "its end"
         )
 

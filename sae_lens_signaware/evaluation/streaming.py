@@ -71,9 +71,9 @@ def sum_sides(
     shape = (2, sae.cfg.d_sae)
     sums = SideSums(
         0,
-        torch.zeros(shape, dtype=torch.int64),
-        torch.zeros(shape, dtype=torch.float64),
-        torch.zeros(shape, dtype=torch.float64),
+        torch.zeros(shape, dtype=torch.int64, device="cpu"),
+        torch.zeros(shape, dtype=torch.float64, device="cpu"),
+        torch.zeros(shape, dtype=torch.float64, device="cpu"),
     )
     directions = decoder_directions(sae) if with_alignment else None
     with flat_activations(sae):

@@ -24,7 +24,7 @@ from sae_lens_signaware.evaluation.models import (
     token_text,
 )
 from sae_lens_signaware.evaluation.prompts import prompts_of_tokens
-from sae_lens_signaware.evaluation.results import Provenance, Result
+from sae_lens_signaware.evaluation.results import Provenance, Result, printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,7 @@ class SignedLatents(Result):
         for token in self.tokens:
             pairs = zip(token.latents, token.values, strict=True)
             strongest = "   ".join(f"{latent}: {value:+.2f}" for latent, value in pairs)
-            table.add_row(Text(token.token.replace("\n", "⏎")), Text(strongest))
+            table.add_row(Text(printable(token.token)), Text(strongest))
         return table
 
     def _summary(self) -> Mapping[str, object]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 from sae_lens import SAE, SAEConfig
 
-from sae_lens_signaware.evaluation.saved import cannot_be_loaded, load_sae
+from sae_lens_signaware.evaluation.saved import cannot_be_loaded, load_sae, require_folded
 
 
 def load_sae_reference(reference: str | Path) -> SAE[SAEConfig]:
@@ -19,9 +19,11 @@ def load_sae_reference(reference: str | Path) -> SAE[SAEConfig]:
     if ":" in reference and not Path(reference).exists():
         repo, sae_id = reference.split(":", 1)
         try:
-            return SAE.from_pretrained(repo, sae_id)
+            sae = SAE.from_pretrained(repo, sae_id)
         except (EntryNotFoundError, HfHubHTTPError, HFValidationError):
             raise
         except Exception as error:  # the files came, and are broken
             raise cannot_be_loaded(reference, error) from error
+        require_folded(sae, reference)
+        return sae
     return load_sae(reference)

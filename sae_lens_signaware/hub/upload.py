@@ -18,7 +18,7 @@ from sae_lens.constants import (
 )
 from sae_lens.registry import SAE_CLASS_REGISTRY
 
-from sae_lens_signaware.checks import ConfigError, one_line
+from sae_lens_signaware.checks import ConfigError, one_line, require
 from sae_lens_signaware.evaluation.saved import (
     load_sae,
     measured_quality,
@@ -29,6 +29,9 @@ from sae_lens_signaware.saes.base import SignedSAEMixin
 
 OPTIONAL_FILES = (SPARSITY_FILENAME, RUNNER_CFG_FILENAME)
 """Beside the config and the weights, where they are known."""
+
+TWIN = "-plain"
+"""How the id of a plain twin ends."""
 
 
 def push(
@@ -48,8 +51,10 @@ def push(
 
     Raises:
         ConfigError: the folder holds no signed SAE that loads.
+        InvalidInputError: ``sae_id`` is no name of a folder, or one that a twin may have.
         huggingface_hub.errors.HfHubHTTPError: the Hub refused or failed.
     """
+    _require_sae_id(sae_id)
     source = Path(path)
     sae = load_sae(source)
     if not isinstance(sae, SignedSAEMixin):
@@ -69,11 +74,24 @@ def push(
             card.validate()
         except ValueError as error:  # before anything is public
             raise ConfigError(f"model card: {one_line(error)}") from None
-        folders = {sae_id: signed, f"{sae_id}-plain": plain}
+        folders = {sae_id: signed, f"{sae_id}{TWIN}": plain}
         upload_saes_to_huggingface({**folders}, hf_repo_id=repo_id, add_default_readme=False)
         _remove_stale(repo_id, folders)
     card.push_to_hub(repo_id)
     return f"{HfApi().endpoint}/{repo_id}"
+
+
+def _require_sae_id(sae_id: str) -> None:
+    parts = sae_id.split("/")
+    is_path = all(re.fullmatch(r"[\w.-]+", part) and part.strip(".") for part in parts)
+    allowed = "a folder name of letters, digits, '.', '_' and '-', or several joined by '/'"
+    require(is_path, "sae_id", sae_id, allowed)
+    require(
+        not sae_id.endswith(TWIN),
+        "sae_id",
+        sae_id,
+        f"without {TWIN!r} at its end, which twins have",
+    )
 
 
 def _write_signed(sae: SAE[Any], source: Path, target: Path) -> None:

@@ -27,7 +27,7 @@ EXTENSION_POINTS = (
     "decode",
     "calculate_aux_loss",
 )
-"""Methods of SAELens that a subclass may redefine, and that a step over active latents leaves out."""
+"""What a subclass may redefine of SAELens. A step over active latents calls none of it."""
 
 # A mixin's host: what a type checker knows of `super()`. At run time SAELens's class follows it.
 _Host = SAE[Any] if TYPE_CHECKING else object
@@ -269,8 +269,9 @@ class SignedSAEMixin(_Host):
         """
         W_dec_norm = self.fold_and_get_W_dec_norm()
         for name in self._scales_with_pre_activation:
-            param = getattr(self, name)
-            param.data.mul_(W_dec_norm.to(param.dtype))
+            param = getattr(self, name, None)  # an architecture need not have a threshold
+            if param is not None:
+                param.data.mul_(W_dec_norm.to(param.dtype))
 
     def process_state_dict_for_loading(self, state_dict: dict[str, Any]) -> None:
         """Check a file's tensors: see :func:`~sae_lens_signaware.saes.state.check_state`."""

@@ -60,4 +60,5 @@ def shared_fields(sae: SAE[Any], d_sae: int) -> dict[str, Any]:
     """Fields of SAELens's base config as ``sae`` has them, of another width; metadata is a copy."""
     fields = {f.name: getattr(sae.cfg, f.name) for f in dataclasses.fields(SAEConfig)}
     metadata = SAEMetadata(**copy.deepcopy(sae.cfg.metadata.to_dict()))
+    metadata.neuronpedia_id = None  # its pages are numbered as the latents of ``sae``
     return fields | {"d_sae": d_sae, "metadata": metadata}

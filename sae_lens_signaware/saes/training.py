@@ -44,7 +44,12 @@ def _active_forward_pass(
 ) -> TrainStepOutput | None:
     """SAELens's training_forward_pass over active latents; None where they are too many."""
     sae_in = step_input.sae_in
-    if sae._redefined or sae_in.requires_grad or is_hooked(sae.hook_sae_input) or sae._needs_all_latents(step_input):
+    if (
+        sae._redefined
+        or sae_in.requires_grad
+        or is_hooked(sae.hook_sae_input)
+        or sae._needs_all_latents(step_input)
+    ):
         return None
     x_c = sae.process_sae_in(sae_in)
     active = sae._find_active(x_c, sae._active_margin()) if x_c.ndim == 2 else None

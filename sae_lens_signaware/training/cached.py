@@ -192,9 +192,19 @@ def _clear_staging(checkpoint: Path) -> None:
     """Take what a kill -9 left of a checkpoint where it is whole and the only one, or remove it."""
     staging = _staging(checkpoint)
     if (staging / DONE_FILENAME).exists() and not (checkpoint / DONE_FILENAME).exists():
+        if not _is_rest_of(checkpoint, staging):
+            _require_own(checkpoint)  # raises, and both stay
         shutil.rmtree(checkpoint, ignore_errors=True)
         staging.rename(checkpoint)
     shutil.rmtree(staging, ignore_errors=True)
+
+
+def _is_rest_of(folder: Path, whole: Path) -> bool:
+    """Whether a removal that was cut off may have left ``folder`` of what is in ``whole``."""
+    if not folder.exists():
+        return True
+    ours = {path.name for path in whole.iterdir()}
+    return folder.is_dir() and {path.name for path in folder.iterdir()} <= ours
 
 
 def _require_own(checkpoint: Path) -> None:

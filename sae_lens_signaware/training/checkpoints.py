@@ -17,7 +17,7 @@ from sae_lens.constants import (
 )
 from safetensors.torch import load_file
 
-from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.checks import ConfigError, require
 from sae_lens_signaware.training.continued import SHARED
 
 # In the order in which SAELens writes them, so that the last one marks a whole checkpoint.
@@ -51,12 +51,19 @@ def find_checkpoint(path: str | Path, cfg: LanguageModelSAERunnerConfig[Any] | N
     Raises:
         ConfigError: there is no whole checkpoint of the run, or a file of the newest cannot be
             read.
+        InvalidInputError: ``training_tokens`` is less than the checkpoint has seen.
     """
     newest_is_of = None
     for folder in _whole_ones(Path(path)):
         difference = None if cfg is None else _difference(folder, cfg)
         if difference is None:
             _require_readable(folder)
+            if cfg is not None:
+                n_done = _state_of(folder / TRAINER_STATE_FILENAME)["n_training_samples"]
+                allowed = f"at least {n_done}, the tokens that the checkpoint has seen"
+                require(
+                    cfg.training_tokens >= n_done, "training_tokens", cfg.training_tokens, allowed
+                )
             return folder
         newest_is_of = newest_is_of or f"{folder} is of another training: {difference}"
     raise ConfigError(
@@ -132,7 +139,7 @@ def _cannot_be_read(path: Path, error: Exception) -> ConfigError:
 def _require_readable(checkpoint: Path) -> None:
     """Raise ConfigError where SAELens would stop within a resume; no pickle is executed."""
     readers: dict[str, Callable[[Path], object]] = {
-        TRAINER_STATE_FILENAME: _n_training_steps,
+        TRAINER_STATE_FILENAME: lambda path: _state_of(path)["n_training_steps"],
         ACTIVATION_SCALER_CFG_FILENAME: lambda path: json.loads(path.read_text())["scaling_factor"],
         SAE_WEIGHTS_FILENAME: load_file,
         ACTIVATIONS_STORE_STATE_FILENAME: load_file,
@@ -144,5 +151,5 @@ def _require_readable(checkpoint: Path) -> None:
             raise _cannot_be_read(checkpoint / name, error) from None
 
 
-def _n_training_steps(path: Path) -> int:
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["n_training_steps"]
+def _state_of(path: Path) -> dict[str, Any]:
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)

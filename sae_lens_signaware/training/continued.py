@@ -8,10 +8,10 @@ from sae_lens_signaware.checks import InvalidInputError, one_line, require
 
 SHARED = (
     "architecture", "d_in", "d_sae", "normalize_activations", "apply_b_dec_to_input",
-    "two_sided", "rescale_acts_by_decoder_norm",
+    "two_sided", "rescale_acts_by_decoder_norm", "polarity_tying",
 )  # fmt: skip
 """What the weights were trained for, so that a config has to say the same: with another value they
-are another function. The last two are fields of some architectures alone."""
+are another function. The last three are fields of some architectures alone."""
 
 
 def with_settings_of(cfg: TrainingSAEConfig, trained: TrainingSAE[Any]) -> TrainingSAE[Any]:

@@ -1,11 +1,14 @@
 """The model of a runner config: whether it is there, and its hook point's width."""
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from datasets.exceptions import DatasetGenerationError
+from huggingface_hub.errors import HFValidationError
 from sae_lens import LanguageModelSAERunnerConfig, TrainingSAEConfig
 from sae_lens.load_model import load_model
 from sae_lens.util import extract_stop_at_layer_from_tlens_hook_name
@@ -18,6 +21,40 @@ from sae_lens_signaware.evaluation.models import (
     require_positions,
 )
 from sae_lens_signaware.training.values import MODEL_CLASSES, require_device, require_one_of
+
+FIELD_OF = {
+    "unexpected keyword argument": "model_from_pretrained_kwargs",
+    "`dtype` provided as a `str`": "model_from_pretrained_kwargs",
+    "Unrecognized model in": "model_name",
+    "you are trying to load has model type": "model_name",
+    "Dataset must have a": "dataset_path",
+    "Unknown split": "dataset_path",
+    "JSON parse error": "dataset_path",
+    "Unable to fill buffer": "dataset_path, training_tokens: the text is short, or empty",
+    "You need to specify either `text`": "dataset_path: every text must be a string",
+    "text input must be of type `str`": "dataset_path: every text must be a string",
+    "tokens.shape should be 1D": "dataset_path: every text must be a string",
+    "pretokenized dataset has context_size": "context_size, dataset_path",
+}
+"""What an error of SAELens, transformers or datasets says -> the field that it is about."""
+
+
+@contextlib.contextmanager
+def naming_the_field() -> Iterator[None]:
+    """Say in one line, with the field, what a library says of the text or of its arguments.
+
+    Raises:
+        ConfigError: as above.
+    """
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        fields = [field for words, field in FIELD_OF.items() if words in str(error)]
+        if not fields:
+            raise
+        raise ConfigError(f"{fields[0]}: {one_line(error)}") from None
+    except DatasetGenerationError as error:
+        raise ConfigError(f"dataset_path: {one_line(error.__cause__ or error)}") from None
 
 
 @contextlib.contextmanager
@@ -33,12 +70,24 @@ def naming_what_is_missing(model_name: str, model_class_name: str) -> Iterator[N
         OSError: naming the model.
     """
     try:
-        yield
+        with naming_the_field():
+            yield
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"model_name: a file of {model_name!r} is no JSON: {one_line(error)}"
+        ) from None
+    except HFValidationError as error:
+        raise ConfigError(
+            "dataset_path, model_name: SAELens asks the Hub which tokenizer a tokenized dataset is "
+            f"of, and a local path has to look like a name there, as data/tokens: {one_line(error)}"
+        ) from None
     except (ValueError, TypeError) as error:
         line = _line_of(str(error), model_name, model_class_name)
         if line is None:
             raise
         raise ConfigError(line) from None
+    except StopIteration:
+        raise ConfigError("dataset_path: the dataset has no row") from None
     except OSError as error:
         # transformers raises OSError itself, the datasets library classes below it
         if type(error) is not OSError or model_name in str(error) or Path(model_name).exists():
@@ -61,10 +110,6 @@ def _line_of(error: str, model_name: str, model_class_name: str) -> str | None:
             f"model_name: TransformerLens does not know {model_name!r}; a model of transformers "
             "needs model_class_name: AutoModelForCausalLM"
         )
-    if "unexpected keyword argument" in error:
-        return f"model_from_pretrained_kwargs: {one_line(error)}"
-    if error.startswith("Dataset must have a"):
-        return f"dataset_path: {one_line(error)}"
     return None
 
 

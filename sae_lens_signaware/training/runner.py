@@ -33,7 +33,11 @@ from sae_lens_signaware.training.heldout import (
     TextPosition,
     measure_on_following_tokens,
 )
-from sae_lens_signaware.training.hooks import naming_what_is_missing, require_width
+from sae_lens_signaware.training.hooks import (
+    naming_the_field,
+    naming_what_is_missing,
+    require_width,
+)
 from sae_lens_signaware.training.interruption import (
     SignalCount,
     Trainer,
@@ -111,6 +115,10 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
         self._trainer = trainer
         _count_last_step(trainer)
         restart_firing_window(trainer)
+        with naming_the_field():  # text that is read as the training goes on
+            return self._fit(trainer)
+
+    def _fit(self, trainer: Trainer) -> TrainingSAE[TrainingSAEConfig]:
         try:
             if isinstance(trainer.data_provider, PrefetchingIterator):
                 # SAELens's evaluator has to see it as it is; an interruption then comes anywhere

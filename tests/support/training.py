@@ -8,6 +8,7 @@ from sae_lens.config import SAETrainerConfig
 from sae_lens.saes.sae import TrainStepInput
 
 from sae_lens_signaware.saes import base, training
+from sae_lens_signaware.training.cache import ShuffledEpochs
 from tests.support.saes import ARCHITECTURES, D_IN, make_training_sae
 
 TOLERANCE: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
@@ -75,3 +76,15 @@ def float64_sae(architecture: str, tying: str, **kwargs: Any) -> Any:
 
 def leaves(sae: Any) -> dict[str, torch.Tensor]:
     return {n: p.detach().clone().requires_grad_() for n, p in sae.named_parameters()}
+
+
+class StopsAfter(ShuffledEpochs):
+    """Ctrl-C in the place of a batch."""
+
+    left = 9
+
+    def __next__(self) -> torch.Tensor:
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.left -= 1
+        return super().__next__()

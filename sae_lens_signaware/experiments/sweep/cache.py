@@ -16,6 +16,7 @@ from sae_lens_signaware.experiments.sweep.config import Run
 from sae_lens_signaware.experiments.sweep.store import SweepStore
 from sae_lens_signaware.training.hooks import (
     load_model_with_hooks,
+    naming_the_field,
     naming_what_is_missing,
     require_width,
 )
@@ -150,7 +151,8 @@ def collect(
     n = 0
     while n < n_tokens:
         try:
-            tokens = store.get_batch_tokens(raise_at_epoch_end=True)
+            with naming_the_field():
+                tokens = store.get_batch_tokens(raise_at_epoch_end=True)
         except StopIteration:
             raise ConfigError(
                 f"n_cached_tokens, n_heldout_tokens: {dataset} has only {n} tokens, "
