@@ -147,6 +147,7 @@ def test_what_labels_are() -> None:
     assert labels_of(["nan", "ok", "nan"]).classes == ("nan", "ok")
     assert labels_of(["fin", "inf"]).values.tolist() == [0, 1]
     assert labels_of([True, False]).values.tolist() == [1, 0]
+    assert labels_of(np.array([True, False])).values.tolist() == [1, 0]
     assert labels_of(np.array([0.5, 1.5, 2.5])).values.tolist() == [0.5, 1.5, 2.5]
 
 

@@ -134,7 +134,7 @@ def labels_of(labels: Sequence[object]) -> Labels:
     """
     for row, label in enumerate(labels, start=1):
         label = label.strip() if isinstance(label, str) else label
-        is_label = isinstance(label, str | bool | numbers.Real) and label != ""
+        is_label = isinstance(label, str | bool | np.bool_ | numbers.Real) and label != ""
         require(is_label, f"label of text {row}", label, "a number or a class")
     floats = [_number(label) for label in labels]
     names = [str(label).strip() for label in labels]
