@@ -297,6 +297,11 @@ def test_train_on_the_command_line(tmp_path: Path) -> None:
     assert last_line(result) == (
         "Error: sae.d_in must be 16, the width of hook 'transformer.h.0.mlp', got 12"
     )
+    result = invoke("train", str(path), "--hook_name", "transformer.h.0.mlpp")
+    assert result.exit_code == 2
+    assert last_line(result).startswith(
+        "Error: hook_name: the model has no module 'transformer.h.0.mlpp'"
+    )
     result = invoke("train", str(path), "--output_path", str(path))
     assert_one_line_error(result, 2, "output_path must be a folder, got")
     result = invoke("train", str(path), "--target_l0", "1")

@@ -22,11 +22,13 @@ from sae_lens_signaware.evaluation.models import (
 )
 from sae_lens_signaware.training.values import MODEL_CLASSES, require_device, require_one_of
 
-FIELD_OF = {
+OF_MODEL = {
     "unexpected keyword argument": "model_from_pretrained_kwargs",
     "`dtype` provided as a `str`": "model_from_pretrained_kwargs",
     "Unrecognized model in": "model_name",
     "you are trying to load has model type": "model_name",
+}
+OF_TEXT = {
     "Dataset must have a": "dataset_path",
     "Unknown split": "dataset_path",
     "JSON parse error": "dataset_path",
@@ -39,20 +41,26 @@ FIELD_OF = {
 """What an error of SAELens, transformers or datasets says -> the field that it is about."""
 
 
+def _with_field(error: str, fields: Mapping[str, str]) -> str | None:
+    """The error in one line after its field; None for one that is not known."""
+    known = (f"{field}: {one_line(error)}" for words, field in fields.items() if words in error)
+    return next(known, None)
+
+
 @contextlib.contextmanager
-def naming_the_field() -> Iterator[None]:
-    """Say in one line, with the field, what a library says of the text or of its arguments.
+def naming_what_is_wrong_in_text() -> Iterator[None]:
+    """Say in one line, with the field of the config, what a library says of the text.
 
     Raises:
         ConfigError: as above.
     """
     try:
         yield
-    except (ValueError, TypeError) as error:
-        fields = [field for words, field in FIELD_OF.items() if words in str(error)]
-        if not fields:
+    except ValueError as error:
+        line = _with_field(str(error), OF_TEXT)
+        if line is None:
             raise
-        raise ConfigError(f"{fields[0]}: {one_line(error)}") from None
+        raise ConfigError(line) from None
     except DatasetGenerationError as error:
         raise ConfigError(f"dataset_path: {one_line(error.__cause__ or error)}") from None
 
@@ -70,7 +78,7 @@ def naming_what_is_missing(model_name: str, model_class_name: str) -> Iterator[N
         OSError: naming the model.
     """
     try:
-        with naming_the_field():
+        with naming_what_is_wrong_in_text():
             yield
     except json.JSONDecodeError as error:
         raise ConfigError(
@@ -110,7 +118,7 @@ def _line_of(error: str, model_name: str, model_class_name: str) -> str | None:
             f"model_name: TransformerLens does not know {model_name!r}; a model of transformers "
             "needs model_class_name: AutoModelForCausalLM"
         )
-    return None
+    return _with_field(error, OF_MODEL)
 
 
 def load_model_with_hooks(

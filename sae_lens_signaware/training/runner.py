@@ -34,8 +34,8 @@ from sae_lens_signaware.training.heldout import (
     measure_on_following_tokens,
 )
 from sae_lens_signaware.training.hooks import (
-    naming_the_field,
     naming_what_is_missing,
+    naming_what_is_wrong_in_text,
     require_width,
 )
 from sae_lens_signaware.training.interruption import (
@@ -115,7 +115,7 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
         self._trainer = trainer
         _count_last_step(trainer)
         restart_firing_window(trainer)
-        with naming_the_field():  # text that is read as the training goes on
+        with naming_what_is_wrong_in_text():  # it is read as the training goes on
             return self._fit(trainer)
 
     def _fit(self, trainer: Trainer) -> TrainingSAE[TrainingSAEConfig]:

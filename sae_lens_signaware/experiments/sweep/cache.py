@@ -16,8 +16,8 @@ from sae_lens_signaware.experiments.sweep.config import Run
 from sae_lens_signaware.experiments.sweep.store import SweepStore
 from sae_lens_signaware.training.hooks import (
     load_model_with_hooks,
-    naming_the_field,
     naming_what_is_missing,
+    naming_what_is_wrong_in_text,
     require_width,
 )
 
@@ -151,7 +151,7 @@ def collect(
     n = 0
     while n < n_tokens:
         try:
-            with naming_the_field():
+            with naming_what_is_wrong_in_text():
                 tokens = store.get_batch_tokens(raise_at_epoch_end=True)
         except StopIteration:
             raise ConfigError(
