@@ -265,7 +265,7 @@ def write_all(out: Path) -> None:
         "equal_time.md": equal_time_table(reached, CELLS[:2], ONE_RECIPE),
         "equal_width_gaps.md": gaps_table(equal, cells, SHORT, PLAIN, L0S),
         "equal_width_seeds.md": seeds_table(all_seeds, cells, SHORT, PLAIN),
-        "equal_width_peers.md": peers_table(equal, cells[:3], SHORT, ALL_PLAIN, 32),
+        "equal_width_peers.md": peers_table(equal, cells, SHORT, ALL_PLAIN, 32),
         "equal_width_long.md": gaps_table(equal, cells, "bi_jumprelu", OF_BATCHTOPK, L0S),
         "equal_width_sa_gsae.md": gaps_table(equal, cells, "sa_gsae", OF_BATCHTOPK, L0S),
         "equal_width_bi_batchtopk.md": gaps_table(

@@ -100,10 +100,18 @@ def test_the_page_on_equal_width_says_what_the_results_show() -> None:
 def test_the_other_plain_saes_are_as_far_behind_as_the_pages_say(figures: Any) -> None:
     table = (ROOT / "results" / "equal_width_peers.md").read_text().replace("−", "-")
     rows = [row for row in fields_of(table)[1:] if not re.search("`(batchtopk|jumprelu)`", row[0])]
-    gaps = [float(field.split()[0]) for row in rows for field in row[1:]]
+    gaps = [float(field.split()[0]) for row in rows for field in row[1:4]]  # SmolLM2
     assert len(gaps) == 5 * 3
     said = f"and the Gated of its paper, are {min(gaps):.3f} to {max(gaps):.3f} behind at L0 32"
     assert said in (ROOT / "README.md").read_text()
+    of_gemma = [[float(f.split()[0]) for f in row[4:]] for row in rows if all(row[4:])]
+    assert len(of_gemma) == 2
+    ends = [gap for *others, _ in of_gemma for gap in others]
+    said = (
+        f"TopK and AbsTopK are {min(ends):.3f} to {max(ends):.3f} behind, and level on the residual"
+    )
+    assert said in (ROOT / "README.md").read_text()
+    assert all(abs(resid) < 0.002 for *_, resid in of_gemma)
     equal = [row for row in figures.one_pass() if row.seed == 0 and row.value == 32]
     r2 = {(row.cell, row.sae): row.r2 for row in equal}
     ahead = [
@@ -130,16 +138,27 @@ def test_half_width_agrees_over_seeds() -> None:
 def test_seeds_agree_on_what_is_ahead_and_what_is_level() -> None:
     table = (ROOT / "results" / "equal_width_seeds.md").read_text().replace("−", "-")
     rows = fields_of(table)[1:]
-    assert [row[:2] for row in rows] == [
-        [f"SmolLM2, {cell}", "SAELens's `batchtopk`"] for cell in ("mlp_out", "attn_out", "resid")
-    ]
-    ahead = {"mlp_out": (True, True, True)}  # at L0 8, 32 and 128
-    for place, _, *fields in rows:
-        expected = ahead.get(place.split(", ")[1], (False, False, True))
-        for field, is_ahead in zip(fields, expected, strict=True):
-            assert field.endswith(", n = 3")
+    ahead = {  # at L0 8, 32 and 128; None is at the edge
+        "SmolLM2, mlp_out": (True, True, True),
+        "SmolLM2, attn_out": (False, False, True),
+        "SmolLM2, resid": (False, False, True),
+        "Gemma 3, mlp_out": (True, True, True),
+        "Gemma 3, attn_out": (None, None, True),
+        "Gemma 3, resid": (None, False, None),
+    }
+    assert [row[:2] for row in rows] == [[cell, "SAELens's `batchtopk`"] for cell in ahead]
+    spreads = []
+    for cell, _, *fields in rows:
+        for field, is_ahead in zip(fields, ahead[cell], strict=True):
+            assert field.endswith(", n = 3" if "SmolLM2" in cell else ", n = 2")
             low, high = map(float, re.findall(r"[+-]\d\.\d{4}", field)[1:])
-            assert low > 0.002 if is_ahead else -0.002 < low <= high < 0.002, (place, field)
+            spreads.append(high - low)
+            if is_ahead is None:
+                assert 0.0015 <= min(abs(low), abs(high)) <= max(abs(low), abs(high)) < 0.0035
+            else:
+                assert low > 0.002 if is_ahead else -0.002 < low <= high < 0.002, (cell, field)
+    page = (ROOT / "docs" / "results" / "equal_width.md").read_text()
+    assert f"The largest spread of a gap over seeds is {max(spreads):.4f}" in page
 
 
 def test_the_page_on_equal_width_says_how_many_runs_are_done(figures: Any) -> None:
