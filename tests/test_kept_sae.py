@@ -61,21 +61,19 @@ def test_of_the_other_places_the_first_that_holds_a_whole_sae_is_taken(
 def test_an_sae_whose_scale_is_not_folded_in_is_not_taken_for_a_trained_one(
     normalize: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = SAETrainer.full_sparsity_window_log
+    def fails(*args: Any, **kwargs: Any) -> None:
+        raise OSError("fails")
 
-    def fails_at_last(trainer: Any) -> Any:
-        # after the last step SAELens logs, and then it folds the scale in
-        if trainer.n_training_samples == trainer.cfg.total_training_samples:
-            raise OSError("the log cannot be written")
-        return log(trainer)
-
-    monkeypatch.setattr(SAETrainer, "full_sparsity_window_log", fails_at_last)
+    # what SAELens does after the last step: it folds a scale in, then completes the metadata
+    monkeypatch.setattr(SAE, "fold_activation_norm_scaling_factor", fails)
+    monkeypatch.setattr(SAE, "fold_activation_whitening", fails)
+    monkeypatch.setattr(SAETrainer, "set_final_sae_metadata", fails)
     sae = training_config("sa_gsae", normalize_activations=normalize)
     model = HookedTransformer(tiny_model_config())
     runner = make_runner(tmp_path, model, sae=sae, n_batches_for_norm_estimate=3)
     if normalize == "none":
         runner.run()
     else:
-        with pytest.raises(OSError, match="the log cannot be written"):
+        with pytest.raises(OSError, match="fails"):
             runner.run()
     assert (tmp_path / "out").exists() == (normalize == "none")
