@@ -302,6 +302,7 @@ def test_train_on_the_command_line(tmp_path: Path) -> None:
     assert last_line(result).startswith(
         "Error: hook_name: the model has no module 'transformer.h.0.mlpp'"
     )
+    assert "Traceback" not in result.stderr
     result = invoke("train", str(path), "--output_path", str(path))
     assert_one_line_error(result, 2, "output_path must be a folder, got")
     result = invoke("train", str(path), "--target_l0", "1")

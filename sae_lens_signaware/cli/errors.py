@@ -43,10 +43,12 @@ def set_verbosity(quiet: bool, verbose: bool) -> None:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     else:
         warnings.filterwarnings("ignore", category=UserWarning)
-        # SAELens sets it by default, and datasets answers with three lines of errors
-        logging.getLogger("datasets.load").addFilter(
-            lambda record: "trust_remote_code" not in record.getMessage()
-        )
+        logging.getLogger("datasets.load").addFilter(_is_of_use)
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    # SAELens sets trust_remote_code by default, and datasets answers with three lines of errors
+    return "trust_remote_code" not in record.getMessage()
 
 
 def reports_errors(command: Callable[..., None]) -> Callable[..., None]:

@@ -26,11 +26,13 @@ def push(
     Example: sae-lens-signaware push output me/my-saes --sae-id blocks.8.hook_mlp_out
     """
     from sae_lens_signaware import hub
+    from sae_lens_signaware.hub.model_card import TWIN
 
     sae_id = sae_id or sae.resolve().name
-    with console.status(f"Uploading {sae_id} and {sae_id}-plain to {repo}"):
+    both = f"{sae_id} and {sae_id}{TWIN}"
+    with console.status(f"Uploading {both} to {repo}"):
         url = hub.push(sae, repo, sae_id, base_model, dataset)
-    console.print(f"{sae_id} and {sae_id}-plain are at {url}", soft_wrap=True)
+    console.print(f"{both} are at {url}", soft_wrap=True)
 
 
 def split(

@@ -138,23 +138,21 @@ def labels_of(labels: Sequence[object]) -> Labels:
         require(is_label, f"label of text {row}", label, "a number or a class")
     floats = [_number(label) for label in labels]
     names = [str(label).strip() for label in labels]
-    for row, (label, number) in enumerate(zip(labels, floats, strict=True), start=1):
-        # beside names, "inf" and "nan" are names too
-        is_finite = None in floats or math.isfinite(number or 0)
-        require(is_finite, f"label of text {row}", label, "finite")
-    if None in floats:
+    are_names = None in floats  # all of them, and beside a name "inf" and "nan" are names too
+    if are_names:
         values, codes = np.unique(names, return_inverse=True)
     else:
+        for row, (label, number) in enumerate(zip(labels, floats, strict=True), start=1):
+            require(math.isfinite(number or 0), f"label of text {row}", label, "finite")
         values, codes = np.unique(np.array(floats, dtype=float), return_inverse=True)
     if len(values) < 2:
         only = short(names[0]) if names else "no label"
         raise InvalidInputError(f"labels must have at least two different values, got only {only}")
     if len(values) == 2:
         # repr, for numbers that differ in a late digit are two names
-        are_names = None in floats
         low, high = (str(v) if are_names else repr(float(v)).removesuffix(".0") for v in values)
         return Labels(codes.astype(float), (low, high))
-    if None in floats:
+    if are_names:
         odd = short(names[floats.index(None)])
         raise InvalidInputError(
             "labels must be numbers, or have two different values, "
@@ -164,13 +162,10 @@ def labels_of(labels: Sequence[object]) -> Labels:
 
 
 def _number(label: object) -> float | None:
-    """The label as a number; None where it is a name."""
-    if isinstance(label, bool):
-        return float(label)
+    """The label, a string or a number, as a number; None where it is a name."""
     try:
-        # of any type: what is no number raises
         return float(label)  # pyright: ignore[reportArgumentType]
-    except (TypeError, ValueError, OverflowError):
+    except (ValueError, OverflowError):
         return None
 
 

@@ -58,8 +58,9 @@ def merge_antipodal(
     tokens = torch.cat(list(batches_of(activations, sae.cfg.d_in)))
     audit = antipodal_audit(sae, tokens, max_cosine)
     pairs = sorted(disjoint_pairs(audit.latent_a, audit.latent_b, audit.co_firing_rate == 0))
-    merged = _merge(sae, pairs, _weights(audit, pairs).to(sae.W_dec))
-    latents = [*map(list, pairs), *([i] for i in _without_partner(sae.cfg.d_sae, pairs))]
+    paired = {i for pair in pairs for i in pair}
+    rest = [i for i in range(sae.cfg.d_sae) if i not in paired]
+    merged = _merge(sae, pairs, rest, _weights(audit, pairs).to(sae.W_dec))
     before, after = (measure_quality(s, tokens, "merge_antipodal")[0] for s in (sae, merged))
     merged.cfg.metadata.merged_from = {
         "architecture": sae.cfg.architecture(),
@@ -71,7 +72,7 @@ def merge_antipodal(
         "l0_after": after.l0,
         "explained_variance_before": before.explained_variance,
         "explained_variance_after": after.explained_variance,
-        "latents": latents,
+        "latents": [*map(list, pairs), *([i] for i in rest)],
     }
     return merged
 
@@ -83,21 +84,16 @@ def _weights(audit: AntipodalAudit, pairs: list[tuple[int, int]]) -> Tensor:
     return torch.tensor([(1 + (a in alive) - (b in alive)) / 2 for a, b in pairs])
 
 
-def _without_partner(d_sae: int, pairs: list[tuple[int, int]]) -> list[int]:
-    paired = {i for pair in pairs for i in pair}
-    return [i for i in range(d_sae) if i not in paired]
-
-
 @torch.no_grad()
 def _merge(
-    sae: GatedSAE | JumpReLUSAE, pairs: list[tuple[int, int]], weight: Tensor
+    sae: GatedSAE | JumpReLUSAE, pairs: list[tuple[int, int]], rest: list[int], weight: Tensor
 ) -> SAGatedSAE | BiJumpReLUSAE:
     """The signed SAE of which each pair is one latent, and every other latent keeps its + side.
 
     Args:
+        rest: the latents of no pair.
         weight: (pairs,) of the first latent in the mean of both.
     """
-    rest = _without_partner(sae.cfg.d_sae, pairs)
     pos = torch.tensor([a for a, _ in pairs] + rest, dtype=torch.int64)
     neg = torch.tensor([b for _, b in pairs], dtype=torch.int64)
     n = len(pairs)

@@ -25,6 +25,7 @@ __all__ = [
     "excluded_tokens",
     "logits_after",
     "on_model",
+    "require_head",
     "require_hook",
     "require_positions",
     "required_tokenizer",
@@ -121,6 +122,18 @@ def require_hook(model: HookedRootModule, hook_name: str) -> None:
         raise ConfigError(
             f"hook_name: the model has no hook {hook_name!r}" + nearest(hook_name, hooks)
         )
+
+
+def require_head(hook_name: str, head: int | None, shape: Sequence[int]) -> None:
+    """Raise InvalidInputError where activations (batch, position, ...) have no head ``head``.
+
+    Args:
+        head: may count from the end; None takes all heads.
+    """
+    if head is not None:
+        allowed = f"null: {hook_name!r} has no heads"
+        require(len(shape) > 3, "hook_head_index", head, allowed)
+        require(head in range(-shape[2], shape[2]), "hook_head_index", head, f"below {shape[2]}")
 
 
 def excluded_tokens(model: HookedRootModule, exclude: Iterable[int] | bool | None) -> list[int]:

@@ -9,7 +9,12 @@ from sae_lens.util import extract_stop_at_layer_from_tlens_hook_name
 from torch import Tensor
 
 from sae_lens_signaware.checks import InvalidInputError, require
-from sae_lens_signaware.evaluation.models import HookedRootModule, on_model, require_positions
+from sae_lens_signaware.evaluation.models import (
+    HookedRootModule,
+    on_model,
+    require_head,
+    require_positions,
+)
 
 
 class Prompts(NamedTuple):
@@ -122,10 +127,7 @@ def hooked_activations(
                 f"hook_name: the model has no hook {name!r} that gives a tensor"
             )
     for name, head in hooks:
-        n_heads = cache[name].shape[2] if cache[name].ndim > 3 else 0
-        allowed = f"below {n_heads}" if n_heads else f"null: {name!r} has no heads"
-        is_head = head is None or head in range(-n_heads, n_heads)
-        require(is_head, "hook_head_index", head, allowed)
+        require_head(name, head, cache[name].shape)
     return [
         (cache[name] if head is None else cache[name][:, :, head]).flatten(2)
         for name, head in hooks

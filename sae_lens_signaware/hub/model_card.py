@@ -15,6 +15,9 @@ from sae_lens import SAE, SAEConfig
 
 from sae_lens_signaware.evaluation.quality import SAEQuality
 
+TWIN = "-plain"
+"""How the id of a plain twin ends."""
+
 
 def make_card(
     repo_id: str,
@@ -139,7 +142,7 @@ Without it, the plain twin: {mapping}:
 ```python
 from sae_lens import SAE
 
-sae = SAE.from_pretrained("{repo_id}", "{sae_id}-plain")
+sae = SAE.from_pretrained("{repo_id}", "{sae_id}{TWIN}")
 ```"""
 
 

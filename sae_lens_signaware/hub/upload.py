@@ -24,14 +24,11 @@ from sae_lens_signaware.evaluation.saved import (
     measured_quality,
     write_split,
 )
-from sae_lens_signaware.hub.model_card import make_card
+from sae_lens_signaware.hub.model_card import TWIN, make_card
 from sae_lens_signaware.saes.base import SignedSAEMixin
 
 OPTIONAL_FILES = (SPARSITY_FILENAME, RUNNER_CFG_FILENAME)
 """Beside the config and the weights, where they are known."""
-
-TWIN = "-plain"
-"""How the id of a plain twin ends."""
 
 
 def push(

@@ -27,7 +27,7 @@ EXTENSION_POINTS = (
     "decode",
     "calculate_aux_loss",
 )
-"""What a subclass may redefine of SAELens. A step over active latents calls none of it."""
+"""What a subclass may redefine of SAELens; steps over active latents have formulas of ours."""
 
 # A mixin's host: what a type checker knows of `super()`. At run time SAELens's class follows it.
 _Host = SAE[Any] if TYPE_CHECKING else object
@@ -67,16 +67,16 @@ class SignedSAEMixin(_Host):
     _redefined: frozenset[str] = frozenset()
     """Those of EXTENSION_POINTS that a class outside of SAELens and of this package defines."""
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        methods = {name: getattr(cls, name, None) for name in EXTENSION_POINTS}
-        cls._redefined = frozenset(n for n, method in methods.items() if _is_foreign(method))
-
     _scales_with_pre_activation: tuple[str, ...] = ("threshold",)
     """Parameters that scale with the pre-activations when the decoder norm is folded."""
 
     _zero_in_format_1: tuple[str, ...] = ()
     """Parameters that files of format 1 do not have, where they are 0."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        methods = {name: getattr(cls, name, None) for name in EXTENSION_POINTS}
+        cls._redefined = frozenset(n for n, method in methods.items() if _is_foreign(method))
 
     def _activate(self, pre: Tensor, latents: Latents) -> Tensor:
         """Signed latents z of pre-activations ``pre``, values of ``latents``; the same shape."""

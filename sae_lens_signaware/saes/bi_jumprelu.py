@@ -149,7 +149,8 @@ class BiJumpReLUTrainingSAEConfig(_BiJumpReLUFields, ThresholdTrainingSAEConfig)
             loses in each step, until it is active again. 0 switches it off.
         use_sparse_activations: whether steps with few active latents compute with those alone,
             where that is faster (on a CPU): the same results up to rounding. feature_acts and
-            hidden_pre of such a step are sparse COO tensors, as SAELens's topk has them.
+            hidden_pre of such a step are sparse COO tensors, as SAELens's topk has them, and have
+            no gradient.
         format_version: format of cfg.json; leave as it is.
     """
 

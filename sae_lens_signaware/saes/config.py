@@ -72,7 +72,8 @@ class SignedTrainingSAEConfig(SignedFields, TrainingSAEConfig):
             counts the runner's dead_feature_window of steps instead.
         use_sparse_activations: whether steps with few active latents compute with those alone,
             where that is faster (on a CPU): the same results up to rounding. feature_acts and
-            hidden_pre of such a step are sparse COO tensors, as SAELens's topk has them.
+            hidden_pre of such a step are sparse COO tensors, as SAELens's topk has them, and have
+            no gradient.
     """
 
     target_l0: float | None = None

@@ -17,6 +17,7 @@ from torch import Tensor
 from sae_lens_signaware.checks import ConfigError, one_line, require
 from sae_lens_signaware.evaluation.models import (
     HookedRootModule,
+    require_head,
     require_hook,
     require_positions,
 )
@@ -28,6 +29,8 @@ OF_MODEL = {
     "Unrecognized model in": "model_name",
     "you are trying to load has model type": "model_name",
 }
+"""What an error of SAELens or transformers says of the model -> the field that it is about."""
+
 OF_TEXT = {
     "Dataset must have a": "dataset_path",
     "Unknown split": "dataset_path",
@@ -38,7 +41,7 @@ OF_TEXT = {
     "tokens.shape should be 1D": "dataset_path: every text must be a string",
     "pretokenized dataset has context_size": "context_size, dataset_path",
 }
-"""What an error of SAELens, transformers or datasets says -> the field that it is about."""
+"""What an error of SAELens, transformers or datasets says of the text -> the field."""
 
 
 def _with_field(error: str, fields: Mapping[str, str]) -> str | None:
@@ -165,13 +168,8 @@ def require_width(
     shape = activations_of_one_context(model, cfg).shape
     hook, head = cfg.hook_name, cfg.hook_head_index
     require(len(shape) > 2, "hook_name", hook, "a hook of (batch, position, ...) activations")
-    if head is None:
-        width = shape[2:].numel()  # SAELens joins the heads
-    else:
-        require(len(shape) > 3, "hook_head_index", head, f"null: {hook!r} has no heads")
-        n_heads = shape[2]
-        require(head in range(-n_heads, n_heads), "hook_head_index", head, f"below {n_heads}")
-        width = shape[-1]
+    require_head(hook, head, shape)
+    width = shape[2:].numel() if head is None else shape[-1]  # SAELens joins the heads
     require(cfg.sae.d_in == width, field, cfg.sae.d_in, f"{width}, the width of hook {hook!r}")
 
 
