@@ -20,13 +20,9 @@ from sae_lens_signaware.saes.finite_losses import NON_FINITE_MESSAGE
 from sae_lens_signaware.saes.sa_gsae import SAGatedTrainingSAE
 from sae_lens_signaware.training import heldout
 from sae_lens_signaware.training.heldout import AFTER_TRAINING, TRAINED_ON_TOO
+from sae_lens_signaware.training.measured_run import announce_interruption, run_and_measure
 from sae_lens_signaware.training.output import move_into
-from sae_lens_signaware.training.runner import (
-    SignawareTrainingRunner,
-    announce_interruption,
-    find_checkpoint,
-    run_and_measure,
-)
+from sae_lens_signaware.training.runner import SignawareTrainingRunner, find_checkpoint
 from tests.support.checked_runs import make_runner, proxy_model
 from tests.support.cli import assert_one_line_error, invoke
 from tests.support.hub_server import HubServer

@@ -87,6 +87,6 @@ def train(
     if list_flags:
         override_parser(type(cfg.sae)).print_help()
         return
-    from sae_lens_signaware.training.runner import train_and_measure
+    from sae_lens_signaware.training.measured_run import train_and_measure
 
     train_and_measure(cfg, console)

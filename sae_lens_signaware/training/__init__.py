@@ -8,11 +8,8 @@ from sae_lens_signaware.training.config import (
     build_sae_config,
     load_runner_config,
 )
-from sae_lens_signaware.training.runner import (
-    SignawareTrainingRunner,
-    run_and_measure,
-    train_and_measure,
-)
+from sae_lens_signaware.training.measured_run import run_and_measure, train_and_measure
+from sae_lens_signaware.training.runner import SignawareTrainingRunner
 from sae_lens_signaware.training.strict import StrictModel, read_yaml, validated
 
 __all__ = [

@@ -6,6 +6,9 @@ import threading
 from collections.abc import Iterator
 
 from sae_lens import SAETrainer, TrainingSAE, TrainingSAEConfig
+
+# what SAELens raises on SIGTERM; it has no public name
+from sae_lens.training._interruption import InterruptedException as InterruptedException
 from torch import Tensor
 
 Trainer = SAETrainer[TrainingSAE[TrainingSAEConfig], TrainingSAEConfig]

@@ -6,7 +6,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from sae_lens import (
     LanguageModelSAERunnerConfig,
     LanguageModelSAETrainingRunner,
@@ -15,30 +14,23 @@ from sae_lens import (
     logger,
 )
 from sae_lens.constants import SAE_WEIGHTS_FILENAME
-from sae_lens.training._interruption import (
-    InterruptedException,
-)  # SAELens's name for SIGTERM; no public one
 from sae_lens.training.prefetch import PrefetchingIterator
 from torch import Tensor
 from typing_extensions import override
 
 from sae_lens_signaware.checks import InvalidInputError, check_types, one_line, require
 from sae_lens_signaware.evaluation.models import require_hook
-from sae_lens_signaware.evaluation.quality import missed_target_l0, target_l0_of
 from sae_lens_signaware.training.checkpoints import CHECKPOINT_FILES as CHECKPOINT_FILES
 from sae_lens_signaware.training.checkpoints import find_checkpoint
 from sae_lens_signaware.training.continued import with_settings_of
-from sae_lens_signaware.training.heldout import (
-    AFTER_TRAINING,
-    TextPosition,
-    measure_on_following_tokens,
-)
+from sae_lens_signaware.training.heldout import TextPosition
 from sae_lens_signaware.training.hooks import (
     naming_what_is_missing,
     naming_what_is_wrong_in_text,
     require_width,
 )
 from sae_lens_signaware.training.interruption import (
+    InterruptedException,
     SignalCount,
     Trainer,
     counting_signals,
@@ -234,73 +226,3 @@ def _is_trained(trainer: Trainer) -> bool:
         and scaler.scaling_factor is None
         and scaler.whitening is None
     )
-
-
-def announce_interruption(runner: SignawareTrainingRunner, console: Console) -> None:
-    """Say where an interrupted run's SAE or checkpoint is, and how to go on from the checkpoint."""
-    if runner.kept_sae is not None:
-        console.print(f"Interrupted. The trained SAE is in {runner.kept_sae}", soft_wrap=True)
-        return
-    if runner.last_checkpoint is None:
-        is_off = runner.cfg.checkpoint_path is None
-        reason = "checkpoint_path is null" if is_off else "none was written yet"
-        console.print(f"Interrupted. No checkpoint: {reason}.")
-        return
-    console.print(
-        f"Interrupted. Checkpoint: {runner.last_checkpoint}\n"
-        f"Go on with: --resume_from_checkpoint {runner.last_checkpoint}",
-        soft_wrap=True,
-    )
-
-
-def train_and_measure(
-    cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig], console: Console
-) -> TrainingSAE[TrainingSAEConfig]:
-    """Run ``cfg`` through SAELens's runner, then measure on the text that follows the training's.
-
-    Writes ``quality.json`` beside the SAE, which ``push`` puts on the model card.
-
-    Raises:
-        InvalidInputError: something of ``cfg`` is wrong, or there is no checkpoint to resume from.
-        OSError: the output folder could not be written; the message says where the SAE is.
-        KeyboardInterrupt: on SIGINT or SIGTERM, after the checkpoint is on disk.
-    """
-    return run_and_measure(SignawareTrainingRunner(cfg), console)
-
-
-def run_and_measure(
-    runner: SignawareTrainingRunner, console: Console
-) -> TrainingSAE[TrainingSAEConfig]:
-    """Do what :func:`train_and_measure` does, with a runner that is there already."""
-    cfg = runner.cfg
-    try:
-        sae = runner.run()
-    except (KeyboardInterrupt, InterruptedException):
-        announce_interruption(runner, console)
-        raise KeyboardInterrupt("Training stopped.") from None
-    if cfg.output_path is None:
-        return sae
-    console.print(f"{cfg.output_path}: saved; measuring it now", soft_wrap=True)
-    quality = measure_on_following_tokens(
-        Path(cfg.output_path),
-        runner.model,
-        runner.activations_store,
-        runner.text_position,
-        cfg.n_eval_batches,
-        str(cfg.device),
-    )
-    loss_recovered = "not defined"
-    if quality.loss_recovered is not None:
-        loss_recovered = f"{quality.loss_recovered:.4f}"
-    console.print(
-        f"{cfg.output_path}: L0 {quality.l0:.1f}, R2 {quality.explained_variance:.4f}, "
-        f"dead {quality.dead_share:.2%} of {quality.d_sae} over {quality.n_tokens:,} tokens, "
-        f"loss recovered {loss_recovered}",
-        soft_wrap=True,
-    )
-    missed = missed_target_l0(target_l0_of(cfg.sae.to_dict()), quality.l0)
-    if missed is not None:
-        console.print(f"Warning: {missed}", soft_wrap=True)
-    if quality.tokens_from != AFTER_TRAINING:
-        console.print(f"Warning: measured on {quality.tokens_from}", soft_wrap=True)
-    return sae
