@@ -96,7 +96,7 @@ EQUAL_TIME = (
 
 
 def gaps(points: Sequence[Row], base: Sequence[Row]) -> tuple[list[float], list[float]]:
-    """L0 and R² less that of ``base``, at each point and at both ends of the overlap.
+    """L0 and R² minus that of ``base``, at each point and at both ends of the overlap.
 
     Both are lines in log L0, as in the verdicts, and are read near their points alone.
     """
@@ -118,7 +118,7 @@ def frontier_figure(
     reference: Series,
     ticks: Sequence[float] = (8, 16, 32, 64, 128),
 ) -> Figure:
-    """R² against L0, and below each panel the gap: R² less that of ``reference`` at the same L0.
+    """R² against L0, and below each panel the gap: R² minus that of ``reference`` at the same L0.
 
     The gaps have one scale. What a verdict calls level is shaded.
 

@@ -43,7 +43,7 @@ def gaps_table(
     saes: Mapping[str, str],
     l0s: Sequence[float] = ASKED,
 ) -> str:
-    """R² of one SAE less that of others at its own L0, by cell and by the L0 that was asked for.
+    """R² of one SAE minus that of others at its own L0, by cell and by the L0 that was asked for.
 
     The others are lines in log L0, as in the verdicts, which go on by a tenth of L0 at their ends.
 
@@ -65,7 +65,7 @@ def gaps_table(
 def peers_table(
     rows: Sequence[Row], cells: Sequence[str], sae: str, saes: Mapping[str, str], asked: float
 ) -> str:
-    """R² of one SAE less that of others at their own L0, near one L0; with L0 and dead latents.
+    """R² of one SAE minus that of others at their own L0, near one L0; with L0 and dead latents.
 
     The one is a line in log L0, so that an SAE with a single run can be compared with it.
 
@@ -130,7 +130,7 @@ def _by_seed(rows: Sequence[Row], cell: str, *saes: str) -> list[list[Row]]:
 
 
 def _gaps(rows: Sequence[Row], cell: str, sae: str, other: str) -> dict[float, float]:
-    """R² of one SAE less that of another, by the L0 that was asked for, where both are known."""
+    """R² of one SAE minus that of another, by the L0 that was asked for, where both are known."""
     mine = _by_asked(means(rows, cell, sae))
     line = [row.point for row in means(rows, cell, other)]
     return {

@@ -31,7 +31,7 @@ class Features:
     Attributes:
         values: (n_texts, n_features) float32.
         names: of each feature: ``"12"`` is the signed value of latent 12, ``"12+"`` and ``"12-"``
-            its sides, ``"12+ 40+"`` the value of 12+ less that of 40+.
+            its sides, ``"12+ 40+"`` the value of 12+ minus that of 40+.
     """
 
     values: Tensor
