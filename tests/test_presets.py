@@ -1,4 +1,5 @@
-"""The presets in configs/: the best signed SAE of each hook point, trained for a while."""
+"""The presets in configs/, the best signed SAE of each hook point, and the demo's configs, trained
+for a while."""
 
 import json
 from pathlib import Path
@@ -14,6 +15,11 @@ from tests.support.cli import invoke
 
 ROOT = Path(__file__).parent.parent
 PRESETS = sorted((ROOT / "configs").glob("best-*.yaml"))
+# the presets are of bi_jumprelu and bi_batchtopk
+OF_THE_DEMO = [
+    ROOT / "configs" / f"smollm2-135m-mlp_out-{architecture}.yaml"
+    for architecture in ("sa_gsae", "bi_matryoshka_batchtopk")
+]
 SHORT = {"training_tokens": 512, "train_batch_size_tokens": 128, "context_size": 64}
 SHORT |= {"n_batches_in_buffer": 4, "store_batch_size_prompts": 1}
 SHORT |= {"n_batches_for_norm_estimate": 1, "n_eval_batches": 1}
@@ -48,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("config", PRESETS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("config", [*PRESETS, *OF_THE_DEMO], ids=lambda path: path.stem)
 def test_it_trains_for_a_short_run(
     folder: Path, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,4 +72,7 @@ def test_it_trains_for_a_short_run(
     cfg = SAE.load_from_disk(out).cfg
     assert cfg.metadata.training_architecture == asked.sae.architecture()
     assert (cfg.metadata.hook_name, cfg.d_sae) == (asked.hook_name, asked.sae.d_sae)
-    assert json.loads((out / "quality.json").read_text())["l0"] > 0
+    l0 = json.loads((out / "quality.json").read_text())["l0"]
+    assert l0 > 0
+    assert f"L0 {l0:.1f}" in done.output
+    assert (out / "sparsity.safetensors").exists()

@@ -1,0 +1,73 @@
+"""Loss recovered: how much of the language model's loss is kept with an SAE's reconstruction in it.
+
+    python benchmarks/loss_recovered.py configs/equal-width-smollm2-135m.yaml \\
+        configs/equal-width-gemma3-270m.yaml --value 32
+
+(CE_zero - CE_sae) / (CE_zero - CE_orig) by SAELens's ``run_evals``, on the first held-out prompts:
+1 keeps the loss, and 0 is as bad as zeros at the hook point. To be run where the sweeps were run,
+on those of their SAEs that are still on disk. Every SAE of a model gets the same tokens.
+"""
+
+import argparse
+from pathlib import Path
+
+from own_command import own_command
+from reproduction_rows import COLUMNS, row_of
+from result_rows import write_rows
+from sweep_source import command_of
+
+from sae_lens_signaware.evaluation import load_sae
+from sae_lens_signaware.evaluation.quality import add_loss_recovered
+from sae_lens_signaware.experiments.sweep.cache import d_ins_of, load_hooked_model, make_store
+from sae_lens_signaware.experiments.sweep.config import Run, load_sweep_config
+from sae_lens_signaware.experiments.sweep.result import RunResult
+from sae_lens_signaware.experiments.sweep.store import SweepStore
+
+
+def measure(source: Path, root: Path, value: float, n_batches: int) -> list[list[object]]:
+    """The rows of one sweep: those of ``row_of``, with the loss recovered at the end."""
+    config, runs = load_sweep_config(source)
+    store = SweepStore(config, root / command_of(source)[1])
+    found = [run for run in runs if run.value == value and store.sae_path(run).exists()]
+    first: dict[str, Run] = {run.cell: run for run in found}
+    if not found:
+        return []
+    model = load_hooked_model(found[0].cfg, list(d_ins_of(first)))
+    rows = []
+    for run in found:
+        result = RunResult.read(store.result_path(run))
+        text = config.heldout_dataset_path or run.cfg.dataset_path
+        tokens = make_store(model, run.cfg, text, {run.cfg.hook_name: run.cfg.sae.d_in})
+        sae = load_sae(store.sae_path(run))
+        quality = add_loss_recovered(result.quality, sae, model, tokens, n_batches)
+        assert quality.loss_recovered is not None
+        rows.append([*row_of(result), round(quality.loss_recovered, 5)])
+        print(*rows[-1], quality.loss_recovered_tokens)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("configs", nargs="+", type=Path, help="sweeps")
+    parser.add_argument("--root", type=Path, default=Path(), help="folder the sweeps were run in")
+    parser.add_argument("--value", type=float, default=32, help="target_l0 or k")
+    parser.add_argument("--n-batches", type=int, default=8, help="batches of the model's prompts")
+    parser.add_argument("--json", type=Path, default=Path("results/loss_recovered.json"))
+    args = parser.parse_args()
+    sweeps = {
+        source.stem: measure(source, args.root, args.value, args.n_batches)
+        for source in args.configs
+    }
+    columns = [*COLUMNS, "loss_recovered"]
+    write_rows(
+        {
+            "command": own_command(),
+            "columns": columns,
+            "sweeps": {name: {"runs": rows} for name, rows in sweeps.items()},
+        },
+        args.json,
+    )
+
+
+if __name__ == "__main__":
+    main()
