@@ -1,0 +1,68 @@
+"""benchmarks/loss_recovered.py on a small sweep."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sae_lens import SAE
+from torch import Tensor
+
+from sae_lens_signaware.experiments.sweep.cache import load_hooked_model, make_store
+from sae_lens_signaware.experiments.sweep.config import load_sweep_config
+from tests.support.configs import write
+from tests.support.saes import D_IN
+from tests.sweep.examples import sweep_values
+
+
+@pytest.fixture
+def source(data: Path, whole: tuple[Path, str], tmp_path: Path) -> Path:
+    """The config of a sweep that was run beside it, with one SAE gone from the disk."""
+    config = write(sweep_values(data), tmp_path / "s.yaml")
+    config.write_text("# sae-lens-signaware sweep s.yaml --out out\n" + config.read_text())
+    shutil.copytree(whole[0], tmp_path / "out")
+    shutil.rmtree(tmp_path / "out/saes/resid/seed-1/half/l1_coefficient-0.1")
+    return config
+
+
+def test_it_measures_each_sae_on_disk_on_the_same_tokens(
+    source: Path, data: Path, benchmark_script: Callable[[str], Any]
+) -> None:
+    rows = benchmark_script("loss_recovered").measure(source, source.parent, 0.1, 2)
+    measured = {tuple(row[:3]): row[-1] for row in rows}
+    expected = {(c, s, i) for c in ("mlp", "resid") for s in ("half", "full") for i in (0, 1)}
+    assert set(measured) == expected - {("resid", "half", 1)}
+    for (cell, sae, seed), value in measured.items():
+        folder = source.parent / f"out/saes/{cell}/seed-{seed}/{sae}/l1_coefficient-0.1"
+        # SAELens takes the means in float32, and the losses of this model differ little
+        assert value == pytest.approx(by_hand(source, data, cell, folder), rel=0.02, abs=2e-3)
+
+
+def by_hand(source: Path, data: Path, cell: str, folder: Path) -> float:
+    """(CE_zero - CE_sae) / (CE_zero - CE_orig), by a hook on the model's own module."""
+    run = next(run for run in load_sweep_config(source)[1] if run.cell == cell)
+    hooked = load_hooked_model(run.cfg, [run.cfg.hook_name])
+    store = make_store(hooked, run.cfg, str(data / "heldout"), {run.cfg.hook_name: D_IN})
+    tokens = torch.cat([store.get_batch_tokens() for _ in range(2)])
+    model: Any = hooked.model
+    module = model.get_submodule(run.cfg.hook_name)
+    sae = SAE.load_from_disk(folder)
+
+    def loss(replace: Callable[[Tensor], Tensor]) -> float:
+        def hook(_: object, __: object, output: Any) -> Any:
+            if isinstance(output, tuple):
+                return (replace(output[0]), *output[1:])
+            return replace(output)
+
+        handle = module.register_forward_hook(hook)
+        with torch.no_grad():
+            logits = model(tokens).logits[:, :-1]
+        handle.remove()
+        return torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1).double(), tokens[:, 1:].flatten()
+        ).item()
+
+    zero, kept, orig = loss(torch.zeros_like), loss(sae), loss(lambda x: x)
+    return (zero - kept) / (zero - orig)
