@@ -10,6 +10,7 @@ from sae_lens import MatchingPursuitSAE, MatchingPursuitSAEConfig
 from safetensors.torch import save_file
 
 import sae_lens_signaware as signaware
+from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.evaluation.audit import find_antipodal_pairs
 from tests.support.cli import assert_one_line_error, invoke
 from tests.support.saes import D_IN, make_sae, plain_with_pairs
@@ -157,3 +158,11 @@ def test_no_directions_are_no_pairs() -> None:
     a, b, cosine = find_antipodal_pairs(torch.empty(0, 8), -0.5)
     assert (len(a), len(b), len(cosine)) == (0, 0, 0)
     assert (a.dtype, b.dtype, cosine.dtype) == (torch.int64, torch.int64, torch.float64)
+
+
+def test_latents_that_are_no_numbers_are_refused() -> None:
+    sae, x = plain_with_pairs()
+    with torch.no_grad():
+        sae.b_enc[3] = torch.nan
+    with pytest.raises(InvalidInputError, match="SAE must give finite latents"):
+        signaware.antipodal_audit(sae, x)

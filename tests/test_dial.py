@@ -47,6 +47,25 @@ def test_dial_of_a_linear_read_out_is_the_dot_product() -> None:
     assert dial.direction_cosine == pytest.approx(-1.0)
 
 
+def test_a_difference_of_logits_is_not_rounded_to_their_dtype() -> None:
+    model, sae = linear_model().to(torch.bfloat16), signed_sae()
+    tokens = torch.randint(0, 64, (1, 8))
+    logits = model(tokens)[0, -1].double()
+    differences = logits[7] - logits
+    a = int((differences - differences.bfloat16().double()).abs().argmax())
+    dial = signaware.polarity_dial(model, sae, 5, tokens, [1.0], logit_tokens=(7, a))
+    assert dial.baseline == differences[a].item() != differences[a].bfloat16().item()
+
+
+def test_token_ids_may_be_of_32_bits() -> None:
+    model, sae = HookedTransformer(tiny_model_config()), signed_sae(HOOK)
+    tokens = torch.randint(0, 64, (3, 8))
+    wide, narrow = (
+        signaware.polarity_dial(model, sae, 2, ids, [4.0]) for ids in (tokens, tokens.int())
+    )
+    assert torch.equal(wide.effect, narrow.effect)
+
+
 def test_dial_of_the_loss_by_hand() -> None:
     model, sae = HookedTransformer(tiny_model_config()), signed_sae(HOOK)
     tokens = torch.randint(0, 64, (3, 8))

@@ -218,3 +218,12 @@ def test_not_finite_and_no_tokenizer() -> None:
         model.blocks[0].mlp.b_out.fill_(float("nan"))
     with pytest.raises(ValueError, match="activations must be finite"):
         signaware.top_examples(model, hooked_sae(), prompt_ids(20))
+
+
+def test_token_ids_may_be_of_32_bits(model: HookedTransformer) -> None:
+    sae, prompts = hooked_sae(), prompt_ids(6)
+    wide, narrow = (
+        signaware.top_examples(model, sae, ids, [5], k=2).latents
+        for ids in (prompts, prompts.int())
+    )
+    assert wide == narrow

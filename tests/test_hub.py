@@ -284,3 +284,58 @@ def test_a_wrong_card_stops_push_before_anything_is_public(
     with pytest.raises(ConfigError, match="model card: base_model is not a model in two lines"):
         hub_module.push(tmp_path, "someone/refused", "a")
     assert "someone/refused" not in hub.repos
+
+
+def test_broken_front_matter_of_a_card_is_one_line(hub: HubServer, tmp_path: Path) -> None:
+    save_measured(make_sae("sa_gsae"), tmp_path)
+    broken = {"README.md": b"---\ntags: [a\nlicense: : x\n---\n\nMine.\n"}
+    hub.repos["someone/broken"] = dict(broken)
+    with pytest.raises(ConfigError, match=r"^someone/broken: its README.md has broken") as error:
+        hub_module.push(tmp_path, "someone/broken", "a")
+    assert "\n" not in str(error.value)
+    assert hub.repos["someone/broken"] == broken
+
+
+def test_a_section_whose_marks_stand_the_wrong_way_round_is_written_anew(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    save_measured(make_sae("sa_gsae"), tmp_path)
+    hub.repos["someone/round"] = {"README.md": b"<!-- end sae:a -->\nMine.\n<!-- sae:a -->\n"}
+    hub_module.push(tmp_path, "someone/round", "a")
+    text = ModelCard(hub.repos["someone/round"]["README.md"].decode()).text
+    assert "Mine." in text
+    assert text.index("| L0 |") > text.index("Mine.")
+    assert text.rstrip().endswith("<!-- end sae:a -->")
+
+
+def test_two_pushes_at_once_both_have_their_section(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_measured(make_sae("sa_gsae"), tmp_path)
+    upload = hub_module.upload_saes_to_huggingface
+
+    def upload_beside_another(*args: Any, **kwargs: Any) -> None:
+        monkeypatch.setattr(hub_module, "upload_saes_to_huggingface", upload)
+        hub_module.push(tmp_path, "someone/two", "other")
+        upload(*args, **kwargs)
+
+    monkeypatch.setattr(hub_module, "upload_saes_to_huggingface", upload_beside_another)
+    hub_module.push(tmp_path, "someone/two", "one")
+    card = hub.repos["someone/two"]["README.md"].decode()
+    assert "<!-- sae:one -->" in card
+    assert "<!-- sae:other -->" in card
+
+
+@pytest.mark.parametrize("base", [OSError, Exception])
+def test_what_the_disk_or_the_network_refuses_is_no_broken_sae(
+    base: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = type("ReadTimeout", (base,), {"__module__": "httpx"})("timed out")
+
+    def refuses(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(SAE, "from_pretrained", refuses)
+    with pytest.raises(type(error)) as raised:
+        load_sae_reference(f"{REPO}:a")
+    assert raised.value is error

@@ -103,6 +103,30 @@ def test_ctrl_c_while_the_files_are_moved_moves_all_back(
     assert held == dict.fromkeys(earlier, "earlier")
 
 
+def test_a_link_in_the_output_folder_moves_back_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "staging").mkdir()
+    (tmp_path / "out").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "staging" / name).write_text("new")
+    (tmp_path / "mine").write_text("earlier")
+    (tmp_path / "out" / "a").symlink_to("../mine")  # which leads nowhere from staging/.replaced
+    replace = Path.replace
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if (self, target) == (tmp_path / "staging" / "b", tmp_path / "out" / "b"):
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        move_into(tmp_path / "staging", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a"]
+    assert (tmp_path / "out" / "a").read_text() == "earlier"
+    assert sorted(path.name for path in (tmp_path / "staging").iterdir()) == ["a", "b"]
+
+
 def test_what_cannot_be_written_beside_the_output_is_kept_with_the_checkpoints(
     model: HookedTransformer, tmp_path: Path
 ) -> None:

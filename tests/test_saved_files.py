@@ -10,9 +10,10 @@ from sae_lens import SAE, TrainingSAE
 from sae_lens.registry import get_sae_class, get_sae_training_class
 from safetensors.torch import load_file, save_file
 
-import sae_lens_signaware  # noqa: F401  (registers the signed architectures)
+from sae_lens_signaware import measure_quality, write_measurement
 from sae_lens_signaware.checks import InvalidInputError
-from tests.support.saes import make_sae
+from sae_lens_signaware.evaluation import saved
+from tests.support.saes import D_IN, make_sae
 
 SAVED = Path(__file__).parent / "fixtures" / "saved_by_0_1_0"
 EXPECTED = load_file(SAVED / "expected.safetensors")
@@ -112,3 +113,26 @@ def test_only_a_file_of_format_1_may_lack_b_mag(tmp_path: Path) -> None:
     (tmp_path / "cfg.json").write_text(json.dumps(cfg | {"format_version": 1}))
     loaded: Any = SAE.load_from_disk(tmp_path)
     assert not loaded.b_mag.any()
+
+
+def test_a_measurement_that_was_cut_off_vouches_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sae, x = make_sae("bi_jumprelu"), torch.randn(64, D_IN)
+    sae.save_model(tmp_path)
+    quality, census = measure_quality(sae, x, "here")
+    real, written = saved.write_tensors, []
+
+    def cut_off(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        real(tensors, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(saved, "write_tensors", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            write_measurement(tmp_path, quality, census)
+    assert saved.measured_quality(tmp_path) is None
+    write_measurement(tmp_path, quality, census)
+    assert saved.measured_quality(tmp_path) is not None

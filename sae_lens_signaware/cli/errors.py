@@ -26,8 +26,6 @@ GO_ON = "Run the same command again to go on from there."
 # What torch.save says where a write fails: a RuntimeError, and no OSError.
 TORCH_WRITER = "PytorchStreamWriter"
 
-HTTP_CLIENTS = ("httpx", "httpx2", "requests")
-
 
 def set_verbosity(quiet: bool, verbose: bool) -> None:
     """Say what commands print from here on.
@@ -120,6 +118,7 @@ def _code_and_message(error: Exception) -> tuple[int, str] | None:
     )
     from safetensors import SafetensorError
 
+    from sae_lens_signaware.hub.load import is_of_http_client
     from sae_lens_signaware.saes.finite_losses import NON_FINITE_MESSAGE
 
     message = one_line(error)
@@ -134,8 +133,7 @@ def _code_and_message(error: Exception) -> tuple[int, str] | None:
         return EXIT_FAILED, f"Hub: {message}"
     if isinstance(error, OSError | SafetensorError):  # a full disk, a file that may not be read
         return EXIT_FAILED, message
-    # huggingface_hub lets the errors of its HTTP client through
-    if type(error).__module__.split(".")[0] in HTTP_CLIENTS:
+    if is_of_http_client(error):
         return EXIT_FAILED, f"Hub: {type(error).__name__}: {message}"
     if NON_FINITE_MESSAGE in message:
         return EXIT_FAILED, NON_FINITE_MESSAGE

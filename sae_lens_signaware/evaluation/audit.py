@@ -15,6 +15,7 @@ from sae_lens_signaware.evaluation.inputs import (
     dense_latents,
     flat_activations,
     require_autoencoder,
+    require_finite_latents,
 )
 from sae_lens_signaware.evaluation.results import Provenance, Result
 from sae_lens_signaware.evaluation.streaming import decoder_directions
@@ -206,7 +207,9 @@ class _PairSums:
             if HOOK_PRE in cache
             else torch.full(post.shape, torch.nan, device=post.device)
         )
-        fires = (post.to_dense() if post.is_sparse else post) != 0
+        post = post.to_dense() if post.is_sparse else post
+        require_finite_latents(post)
+        fires = post != 0
         self.n_tokens += x.shape[0]
         step = max(1, MAX_GATHERED // x.shape[0])
         for s in range(0, len(a), step):

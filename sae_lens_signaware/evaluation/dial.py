@@ -184,7 +184,8 @@ def nearest_antipodal_pair(plain: SAE[Any], direction: Tensor) -> tuple[int, int
         plain: any SAELens SAE; its decoder rows are searched.
         direction: (d_in,) of the axis, e.g. ``signed.W_dec[i]``.
     """
-    cosine = cosine_similarity(decoder_directions(plain), direction.detach().float()[None], dim=1)
+    rows = decoder_directions(plain)
+    cosine = cosine_similarity(rows, direction.detach().float().to(rows.device)[None], dim=1)
     return int(cosine.argmax()), int(cosine.argmin())
 
 
@@ -216,6 +217,7 @@ def _measure(
         n_tokens = logits.shape[-1]
         allowed = f"two token ids from 0 to {n_tokens - 1}"
         require(min(a, b) >= 0 and max(a, b) < n_tokens, "logit_tokens", logit_tokens, allowed)
-        return (logits[:, -1, a] - logits[:, -1, b]).cpu().double().mean().item()
+        last = logits[:, -1, [a, b]].cpu().double()  # bfloat16 would round the difference
+        return (last[:, 0] - last[:, 1]).mean().item()
     predicted, actual = logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()
-    return cross_entropy(predicted.float(), actual.to(predicted.device)).item()
+    return cross_entropy(predicted.float(), actual.long().to(predicted.device)).item()

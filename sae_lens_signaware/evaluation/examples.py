@@ -233,7 +233,7 @@ class _TopWindows:
         places = peak[:, None] - self.before + torch.arange(self.width, device=z.device)
         inside = (places >= 0) & (places < tokens.shape[1])
         places = places.clamp(0, tokens.shape[1] - 1)
-        self.ids[latent, side, slot] = tokens[row[:, None], places].masked_fill(~inside, -1)
+        self.ids[latent, side, slot] = tokens[row[:, None], places].long().masked_fill(~inside, -1)
         self.values[latent, side, slot] = z[row[:, None], places, latent[:, None]] * inside
         self.prompt[latent, side, slot] = row + self.n_prompts
         self.position[latent, side, slot] = positions[row, peak]

@@ -107,7 +107,7 @@ def _add(total: Tensor, text: Tensor, values: Tensor, aggregation: Aggregation) 
 def raw_features(source: TextActivations, aggregation: Aggregation = "sum") -> Features:
     """Aggregate the raw activations of every text; ``max`` takes the largest size, sign kept."""
     width = source.activations.shape[1]
-    sides = _sides_of(source, width, Tensor.float, aggregation)
+    sides = _sides_of(source, width, lambda x: x.float().cpu(), aggregation)
     return Features(_signed(sides), [f"x{i}" for i in range(width)])
 
 

@@ -236,6 +236,7 @@ def write_measurement(folder: str | Path, quality: SAEQuality, census: BipolarCe
     """
     folder = Path(folder)
     quality = dataclasses.replace(quality, weights_sha256=sha256_of(folder / SAE_WEIGHTS_FILENAME))
-    write_json(quality.to_dict(), folder / QUALITY_FILENAME)
     write_tensors({"sparsity": census.log_sparsity}, folder / SPARSITY_FILENAME)
     write_tensors({"pos_share": census.pos_share.float()}, folder / POS_SHARE_FILENAME)
+    # last: by its digest of the weights it says that the others are of this SAE too
+    write_json(quality.to_dict(), folder / QUALITY_FILENAME)

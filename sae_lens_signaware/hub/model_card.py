@@ -12,7 +12,9 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 from sae_lens import SAE, SAEConfig
+from yaml import YAMLError
 
+from sae_lens_signaware.checks import ConfigError, one_line
 from sae_lens_signaware.evaluation.quality import SAEQuality
 
 TWIN = "-plain"
@@ -46,9 +48,9 @@ def make_card(
             "Trained with [SAELens](https://github.com/decoderesearch/SAELens) and "
             "`sae_lens_signaware`.\n"
         )
-    if begin in body and end in body:
-        before, rest = body.split(begin, 1)
-        body = before + section + rest.split(end, 1)[1]
+    before, _, rest = body.partition(begin)
+    if end in rest:
+        body = before + section + rest.partition(end)[2]
     else:
         body = f"{body.rstrip()}\n\n{section}\n"
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body.lstrip()}")
@@ -79,11 +81,16 @@ def _existing_card(repo_id: str) -> ModelCard | None:
     """
     with tempfile.TemporaryDirectory() as no_cache:
         try:
-            return ModelCard.load(hf_hub_download(repo_id, "README.md", cache_dir=no_cache))
+            path = hf_hub_download(repo_id, "README.md", cache_dir=no_cache)
         except LocalEntryNotFoundError:
             raise  # a subclass of the next one: the Hub did not answer
         except (EntryNotFoundError, RepositoryNotFoundError):
             return None
+        try:
+            return ModelCard.load(path)
+        except (ValueError, YAMLError) as error:
+            message = f"{repo_id}: its README.md has broken front matter: {one_line(error)}"
+            raise ConfigError(message) from None
 
 
 def _section(repo_id: str, sae_id: str, sae: SAE[SAEConfig], quality: SAEQuality | None) -> str:

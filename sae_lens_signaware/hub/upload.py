@@ -1,5 +1,6 @@
 """Push a signed SAE, its plain twin and a model card to the Hugging Face Hub."""
 
+import functools
 import json
 import re
 import shutil
@@ -66,7 +67,10 @@ def push(
         _write_signed(sae, source, signed)
         _require_no_token(signed)
         write_split(sae, source, plain)
-        card = make_card(repo_id, sae_id, sae, quality, base_model, dataset)
+        make = functools.partial(
+            make_card, repo_id, sae_id, sae, quality, base_model=base_model, dataset=dataset
+        )
+        card = make()
         try:
             card.validate()
         except ValueError as error:  # before anything is public
@@ -74,7 +78,7 @@ def push(
         folders = {sae_id: signed, f"{sae_id}{TWIN}": plain}
         upload_saes_to_huggingface({**folders}, hf_repo_id=repo_id, add_default_readme=False)
         _remove_stale(repo_id, folders)
-    card.push_to_hub(repo_id)
+    make().push_to_hub(repo_id)  # of the card as it is now: another push may have added to it
     return f"{HfApi().endpoint}/{repo_id}"
 
 

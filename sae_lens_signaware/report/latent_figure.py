@@ -138,7 +138,7 @@ def _context(
     yield _text(TEXT_AT - 10, y, markup.number(context.value, "+.3g"), "quiet end")
     for i, column in _places(context):
         token, value = context.tokens[i], context.activations[i]
-        words, x = _visible(token), TEXT_AT + COLUMN * column
+        words, x = _fitting(token), TEXT_AT + COLUMN * column
         width = COLUMN * _columns(words)
         if value:
             opacity = 0.08 + 0.57 * min(1.0, abs(value) / strongest)
@@ -151,7 +151,7 @@ def _context(
 
 def _places(context: Context) -> Iterator[tuple[int, int]]:
     """Index and column of each token that has its place in the row, with the peak in the middle."""
-    widths = [_columns(_visible(token)) for token in context.tokens]
+    widths = [_columns(_fitting(token)) for token in context.tokens]
     left = right = PEAK_COLUMN
     for i in range(context.peak - 1, -1, -1):
         left -= widths[i]
@@ -192,6 +192,16 @@ def _visible(token: str) -> str:
     # as the browser of latents shows it
     token = re.sub("\r\n|[\r\n\u2028\u2029]", "⏎", token).replace("\t", "⇥")
     return token or "∅"
+
+
+def _fitting(token: str) -> str:
+    """The token as it is shown, cut where the row has no place for more even of a peak."""
+    words = _visible(token)
+    if _columns(words) <= N_COLUMNS - PEAK_COLUMN:
+        return words
+    while _columns(words) >= N_COLUMNS - PEAK_COLUMN:
+        words = words[:-1]
+    return f"{words}…"
 
 
 def _columns(words: str) -> int:

@@ -82,7 +82,7 @@ def read_results(folder: Path) -> Results:
         )
     names = _names([path.parent for path in summaries], folder)
     sweeps = [
-        Sweep(name, path.resolve().parent.name == ABLATIONS, summary)
+        Sweep(name, path.parent.resolve().name == ABLATIONS, summary)
         for name, (path, summary) in zip(names, summaries.items(), strict=True)
     ]
     return Results(
@@ -124,7 +124,7 @@ def _require_folder(folder: Path) -> None:
 
 
 def _read_latents(folder: Path) -> dict[Path, SAELatents]:
-    paths = (path for path in folder.rglob("*.json") if path.resolve().parent.name == "latents")
+    paths = (path for path in folder.rglob("*.json") if path.parent.resolve().name == "latents")
     return _read_all(SAELatents.read, sorted(paths))
 
 

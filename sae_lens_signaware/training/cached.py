@@ -14,7 +14,7 @@ from sae_lens import SAETrainer, TrainingSAE, TrainingSAEConfig, logger
 from sae_lens.config import SAETrainerConfig
 from torch import Tensor
 
-from sae_lens_signaware.checks import one_line, require
+from sae_lens_signaware.checks import InvalidInputError, one_line, require
 from sae_lens_signaware.evaluation.saved import ESTIMATED
 from sae_lens_signaware.files import write_json
 from sae_lens_signaware.training.cache import ShuffledEpochs
@@ -25,6 +25,7 @@ from sae_lens_signaware.training.interruption import (
     restart_firing_window,
     stop_on_signal,
 )
+from sae_lens_signaware.training.output import require_writable
 from sae_lens_signaware.training.values import check_sae_dtype
 
 DONE_FILENAME = "checkpoint_complete.json"
@@ -69,19 +70,27 @@ def train_on_cache(
 
     Raises:
         InvalidInputError: ``activations`` are of another shape or type, or all 0 where their scale
-            is estimated; ``checkpoint`` holds something else, which an interruption would remove;
-            ``sae_cfg.dtype`` is one that Adam cannot train in; or there are fewer activations than
-            ``trainer_cfg.train_batch_size_samples``.
+            is estimated; ``checkpoint`` holds something else, which an interruption would remove,
+            or cannot be written; ``sae_cfg.dtype`` is one that Adam cannot train in; a config holds
+            what its checkpoint cannot, such as a ``torch.device``; or there are fewer activations
+            than ``trainer_cfg.train_batch_size_samples``.
         RuntimeError: a loss is not finite.
         InterruptedTraining: Ctrl-C or SIGTERM, between two steps, after the checkpoint is on disk.
     """
     check_sae_dtype(sae_cfg)
     _require_activations(activations, sae_cfg.d_in)
-    checkpoint = Path(checkpoint)
+    checkpoint = Path(
+        checkpoint
+    ).resolve()  # an interruption renames a folder, and not a link to it
     # those of SAELens's trainer cannot be resumed here, and its folder has a new name in each run
     trainer_cfg = dataclasses.replace(
         trainer_cfg, checkpoint_path=None, n_checkpoints=0, save_final_checkpoint=False
     )
+    if trainer_cfg.lr_end is None:  # as SAELens's runner has it; its trainer asks for a number
+        trainer_cfg = dataclasses.replace(trainer_cfg, lr_end=trainer_cfg.lr / 10)
+    seed = int(seed)  # of numpy, maybe
+    _require_json(sae_cfg=sae_cfg.to_dict(), trainer_cfg=dataclasses.asdict(trainer_cfg))
+    _require_place(checkpoint)
     _clear_staging(checkpoint)
     _require_own(checkpoint)
 
@@ -123,6 +132,27 @@ def train_on_cache(
         raise InterruptedTraining(checkpoint) from None
     signals.pass_on()  # of the last step: the SAE is folded, and there is no checkpoint any more
     return trainer.sae, trainer.n_training_steps - first_step
+
+
+def _require_json(**configs: Mapping[str, object]) -> None:
+    """Raise where a config holds what is no JSON, before the training and not at its checkpoint."""
+    for name, values in configs.items():
+        for field, value in values.items():
+            try:
+                json.dumps(value)
+            except TypeError:
+                raise InvalidInputError(
+                    f"{name}.{field} must be a number, a text or another value of JSON, "
+                    f"got {value!r} of {type(value).__name__}"
+                ) from None
+
+
+def _require_place(checkpoint: Path) -> None:
+    """Raise where an interruption could not put a folder, before the training."""
+    allowed = "a folder that can be renamed"
+    require(not checkpoint.is_mount(), "checkpoint", str(checkpoint), allowed, "it is mounted")
+    if checkpoint.parent.name:  # what is at the root of the file system has no folder to try
+        require_writable("checkpoint's folder", checkpoint.parent)
 
 
 def _require_activations(activations: object, d_in: int) -> None:

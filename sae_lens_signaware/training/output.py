@@ -67,9 +67,10 @@ def move_into(staging: Path, folder: Path) -> None:
             (staging / name).replace(folder / name)
     except BaseException:  # Ctrl-C as well: half of an SAE in each folder is none
         for name in names:
-            if not (staging / name).exists():
+            # a link is moved as a link, which may lead nowhere from there
+            if not os.path.lexists(staging / name):
                 (folder / name).replace(staging / name)
-            if (aside / name).exists():
+            if os.path.lexists(aside / name):
                 (aside / name).replace(folder / name)
         aside.rmdir()
         raise

@@ -205,3 +205,18 @@ def test_the_script_of_the_figure(
         call(str(tmp_path / "absent.json"), "--latent", "7")
     with pytest.raises(ConfigError, match="not the latents of an SAE"):
         report.write_latent_figure(results / "protocol-c.json", 1, out)
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_a_peak_that_is_wider_than_its_place_is_cut(width: int) -> None:
+    words = ("a", ("-" if width == 1 else "日") * 64, "b")
+    wide = Context(words, (0.0, 1.0, 0.0), 1, 0, 0)
+    page = dataclasses.replace(latent_page(100), examples_pos=(wide,), examples_neg=())
+    root = ET.fromstring(latent_figure(dataclasses.replace(sae_latents(0, 0), pages=(page,)), 100))
+    (shown,) = [
+        e
+        for e in root.iter("{http://www.w3.org/2000/svg}text")
+        if "".join(e.itertext()).startswith(words[1][:20]) and "bold" in e.attrib["class"]
+    ]
+    assert "".join(shown.itertext()).endswith("…")
+    assert float(shown.attrib["x"]) + float(shown.attrib["textLength"]) <= 820

@@ -1,6 +1,7 @@
 """The latents stage: count and time left, and what an interruption leaves."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sae_lens_signaware.experiments.sweep import latents
+from sae_lens_signaware.experiments.sweep import latent_pages, latents
 from sae_lens_signaware.experiments.sweep.config import LatentsConfig
 from sae_lens_signaware.experiments.sweep.latent_pages import Dialler
 from tests.support.cli import invoke
@@ -199,3 +200,26 @@ def test_pages_of_another_run_do_not_outlive_an_interruption(
         Counted(patch, stop_at=0)
         assert invoke("sweep", str(config), "--out", str(out)).exit_code == 130
     assert set(pages(out)) == {"mlp-half-0.1.json", "resid-half-0.1.partial"}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_latent_whose_logits_overflow_has_no_dial(
+    value: float,
+    whole: tuple[Path, str],
+    config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = without_latents(whole, tmp_path / "out")
+    real = latent_pages.polarity_dial
+
+    def overflowing(*args: Any) -> Any:
+        dial = real(*args)
+        dial.effect[0] = value
+        return dial
+
+    monkeypatch.setattr(latent_pages, "polarity_dial", overflowing)
+    result = invoke("sweep", str(config), "--out", str(out))
+    assert result.exit_code == 0, result.stderr
+    for held in pages(out).values():
+        assert [page["dial"] for page in held["pages"]] == [None] * 4

@@ -176,7 +176,7 @@ def collect(
 
 def _require_no_overflow(rows: Tensor, cell: str, run: Run) -> None:
     limit = torch.finfo(run.cache_dtype).max
-    if limit >= torch.finfo(rows.dtype).max:
+    if limit >= torch.finfo(rows.dtype).max or not rows.numel():
         return
     largest = rows.abs().max().item()
     if limit < largest < math.inf:  # the model's own infinities are not the cache's

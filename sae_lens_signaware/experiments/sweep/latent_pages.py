@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -112,13 +113,16 @@ class Dialler:
             pair_dial = self._dial(self.plain, pair, self.read_out)
         return dataclasses.replace(page, dial=dial, pair_dial=pair_dial)
 
-    def _dial(self, sae: SAE[Any], latent: int | tuple[int, int], read_out: Tensor) -> Dial:
+    def _dial(self, sae: SAE[Any], latent: int | tuple[int, int], read_out: Tensor) -> Dial | None:
+        """Dial the latent; None where the logits overflow, as they can in half precision."""
         # on the two tokens that this axis, or this pair's, speaks for and against most
         plus, minus = dialled_directions(sae, latent)
         votes = read_out @ (plus - minus)
         ids = (int(votes.argmax()), int(votes.argmin()))
         tokenizer = tokenizer_of(self.model)
         dial = polarity_dial(self.model, sae, latent, self.prompts, self.sizes, ids)
+        if not (dial.effect.isfinite().all() and math.isfinite(dial.baseline)):
+            return None
         return Dial.of(dial, (token_text(tokenizer, ids[0]), token_text(tokenizer, ids[1])))
 
 

@@ -247,7 +247,9 @@ class SweepStore:
     def failure_of(self, run: Run) -> str | None:
         """Return why the run failed; None where it did not."""
         path = self.failure_path(run)
-        return path.read_text().strip() if path.exists() else self._unwritten_failures.get(run.name)
+        if not path.exists():
+            return self._unwritten_failures.get(run.name)
+        return path.read_text(encoding="utf-8").strip()
 
     def forget_failure(self, run: Run) -> None:
         """Remove what an earlier try has left: the run is tried again."""
