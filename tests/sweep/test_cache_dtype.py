@@ -140,3 +140,10 @@ def test_the_largest_number_of_the_dtype_is_no_overflow_nor_is_an_inf_of_the_mod
         cache._require_no_overflow(torch.tensor([[1.0, -largest]]), "mlp", run)
     with pytest.raises(ConfigError, match="reach 65,536, and float16 holds at most 65,504"):
         cache._require_no_overflow(torch.tensor([[1.0, -65_536.0]]), "mlp", run)
+
+
+def test_a_batch_of_which_no_token_is_kept_overflows_nothing(data: Path, tmp_path: Path) -> None:
+    _, runs = loaded(sweep_values(data), tmp_path, cache_dtype="float16")
+    cache._require_no_overflow(torch.empty(0, D_IN), "mlp", runs[0])
+    with pytest.raises(ConfigError, match="float16 holds at most"):
+        cache._require_no_overflow(torch.full((1, D_IN), 1e5), "mlp", runs[0])
