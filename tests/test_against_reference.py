@@ -220,3 +220,30 @@ def test_tanh_reaches_the_thresholds_as_in_saelens() -> None:
         gradients.append(torch.autograd.grad(losses["l0_loss"], sae.threshold)[0].flatten())
     assert gradients[1].abs().max() > 0.1
     torch.testing.assert_close(gradients[0], gradients[1])
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+@pytest.mark.parametrize("threshold", [0.1, 1.0])
+def test_tanh_of_both_sides_has_the_gradients_of_two_latents(
+    threshold: float, sparse: bool
+) -> None:
+    # at 0.1 the window of a side, 0.5 wide, reaches past 0
+    fields: Any = {"d_in": 6, "jumprelu_sparsity_loss_mode": "tanh", "jumprelu_bandwidth": 0.5}
+    own = {"use_sparse_activations": sparse, "minus_bias_init": 0.0, "polarity_tying": "none"}
+    signed = BiJumpReLUTrainingSAEConfig(**fields, **own, d_sae=40)
+    plain = JumpReLUTrainingSAEConfig(**fields, d_sae=80)
+    ours, theirs = (TrainingSAE.from_dict(cfg.to_dict()).double() for cfg in (signed, plain))
+    g = torch.Generator().manual_seed(1)
+    W_enc = 0.2 * torch.randn(6, 40, generator=g, dtype=torch.float64)
+    W_dec = torch.randn(40, 6, generator=g, dtype=torch.float64)
+    x, found = torch.randn(50, 6, generator=g, dtype=torch.float64), []
+    for sae, sides in ((ours, 1), (theirs, 2)):
+        sae.W_enc.data.copy_(torch.cat([W_enc, -W_enc][:sides], 1))
+        sae.W_dec.data.copy_(torch.cat([W_dec, -W_dec][:sides]))
+        sae.threshold.data.fill_(threshold)
+        with path(sparse):
+            out = sae.training_forward_pass(step_input(x))
+        (gradient,) = torch.autograd.grad(out.losses["l0_loss"], sae.threshold)
+        found.append((out.losses["l0_loss"], gradient.flatten()))
+    assert found[1][1].abs().max() > 0.01
+    torch.testing.assert_close(found[0], found[1], **TOLERANCE)

@@ -174,7 +174,8 @@ def test_bipolar_evals_has_the_shape_of_run_evals() -> None:
     )
     excluded, scaler = [3, 5, 7], ActivationScaler(2.0)
     args: dict[str, Any] = {"eval_config": config, "exclude_special_tokens": excluded}
-    metrics, featurewise = signaware.bipolar_evals(sae, store(), model, scaler, **args)
+    once = args | {"exclude_special_tokens": iter(excluded)}  # an iterator is an iterable too
+    metrics, featurewise = signaware.bipolar_evals(sae, store(), model, scaler, **once)
     theirs, theirs_featurewise = run_evals(sae, store(), model, scaler, **args)
     assert {k: v for k, v in metrics.items() if k != "signed"} == theirs
     assert set(theirs_featurewise) <= set(featurewise)

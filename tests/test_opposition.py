@@ -331,3 +331,22 @@ def test_an_sae_without_a_hook_is_one_line(model: HookedTransformer) -> None:
     ):
         with pytest.raises(InvalidInputError, match=r"^sae\.cfg\.metadata\.hook_name must be the"):
             measure()
+
+
+def test_the_null_is_of_as_many_latents_as_there_are() -> None:
+    # the pairs of 2,900 are more than torch takes a quantile of
+    sides = opposition._Sides()
+    for i in range(2_900):
+        sides.means += [torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])]
+        sides.latents += [i, i]
+    assert sides.null() == 0.0  # -cos is -1 or 0
+
+
+def test_a_mean_of_0_has_no_opposition() -> None:
+    zero, rows = torch.zeros(3, 5), torch.randn(3, 5)
+    assert all(math.isnan(value) for value in opposition.opposition_of(zero, rows))
+    sides = opposition._Sides()
+    sides.add(zero, rows)
+    sides.add(rows, zero)
+    assert sides.latents == [0, 1]
+    assert sides.null() == pytest.approx(-1)

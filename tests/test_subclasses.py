@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sae_lens_signaware.saes.activations import bi_jump_step
 from tests.support.saes import D_IN, each_architecture, make_sae, make_training_sae
 from tests.support.training import path, step_input
 
@@ -113,3 +114,21 @@ def test_an_architecture_without_a_threshold_folds() -> None:
     torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones_like(norm))
     torch.testing.assert_close(sae.W_enc, W_enc * norm)
     torch.testing.assert_close(sae.b_mag, b_mag * norm)
+
+
+@each_path
+def test_its_latent_scale_counts_where_active_latents_are_looked_for(sparse: bool) -> None:
+    def _latent_scale(self: Any) -> Tensor:
+        return self.get_W_dec_norm()
+
+    sae = make_sae("bi_jumprelu", dtype="float64")
+    sae.W_dec.data *= torch.linspace(0.2, 5, len(sae.W_dec), dtype=torch.float64)[:, None]
+    sae = subclassed(sae, _latent_scale=_latent_scale)
+    h = (batch() - sae.b_dec) @ sae.W_enc + sae.b_enc
+    expected = bi_jump_step(h * sae.W_dec.norm(dim=1), sae.threshold, sae.b_mag)
+    unscaled = h.abs() > sae.threshold
+    assert ((expected != 0) & ~unscaled).any()
+    assert ((expected == 0) & unscaled).any()
+    with path(sparse), torch.no_grad():
+        torch.testing.assert_close(sae.encode(batch()), expected)
+        torch.testing.assert_close(sae.encode_sparse(batch()).to_dense(), expected)

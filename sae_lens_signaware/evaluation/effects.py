@@ -93,5 +93,9 @@ def _log_prediction(
 def mean_prediction(model: HookedRootModule, tokens: Tensor) -> Tensor:
     """(vocabulary,) mean probability of each token over the first prompts."""
     first = on_model(model, tokens[:PROMPTS_OF_Q])
-    logits = model(first, return_type="logits", prepend_bos=False)
-    return logits.flatten(0, 1).float().softmax(-1).mean(0).cpu()
+    # one by one: the logits of a prompt can be hundreds of megabytes
+    means = [
+        model(prompt, return_type="logits", prepend_bos=False)[0].float().softmax(-1).mean(0)
+        for prompt in first.split(1)
+    ]
+    return torch.stack(means).mean(0).cpu()

@@ -42,6 +42,8 @@ def bipolar_evals(
         normalisation, "gain_pos" and "gain_neg": lists of d_sae floats, NaN where a side never
         fires.
     """
+    if not isinstance(exclude_special_tokens, bool):  # an iterator is read twice
+        exclude_special_tokens = list(exclude_special_tokens)
     scaler = activation_scaler or ActivationScaler()
     config = eval_config or EvalConfig()
     metrics, featurewise = run_evals(

@@ -9,9 +9,11 @@ nothing to do with each other. See docs/measures.md.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from rich.table import Table
 from sae_lens import SAE
@@ -165,8 +167,10 @@ class _Sides:
 
     def add(self, plus: Tensor, minus: Tensor) -> None:
         """Take the (n, dim) vectors of the two sides of the next latent."""
-        self.means += [rows.mean(0) for rows in (plus, minus) if len(rows)]
-        self.latents += [len(self.found) for rows in (plus, minus) if len(rows)]
+        for mean in (rows.mean(0) for rows in (plus, minus) if len(rows)):
+            if mean.any():  # one of 0 has no direction
+                self.means.append(mean)
+                self.latents.append(len(self.found))
         self.found.append(opposition_of(plus, minus))
 
     def opposition(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -181,7 +185,8 @@ class _Sides:
         unit = normalize(torch.stack(self.means).double(), dim=1)
         latent = torch.tensor(self.latents)
         of_pairs = -(unit @ unit.T)[latent[:, None] < latent[None]]
-        return of_pairs.quantile(NULL_QUANTILE).item() if len(of_pairs) else float("nan")
+        # numpy's: torch's takes 2^24 numbers at most
+        return float(np.quantile(of_pairs, NULL_QUANTILE)) if len(of_pairs) else float("nan")
 
 
 def opposition_of(plus: Tensor, minus: Tensor) -> Interval:
@@ -193,12 +198,15 @@ def opposition_of(plus: Tensor, minus: Tensor) -> Interval:
         plus, minus: (n, dim) and (m, dim).
 
     Returns:
-        NaN where either has fewer than two rows.
+        NaN where either has fewer than two rows, or a mean of 0.
     """
+    unknown = Interval(*[float("nan")] * 3)
     if min(len(plus), len(minus)) < 2:
-        return Interval(*[float("nan")] * 3)
+        return unknown
     plus, minus = plus.double(), minus.double()
     value = minus_cosine(plus.sum(0), minus.sum(0))
+    if math.isnan(value):
+        return unknown
     variance = 0.0
     for rows, other in ((plus, minus), (minus, plus)):
         n = len(rows)

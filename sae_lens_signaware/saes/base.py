@@ -206,12 +206,17 @@ class SignedSAEMixin(_Host):
         if self._must_see_all_latents(x_c):
             return None
         threshold, two_sided = self.threshold.detach(), self._two_sided
-        b_enc = self._encoder_bias
+        b_enc, scale = self._encoder_bias, self._latent_scale()
+
+        def is_active(pre: Tensor, columns: slice) -> Tensor:
+            pre = pre if scale is None else pre * scale.detach()[columns]
+            return active_mask(pre, threshold[:, columns], two_sided, margin)
+
         return encode_active(
             x_c.detach().reshape(-1, x_c.shape[-1]),
             self.W_enc.detach(),
             None if b_enc is None else b_enc.detach(),
-            lambda pre, columns: active_mask(pre, threshold[:, columns], two_sided, margin),
+            is_active,
             MAX_DENSITY,
         )
 

@@ -218,7 +218,13 @@ class BiJumpReLUTrainingSAE(
     ) -> Losses:
         threshold = latents.rows_of(self.threshold.to(pre.dtype))
         W_dec_norm = latents.columns_of(self.W_dec.norm(dim=1))  # not a constant, as in SAELens
-        per_token = latents.sum_by_token(self._sparsity(pre, z, threshold, W_dec_norm))
+        if self.cfg.jumprelu_sparsity_loss_mode == "tanh":
+            b_mag = latents.rows_of(self.b_mag)
+            sparsity = self._tanh_of_sides(pre, threshold, b_mag, W_dec_norm)
+        else:
+            estimator = self.cfg.jumprelu_bandwidth, self.cfg.jumprelu_ste_to_input
+            sparsity = bi_step_ste(pre, threshold, *estimator)
+        per_token = latents.sum_by_token(sparsity)
         return self._losses_of(step_input, pre, per_token)
 
     def _losses_of(self, step_input: TrainStepInput, pre: Tensor, per_token: Tensor) -> Losses:
@@ -251,14 +257,23 @@ class BiJumpReLUTrainingSAE(
     def _tiled_losses(self, step_input: TrainStepInput, step: TiledStep) -> Losses:
         return self._losses_of(step_input, step.pre, step.summed)
 
-    def _sparsity(self, h: Tensor, z: Tensor, threshold: Tensor, W_dec_norm: Tensor) -> Tensor:
-        # what each latent adds to its token's sparsity
+    def _tanh_of_sides(
+        self, h: Tensor, threshold: Tensor, b_mag: Tensor, W_dec_norm: Tensor
+    ) -> Tensor:
+        """tanh(c |z| ||W_dec||), each side by itself, as two latents of SAELens's have it.
+
+        The slope of |z| at 0 is 0, and would drop the inactive half of a window. Nor does the sign
+        of h tell the side: near 0 the window of a side reaches past 0.
+        """
         cfg = self.cfg
-        if cfg.jumprelu_sparsity_loss_mode == "tanh":
-            # not abs(z): its slope at 0 is 0, and would drop the inactive half of the window
-            magnitude = torch.where(h > 0, z, -z)
-            return torch.tanh(cfg.jumprelu_tanh_scale * magnitude * W_dec_norm)
-        return bi_step_ste(h, threshold, cfg.jumprelu_bandwidth, cfg.jumprelu_ste_to_input)
+        closed = torch.full_like(threshold[:1], torch.finfo(h.dtype).max ** 0.5)
+        total = torch.zeros_like(h)
+        for sign, rows in ((1, [threshold[:1], closed]), (-1, [closed, threshold[-1:]])):
+            z = bi_jump_relu_ste(
+                h, torch.cat(rows), b_mag, cfg.jumprelu_bandwidth, cfg.jumprelu_ste_to_input
+            )
+            total = total + torch.tanh(cfg.jumprelu_tanh_scale * sign * z * W_dec_norm)
+        return total
 
     @override
     def log_histograms(self) -> dict[str, Any]:

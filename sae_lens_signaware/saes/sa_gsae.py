@@ -208,7 +208,8 @@ class SAGatedTrainingSAE(
         cfg, threshold = self.cfg, latents.rows_of(self.threshold.to(pre.dtype))
         norm = latents.columns_of(self._norm()).to(pre.dtype)
         v, l1 = soft_threshold(pre, threshold, norm, cfg.two_sided)
-        penalty = log_sum(v, norm) if cfg.sparsity_penalty == "log_sum" else l1.sum()
+        wide = torch.promote_types(l1.dtype, torch.float32)  # half of a batch's sum is inf
+        penalty = log_sum(v, norm) if cfg.sparsity_penalty == "log_sum" else l1.sum(dtype=wide)
         product = None
         if cfg.aux_coefficient != 0:
             W_dec = self.W_dec.detach() if cfg.detach_decoder else self.W_dec
