@@ -3,9 +3,10 @@
     python benchmarks/loss_recovered.py configs/equal-width-smollm2-135m.yaml \\
         configs/equal-width-gemma3-270m.yaml --value 32
 
-(CE_zero - CE_sae) / (CE_zero - CE_orig) by SAELens's ``run_evals``, on the first held-out prompts:
-1 keeps the loss, and 0 is as bad as zeros at the hook point. To be run where the sweeps were run,
-on those of their SAEs that are still on disk. Every SAE of a model gets the same tokens.
+(CE_zero - CE_sae) / (CE_zero - CE_orig) by SAELens's ``run_evals``, of each of the first batches of
+held-out prompts: 1 keeps the loss, and 0 is as bad as zeros at the hook point. To be run where the
+sweeps were run, on those of their SAEs that are still on disk. All SAEs of a model get the same
+batches, so the difference of two has a standard error over them.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from sae_lens_signaware.experiments.sweep.store import SweepStore
 
 
 def measure(source: Path, root: Path, value: float, n_batches: int) -> list[list[object]]:
-    """The rows of one sweep: those of ``row_of``, with the loss recovered at the end."""
+    """The rows of one sweep: those of ``row_of``, with the loss recovered of each batch."""
     config, runs = load_sweep_config(source)
     store = SweepStore(config, root / command_of(source)[1])
     found = [run for run in runs if run.value == value and store.sae_path(run).exists()]
@@ -39,10 +40,10 @@ def measure(source: Path, root: Path, value: float, n_batches: int) -> list[list
         text = config.heldout_dataset_path or run.cfg.dataset_path
         tokens = make_store(model, run.cfg, text, {run.cfg.hook_name: run.cfg.sae.d_in})
         sae = load_sae(store.sae_path(run))
-        quality = add_loss_recovered(result.quality, sae, model, tokens, n_batches)
-        assert quality.loss_recovered is not None
-        rows.append([*row_of(result), round(quality.loss_recovered, 5)])
-        print(*rows[-1], quality.loss_recovered_tokens)
+        batches = [add_loss_recovered(result.quality, sae, model, tokens) for _ in range(n_batches)]
+        values = [batch.loss_recovered for batch in batches]
+        rows.append([*row_of(result), *(value and round(value, 5) for value in values)])
+        print(*rows[-1])
     return rows
 
 
@@ -58,7 +59,7 @@ def main() -> None:
         source.stem: measure(source, args.root, args.value, args.n_batches)
         for source in args.configs
     }
-    columns = [*COLUMNS, "loss_recovered"]
+    columns = [*COLUMNS, *(f"loss_recovered_{i}" for i in range(args.n_batches))]
     write_rows(
         {
             "command": own_command(),

@@ -149,7 +149,7 @@ def test_seeds_agree_on_what_is_ahead_and_what_is_level() -> None:
     spreads = []
     for cell, _, *fields in rows:
         for field, is_ahead in zip(fields, ahead[cell], strict=True):
-            assert field.endswith(", n = 3" if "SmolLM2" in cell else ", n = 2")
+            assert field.endswith(", n = 3")
             low, high = map(float, re.findall(r"[+-]\d\.\d{4}", field)[1:])
             spreads.append(high - low)
             if is_ahead is None:
