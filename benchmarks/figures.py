@@ -29,6 +29,7 @@ from figure_drawing import (
     save_svg,
 )
 from figure_rows import HALF_SAE, MODELS, ROOT, SHORT, one_pass, one_recipe, read, with_short_half
+from loss_table import loss_table
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -272,6 +273,12 @@ def write_all(out: Path) -> None:
             equal, cells, "bi_batchtopk", OF_BATCHTOPK | {SHORT: WITH_SHORT[SHORT]}
         ),
         "equal_width_narrow.md": gaps_table(equal, cells, NARROW_SHORT, OF_BATCHTOPK),
+        "loss_recovered.md": loss_table(
+            read("loss_recovered.json"),
+            {"equal-width-smollm2-135m": "SmolLM2"},
+            f"{SHORT}-full",
+            "batchtopk-full",
+        ),
         "half_width_gaps.md": gaps_table(of_half, cells, HALF.sae, PLAIN, L0S),
         "half_width_seeds.md": seeds_table(
             with_short_half(all_seeds), cells, HALF.sae, OF_BATCHTOPK
