@@ -79,9 +79,8 @@ def train_on_cache(
     """
     check_sae_dtype(sae_cfg)
     _require_activations(activations, sae_cfg.d_in)
-    checkpoint = Path(
-        checkpoint
-    ).resolve()  # an interruption renames a folder, and not a link to it
+    # an interruption renames a folder, and not a link to it
+    checkpoint = Path(checkpoint).resolve()
     # those of SAELens's trainer cannot be resumed here, and its folder has a new name in each run
     trainer_cfg = dataclasses.replace(
         trainer_cfg, checkpoint_path=None, n_checkpoints=0, save_final_checkpoint=False
