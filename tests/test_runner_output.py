@@ -77,6 +77,18 @@ def test_a_folder_that_is_there_is_filled_from_inside(
     assert all(path.is_file() for path in (tmp_path / "out").iterdir())
 
 
+def interrupt_the_move_of_b(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C where b would go from staging to out."""
+    replace = Path.replace
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if (self, target) == (folder / "staging" / "b", folder / "out" / "b"):
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    patch.setattr(Path, "replace", interrupted)
+
+
 @pytest.mark.parametrize("earlier", [[], ["a"], ["a", "b", "c"]])
 def test_ctrl_c_while_the_files_are_moved_moves_all_back(
     earlier: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -85,14 +97,7 @@ def test_ctrl_c_while_the_files_are_moved_moves_all_back(
     (tmp_path / "staging").mkdir()
     for name in names:
         (tmp_path / "staging" / name).touch()
-    replace = Path.replace
-
-    def interrupted(self: Path, target: Path) -> Path:
-        if (self, target) == (tmp_path / "staging" / "b", tmp_path / "out" / "b"):
-            raise KeyboardInterrupt
-        return replace(self, target)
-
-    monkeypatch.setattr(Path, "replace", interrupted)
+    interrupt_the_move_of_b(tmp_path, monkeypatch)
     (tmp_path / "out").mkdir()
     for name in earlier:
         (tmp_path / "out" / name).write_text("earlier")
@@ -112,14 +117,7 @@ def test_a_link_in_the_output_folder_moves_back_too(
         (tmp_path / "staging" / name).write_text("new")
     (tmp_path / "mine").write_text("earlier")
     (tmp_path / "out" / "a").symlink_to("../mine")  # which leads nowhere from staging/.replaced
-    replace = Path.replace
-
-    def interrupted(self: Path, target: Path) -> Path:
-        if (self, target) == (tmp_path / "staging" / "b", tmp_path / "out" / "b"):
-            raise KeyboardInterrupt
-        return replace(self, target)
-
-    monkeypatch.setattr(Path, "replace", interrupted)
+    interrupt_the_move_of_b(tmp_path, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         move_into(tmp_path / "staging", tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a"]
