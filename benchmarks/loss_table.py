@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
+from recipe_tables import signed
 from reproduction_tables import markdown
 from sweep_source import without_ending
 
@@ -28,9 +29,8 @@ def loss_table(measured: Mapping[str, Any], models: Mapping[str, str], sae: str,
             a, b = found[cell, sae], found[cell, other]
             gaps = [x - y for x, y in zip(a[n:], b[n:], strict=True)]
             error = statistics.stdev(gaps) / len(gaps) ** 0.5
-            gap = f"{statistics.fmean(gaps):+.4f} ± {error:.4f}".replace("-", "−")
-            r2 = f"{a[at['r2']] - b[at['r2']]:+.4f}".replace("-", "−")
+            gap = f"{signed(statistics.fmean(gaps))} ± {error:.4f}"
             recovered = [f"{statistics.fmean(run[n:]):.4f}" for run in (a, b)]
-            table.append([f"{model}, {cell}", *recovered, gap, r2])
+            table.append([f"{model}, {cell}", *recovered, gap, signed(a[at["r2"]] - b[at["r2"]])])
     heads = ["hook point", "`bi_jumprelu`", "SAELens's `batchtopk`", "difference", "R², difference"]
     return markdown(heads, table, 1)

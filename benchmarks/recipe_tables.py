@@ -56,7 +56,7 @@ def gaps_table(
     for cell in cells:
         for other, label in saes.items():
             found = _gaps(rows, cell, sae, other)
-            fields = [_signed(found[asked]) if asked in found else "" for asked in l0s]
+            fields = [signed(found[asked]) if asked in found else "" for asked in l0s]
             if any(fields):
                 table.append([cell, label, *fields])
     return markdown(["hook point", "baseline", *(f"L0 {asked:g}" for asked in l0s)], table, 2)
@@ -83,7 +83,7 @@ def peers_table(
             if point is None or r2 is None or _ratio(asked, point) > 1.25:
                 fields.append("")
             else:
-                fields.append(f"{_signed(r2 - point.r2)} at {point.l0:.1f}; {point.dead_share:.1%}")
+                fields.append(f"{signed(r2 - point.r2)} at {point.l0:.1f}; {point.dead_share:.1%}")
         if any(fields):
             table.append([label, *fields])
     return markdown(["baseline", *cells], table, 1)
@@ -104,8 +104,8 @@ def seeds_table(
             fields = []
             for asked in ASKED:
                 gaps = [found[asked] for found in of_seeds if asked in found]
-                ends = f"{_signed(min(gaps))} to {_signed(max(gaps))}" if len(gaps) > 1 else ""
-                fields.append(f"{_signed(fmean(gaps))} ({ends}), n = {len(gaps)}" if ends else "")
+                ends = f"{signed(min(gaps))} to {signed(max(gaps))}" if len(gaps) > 1 else ""
+                fields.append(f"{signed(fmean(gaps))} ({ends}), n = {len(gaps)}" if ends else "")
             if any(fields):
                 table.append([cell, label, *fields])
     return markdown(["hook point", "baseline", *(f"L0 {asked:g}" for asked in ASKED)], table, 2)
@@ -140,7 +140,8 @@ def _gaps(rows: Sequence[Row], cell: str, sae: str, other: str) -> dict[float, f
     }
 
 
-def _signed(gap: float) -> str:
+def signed(gap: float) -> str:
+    """A gap in R² or the like, with its sign."""
     return f"{gap:+.4f}".replace("-", "−")
 
 

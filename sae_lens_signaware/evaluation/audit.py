@@ -12,10 +12,10 @@ from torch import Tensor
 from sae_lens_signaware.checks import require
 from sae_lens_signaware.evaluation.inputs import (
     batches_of,
+    dense_and_finite,
     dense_latents,
     flat_activations,
     require_autoencoder,
-    require_finite_latents,
 )
 from sae_lens_signaware.evaluation.results import Provenance, Result
 from sae_lens_signaware.evaluation.streaming import decoder_directions
@@ -201,14 +201,12 @@ class _PairSums:
     def add_batch(self, sae: SAE[Any], x: Tensor, a: Tensor, b: Tensor) -> None:
         _, cache = sae.run_with_cache(x, names_filter=[HOOK_PRE, HOOK_POST])
         # matching pursuit calls neither hook: its correlation is NaN
-        post = cache[HOOK_POST] if HOOK_POST in cache else dense_latents(sae, x)
+        post = dense_and_finite(cache[HOOK_POST]) if HOOK_POST in cache else dense_latents(sae, x)
         pre = (
             cache[HOOK_PRE]
             if HOOK_PRE in cache
             else torch.full(post.shape, torch.nan, device=post.device)
         )
-        post = post.to_dense() if post.is_sparse else post
-        require_finite_latents(post)
         fires = post != 0
         self.n_tokens += x.shape[0]
         step = max(1, MAX_GATHERED // x.shape[0])

@@ -95,7 +95,15 @@ def flat_activations(sae: SAE[Any]) -> Iterator[None]:
 
 def dense_latents(sae: SAE[Any], activations: Tensor) -> Tensor:
     """Encode activations (..., d_in); (..., d_sae) also where the SAE gives a sparse tensor."""
-    z = sae.encode(activations.to(sae.device))
+    return dense_and_finite(sae.encode(activations.to(sae.device)))
+
+
+def dense_and_finite(z: Tensor) -> Tensor:
+    """Latents as a dense tensor.
+
+    Raises:
+        InvalidInputError: one is NaN or inf.
+    """
     z = z.to_dense() if z.is_sparse else z
     require_finite_latents(z)
     return z

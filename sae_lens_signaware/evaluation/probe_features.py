@@ -72,7 +72,7 @@ def side_values(
 
     def encoded(x: Tensor) -> Tensor:
         require_in_range(x)
-        return dense_latents(sae, x).float().cpu()
+        return dense_latents(sae, x)
 
     with flat_activations(sae):
         return _sides_of(source, sae.cfg.d_sae, encoded, aggregation)
@@ -87,7 +87,7 @@ def _sides_of(
     """Aggregate both signs of what ``values_of`` makes of tokens, (n, width), over each text."""
     pos, neg = torch.zeros(2, len(source.n_tokens_of), width)
     for x, text in source.batches(MAX_TOKENS):
-        values = values_of(x)
+        values = values_of(x).float().cpu()
         _add(pos, text, values.clamp(min=0), aggregation)
         _add(neg, text, (-values).clamp(min=0), aggregation)
     if aggregation == "mean":
@@ -107,7 +107,7 @@ def _add(total: Tensor, text: Tensor, values: Tensor, aggregation: Aggregation) 
 def raw_features(source: TextActivations, aggregation: Aggregation = "sum") -> Features:
     """Aggregate the raw activations of every text; ``max`` takes the largest size, sign kept."""
     width = source.activations.shape[1]
-    sides = _sides_of(source, width, lambda x: x.float().cpu(), aggregation)
+    sides = _sides_of(source, width, lambda x: x, aggregation)
     return Features(_signed(sides), [f"x{i}" for i in range(width)])
 
 

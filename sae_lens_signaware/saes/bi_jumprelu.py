@@ -198,9 +198,13 @@ class BiJumpReLUTrainingSAE(
 
     @override
     def _activate(self, pre: Tensor, latents: Latents) -> Tensor:
-        cfg, threshold = self.cfg, latents.rows_of(self.threshold.to(pre.dtype))
-        estimator = cfg.jumprelu_bandwidth, cfg.jumprelu_ste_to_input
-        return bi_jump_relu_ste(pre, threshold, latents.rows_of(self.b_mag), *estimator)
+        threshold = latents.rows_of(self.threshold.to(pre.dtype))
+        return bi_jump_relu_ste(pre, threshold, latents.rows_of(self.b_mag), *self._estimator)
+
+    @property
+    def _estimator(self) -> tuple[float, bool]:
+        """Bandwidth of the straight-through estimator, and whether it reaches the encoder."""
+        return self.cfg.jumprelu_bandwidth, self.cfg.jumprelu_ste_to_input
 
     @override
     def _active_margin(self) -> float:
@@ -222,8 +226,7 @@ class BiJumpReLUTrainingSAE(
             b_mag = latents.rows_of(self.b_mag)
             sparsity = self._tanh_of_sides(pre, threshold, b_mag, W_dec_norm)
         else:
-            estimator = self.cfg.jumprelu_bandwidth, self.cfg.jumprelu_ste_to_input
-            sparsity = bi_step_ste(pre, threshold, *estimator)
+            sparsity = bi_step_ste(pre, threshold, *self._estimator)
         per_token = latents.sum_by_token(sparsity)
         return self._losses_of(step_input, pre, per_token)
 
@@ -247,7 +250,7 @@ class BiJumpReLUTrainingSAE(
         cfg = self.cfg
         if cfg.jumprelu_sparsity_loss_mode == "tanh" or type(self) is not BiJumpReLUTrainingSAE:
             return None
-        return JumpTiles(cfg.jumprelu_bandwidth, cfg.jumprelu_ste_to_input)
+        return JumpTiles(*self._estimator)
 
     @override
     def _tile_params(self) -> list[Tensor]:
@@ -265,14 +268,11 @@ class BiJumpReLUTrainingSAE(
         The slope of |z| at 0 is 0, and would drop the inactive half of a window. Nor does the sign
         of h tell the side: near 0 the window of a side reaches past 0.
         """
-        cfg = self.cfg
         closed = torch.full_like(threshold[:1], torch.finfo(h.dtype).max ** 0.5)
         total = torch.zeros_like(h)
         for sign, rows in ((1, [threshold[:1], closed]), (-1, [closed, threshold[-1:]])):
-            z = bi_jump_relu_ste(
-                h, torch.cat(rows), b_mag, cfg.jumprelu_bandwidth, cfg.jumprelu_ste_to_input
-            )
-            total = total + torch.tanh(cfg.jumprelu_tanh_scale * sign * z * W_dec_norm)
+            z = bi_jump_relu_ste(h, torch.cat(rows), b_mag, *self._estimator)
+            total = total + torch.tanh(self.cfg.jumprelu_tanh_scale * sign * z * W_dec_norm)
         return total
 
     @override

@@ -14,7 +14,7 @@ from sae_lens import SAETrainer, TrainingSAE, TrainingSAEConfig, logger
 from sae_lens.config import SAETrainerConfig
 from torch import Tensor
 
-from sae_lens_signaware.checks import InvalidInputError, one_line, require
+from sae_lens_signaware.checks import one_line, require
 from sae_lens_signaware.evaluation.saved import ESTIMATED
 from sae_lens_signaware.files import write_json
 from sae_lens_signaware.training.cache import ShuffledEpochs
@@ -88,19 +88,15 @@ def train_on_cache(
     if trainer_cfg.lr_end is None:  # as SAELens's runner has it; its trainer asks for a number
         trainer_cfg = dataclasses.replace(trainer_cfg, lr_end=trainer_cfg.lr / 10)
     seed = int(seed)  # of numpy, maybe
-    _require_json(sae_cfg=sae_cfg.to_dict(), trainer_cfg=dataclasses.asdict(trainer_cfg))
+    settings = {"sae": sae_cfg.to_dict(), "trainer": dataclasses.asdict(trainer_cfg)}
+    _require_json(settings)
     _require_place(checkpoint)
     _clear_staging(checkpoint)
     _require_own(checkpoint)
 
     @functools.cache
     def identity() -> dict[str, object]:  # where a checkpoint is read or written
-        return {
-            "sae": sae_cfg.to_dict(),
-            "trainer": dataclasses.asdict(trainer_cfg),
-            "seed": seed,
-            "activations": fingerprint(activations),
-        }
+        return {**settings, "seed": seed, "activations": fingerprint(activations)}
 
     def start() -> tuple[Trainer, ShuffledEpochs]:
         torch.manual_seed(seed)
@@ -133,17 +129,15 @@ def train_on_cache(
     return trainer.sae, trainer.n_training_steps - first_step
 
 
-def _require_json(**configs: Mapping[str, object]) -> None:
+def _require_json(settings: Mapping[str, Mapping[str, object]]) -> None:
     """Raise where a config holds what is no JSON, before the training and not at its checkpoint."""
-    for name, values in configs.items():
+    for name, values in settings.items():
         for field, value in values.items():
             try:
                 json.dumps(value)
-            except TypeError:
-                raise InvalidInputError(
-                    f"{name}.{field} must be a number, a text or another value of JSON, "
-                    f"got {value!r} of {type(value).__name__}"
-                ) from None
+            except TypeError as error:
+                allowed = "a number, a text or another value of JSON"
+                require(False, f"{name}_cfg.{field}", value, allowed, one_line(error))
 
 
 def _require_place(checkpoint: Path) -> None:

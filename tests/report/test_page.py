@@ -338,17 +338,3 @@ def test_an_unfinished_sweep_without_a_result_has_a_page(tmp_path: Path) -> None
     ).text
     assert "0 of 4 runs are finished." in text
     assert "RuntimeError: no" in text
-
-
-def test_files_of_results_may_be_links(results: Path, tmp_path: Path) -> None:
-    for file in results.rglob("*.json"):
-        link = tmp_path / "linked" / file.relative_to(results)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        blob = tmp_path / "blobs" / file.relative_to(results).as_posix().replace("/", "-")
-        blob.parent.mkdir(exist_ok=True)
-        blob.write_bytes(file.read_bytes())
-        link.symlink_to(blob)  # as in a snapshot of the Hub
-    linked, there = read_results(tmp_path / "linked"), read_results(results)
-    assert [one.latents for one in linked.latents] == [one.latents for one in there.latents]
-    assert [sweep.ablations for sweep in linked.sweeps] == [s.ablations for s in there.sweeps]
-    assert there.latents
