@@ -39,7 +39,7 @@ from sae_lens_signaware.experiments.protocols.summary import (
     make_result,
 )
 from sae_lens_signaware.experiments.protocols.training import Advance
-from sae_lens_signaware.experiments.protocols.world import seeded
+from sae_lens_signaware.experiments.protocols.world import seeded, world_seed
 
 COLUMNS = [
     *("SAE", "d_sae", "pair share", "by one latent", "by one latent sd", "by two", "features"),
@@ -135,7 +135,10 @@ def make_toy_model(data: ConsolidationData, pair_share: float, seed: int) -> Toy
     probability[: 2 * n_pairs] = probability_before_exclusion(data.firing_probability)
     with seeded(seed, 0):
         dictionary = FeatureDictionary(
-            data.n_features, data.d_in, initializer=antipodal_initializer(n_pairs), seed=seed
+            data.n_features,
+            data.d_in,
+            initializer=antipodal_initializer(n_pairs),
+            seed=world_seed(seed, 2),
         )
     generator = ActivationGenerator(
         data.n_features,

@@ -45,7 +45,7 @@ from sae_lens_signaware.experiments.protocols.summary import (
     make_result,
 )
 from sae_lens_signaware.experiments.protocols.training import Advance
-from sae_lens_signaware.experiments.protocols.world import World, seeded
+from sae_lens_signaware.experiments.protocols.world import World, seeded, world_seed
 
 COLUMNS = [
     *("SAE", "d_sae", "two-sided share", "L0 factor", "R2", "R2 sd", "F1", "F1 sd"),
@@ -89,7 +89,7 @@ def make_two_sided_world(data: TwoSidedData, share: float, l0: float, seed: int)
     probability = torch.cat([data.probabilities(l0), children])
     two_sided = torch.zeros(data.n_features, dtype=torch.bool)
     with seeded(seed, 0):
-        dictionary = FeatureDictionary(data.n_features, data.d_in, seed=seed)
+        dictionary = FeatureDictionary(data.n_features, data.d_in, seed=world_seed(seed, 2))
         # nested: a feature that is two-sided at a share is so at each larger one
         order = torch.randperm(n_roots)
     two_sided[order[: round(share * n_roots)]] = True
