@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 # SAELens accepts more for these fields than its annotations say.
 MORE_VALUES = {"normalize_activations": ("constant_norm_rescale",)}
-_TORCH_TYPES = {
+_OF_TORCH = {
     "dtype": "dtype",
     "device": "device",
     "llm_device": "device",
     "act_store_device": "device",
 }
+TORCH_TYPES = frozenset(_OF_TORCH.values())
+"""Types of torch, which is not imported here, that SAELens takes as well as their names."""
 
 NUMBER_AS_TEXT = "it is a text; write the number without quotes"
 
@@ -114,10 +116,10 @@ def _widened(name: str, hint: Any) -> Any:
     if name in MORE_VALUES and typing.get_origin(hint) is Literal:
         options = (*typing.get_args(hint), *MORE_VALUES[name])
         return typing.cast(Any, Literal)[options]
-    if name in _TORCH_TYPES:
+    if name in _OF_TORCH:
         import torch
 
-        return hint | getattr(torch, _TORCH_TYPES[name])
+        return hint | getattr(torch, _OF_TORCH[name])
     return hint
 
 
@@ -159,12 +161,15 @@ def fits(value: Any, hint: Any) -> bool:
 def converted(value: Any, hint: Any) -> Any:
     """Convert ``value`` to ``hint``: lists become tuples, integers floats, mappings metadata.
 
-    What does not fit stays as it is.
+    A torch.dtype and a torch.device become their names, which a cfg.json can hold. What does not
+    fit stays as it is.
     """
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if is_union(hint):
         option = next((option for option in args if fits(value, option)), Any)
         return converted(value, option)
+    if type(value).__module__ == "torch" and type(value).__name__ in TORCH_TYPES:
+        return str(value).removeprefix("torch.")
     if hint in (int, float) and fits(value, hint):
         return hint(value)
     if _is_metadata(hint) and isinstance(value, dict) and fits(value, hint):

@@ -1,5 +1,6 @@
 """Training on cached activations: which batches are served, and what is refused."""
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -121,6 +122,28 @@ def test_the_decoder_bias_starts_where_the_sae_sees_the_mean(tmp_path: Path) -> 
     cfg = training_config("sa_gsae"), trainer_config(1, lr=1e-9, lr_end=1e-9)
     trained: Any = train_on_cache(*cfg, x, 1, tmp_path / "c")[0]
     torch.testing.assert_close(trained.b_dec.data, x.mean(0))
+
+
+def test_steps_are_timed_from_the_first_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+
+    def passes(seconds: float, call: Any) -> Any:
+        def called(*args: Any) -> Any:
+            clock[0] += seconds
+            return call(*args)
+
+        return called
+
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    mean = passes(1000.0, cached_training._mean_of_input)
+    monkeypatch.setattr(cached_training, "_mean_of_input", mean)
+    monkeypatch.setattr(ShuffledEpochs, "__next__", passes(1.0, ShuffledEpochs.__next__))
+    trainer = dataclasses.replace(trainer_config(5), n_batches_for_norm_estimate=3)
+    for normalisation in ("none", "expected_average_only_in"):  # the second estimates a scale
+        sae = training_config("sa_gsae", normalize_activations=normalisation)
+        rows = torch.randn(512, D_IN)
+        done = cached_training.train_timed(sae, trainer, rows, 0, tmp_path / normalisation)
+        assert (done.n_steps, done.seconds) == (5, 5.0)
 
 
 def test_saes_with_and_without_an_estimated_scale_train_on_the_same_batches(

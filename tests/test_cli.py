@@ -247,6 +247,8 @@ def test_an_output_that_cannot_be_written_is_found_first(tmp_path: Path) -> None
     for args in (("split", sae, below), ("merge", sae, below, *none)):
         result = invoke(*args)
         assert_one_line_error(result, 2, f"out: {tmp_path / 'file'} is a file; name a folder")
+    result = invoke("split", sae, "/proc/self/plain")
+    assert_one_line_error(result, 2, "out: /proc/self cannot be written: ")
     result = invoke("report", str(tmp_path), "--out", f"{below}/r.html")
     assert_one_line_error(result, 2, f"out: {tmp_path / 'file'} is a file; name a folder")
     data = ("--activations", str(tmp_path / "none.safetensors"))  # looked at later

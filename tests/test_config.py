@@ -180,6 +180,13 @@ def test_a_flag_can_switch_a_field_off(null: str, tmp_path: Path) -> None:
         ({"seqpos_slice": [0, 1, 2, 3]}, {}, "seqpos_slice must be one to three numbers, as sli"),
         ({"dtype": "fp16"}, {}, "dtype must be one of float32, float64, float16, bfloat16, got "),
         ({}, {"dtype": "fp16"}, "sae.dtype must be one of float32, float64, bfloat16, got 'fp16'"),
+        ({"seed": 2**63}, {}, "seed must be 64 bits, which torch takes, got 92233720"),
+        # it would rise to its end
+        (
+            {"lr_scheduler_name": "cosineannealing", "lr": 1e-4, "lr_end": 1e-3},
+            {},
+            "lr_end must be at most lr, 0.0001, got 0.001",
+        ),
         # Adam divides by 0 there
         ({}, {"dtype": "float16"}, "sae.dtype must be one of float32, float64, bfloat16, got "),
     ],
@@ -200,6 +207,7 @@ def test_a_value_that_saelens_would_stop_at_later(
         {"lr_scheduler_name": "cosineannealing", "lr_end": 0.0},  # it has no decay to end
         {"lr_scheduler_name": "cosineannealing", "lr_warm_up_steps": 4, "lr_decay_steps": 15},
         {"lr_scheduler_name": "cosineannealingwarmrestarts", "n_restart_cycles": 20},
+        {"lr_scheduler_name": "cosineannealing", "lr": 1e-3, "lr_end": 1e-3},
         {"adam_beta1": 0.0},
     ],
 )

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from sae_lens import SAE, LanguageModelSAETrainingRunner, TrainingSAE
+from sae_lens import (
+    SAE,
+    BatchTopKTrainingSAEConfig,
+    GatedTrainingSAEConfig,
+    LanguageModelSAETrainingRunner,
+    TopKTrainingSAEConfig,
+    TrainingSAE,
+)
 from transformer_lens import HookedTransformer
 
 from sae_lens_signaware.checks import InvalidInputError
@@ -15,7 +22,7 @@ from sae_lens_signaware.training.runner import SignawareTrainingRunner
 from tests.support.checked_runs import make_runner, proxy_model
 from tests.support.models import tiny_model_config, tokens
 from tests.support.runners import runner_config
-from tests.support.saes import asking_for, each_variant, training_config
+from tests.support.saes import D_IN, asking_for, each_variant, training_config
 
 with pytest.raises(ValueError, match="null") as null_in_path:
     os.lstat("\0")
@@ -209,6 +216,48 @@ def test_a_config_built_by_hand_is_checked_as_a_yaml_is(
         make_runner(tmp_path, model, lr="3e-4", lr_end=1e-5)
 
 
+def test_a_dtype_and_a_device_of_torch_are_saved_by_their_names(
+    model: HookedTransformer, tmp_path: Path
+) -> None:
+    sae = training_config("sa_gsae", dtype=torch.float64, device=torch.device("cpu"))
+    assert (sae.dtype, sae.device) == ("float64", "cpu")
+    options: dict[str, Any] = {
+        "device": torch.device("cpu"),
+        "model_from_pretrained_kwargs": {"torch_dtype": torch.bfloat16},
+    }
+    cfg = runner_config(sae, tmp_path, training_tokens=128, **options)
+    SignawareTrainingRunner(cfg, override_model=model, override_dataset=tokens()).run()
+    assert cfg.model_from_pretrained_kwargs == {"torch_dtype": "bfloat16"}
+    assert SAE.load_from_disk(tmp_path / "out").dtype == torch.float64
+
+
+def test_what_no_file_can_hold_is_found_before_training(
+    model: HookedTransformer, tmp_path: Path
+) -> None:
+    message = r"^model_from_pretrained_kwargs\.device_map must be a number, a text or another"
+    kwargs = {"torch_dtype": torch.bfloat16, "device_map": object()}
+    with pytest.raises(InvalidInputError, match=message) as error:
+        make_runner(tmp_path, model, model_from_pretrained_kwargs=kwargs)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("sae", "message"),
+    [
+        (GatedTrainingSAEConfig(d_in=D_IN, d_sae=-8), "sae.d_sae must be at least 1, got -8"),
+        (GatedTrainingSAEConfig(d_in=0, d_sae=8), "sae.d_in must be at least 1, got 0"),
+        (TopKTrainingSAEConfig(d_in=D_IN, d_sae=8, k=9), "sae.k must be above 0 and at most d_"),
+        (BatchTopKTrainingSAEConfig(d_in=D_IN, d_sae=8, k=0), "sae.k must be above 0 and at m"),
+    ],
+)
+def test_a_shape_that_saelens_takes_as_it_is(
+    sae: Any, message: str, model: HookedTransformer, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidInputError) as error:
+        make_runner(tmp_path, model, sae=sae)
+    assert str(error.value).startswith(message)
+
+
 @pytest.mark.parametrize("device", ["gpu", "cuda:99"])
 def test_a_device_that_is_not_here(device: str, model: HookedTransformer, tmp_path: Path) -> None:
     cfg = runner_config(training_config("sa_gsae"), tmp_path)
@@ -247,7 +296,8 @@ def test_a_folder_that_cannot_be_written_is_found_before_training(
 ) -> None:
     (tmp_path / "file").write_text("mine")
     writes: Any
-    for writes in ({"n_checkpoints": 1}, {"save_final_checkpoint": True}):
+    # without a setting that writes checkpoints an interruption writes one
+    for writes in ({}, {"n_checkpoints": 1}, {"save_final_checkpoint": True}):
         with pytest.raises(InvalidInputError, match=rf"^{field} must be .*{message}") as error:
             make_runner(tmp_path, model, **writes, **{field: str(tmp_path / path)})
         assert "\n" not in str(error.value)

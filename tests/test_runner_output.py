@@ -1,6 +1,7 @@
 """What the runner keeps at the end of training, and what is measured and said then."""
 
 import json
+import signal
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -273,6 +274,15 @@ def test_the_second_pass_is_known_where_batches_are_made_in_advance(
     assert (short.tokens_from, long.tokens_from) == (TRAINED_ON_TOO, AFTER_TRAINING)
 
 
+def test_signals_mean_after_a_training_what_they_meant_before(
+    model: HookedTransformer, tmp_path: Path
+) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    for n in (0, 2):  # SAELens prefetches, and handles signals itself
+        make_runner(tmp_path / str(n), model, tokens(40), prefetch_llm_batches=n).run()
+        assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+
+
 def test_what_is_measured_is_the_sae_that_a_user_loads(
     model: HookedTransformer, tmp_path: Path
 ) -> None:
@@ -323,6 +333,12 @@ def test_train_on_the_command_line(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
     result = invoke("train", str(path), "--output_path", str(path))
     assert_one_line_error(result, 2, "output_path must be a folder, got")
+    weights = {}
+    for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):
+        out = tmp_path / name
+        assert invoke("train", str(path), "--seed", seed, "--output_path", str(out)).exit_code == 0
+        weights[name] = (out / "sae_weights.safetensors").read_bytes()
+    assert weights["a"] == weights["b"] != weights["c"]
     result = invoke("train", str(path), "--target_l0", "1")
     assert result.exit_code == 0, result.stderr
     printed = " ".join(result.stdout.split())

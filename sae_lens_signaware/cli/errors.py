@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -89,12 +90,16 @@ def print_failures(failures: Mapping[str, str]) -> None:
 
 
 def require_folder(out: Path) -> None:
-    """Raise ConfigError, before long work starts, where ``out`` or what it is in is a file."""
+    """Raise ConfigError, before long work starts, where no folder can be made at ``out``."""
     from sae_lens_signaware.checks import ConfigError
 
     place = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not place.is_dir():
         raise ConfigError(f"out: {place} is a file; name a folder")
+    try:
+        tempfile.NamedTemporaryFile(dir=place).close()
+    except OSError as error:
+        raise ConfigError(f"out: {place} cannot be written: {one_line(error)}") from None
 
 
 def require_file(out: Path) -> None:

@@ -5,7 +5,6 @@ import dataclasses
 import io
 import logging
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from sae_lens.config import SAETrainerConfig
 from torch import Tensor
 
 from sae_lens_signaware.evaluation.saved import MeasuredSAE, save_and_measure
-from sae_lens_signaware.training.cached import train_on_cache
+from sae_lens_signaware.training.cached import train_timed
 
 CHUNK = 2048
 """Tokens that are measured at once."""
@@ -25,7 +24,7 @@ class TrainedSAE(MeasuredSAE):
     """A trained SAE as a user loads it, and what was measured of it.
 
     Attributes:
-        seconds_per_step: of training; None where it was resumed.
+        seconds_per_step: of training, from the first step on; None where it was resumed.
     """
 
     seconds_per_step: float | None
@@ -59,14 +58,13 @@ def train_save_and_measure(
         InterruptedTraining: Ctrl-C or SIGTERM, after the checkpoint is on disk.
     """
     with without_bars():
-        start = time.perf_counter()
-        sae, n_steps = train_on_cache(sae_cfg, trainer_cfg, activations, seed, checkpoint)
-        seconds = time.perf_counter() - start
+        trained = train_timed(sae_cfg, trainer_cfg, activations, seed, checkpoint)
         for name, value in (metadata or {}).items():
-            setattr(sae.cfg.metadata, name, value)
-        saved = save_and_measure(sae, folder, heldout.split(CHUNK), tokens_from)
-    is_whole = n_steps * trainer_cfg.train_batch_size_samples >= trainer_cfg.total_training_samples
-    seconds_per_step = seconds / n_steps if is_whole and n_steps else None
+            setattr(trained.sae.cfg.metadata, name, value)
+        saved = save_and_measure(trained.sae, folder, heldout.split(CHUNK), tokens_from)
+    n_steps, batch_size = trained.n_steps, trainer_cfg.train_batch_size_samples
+    is_whole = n_steps * batch_size >= trainer_cfg.total_training_samples
+    seconds_per_step = trained.seconds / n_steps if is_whole and n_steps else None
     return TrainedSAE(saved.sae, saved.quality, saved.census, seconds_per_step)
 
 

@@ -1,5 +1,6 @@
 """Activations of one hook point, taken once from a SAELens store and served for many epochs."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,6 +74,27 @@ def load_named_activations(path: Path, key: str) -> Tensor:
             f"activations: {path} has no tensor {key!r}; it has {', '.join(sorted(tensors))}"
         )
     return tensors[key]
+
+
+class StepClock(Iterator[Tensor]):
+    """Batches of a training, and when the first one that it learns from was asked for.
+
+    Attributes:
+        n_before: batches that come before that one, such as those of an estimate of the scale.
+        start: that time, in seconds of ``time.perf_counter``; None before it.
+    """
+
+    def __init__(self, batches: Iterator[Tensor]) -> None:
+        self.n_before = 0
+        self.start: float | None = None
+        self._batches = batches
+        self._n_served = 0
+
+    def __next__(self) -> Tensor:
+        if self._n_served == self.n_before:
+            self.start = time.perf_counter()
+        self._n_served += 1
+        return next(self._batches)
 
 
 class ShuffledEpochs(Iterator[Tensor]):

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor
 from sae_lens_signaware.checks import one_line, require
 from sae_lens_signaware.evaluation.saved import ESTIMATED
 from sae_lens_signaware.files import write_json
-from sae_lens_signaware.training.cache import ShuffledEpochs
+from sae_lens_signaware.training.cache import ShuffledEpochs, StepClock
 from sae_lens_signaware.training.interruption import (
     SignalCount,
     Trainer,
@@ -26,7 +27,7 @@ from sae_lens_signaware.training.interruption import (
     stop_on_signal,
 )
 from sae_lens_signaware.training.output import require_writable
-from sae_lens_signaware.training.values import check_sae_dtype
+from sae_lens_signaware.training.values import check_sae_dtype, require_json
 
 DONE_FILENAME = "checkpoint_complete.json"
 BLOCK = 65_536
@@ -39,6 +40,21 @@ class InterruptedTraining(KeyboardInterrupt):
     def __init__(self, checkpoint: Path) -> None:
         super().__init__(f"checkpoint: {checkpoint}")
         self.checkpoint = checkpoint
+
+
+@dataclasses.dataclass(frozen=True)
+class CachedTraining:
+    """A training on a cache that has ended.
+
+    Attributes:
+        sae: the trained SAE.
+        n_steps: steps that this call ran.
+        seconds: that they took, without what comes before the first.
+    """
+
+    sae: TrainingSAE[TrainingSAEConfig]
+    n_steps: int
+    seconds: float
 
 
 def train_on_cache(
@@ -74,9 +90,21 @@ def train_on_cache(
             or cannot be written; ``sae_cfg.dtype`` is one that Adam cannot train in; a config holds
             what its checkpoint cannot, such as a ``torch.device``; or there are fewer activations
             than ``trainer_cfg.train_batch_size_samples``.
-        RuntimeError: a loss is not finite.
+        RuntimeError: a loss of a signed architecture is not finite. SAELens's own look for none.
         InterruptedTraining: Ctrl-C or SIGTERM, between two steps, after the checkpoint is on disk.
     """
+    trained = train_timed(sae_cfg, trainer_cfg, activations, seed, checkpoint)
+    return trained.sae, trained.n_steps
+
+
+def train_timed(
+    sae_cfg: TrainingSAEConfig,
+    trainer_cfg: SAETrainerConfig,
+    activations: Tensor,
+    seed: int,
+    checkpoint: str | Path,
+) -> CachedTraining:
+    """Do what :func:`train_on_cache` does, and say how long the steps took."""
     check_sae_dtype(sae_cfg)
     _require_activations(activations, sae_cfg.d_in)
     # an interruption renames a folder, and not a link to it
@@ -89,7 +117,8 @@ def train_on_cache(
         trainer_cfg = dataclasses.replace(trainer_cfg, lr_end=trainer_cfg.lr / 10)
     seed = int(seed)  # of numpy, maybe
     settings = {"sae": sae_cfg.to_dict(), "trainer": dataclasses.asdict(trainer_cfg)}
-    _require_json(settings)
+    for name, values in settings.items():  # before the training, and not at its checkpoint
+        require_json(f"{name}_cfg", values)
     _require_place(checkpoint)
     _clear_staging(checkpoint)
     _require_own(checkpoint)
@@ -98,24 +127,27 @@ def train_on_cache(
     def identity() -> dict[str, object]:  # where a checkpoint is read or written
         return {**settings, "seed": seed, "activations": fingerprint(activations)}
 
-    def start() -> tuple[Trainer, ShuffledEpochs]:
+    def start() -> tuple[Trainer, ShuffledEpochs, StepClock]:
         torch.manual_seed(seed)
         sae = TrainingSAE.from_dict(sae_cfg.to_dict())
         sae.b_dec.data.copy_(_mean_of_input(sae, activations))
         batch_size, dtype = trainer_cfg.train_batch_size_samples, _widened(sae, activations)
         data = ShuffledEpochs(activations, batch_size, seed, dtype)
-        return SAETrainer(trainer_cfg, sae, stop_on_signal(signals, data)), data
+        clock = StepClock(data)
+        return SAETrainer(trainer_cfg, sae, stop_on_signal(signals, clock)), data, clock
 
     signals = SignalCount()
-    trainer, data = start()
+    trainer, data, clock = start()
     if not _resume(trainer, checkpoint, identity):
-        trainer, data = start()
+        trainer, data, clock = start()
     scaler = trainer.activation_scaler
     is_estimated = scaler.scaling_factor is not None or scaler.whitening is not None
     if is_estimated or sae_cfg.normalize_activations not in ESTIMATED:
         # A fresh run that estimates its scale takes the first batches for that. Every run trains
         # on the following ones, so that all SAEs of a comparison see the same.
         data.skip(trainer.n_training_steps + trainer_cfg.n_batches_for_norm_estimate)
+    else:
+        clock.n_before = trainer_cfg.n_batches_for_norm_estimate
     first_step = trainer.n_training_steps
     try:
         with counting_signals(signals):
@@ -125,19 +157,9 @@ def train_on_cache(
             raise  # in the middle of a step, which no checkpoint can hold
         _save_whole(trainer, identity(), checkpoint)
         raise InterruptedTraining(checkpoint) from None
+    seconds = 0.0 if clock.start is None else time.perf_counter() - clock.start
     signals.pass_on()  # of the last step: the SAE is folded, and there is no checkpoint any more
-    return trainer.sae, trainer.n_training_steps - first_step
-
-
-def _require_json(settings: Mapping[str, Mapping[str, object]]) -> None:
-    """Raise where a config holds what is no JSON, before the training and not at its checkpoint."""
-    for name, values in settings.items():
-        for field, value in values.items():
-            try:
-                json.dumps(value)
-            except TypeError as error:
-                allowed = "a number, a text or another value of JSON"
-                require(False, f"{name}_cfg.{field}", value, allowed, one_line(error))
+    return CachedTraining(trainer.sae, trainer.n_training_steps - first_step, seconds)
 
 
 def _require_place(checkpoint: Path) -> None:

@@ -11,6 +11,7 @@ from sae_lens import SAETrainer, TrainingSAE, TrainingSAEConfig
 from sae_lens.training._interruption import InterruptedException as InterruptedException
 from torch import Tensor
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 Trainer = SAETrainer[TrainingSAE[TrainingSAEConfig], TrainingSAEConfig]
 
 
@@ -47,25 +48,34 @@ def stop_on_signal(signals: SignalCount, data: Iterator[Tensor]) -> Iterator[Ten
 
 
 @contextlib.contextmanager
+def restoring_handlers() -> Iterator[None]:
+    """Put back what Ctrl-C and SIGTERM called before; SAELens leaves its own handlers there."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python gives signals to the main thread alone
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
 def counting_signals(signals: SignalCount) -> Iterator[None]:
     """Hand Ctrl-C and SIGTERM to ``signals``, so that training ends between two steps.
 
     Raised anywhere, an interruption would fall into the middle of an optimiser step, and a
     checkpoint of half a step does not resume to where an undisturbed training ends.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python gives signals to the main thread alone
-        return
-    around = signal.getsignal(signal.SIGINT)
-    if isinstance(around, SignalCount):
-        signals.count += around.count  # before the first step as well
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, signals) for number in numbers]
-    try:
+    with restoring_handlers():
+        if threading.current_thread() is threading.main_thread():
+            around = signal.getsignal(signal.SIGINT)
+            if isinstance(around, SignalCount):
+                signals.count += around.count  # before the first step as well
+            for number in SIGNALS:
+                signal.signal(number, signals)
         yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 def restart_firing_window(trainer: Trainer) -> None:

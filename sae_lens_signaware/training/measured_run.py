@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from sae_lens import LanguageModelSAERunnerConfig, TrainingSAE, TrainingSAEConfig
 
@@ -9,6 +10,7 @@ from sae_lens_signaware.evaluation.quality import missed_target_l0, target_l0_of
 from sae_lens_signaware.training.heldout import AFTER_TRAINING, measure_on_following_tokens
 from sae_lens_signaware.training.interruption import InterruptedException
 from sae_lens_signaware.training.runner import SignawareTrainingRunner
+from sae_lens_signaware.training.values import check_seed
 
 
 def announce_interruption(runner: SignawareTrainingRunner, console: Console) -> None:
@@ -40,6 +42,8 @@ def train_and_measure(
         OSError: the output folder could not be written; the message says where the SAE is.
         KeyboardInterrupt: on SIGINT or SIGTERM, after the checkpoint is on disk.
     """
+    check_seed("seed", cfg.seed)
+    torch.manual_seed(cfg.seed)  # of the initial weights and the order: SAELens 6.54 never reads it
     return run_and_measure(SignawareTrainingRunner(cfg), console)
 
 

@@ -35,6 +35,7 @@ from sae_lens_signaware.training.interruption import (
     Trainer,
     counting_signals,
     restart_firing_window,
+    restoring_handlers,
     stop_on_signal,
 )
 from sae_lens_signaware.training.output import (
@@ -114,7 +115,8 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
         try:
             if isinstance(trainer.data_provider, PrefetchingIterator):
                 # SAELens's evaluator has to see it as it is; an interruption then comes anywhere
-                return super().run_trainer_with_interruption_handling(trainer)
+                with restoring_handlers():
+                    return super().run_trainer_with_interruption_handling(trainer)
             return self._fit_between_signals(trainer)
         except InterruptedException:
             raise
@@ -200,7 +202,7 @@ def _check_config(cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig]) -> None:
         logger.warning(f"{error}: the learning rate does not end where the config says")
     if cfg.output_path is not None:
         require_writable("output_path", cfg.output_path)
-    if cfg.checkpoint_path is not None and (cfg.n_checkpoints or cfg.save_final_checkpoint):
+    if cfg.checkpoint_path is not None:  # an interruption writes there, whatever n_checkpoints is
         require_writable("checkpoint_path", cfg.checkpoint_path)
 
 

@@ -1,5 +1,6 @@
 """Values of a runner config that have the right type, and that SAELens would stop at later."""
 
+import json
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
@@ -55,10 +56,28 @@ def check_values(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
         require(0 <= value < 1, name, value, "at least 0 and below 1")
     _check_dtype("dtype", cfg.dtype, DTYPE_MAP)
     check_sae_dtype(cfg.sae)
+    _check_widths(cfg.sae)
+    require_json("sae", cfg.sae.to_dict())
+    for name in ("model_kwargs", "model_from_pretrained_kwargs"):
+        require_json(name, getattr(cfg, name) or {})
+    check_seed("seed", cfg.seed)
     require_one_of("model_class_name", cfg.model_class_name, MODEL_CLASSES)
     mixing = cfg.activations_mixing_fraction
     require(0 <= mixing <= 1, "activations_mixing_fraction", mixing, "between 0 and 1")
     _check_schedule(cfg)
+
+
+def check_seed(field: str, seed: int) -> None:
+    """Raise InvalidInputError where torch does not take ``seed``."""
+    require(-(2**63) <= seed < 2**63, field, seed, "64 bits, which torch takes")
+
+
+def _check_widths(cfg: TrainingSAEConfig) -> None:
+    """Check the shape of an SAE, which SAELens's own classes take as it is."""
+    for name in ("d_in", "d_sae"):
+        require(getattr(cfg, name) >= 1, f"sae.{name}", getattr(cfg, name), "at least 1")
+    k = getattr(cfg, "k", 1)
+    require(0 < k <= cfg.d_sae, "sae.k", k, f"above 0 and at most d_sae, {cfg.d_sae}")
 
 
 def check_sae_dtype(cfg: TrainingSAEConfig) -> None:
@@ -91,6 +110,8 @@ def _check_schedule(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
         return
     at_end = "above 0 where lr_decay_steps is set"
     require(cfg.lr_end != 0 or not cfg.lr_decay_steps, "lr_end", cfg.lr_end, at_end)
+    end = cfg.lr / 10 if cfg.lr_end is None else cfg.lr_end  # as SAELens has it
+    require(end <= cfg.lr, "lr_end", end, f"at most lr, {cfg.lr:g}")
     left = check_ramps(cfg, between=1)
     cycles, allowed = cfg.n_restart_cycles, f"between 1 and the {left} steps that are no ramp"
     if name == SCHEDULERS[2]:
@@ -130,6 +151,16 @@ def check_buffer(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
     product = f"{cfg.n_batches_in_buffer} * {n_positions}"
     allowed = f"at least train_batch_size_tokens, {batch}"
     require(buffer >= batch, "n_batches_in_buffer * positions of a context", product, allowed)
+
+
+def require_json(field: str, values: Mapping[str, object]) -> None:
+    """Raise InvalidInputError where a value of a config cannot stand in its cfg.json."""
+    for name, value in values.items():
+        try:
+            json.dumps(value)
+        except TypeError as error:
+            allowed = "a number, a text or another value of JSON"
+            require(False, f"{field}.{name}", value, allowed, one_line(error))
 
 
 def require_one_of(field: str, value: object, names: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from pydantic import Field
 from sae_lens import LanguageModelSAERunnerConfig, TrainingSAEConfig
 from sae_lens.constants import DTYPE_MAP
 
-from sae_lens_signaware.checks import ConfigError, InvalidInputError, nearest, require
+from sae_lens_signaware.checks import ConfigError, InvalidInputError, nearest
 from sae_lens_signaware.evaluation.quality import target_l0_of
 from sae_lens_signaware.experiments.sweep.consistency import (
     check_compare,
@@ -22,7 +22,7 @@ from sae_lens_signaware.experiments.sweep.consistency import (
 from sae_lens_signaware.experiments.swept import swept_fields
 from sae_lens_signaware.training.config import build_runner_config
 from sae_lens_signaware.training.strict import StrictModel, read_yaml, validated
-from sae_lens_signaware.training.values import check_ramps
+from sae_lens_signaware.training.values import check_ramps, check_seed
 
 CacheDtype = Literal["float32", "float16", "bfloat16"]
 
@@ -183,7 +183,7 @@ def checked_sweep(values: Mapping[str, object], source: str) -> tuple[SweepConfi
     require_plain_names("cells", config.cells)
     require_plain_names("saes", config.saes)
     for seed in config.seeds:
-        require(-(2**63) <= seed < 2**63, "seeds", seed, "64 bits, which torch takes")
+        check_seed("seeds", seed)
     require_other_text(config)
     runs = list(_runs(config, source))
     for name in config.saes:
