@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sae_lens_signaware.evaluation import SparseProbes as SparseProbes
     from sae_lens_signaware.evaluation import TextActivations as TextActivations
     from sae_lens_signaware.evaluation import TopExamples as TopExamples
+    from sae_lens_signaware.evaluation import add_loss_recovered as add_loss_recovered
     from sae_lens_signaware.evaluation import analyze_sae as analyze_sae
     from sae_lens_signaware.evaluation import antipodal_audit as antipodal_audit
     from sae_lens_signaware.evaluation import bipolar_census as bipolar_census
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from sae_lens_signaware.evaluation import signed_latents as signed_latents
     from sae_lens_signaware.evaluation import text_activations as text_activations
     from sae_lens_signaware.evaluation import top_examples as top_examples
+    from sae_lens_signaware.evaluation import top_logits as top_logits
     from sae_lens_signaware.evaluation import write_measurement as write_measurement
     from sae_lens_signaware.evaluation import write_split as write_split
     from sae_lens_signaware.experiments import compare_frontiers as compare_frontiers
@@ -91,6 +93,7 @@ _HOMES = {
         "SparseProbes",
         "TextActivations",
         "TopExamples",
+        "add_loss_recovered",
         "analyze_sae",
         "antipodal_audit",
         "bipolar_census",
@@ -106,6 +109,7 @@ _HOMES = {
         "signed_latents",
         "text_activations",
         "top_examples",
+        "top_logits",
         "write_measurement",
         "write_split",
     ),

@@ -88,6 +88,18 @@ def test_a_store_gives_what_its_tokens_give(model: HookedTransformer) -> None:
     assert top.latents == signaware.top_examples(model, sae, prompts, k=3).latents
 
 
+def test_a_text_that_starts_anew_gives_no_prompt_twice(model: HookedTransformer) -> None:
+    sae = hooked_sae()
+    store = ActivationsStore.from_sae(
+        model, sae, tokens(12), context_size=16, store_batch_size_prompts=4, streaming=False
+    )
+    top = signaware.top_examples(model, sae, store, k=30, n_batches=9, batch_size_prompts=4)
+    assert 4 * 16 <= top.provenance.n_tokens <= 12 * 16
+    for examples in top.latents:
+        for side in (examples.pos, examples.neg):
+            assert len({tuple(context.tokens) for context in side}) == len(side)
+
+
 @pytest.mark.parametrize("part", [(4,), (2, 9), (3, None), (-6, -1), (1, 12, 3)])
 def test_positions_are_those_in_the_prompt_where_a_store_cuts_it(
     part: tuple[int | None, ...], model: HookedTransformer

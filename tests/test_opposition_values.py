@@ -95,9 +95,17 @@ def test_the_null_is_of_as_many_latents_as_there_are() -> None:
     # the pairs of 2,900 are more than torch takes a quantile of
     sides = opposition._Sides()
     for i in range(2_900):
-        sides.means += [torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])]
+        sides.directions += [torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])]
         sides.latents += [i, i]
     assert sides.null() == 0.0  # -cos is -1 or 0
+
+
+def test_products_in_blocks_are_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = torch.randn(7, 3)
+    whole = opposition._products(list(rows))
+    torch.testing.assert_close(whole, rows @ rows.T)
+    monkeypatch.setattr(opposition, "BLOCK", 3)
+    torch.testing.assert_close(opposition._products(list(rows)), whole)
 
 
 def test_a_mean_of_0_has_no_opposition() -> None:

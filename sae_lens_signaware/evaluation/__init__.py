@@ -10,11 +10,12 @@ from sae_lens_signaware.evaluation.evals import bipolar_evals
 from sae_lens_signaware.evaluation.evaluator import SignedEvaluator
 from sae_lens_signaware.evaluation.examples import TopExamples, top_examples
 from sae_lens_signaware.evaluation.labelled_texts import LabelledTexts, read_labelled_texts
+from sae_lens_signaware.evaluation.logits import top_logits
 from sae_lens_signaware.evaluation.merge import merge_antipodal
 from sae_lens_signaware.evaluation.opposition import SideOpposition, side_opposition
 from sae_lens_signaware.evaluation.probe_results import SparseProbes
 from sae_lens_signaware.evaluation.probes import probe
-from sae_lens_signaware.evaluation.quality import SAEQuality, measure_quality
+from sae_lens_signaware.evaluation.quality import SAEQuality, add_loss_recovered, measure_quality
 from sae_lens_signaware.evaluation.saved import load_sae, write_measurement, write_split
 from sae_lens_signaware.evaluation.text import SignedLatents, signed_latents
 
@@ -32,6 +33,7 @@ __all__ = [
     "SparseProbes",
     "TextActivations",
     "TopExamples",
+    "add_loss_recovered",
     "analyze_sae",
     "antipodal_audit",
     "bipolar_census",
@@ -48,6 +50,7 @@ __all__ = [
     "signed_latents",
     "text_activations",
     "top_examples",
+    "top_logits",
     "write_measurement",
     "write_split",
 ]

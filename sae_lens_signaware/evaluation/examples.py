@@ -177,7 +177,7 @@ def top_examples(
     if isinstance(source, Tensor):
         batches = prompts_of_tokens(model, sae, source, batch_size_prompts, excluded)
     else:
-        batches = prompts_of_store(source, n_batches, batch_size_prompts, excluded)
+        batches = prompts_of_store(source, n_batches, batch_size_prompts, excluded, distinct=True)
     top = _TopWindows(len(chosen), k, window, sae.device)
     columns = torch.tensor(chosen, dtype=torch.int64, device=sae.device)
     with flat_activations(sae):

@@ -29,6 +29,8 @@ from sae_lens_signaware.evaluation.results import Provenance, Result
 
 Z_95 = 1.96
 NULL_QUANTILE = 0.95
+BLOCK = 256
+"""Vectors of the vocabulary's size that are copied at once."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -162,14 +164,14 @@ class _Sides:
 
     def __init__(self) -> None:
         self.found: list[Interval] = []
-        self.means: list[Tensor] = []
-        self.latents: list[int] = []  # number of the latent of each of ``means``
+        self.directions: list[Tensor] = []  # unit vectors of the means
+        self.latents: list[int] = []  # number of the latent of each of them
 
     def add(self, plus: Tensor, minus: Tensor) -> None:
         """Take the (n, dim) vectors of the two sides of the next latent."""
         for mean in (rows.mean(0) for rows in (plus, minus) if len(rows)):
             if mean.any():  # one of 0 has no direction
-                self.means.append(mean)
+                self.directions.append(normalize(mean, dim=0))
                 self.latents.append(len(self.found))
         self.found.append(opposition_of(plus, minus))
 
@@ -180,13 +182,19 @@ class _Sides:
 
     def null(self) -> float:
         """The quantile over pairs of sides of different latents."""
-        if not self.means:
+        if not self.directions:
             return float("nan")
-        unit = normalize(torch.stack(self.means).double(), dim=1)
         latent = torch.tensor(self.latents)
-        of_pairs = -(unit @ unit.T)[latent[:, None] < latent[None]]
+        of_pairs = -_products(self.directions)[latent[:, None] < latent[None]]
         # numpy's: torch's takes 2^24 numbers at most
         return float(np.quantile(of_pairs, NULL_QUANTILE)) if len(of_pairs) else float("nan")
+
+
+def _products(rows: Sequence[Tensor]) -> Tensor:
+    """(n, n) products of n vectors, of which no more than two blocks are copied at once."""
+    blocks = [list(rows[i : i + BLOCK]) for i in range(0, len(rows), BLOCK)]
+    products = [[torch.stack(a) @ torch.stack(b).T for b in blocks] for a in blocks]
+    return torch.cat([torch.cat(row, dim=1) for row in products])
 
 
 def opposition_of(plus: Tensor, minus: Tensor) -> Interval:
@@ -229,7 +237,8 @@ def _embedder(
     """Contexts -> (n, d_model) mean embeddings of the tokens before their peaks, centred."""
     embedding = embedding_of(model)
     tokens = tokens.cpu()
-    centre = embedding[tokens.flatten()].mean(0)
+    times = torch.bincount(tokens.flatten(), minlength=len(embedding)).to(embedding)
+    centre = times @ embedding / tokens.numel()
 
     def embed(contexts: Sequence[Context]) -> Tensor:
         rows = [

@@ -35,7 +35,11 @@ class Prompts(NamedTuple):
 
 @torch.no_grad()
 def prompts_of_store(
-    store: ActivationsStore, n_batches: int, batch_size_prompts: int | None, excluded: list[int]
+    store: ActivationsStore,
+    n_batches: int,
+    batch_size_prompts: int | None,
+    excluded: list[int],
+    distinct: bool = False,
 ) -> Iterator[Prompts]:
     """Yield the next ``n_batches`` batches of a store, which is endless.
 
@@ -43,12 +47,30 @@ def prompts_of_store(
         store: where its ``seqpos_slice`` cuts the prompts, so are those given here.
         batch_size_prompts: None takes the store's own.
         excluded: ids of the tokens that ``keep`` leaves out.
+        distinct: whether to leave out a prompt that was there before. A store starts its text anew
+            where it has come to the end, without a word.
     """
     part = slice(*store.seqpos_slice)
+    seen: set[int] = set()
     for _ in range(n_batches):
         tokens = store.get_batch_tokens(batch_size_prompts)
+        if distinct:
+            tokens = tokens[_new(tokens, seen)]
+            if not len(tokens):
+                continue
         activations = store.get_activations(tokens)
         yield _prompts(tokens, activations, excluded, part)
+
+
+def _new(prompts: Tensor, seen: set[int]) -> list[int]:
+    """Numbers of the rows (prompt, position) that are not in ``seen``, where they are put."""
+    new = []
+    for i, prompt in enumerate(prompts.cpu().numpy()):
+        key = hash(prompt.tobytes())
+        if key not in seen:
+            new.append(i)
+            seen.add(key)
+    return new
 
 
 def hook_of(sae: SAE[Any]) -> tuple[str, int | None]:

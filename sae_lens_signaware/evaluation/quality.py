@@ -66,7 +66,8 @@ class SAEQuality:
         bipolar_share: share of the alive latents whose rarer side makes up >= 0.1 of their firings.
         n_tokens: tokens measured on.
         loss_recovered: (CE_zero - CE_sae) / (CE_zero - CE_orig), None where it was not measured.
-        loss_recovered_tokens: tokens that was measured on, None likewise.
+        loss_recovered_tokens: of the contexts that was measured on, with what these have of special
+            tokens; None likewise.
         architecture, d_sae: of the SAE.
         tokens_from: what the tokens are, e.g. "held-out speeches".
         weights_sha256: of ``sae_weights.safetensors`` beside the file; None where it was not saved.

@@ -155,8 +155,8 @@ def collect(
                 tokens = store.get_batch_tokens(raise_at_epoch_end=True)
         except StopIteration:
             raise ConfigError(
-                f"n_cached_tokens, n_heldout_tokens: {dataset} has only {n} tokens, "
-                f"{n_tokens} are asked for"
+                f"n_cached_tokens, n_heldout_tokens: {dataset} has only {n} tokens in whole "
+                f"batches of {store.store_batch_size_prompts} contexts, {n_tokens} are asked for"
             ) from None
         batch = store.get_multi_hook_activations(tokens)
         kept = tokens[:, slice(*store.seqpos_slice)].reshape(-1)
