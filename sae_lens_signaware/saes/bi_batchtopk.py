@@ -217,7 +217,7 @@ class BiBatchTopKTrainingSAE(SideBiasMixin, BatchTopKTrainingSAE):
     @torch.no_grad()
     def fold_activation_norm_scaling_factor(self, scaling_factor: float) -> None:
         """SAELens's, and the running threshold where it is in units of the decoder norm."""
-        # past SAELens's batchtopk, which folds its threshold too, but not in 6.53 (SAELens #763)
+        # past SAELens's batchtopk, which folds its threshold in any unit
         super(BatchTopKTrainingSAE, self).fold_activation_norm_scaling_factor(scaling_factor)
         if self.cfg.rescale_acts_by_decoder_norm:
             self.topk_threshold = self.topk_threshold / scaling_factor
