@@ -36,9 +36,12 @@ from sae_lens_signaware.experiments.sweep.config import Run
 from sae_lens_signaware.experiments.sweep.store import SweepStore
 
 L0 = 32.0
-PRODUCTS = {"sa_gsae": 7, "gated": 7}
+PRODUCTS = {"sa_gsae": 7, "gated": 8}
 """Products of (batch, d_in, d_sae) in a step: 5 are encoder, decoder, and the gradients of latents,
-decoder and encoder. A gated SAE has two more, of its auxiliary reconstruction."""
+decoder and encoder. The auxiliary reconstruction of ``sa_gsae`` has two more, and that of SAELens's
+``gated``, whose decoder learns from it, three."""
+OWN_SETTINGS = ("-full", "-half", "-double")
+"""What follows the architecture in the name of an SAE of another sweep that counts too."""
 
 
 class TimedPoint(NamedTuple):
@@ -70,17 +73,21 @@ def n_steps_of(run: Run) -> int:
 def points_of(sweeps: Sequence[JoinedSweep]) -> list[TimedPoint]:
     """The runs of the first seed that were asked for :data:`L0`, or cannot be asked for an L0.
 
-    Of the cells and the architectures of the first sweep.
+    Of the cells and the architectures of the first sweep; of the other sweeps the SAEs that have
+    their architecture's own settings, such as "bi_jumprelu-full", and no other warm-up.
     """
-    first = sweeps[0]
+    first, *others = sweeps
     architectures = {run.cfg.sae.architecture() for run in first.runs}
-    return sorted(
-        point for sweep in sweeps for point in _points_of(sweep, first.config.cells, architectures)
-    )
+    saes = {run.sae for run in first.runs}
+    points = list(_points_of(first, first.config.cells, saes))
+    saes = {f"{name}{ending}" for name in architectures for ending in OWN_SETTINGS}
+    for sweep in others:
+        points += _points_of(sweep, first.config.cells, saes)
+    return sorted(points)
 
 
 def _points_of(
-    sweep: JoinedSweep, cells: Collection[str], architectures: Collection[str]
+    sweep: JoinedSweep, cells: Collection[str], saes: Collection[str]
 ) -> Iterator[TimedPoint]:
     runs = {run.name: run for run in sweep.runs}
     for name, row in sweep.rows.by_run.items():
@@ -90,7 +97,7 @@ def _points_of(
         if (
             run.seed == sweep.config.seeds[0]
             and run.cell in cells
-            and architecture in architectures
+            and run.sae in saes
             and run.target_l0 in (None, L0)
         ):
             d_sae = run.cfg.sae.d_sae

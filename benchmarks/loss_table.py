@@ -12,7 +12,8 @@ from sweep_source import without_ending
 def loss_table(measured: Mapping[str, Any], models: Mapping[str, str], sae: str, other: str) -> str:
     """R² and loss recovered of two SAEs at each hook point, and what one has more than the other.
 
-    The difference of the losses recovered is a mean over batches, with its standard error.
+    The difference of the losses recovered is a mean over batches, with its standard error. Of
+    several seeds the first one counts.
 
     Args:
         measured: what ``benchmarks/loss_recovered.py`` writes.
@@ -20,10 +21,12 @@ def loss_table(measured: Mapping[str, Any], models: Mapping[str, str], sae: str,
         sae, other: names in the results.
     """
     n = measured["columns"].index("loss_recovered_0")
-    at = {name: measured["columns"].index(name) for name in ("cell", "sae", "r2")}
+    at = {name: measured["columns"].index(name) for name in ("cell", "sae", "seed", "r2")}
     table = []
     for sweep, model in models.items():
-        runs = measured["sweeps"][sweep]["runs"]
+        of_sweep = measured["sweeps"][sweep]["runs"]
+        first = min(run[at["seed"]] for run in of_sweep)
+        runs = [run for run in of_sweep if run[at["seed"]] == first]
         found = {(run[at["cell"]], without_ending(run[at["sae"]])): run for run in runs}
         for cell in dict.fromkeys(run[at["cell"]] for run in runs):
             a, b = found[cell, sae], found[cell, other]

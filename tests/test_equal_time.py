@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -120,6 +121,31 @@ def test_a_run_that_is_gone_keeps_its_row_and_steps_keep_their_times(
     values = json.loads(path.read_text())
     assert values["points"] == [["mlp_out", "batchtopk", 576, 250, 32.0, 0.5, 0.0]]
     assert values["step_costs"] == [cost]
+
+
+def test_of_another_sweep_only_the_saes_of_the_same_settings_count(script: Any) -> None:
+    def rows(config: Path, *found: tuple[str, str, float]) -> Any:
+        loaded, runs = load_sweep_config(config)
+        by_run = {
+            run.name: ["mlp_out", sae, 0, swept, value, 32.0, 0.5, 0.0, 0.0]
+            for sae, swept, value in found
+            for run in runs
+            if (run.cell, run.sae, run.seed, run.value) == ("mlp_out", sae, 0, value)
+        }
+        assert len(by_run) == len(found)
+        return SimpleNamespace(config=loaded, runs=runs, rows=SimpleNamespace(by_run=by_run))
+
+    first = rows(CONFIG, ("batchtopk-250", "d_sae", 576))
+    equal_width = ROOT / "configs/equal-width-smollm2-135m.yaml"
+    more = rows(
+        equal_width,
+        ("bi_jumprelu-full", "target_l0", 32),
+        ("bi_jumprelu-warm-up-400-full", "target_l0", 32),
+        ("paper-gated-full", "target_l0", 32),  # of architecture sa_gsae
+        ("bi_jumprelu-full", "target_l0", 64),
+    )
+    points = [point[1:4] for point in script.points_of([first, more])]
+    assert points == [("batchtopk", 576, 250), ("bi_jumprelu", 1152, 4000)]
 
 
 def test_the_page_says_what_the_results_show(figure: Any) -> None:

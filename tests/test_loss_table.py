@@ -7,11 +7,14 @@ from tests.support.tables import fields_of
 
 
 def test_a_difference_is_over_the_same_batches(benchmark_script: Callable[[str], Any]) -> None:
-    columns = ["cell", "sae", "r2", "loss_recovered_0", "loss_recovered_1", "loss_recovered_2"]
+    losses = ["loss_recovered_0", "loss_recovered_1", "loss_recovered_2"]
+    columns = ["cell", "sae", "seed", "r2", *losses]
     runs = [
-        ["mlp_out", "a-more-seeds", 0.7, 0.91, 0.93, 0.92],
-        ["mlp_out", "b", 0.68, 0.92, 0.95, 0.92],
-        ["mlp_out", "c", 0.1, 0.0, 0.0, 0.0],
+        ["mlp_out", "a-more-seeds", 1, 0.7, 0.91, 0.93, 0.92],
+        ["mlp_out", "b", 1, 0.68, 0.92, 0.95, 0.92],
+        ["mlp_out", "c", 1, 0.1, 0.0, 0.0, 0.0],
+        ["mlp_out", "a", 2, 0.7, 0.5, 0.5, 0.5],  # the first seed counts
+        ["mlp_out", "b", 2, 0.7, 0.5, 0.5, 0.5],
     ]
     measured = {"columns": columns, "sweeps": {"of-x": {"runs": runs}}}
     table = benchmark_script("loss_table").loss_table(measured, {"of-x": "X"}, "a", "b")
