@@ -1,6 +1,7 @@
 """Small JSON and Markdown tables of sweeps of SAEs of equal width, as far as they are done.
 
-    python benchmarks/equal_width.py configs/equal-width-*.yaml
+    python benchmarks/equal_width.py configs/equal-width-smollm2-135m.yaml \\
+        configs/equal-width-gemma3-270m.yaml
 
 Each config is a sweep; its output is read where the command in its first line writes it, below
 --root. A run that is not there keeps the figures that the JSON has of it, and a frontier counts

@@ -28,11 +28,22 @@ from figure_drawing import (
     panels,
     save_svg,
 )
-from figure_rows import HALF_SAE, MODELS, ROOT, SHORT, one_pass, one_recipe, read, with_short_half
+from figure_rows import (
+    HALF_SAE,
+    MODELS,
+    ONE_PASS,
+    ROOT,
+    SHORT,
+    one_pass,
+    one_recipe,
+    read,
+    with_short_half,
+)
 from loss_table import loss_table
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from other_text_table import other_text_table
 from page_files import fill_pages
 from recipe_tables import dead_table, gaps_table, peers_table, points_table, seeds_table
 from result_rows import Row, means, rows_of
@@ -64,6 +75,7 @@ ALL_PLAIN = PLAIN | {
     "topk": "SAELens's `topk`",
     "abstopk": "SAELens's `abstopk`, signed",
 }
+GATED_SAES = {name: ALL_PLAIN[name] for name in ("paper-gated", "gated")}
 OF_BATCHTOPK = {"batchtopk": PLAIN["batchtopk"]}
 ONE_RECIPE = SIGNED | PLAIN
 BATCHTOPK = Series("batchtopk", "SAELens's BatchTopK", "batchtopk")
@@ -78,6 +90,12 @@ WITH_SHORT = (
 OF_GEMMAS_RESID = {
     NARROW: "`bi_jumprelu`, bandwidth 0.1",
     NARROW_SHORT: "`bi_jumprelu`, bandwidth 0.1, warm-up 400",
+}
+RATED_TEXTS = {
+    "valence_editorials": "editorials",
+    "valence_movies": "film reviews",
+    "valence_products": "product reviews",
+    "valence_tweets": "tweets",
 }
 L0S = (8, 16, 32, 64, 128)
 EQUAL_WIDTH = (
@@ -279,10 +297,20 @@ def write_all(out: Path) -> None:
             f"{SHORT}-full",
             "batchtopk-full",
         ),
+        "other_text.md": other_text_table(
+            read("other_text.json"),
+            {sweep: model for model, sweep in ONE_PASS.items()},
+            RATED_TEXTS,
+            (SHORT, "batchtopk"),
+            equal,
+        ),
         "half_width_gaps.md": gaps_table(of_half, cells, HALF.sae, PLAIN, L0S),
         "half_width_seeds.md": seeds_table(
             with_short_half(all_seeds), cells, HALF.sae, OF_BATCHTOPK
         ),
+        "half_width_paper.md": peers_table(equal, cells, "sa_gsae-half", GATED_SAES, 32),
+        "half_width_paper_bi_jumprelu.md": peers_table(of_half, cells, HALF.sae, GATED_SAES, 32),
+        "half_width_sa_gsae.md": gaps_table(equal, cells, "sa_gsae-half", OF_BATCHTOPK),
         **sign_tables(read),
     }
     (out / "results").mkdir(parents=True, exist_ok=True)

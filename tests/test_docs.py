@@ -214,6 +214,7 @@ def test_the_citation_file_and_the_page_say_the_same() -> None:
         assert f"{{{one['title']}}}" in page
     assert f"{{{paper['url']}}}" in page
     assert f"version = {{{signaware.__version__}}}" in page
+    assert citation["version"] == signaware.__version__
 
 
 @pytest.mark.parametrize("name", ["demo", "tests"])

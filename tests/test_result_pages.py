@@ -12,6 +12,7 @@ from tests.support.tables import fields_of
 pytest.importorskip("matplotlib", reason="needs the [demo] extra")
 
 ROOT = Path(__file__).parent.parent
+PLACES = ("mlp_out", "attn_out", "resid")
 
 
 def test_the_page_on_dead_latents_says_what_the_results_show(figures: Any) -> None:
@@ -26,14 +27,14 @@ def test_the_page_on_dead_latents_says_what_the_results_show(figures: Any) -> No
         assert max(row.dead_share for row in signed) < 0.01
     assert "Under 1% were dead" in log
     for sae, text in (
-        ("bi_jumprelu", "at most {:.1%} of the latents of `bi_jumprelu`"),
-        ("sa_gsae", "{:.1%} of those of\n`sa_gsae`"),
+        ("bi_jumprelu", "at most {:.2%} of the latents of `bi_jumprelu`"),
+        ("sa_gsae", "{:.2%} of those of\n`sa_gsae`"),
     ):
         variants = [name for name in (sae, figures.SHORT) if name.startswith(sae)]
         dead = [row.dead_share for row in figures.one_pass() if row.sae in variants]
         assert text.format(max(dead)) in page
-        assert f"{max(dead):.1%} in {len(dead)} runs of `{sae}`" in page
-        assert f"{max(dead):.1%} of `{sae}`" in (ROOT / "README.md").read_text()
+        assert f"{max(dead):.2%} in {len(dead)} runs of `{sae}`" in page
+        assert f"{max(dead):.2%} of `{sae}`" in (ROOT / "README.md").read_text()
     before = figures.rows_of(figures.read("dead_latents_recipe.json"))
     (one,) = [run for run in before if run.dead_share >= 0.01]
     assert (one.cell, one.sae, one.value) == ("attn_out", "bi_matryoshka_batchtopk", 8)
@@ -106,9 +107,12 @@ def test_the_other_plain_saes_are_as_far_behind_as_the_pages_say(figures: Any) -
     page = (ROOT / "docs" / "results" / "equal_width.md").read_text()
     assert f"On SmolLM2 they are {min(gaps):.3f} to {max(gaps):.3f} behind." in page
     of_gemma = [[float(f.split()[0]) for f in row[4:]] for row in rows if all(row[4:])]
-    assert len(of_gemma) == 2
+    assert len(of_gemma) == 3
     ends = [gap for *others, _ in of_gemma for gap in others]
-    said = f"On Gemma 3 TopK and AbsTopK are {min(ends):.3f} to {max(ends):.3f} behind, and level"
+    said = (
+        "On Gemma 3 TopK, AbsTopK and Gated as its paper trains it are "
+        f"{min(ends):.3f} to {max(ends):.3f} behind, and level"
+    )
     assert said in page
     assert all(abs(resid) < 0.002 for *_, resid in of_gemma)
     equal = [row for row in figures.one_pass() if row.seed == 0 and row.value == 32]
@@ -121,6 +125,40 @@ def test_the_other_plain_saes_are_as_far_behind_as_the_pages_say(figures: Any) -
     assert len(ahead) == 3
     for page in ("docs/which.md", "docs/results/equal_width.md"):
         assert f"{min(ahead):.3f} to {max(ahead):.3f} above" in (ROOT / page).read_text()
+
+
+def test_the_papers_own_pair_is_as_the_pages_say() -> None:
+    def first_row(name: str) -> list[float]:
+        table = (ROOT / "results" / f"{name}.md").read_text().replace("−", "-")
+        return [float(field.split()[0]) for field in fields_of(table)[1][1:]]
+
+    ours = first_row("half_width_paper")
+    assert len(ours) == 6
+    behind = [-gap for gap in ours if gap < 0]
+    assert [gap > 0 for gap in ours] == [False, True, False, False, False, False]
+    said = f"{min(behind):.3f} to {max(behind):.3f} behind"
+    page = (ROOT / "docs" / "results" / "half_width.md").read_text()
+    assert f"ahead of\nGated of full width on the attention of SmolLM2, and {said} it in" in page
+    assert f"and {said} in the others" in (ROOT / "README.md").read_text()
+    assert sum(gap < 0.005 for gap in behind) == 2
+    _, smollm2, _, _, gemma3, _ = first_row("half_width_paper_bi_jumprelu")
+    assert smollm2 > 0.002 > gemma3 > 0
+    table = (ROOT / "results" / "half_width_sa_gsae.md").read_text().replace("−", "-")
+    at_128 = [float(row[-1]) for row in fields_of(table)[1:]]
+    assert sum(gap > -0.002 for gap in at_128) == 5
+
+
+def test_on_other_text_the_lead_is_as_the_pages_say() -> None:
+    table = (ROOT / "results" / "other_text.md").read_text().replace("−", "-")
+    gaps = {row[0]: [float(f.split()[0]) for f in row[1:]] for row in fields_of(table)[1:]}
+    of = {place: [g for cell, r in gaps.items() if place in cell for g in r] for place in PLACES}
+    assert sum(gap > 0.002 for gap in of["mlp_out"]) == 7
+    assert all(abs(gap) < 0.002 for gap in of["attn_out"])
+    behind = [-gap for gap in of["resid"]]
+    said = f"{min(behind):.3f} to {max(behind):.3f}"
+    page = (ROOT / "docs" / "results" / "equal_width.md").read_text()
+    assert f"On the residual stream `bi_jumprelu` is behind**, by {said}." in page
+    assert f"{said} behind" in (ROOT / "README.md").read_text()
 
 
 def test_half_width_agrees_over_seeds() -> None:
