@@ -17,6 +17,9 @@ ONE_PASS = {"SmolLM2": "equal-width-smollm2-135m", "Gemma 3": "equal-width-gemma
 """Of the comparison on tokens that are all different -> its sweep in results/equal_width.json."""
 
 
+D_IN = {"SmolLM2": 576, "Gemma 3": 640}
+
+
 def one_recipe() -> list[Row]:
     """The runs of both models by today's defaults, the model before the name of each cell."""
     return [row for model, name in MODELS.items() for row in rows_of(read(name), model)]
@@ -35,6 +38,23 @@ def with_short_half(rows: Sequence[Row]) -> list[Row]:
     cells = {row.cell for row in rows if row.sae == short}
     kept = [row for row in rows if (row.sae, row.cell in cells) != (HALF_SAE, True)]
     return [row._replace(sae=HALF_SAE) if row.sae == short else row for row in kept]
+
+
+def widths(equal: Sequence[Row]) -> list[Row]:
+    """The runs of several widths at L0 32; an SAE's name ends in "-N" at N times ``d_in``.
+
+    Args:
+        equal: the runs of :func:`one_pass`, of one seed.
+    """
+    names = {SHORT: "bi_jumprelu-2", "batchtopk": "batchtopk-2", "batchtopk-double": "batchtopk-4"}
+    known = [row._replace(sae=names[row.sae]) for row in equal if row.sae in names]
+    sweeps = read("widths.json")["sweeps"]
+    wider = [
+        row
+        for model, name in ONE_PASS.items()
+        for row in rows_of(sweeps[name.replace("equal-width", "widths")], model)
+    ]
+    return [row for row in known + wider if row.value == 32]
 
 
 def read(name: str) -> Any:

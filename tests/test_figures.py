@@ -1,5 +1,6 @@
 """``benchmarks/figures.py``: the figures and tables in the docs are those of results/."""
 
+import importlib
 import math
 import re
 import sys
@@ -27,7 +28,9 @@ def row(
     swept: str = "target_l0",
     value: float | None = None,
 ) -> Any:
-    return figures.Row(cell, sae, seed, swept, value or round(l0), l0, r2, 0.0, 0.5)
+    return importlib.import_module("result_rows").Row(
+        cell, sae, seed, swept, value or round(l0), l0, r2, 0.0, 0.5
+    )
 
 
 def numbered(svg: str) -> str:
@@ -94,7 +97,8 @@ def test_pages_show_files_as_they_are(benchmark_script: Callable[[str], Any]) ->
         text = page.read_text()
         shown += [match["name"] for match in page_files.BLOCK.finditer(text)]
         assert page_files.fill_page(text, ROOT) == text, f"{page}: run python benchmarks/figures.py"
-    made = {path.name for path in (ROOT / "results").glob("*.md")} - {"sweep.md", "equal_width.md"}
+    of_sweeps = {"sweep.md", "equal_width.md", "widths_runs.md"}
+    made = {path.name for path in (ROOT / "results").glob("*.md")} - of_sweeps
     assert {Path(name).name for name in shown if name.endswith(".md")} == made
     assert len(shown) == len(set(shown))
 
@@ -155,19 +159,19 @@ def test_a_gap_is_that_of_the_lines_over_the_overlap(figures: Any) -> None:
     # lines in log2 L0 by hand: a rises by 0.2 and b by 0.1 a doubling, b from 0.2 at 6
     a = [row(figures, "c", "a", l0, 0.2 * math.log2(l0)) for l0 in (4, 8, 16, 32)]
     b = [row(figures, "c", "b", l0, 0.2 + 0.1 * math.log2(l0 / 6)) for l0 in (6, 12, 24)]
-    at, gap = figures.gaps(a, b)
+    at, gap = importlib.import_module("frontier_figure").gaps(a, b)
     assert at == [6, 8, 16, 24]
     assert gap == pytest.approx(
         [0.2 * math.log2(l0) - 0.2 - 0.1 * math.log2(l0 / 6) for l0 in (6, 8, 16, 24)]
     )
-    assert figures.gaps(a, []) == ([], [])
-    assert figures.gaps(a[:1], b) == ([], [])
+    assert importlib.import_module("frontier_figure").gaps(a, []) == ([], [])
+    assert importlib.import_module("frontier_figure").gaps(a[:1], b) == ([], [])
 
 
 def test_a_gap_is_not_read_far_from_the_points_of_a_line(figures: Any) -> None:
     a = [row(figures, "c", "a", l0, 0.5) for l0 in (8, 16, 32)]
     b = [row(figures, "c", "b", l0, 0.25) for l0 in (8, 32)]  # 16 is a factor of 2 from both
-    assert figures.gaps(a, b)[0] == [8, 32]
+    assert importlib.import_module("frontier_figure").gaps(a, b)[0] == [8, 32]
 
 
 def test_a_frontier_figure_takes_six_cells(figures: Any) -> None:
@@ -209,7 +213,7 @@ def test_runs_of_more_seeds_count_for_their_sae(figures: Any) -> None:
             ["c", "a-more-seeds", 1, "k", 8, 8.2, 0.7, 0.02, 0.4],
         ],
     }
-    (mean,) = figures.means(figures.rows_of(sweep), "c", "a")
+    (mean,) = importlib.import_module("result_rows").means(figures.rows_of(sweep), "c", "a")
     assert mean[:5] == ("c", "a", 2, "k", 8)
     assert mean[5:] == pytest.approx((8.1, 0.6, 0.01, 0.3))
 

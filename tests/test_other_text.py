@@ -37,7 +37,7 @@ def test_a_difference_is_at_an_equal_l0_and_of_the_first_seed_of_both(
         ["c", "b", 1, 8, "t", 9, 8.0, 0.1, 0.4, 0.5],
     ]
     measured = {"columns": columns, "sweeps": {"s": {"runs": runs}}}
-    rows = benchmark_script("figures")
+    rows = benchmark_script("result_rows")
     heldout = [
         rows.Row("M, c", "b", 0, "k", l0, l0, r2, 0.0, 0.0) for l0, r2 in ((16, 0.5), (32, 0.56))
     ]

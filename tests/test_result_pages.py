@@ -1,5 +1,6 @@
 """The pages on equal and half width, dead latents and presets say what results/ shows."""
 
+import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def test_a_preset_is_the_signed_sae_that_came_out_best(figures: Any) -> None:
         r2 = {
             sae: row.r2
             for sae in (*settings, "batchtopk")
-            for row in figures.means(of_first_seed, cell, sae)
+            for row in importlib.import_module("result_rows").means(of_first_seed, cell, sae)
             if row.value == 32
         }
         best = max(r2.keys() & set(settings), key=lambda sae: r2[sae])
@@ -159,6 +160,17 @@ def test_on_other_text_the_lead_is_as_the_pages_say() -> None:
     page = (ROOT / "docs" / "results" / "equal_width.md").read_text()
     assert f"On the residual stream `bi_jumprelu` is behind**, by {said}." in page
     assert f"{said} behind" in (ROOT / "README.md").read_text()
+
+
+def test_the_lead_in_wider_saes_is_as_the_pages_say() -> None:
+    table = (ROOT / "results" / "widths.md").read_text().replace("−", "-")
+    leads = [float(row[-1]) for row in fields_of(table)[1:] if row[0] == "SmolLM2, mlp_out"]
+    assert len(leads) == 3
+    assert leads == sorted(leads)
+    readme = (ROOT / "README.md").read_text()
+    assert f"the lead on the MLP output of SmolLM2 is {leads[-1]:.4f}." in readme
+    which = (ROOT / "docs" / "which.md").read_text()
+    assert f"is [{leads[-1]:.4f}](results/equal_width.md#wider)" in which
 
 
 def test_half_width_agrees_over_seeds() -> None:

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -37,6 +38,11 @@ LENGTHS = {
 ENDS = {
     FOLDER / "ends-smollm2-135m.yaml": EQUAL_WIDTH,
     FOLDER / "ends-gemma3-270m.yaml": FOLDER / "equal-width-gemma3-270m.yaml",
+}
+# the SAEs of another sweep, wider
+WIDTHS = {
+    FOLDER / "widths-smollm2-135m.yaml": EQUAL_WIDTH,
+    FOLDER / "widths-gemma3-270m.yaml": FOLDER / "equal-width-gemma3-270m.yaml",
 }
 each_sweep = pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 
@@ -110,14 +116,33 @@ def test_a_sweep_of_lengths_keeps_the_activations_and_the_shares_of_the_schedule
             assert warm_up == n_steps // 5
 
 
-@pytest.mark.parametrize("path", ENDS, ids=lambda path: path.stem)
-def test_what_may_join_two_ends_differs_from_equal_width_in_one_option(path: Path) -> None:
-    config, other = load_sweep_config(path)[0], load_sweep_config(ENDS[path])[0]
+def loaded_with(path: Path, beside: Path) -> tuple[Any, Any]:
+    """Two sweeps that train on the same activations by the same schedule."""
+    config, other = load_sweep_config(path)[0], load_sweep_config(beside)[0]
     assert config.runner == other.runner
     for field in ("cache_folder", "cache_dtype", "n_cached_tokens", "heldout_dataset_path"):
         assert getattr(config, field) == getattr(other, field)
     for cell, fields in config.cells.items():
         assert fields.hook_name == other.cells[cell].hook_name
+    return config, other
+
+
+@pytest.mark.parametrize("path", WIDTHS, ids=lambda path: path.stem)
+def test_wider_saes_differ_from_those_of_equal_width_in_their_width_alone(path: Path) -> None:
+    config, other = loaded_with(path, WIDTHS[path])
+    bases = {"bi_jumprelu": "bi_jumprelu-warm-up-400-full"}
+    for name, fields in config.saes.items():
+        architecture, _, times = name.rpartition("-")
+        base = other.saes[bases.get(architecture, f"{architecture}-full")]
+        assert fields["d_sae"] == int(times) * config.cells["mlp_out"].d_in
+        free = {"d_sae", "seeds", "target_l0", "k", "l0_coefficient"}
+        alone, of_base = ({k: v for k, v in f.items() if k not in free} for f in (fields, base))
+        assert alone == of_base
+
+
+@pytest.mark.parametrize("path", ENDS, ids=lambda path: path.stem)
+def test_what_may_join_two_ends_differs_from_equal_width_in_one_option(path: Path) -> None:
+    config, other = loaded_with(path, ENDS[path])
     options = set()
     for fields in config.saes.values():
         base = other.saes[f"{fields['architecture']}-full"]
@@ -183,7 +208,7 @@ def test_the_second_model_has_the_recipe_of_the_first() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [p for p in SWEEPS if p not in (MAIN, GEMMA3, *ONE_PASS, *LENGTHS, *ENDS)],
+    [p for p in SWEEPS if p not in (MAIN, GEMMA3, *ONE_PASS, *LENGTHS, *ENDS, *WIDTHS)],
     ids=lambda path: path.stem,
 )
 def test_all_sweeps_train_on_the_same_activations_by_the_same_schedule(path: Path) -> None:

@@ -1,0 +1,30 @@
+"""The table of wider SAEs, by hand."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.support.tables import fields_of
+
+pytest.importorskip("matplotlib", reason="needs the [demo] extra")
+
+
+def test_a_width_that_both_have_is_a_row(benchmark_script: Callable[[str], Any]) -> None:
+    row = benchmark_script("result_rows").Row
+    rows = [
+        row("M, mlp_out", "a-16", 0, "k", 32, 31.0, 0.9, 0.25, 0.0),
+        row("M, mlp_out", "b-16", 0, "k", 32, 33.0, 0.85, 0.0, 0.0),
+        row("M, mlp_out", "a-2", 0, "k", 32, 32.0, 0.5, 0.0, 0.0),
+        row("M, mlp_out", "b-2", 0, "k", 32, 32.0, 0.6, 0.0, 0.0),
+        row("M, mlp_out", "a-4", 0, "k", 32, 32.0, 0.7, 0.0, 0.0),  # b has no run
+        row("N, mlp_out", "a-2", 0, "k", 32, 32.0, 0.7, 0.0, 0.0),
+    ]
+    table = benchmark_script("widths_table").widths_table(
+        rows, {"M, mlp_out": 576, "N, mlp_out": 640}, ("a", "b"), ("A", "B")
+    )
+    assert fields_of(table) == [
+        ["hook point", "width", "A", "B", "difference"],
+        ["M, mlp_out", "1,152", "0.5000 at 32.0; 0.0%", "0.6000 at 32.0; 0.0%", "−0.1000"],
+        ["M, mlp_out", "9,216", "0.9000 at 31.0; 25.0%", "0.8500 at 33.0; 0.0%", "+0.0500"],
+    ]
