@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sae_lens import GatedTrainingSAEConfig
 
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.training import cached as cached_training
@@ -160,6 +161,7 @@ def test_a_link_to_a_checkpoint_is_followed(
     ("of_sae", "of_trainer", "field"),
     [
         ({}, {"device": torch.device("cpu")}, "trainer_cfg.device"),
+        # SAELens's own configs keep what they are given
         ({"dtype": torch.float32}, {}, "sae_cfg.dtype"),
         ({"device": torch.device("cpu")}, {}, "sae_cfg.device"),
     ],
@@ -167,7 +169,7 @@ def test_a_link_to_a_checkpoint_is_followed(
 def test_settings_that_no_checkpoint_holds_are_one_line_before_the_training(
     of_sae: dict[str, Any], of_trainer: dict[str, Any], field: str, tmp_path: Path
 ) -> None:
-    sae_cfg = dataclasses.replace(training_config("sa_gsae"), **of_sae)
+    sae_cfg = GatedTrainingSAEConfig(d_in=D_IN, d_sae=24, **of_sae)
     trainer_cfg = dataclasses.replace(trainer_config(2), **of_trainer)
     with pytest.raises(InvalidInputError, match=f"^{field} must be a number, a text"):
         train_on_cache(sae_cfg, trainer_cfg, torch.randn(500, D_IN), 1, tmp_path / "c")

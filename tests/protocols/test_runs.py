@@ -150,7 +150,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     def stops(*args: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "train_on_cache", stops)
+    monkeypatch.setattr(pipeline, "train_timed", stops)
     config, out = write(values_of("a"), tmp_path / "p.yaml"), tmp_path / "out"
     result = invoke("protocol", str(config), "--out", str(out))
     assert_one_line_error(result, 130, "Interrupted. Nothing was written.")
