@@ -76,14 +76,13 @@ def points_of(sweeps: Sequence[JoinedSweep]) -> list[TimedPoint]:
     Of the cells and the architectures of the first sweep; of the other sweeps the SAEs that have
     their architecture's own settings, such as "bi_jumprelu-full", and no other warm-up.
     """
-    first, *others = sweeps
+    first = sweeps[0]
     architectures = {run.cfg.sae.architecture() for run in first.runs}
     saes = {run.sae for run in first.runs}
-    points = list(_points_of(first, first.config.cells, saes))
-    saes = {f"{name}{ending}" for name in architectures for ending in OWN_SETTINGS}
-    for sweep in others:
-        points += _points_of(sweep, first.config.cells, saes)
-    return sorted(points)
+    saes |= {f"{name}{ending}" for name in architectures for ending in OWN_SETTINGS}
+    return sorted(
+        point for sweep in sweeps for point in _points_of(sweep, first.config.cells, saes)
+    )
 
 
 def _points_of(

@@ -28,7 +28,6 @@ from sae_lens_signaware.experiments.sweep.config import Run, load_sweep_config
 from sae_lens_signaware.experiments.sweep.store import SweepStore
 
 N_BLOCKS = 20
-CHUNK = 2048
 COLUMNS = ("cell", "sae", "seed", "value", "text", "n_tokens", "l0", "r2")
 
 
@@ -45,12 +44,9 @@ def block_errors(sae: SAE[Any], x: Tensor) -> tuple[list[float], float]:
     variance = (x - x.mean(0)).square().sum().item()
     errors, n_active = [], 0
     for block in x.chunk(N_BLOCKS):
-        error = 0.0
-        for part in block.split(CHUNK):
-            z = sae.encode(part)
-            error += (part - sae.decode(z)).square().sum().item()
-            n_active += int((z != 0).sum())
-        errors.append(error / variance)
+        z = sae.encode(block)
+        errors.append((block - sae.decode(z)).square().sum().item() / variance)
+        n_active += int((z != 0).sum())
     return errors, n_active / len(x)
 
 

@@ -23,8 +23,7 @@ def widths_table(
     for cell, d_in in cells.items():
         widths = {int(sae.rpartition("-")[2]) for of_cell, sae in found if of_cell == cell}
         for times in sorted(widths):
-            pair = [found.get((cell, f"{sae}-{times}")) for sae in saes]
-            a, b = pair
+            a, b = (found.get((cell, f"{sae}-{times}")) for sae in saes)
             if a is not None and b is not None:
                 fields = [f"{p.r2:.4f} at {p.l0:.1f}; {p.dead_share:.1%}" for p in (a, b)]
                 table.append([cell, f"{times * d_in:,}", *fields, signed(a.r2 - b.r2)])

@@ -159,13 +159,14 @@ def test_a_gap_is_that_of_the_lines_over_the_overlap(figures: Any) -> None:
     # lines in log2 L0 by hand: a rises by 0.2 and b by 0.1 a doubling, b from 0.2 at 6
     a = [row(figures, "c", "a", l0, 0.2 * math.log2(l0)) for l0 in (4, 8, 16, 32)]
     b = [row(figures, "c", "b", l0, 0.2 + 0.1 * math.log2(l0 / 6)) for l0 in (6, 12, 24)]
-    at, gap = importlib.import_module("frontier_figure").gaps(a, b)
+    gaps = importlib.import_module("frontier_figure").gaps
+    at, gap = gaps(a, b)
     assert at == [6, 8, 16, 24]
     assert gap == pytest.approx(
         [0.2 * math.log2(l0) - 0.2 - 0.1 * math.log2(l0 / 6) for l0 in (6, 8, 16, 24)]
     )
-    assert importlib.import_module("frontier_figure").gaps(a, []) == ([], [])
-    assert importlib.import_module("frontier_figure").gaps(a[:1], b) == ([], [])
+    assert gaps(a, []) == ([], [])
+    assert gaps(a[:1], b) == ([], [])
 
 
 def test_a_gap_is_not_read_far_from_the_points_of_a_line(figures: Any) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -15,8 +16,8 @@ from tests.sweep.examples import last_line
 
 
 def test_train_on_the_command_line(tmp_path: Path) -> None:
-    proxy = proxy_model()
-    proxy.model.save_pretrained(tmp_path / "model")  # type: ignore[operator]
+    proxy: Any = proxy_model()
+    proxy.model.save_pretrained(tmp_path / "model")
     proxy.tokenizer.save_pretrained(tmp_path / "model")
     words = torch.randint(63, (40, 24), generator=torch.Generator().manual_seed(1)).tolist()
     text = [" ".join(f"w{word}" for word in row) for row in words]
