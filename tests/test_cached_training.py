@@ -12,6 +12,7 @@ from sae_lens import SAETrainer
 
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.files import write_json, write_tensors
+from sae_lens_signaware.saes import finite_losses
 from sae_lens_signaware.training import cached as cached_training
 from sae_lens_signaware.training.cache import ShuffledEpochs, collect_activations
 from sae_lens_signaware.training.cached import train_on_cache
@@ -165,3 +166,37 @@ def test_saes_with_and_without_an_estimated_scale_train_on_the_same_batches(
     for plain, scaled in zip(seen[:5], seen[5:], strict=True):
         factor = scaled / plain
         torch.testing.assert_close(factor, factor.mean().expand_as(factor))
+
+
+def test_the_weights_are_on_the_device_before_a_checkpoint_is_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # an optimiser's state goes to where the weights are, and the trainer moves these only later
+    class Reached(Exception):
+        pass
+
+    def trainer(cfg: Any, sae: Any, data: Any) -> None:
+        raise Reached(sae.W_enc.device.type)
+
+    cfg = dataclasses.replace(trainer_config(3), device="meta")
+    monkeypatch.setattr(cached_training, "SAETrainer", trainer)
+    with pytest.raises(Reached, match="meta"):
+        train_on_cache(training_config("sa_gsae"), cfg, torch.randn(256, D_IN), 0, tmp_path / "c")
+
+
+def test_a_loss_that_is_not_finite_is_noticed_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    x = torch.randn(256, D_IN)
+    x[0] = torch.inf
+    # as on a GPU, where only every hundredth step looks
+    monkeypatch.setattr(finite_losses, "_is_on_host", lambda _: False)
+    with pytest.raises(RuntimeError, match="not finite"):
+        train_on_cache(training_config("sa_gsae"), trainer_config(4), x, 0, tmp_path / "c")
+
+
+def test_the_order_does_not_depend_on_the_default_device() -> None:
+    rows = torch.arange(8.0)[:, None]
+    expected = next(ShuffledEpochs(rows, 8, 0))
+    with torch.device("meta"):
+        assert torch.equal(next(ShuffledEpochs(rows, 8, 0)), expected)

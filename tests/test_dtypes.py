@@ -15,6 +15,7 @@ from tests.support.saes import (
     make_sae,
     make_training_sae,
 )
+from tests.support.training import step_input
 
 
 def batch() -> torch.Tensor:
@@ -65,7 +66,11 @@ def test_training_state_survives_a_file(
     assert keys - set(sae.state_dict()) == (
         set()
         if dtype == "float32"
-        else {f"{name}_bytes" for name in EXACT_STATE if hasattr(sae, name)}
+        else {
+            f"{name}_bytes"
+            for name in EXACT_STATE
+            if hasattr(sae, name) and getattr(sae, name).dtype != sae.dtype
+        }
     )
 
 
@@ -83,3 +88,36 @@ def test_thresholds_follow_the_module_to_another_device(architecture: str, tying
     training = make_training_sae(architecture, tying, dtype="bfloat16").to("meta")
     assert training.threshold.device.type == "meta"
     assert training.l0_control.device.type == "meta"
+
+
+@pytest.mark.parametrize("architecture", ["bi_jumprelu", "bi_batchtopk", "bi_matryoshka_batchtopk"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_bias_of_each_side_learns_in_bfloat16(
+    architecture: str, dtype: str, tmp_path: Path
+) -> None:
+    # a step of 1e-4 is below what bfloat16 can add to 0.5 and more
+    sae = make_training_sae(architecture, dtype=dtype, dead_after_tokens=None)
+    with torch.no_grad():
+        sae.b_mag.fill_(-0.75)
+        sae.b_enc.fill_(0.75)
+    optimiser = torch.optim.Adam(sae.parameters(), lr=1e-4)
+    for step in range(3):
+        x = torch.randn(64, D_IN, generator=torch.Generator().manual_seed(step)).to(sae.dtype)
+        output = sae.training_forward_pass(
+            step_input(x, coefficients={"l0": 0.1}, n_training_steps=step)
+        )
+        optimiser.zero_grad()
+        output.loss.backward()
+        optimiser.step()
+    for name, start in (("b_mag", -0.75), ("b_enc", 0.75)):
+        moved = (getattr(sae, name) - start).abs()
+        assert moved.max() > 5e-5, name
+        assert moved.max() < 5e-4, name
+    # exactly as they are in a checkpoint, and in the SAE's dtype for inference
+    sae.save_model(tmp_path / "training")
+    resumed = TrainingSAE.load_from_disk(tmp_path / "training")
+    assert torch.equal(resumed.b_mag, sae.b_mag)
+    assert torch.equal(resumed.b_enc, sae.b_enc)
+    sae.save_inference_model(tmp_path / "inference")
+    state = load_file(tmp_path / "inference" / "sae_weights.safetensors")
+    assert {tensor.dtype for tensor in state.values()} == {sae.dtype}

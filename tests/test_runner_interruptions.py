@@ -13,7 +13,8 @@ from unittest import mock
 
 import pytest
 import torch
-from sae_lens import SAE
+from sae_lens import SAE, ActivationsStore
+from safetensors.torch import load_file, save_file
 from transformer_lens import HookedTransformer
 
 from sae_lens_signaware.checks import ConfigError
@@ -195,6 +196,57 @@ def test_a_resume_takes_no_checkpoint_of_another_run(
         small_run("named", resume_from_checkpoint=resume + "/other_architecture")
     with pytest.raises(ConfigError, match=r"hook_name is 'blocks.0.hook_resid_post' there, and"):
         small_run("named", resume_from_checkpoint=resume + "/other_hook")
+
+
+def test_a_resume_writes_the_checkpoints_that_are_still_to_come(
+    small_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    def written(folder: str) -> dict[int, Path]:
+        files = (tmp_path / "checkpoints" / folder).rglob("runner_cfg.json")
+        return {int(path.parent.name): path.parent for path in files}
+
+    small_run("mine", n_checkpoints=4)
+    folders = written("mine")
+    first, *later = sorted(folders)
+    small_run("resumed", n_checkpoints=4, resume_from_checkpoint=str(folders[first]))
+    assert sorted(written("resumed")) == later
+
+
+def test_a_bi_jumprelu_of_the_first_version_is_not_resumed(
+    small_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    small_run("mine", n_checkpoints=1)
+    folder = find_checkpoint(tmp_path / "checkpoints")
+    state = load_file(folder / "sae_weights.safetensors")
+    del state["b_mag"]
+    save_file(state, folder / "sae_weights.safetensors")
+    with pytest.raises(ConfigError, match=r"resume_from_checkpoint: .* has no b_mag, so it is of"):
+        small_run("resumed", training_tokens=64 * 30, resume_from_checkpoint=str(folder))
+
+
+@pytest.mark.parametrize("prefetch", [False, True])
+def test_a_resume_reads_on_in_the_text(
+    small_run: Callable[..., Any], tmp_path: Path, prefetch: bool
+) -> None:
+    small_run("mine", n_checkpoints=2)
+    resume = find_checkpoint(tmp_path / "checkpoints")
+    target = load_file(resume / "activations_store_state.safetensors")["n_dataset_processed"].item()
+    assert target > 0
+    read: list[int] = []
+    get_batch_tokens = ActivationsStore.get_batch_tokens
+
+    def spy(store: Any, *args: Any, **kwargs: Any) -> Any:
+        read.append(store.n_dataset_processed)
+        return get_batch_tokens(store, *args, **kwargs)
+
+    with mock.patch.object(ActivationsStore, "get_batch_tokens", spy):
+        small_run(
+            "resumed",
+            training_tokens=64 * 30,
+            resume_from_checkpoint=str(resume),
+            prefetch_llm_batches=prefetch,
+        )
+    assert min(read) >= target
 
 
 def test_the_scale_of_a_final_checkpoint_is_not_folded_twice(

@@ -106,6 +106,22 @@ def test_what_it_encodes_is_what_is_measured(architecture: str, sparse: bool) ->
     torch.testing.assert_close(measured.to_dense(), expected)
 
 
+@each_path
+@each_architecture
+def test_what_it_trains_is_what_is_measured(architecture: str, sparse: bool) -> None:
+    def encode_with_hidden_pre(self: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        z, pre = super(type(self), self).encode_with_hidden_pre(x)
+        return 2 * z, pre
+
+    sae = make_training_sae(architecture, dtype="float64")
+    with path(sparse), torch.no_grad():
+        expected = 2 * sae.encode(batch())
+        sae = subclassed(sae, encode_with_hidden_pre=encode_with_hidden_pre)
+        torch.testing.assert_close(sae.encode(batch()), expected)
+        torch.testing.assert_close(sae.encode_sparse(batch()).to_dense(), expected)
+        torch.testing.assert_close(sae(batch()), sae.decode(expected))
+
+
 def test_an_architecture_without_a_threshold_folds() -> None:
     sae: Any = make_sae("bi_jumprelu", dtype="float64")
     del sae.threshold

@@ -195,8 +195,11 @@ class _PairSums:
 
     def __init__(self, n_pairs: int) -> None:
         self.n_tokens = 0
-        self.fired = torch.zeros(3, n_pairs, dtype=torch.float64)  # a, b, both
-        self.moments = torch.zeros(5, n_pairs, dtype=torch.float64)  # a, b, aa, bb, ab
+        # on the CPU whatever torch's default device is
+        self.fired = torch.zeros(3, n_pairs, dtype=torch.float64, device="cpu")  # a, b, both
+        self.moments = torch.zeros(
+            5, n_pairs, dtype=torch.float64, device="cpu"
+        )  # a, b, aa, bb, ab
 
     def add_batch(self, sae: SAE[Any], x: Tensor, a: Tensor, b: Tensor) -> None:
         _, cache = sae.run_with_cache(x, names_filter=[HOOK_PRE, HOOK_POST])

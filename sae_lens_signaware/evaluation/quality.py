@@ -180,6 +180,7 @@ def add_loss_recovered(
         model=model,
         activation_scaler=ActivationScaler(),
         eval_config=EvalConfig(n_eval_reconstruction_batches=n_batches, compute_ce_loss=True),
+        model_kwargs=store.model_kwargs,
         exclude_special_tokens=False if excluded is None else excluded.tolist(),
     )
     loss_recovered = metrics["model_performance_preservation"]["ce_loss_score"]

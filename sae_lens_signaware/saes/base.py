@@ -87,9 +87,10 @@ class SignedSAEMixin(_Host):
         raise NotImplementedError
 
     @property
-    def _encoder_bias(self) -> nn.Parameter | None:
-        """``b_enc`` where the architecture has one."""
-        return getattr(self, "b_enc", None)
+    def _encoder_bias(self) -> Tensor | None:
+        """``b_enc`` where the architecture has one, in the dtype of the pre-activations."""
+        b_enc: nn.Parameter | None = getattr(self, "b_enc", None)
+        return None if b_enc is None else b_enc.to(self.W_enc.dtype)
 
     @property
     def _subtracted_bias(self) -> nn.Parameter | None:
@@ -158,7 +159,7 @@ class SignedSAEMixin(_Host):
         """
         # flat before the run-time normalisation, whose statistics decode needs in that shape
         x = x.reshape(-1, *x.shape[-2 if self.hook_z_reshaping_mode else -1 :])
-        if "encode" in self._redefined:
+        if self._redefined & {"encode", "encode_with_hidden_pre"}:
             latents, z = ActiveLatents.of(self.encode(x))
             return latents.to_coo(z)
         x_c = self.process_sae_in(x)

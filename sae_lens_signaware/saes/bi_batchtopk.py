@@ -33,7 +33,7 @@ from sae_lens_signaware.saes.config import (
 from sae_lens_signaware.saes.largest import Encoder, encode_largest
 from sae_lens_signaware.saes.latents import ActiveLatents, Latents
 from sae_lens_signaware.saes.metrics import parameter_histograms
-from sae_lens_signaware.saes.side_bias import SideBiasMixin
+from sae_lens_signaware.saes.side_bias import SIDE_BIASES, SideBiasMixin
 
 CUTOFF_MARGIN = 0.9
 """Factor of the last batch's cutoff at which the next batch is first looked at."""
@@ -120,7 +120,7 @@ class BiBatchTopKTrainingSAE(SideBiasMixin, BatchTopKTrainingSAE):
     # narrowed as SAELens narrows it
     cfg: BiBatchTopKTrainingSAEConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    _kept_in_own_dtype = ("topk_threshold",)
+    _kept_in_own_dtype = ("topk_threshold", *SIDE_BIASES)
     _auxk_names = ("aux_loss_coefficient", "auxiliary_reconstruction_loss")
 
     _cutoff: float | None = None  # about the smallest size that the last batch kept; for speed
@@ -146,7 +146,7 @@ class BiBatchTopKTrainingSAE(SideBiasMixin, BatchTopKTrainingSAE):
 
     @override
     def _activate(self, pre: Tensor, latents: Latents) -> Tensor:
-        b_mag = self._scaled(latents.rows_of(self.b_mag), latents)
+        b_mag = self._scaled(latents.rows_of(self.b_mag.to(self.W_enc.dtype)), latents)
         return bi_batch_topk(shifted(pre, b_mag), self._n_largest(latents.n_tokens))
 
     @override
@@ -170,8 +170,10 @@ class BiBatchTopKTrainingSAE(SideBiasMixin, BatchTopKTrainingSAE):
         if self._must_see_all_latents(x_c, self.cfg.k / self.cfg.d_sae):
             return None
         x, scale = x_c.detach().reshape(-1, x_c.shape[-1]), self._latent_scale()
-        scale = self.b_enc.detach().new_ones(self.cfg.d_sae) if scale is None else scale
-        encoder = Encoder(self.W_enc.detach(), self.b_enc.detach(), scale, self.b_mag.detach()[0])
+        W_enc = self.W_enc.detach()
+        b_enc, b_mag = self.b_enc.detach().to(W_enc.dtype), self.b_mag.detach()[0].to(W_enc.dtype)
+        scale = torch.ones_like(b_enc) if scale is None else scale
+        encoder = Encoder(W_enc, b_enc, scale, b_mag)
         largest = encode_largest(x, encoder, self._n_largest(len(x)), self._cutoff)
         if largest is None:
             return None
@@ -247,7 +249,7 @@ class BiBatchTopKTrainingSAE(SideBiasMixin, BatchTopKTrainingSAE):
         super().process_state_dict_for_saving_inference(state_dict)
         scale, b_mag = self._latent_scale(), state_dict["b_mag"]
         b_mag = state_dict["b_mag"] = b_mag if scale is None else b_mag * scale
-        state_dict["threshold"] = torch.relu(state_dict["threshold"] - b_mag)
+        state_dict["threshold"] = torch.relu(state_dict["threshold"] - b_mag).to(self.dtype)
 
     def to_inference(self) -> BiJumpReLUSAE:
         """The ``bi_jumprelu`` of the same width that ``save_inference_model`` saves, a copy."""

@@ -35,7 +35,7 @@ from sae_lens_signaware.saes.config import (
 from sae_lens_signaware.saes.latents import Latents
 from sae_lens_signaware.saes.metrics import parameter_histograms
 from sae_lens_signaware.saes.plain import both_sides, make_plain
-from sae_lens_signaware.saes.side_bias import SideBiasMixin
+from sae_lens_signaware.saes.side_bias import SIDE_BIASES, SideBiasMixin
 from sae_lens_signaware.saes.thresholds import ThresholdTrainingMixin
 from sae_lens_signaware.saes.tiled import TiledStep, TiledStepMixin
 from sae_lens_signaware.saes.training import Losses
@@ -89,8 +89,13 @@ class _BiJumpReLU(SignedSAEMixin):
 
     @override
     def _activate(self, pre: Tensor, latents: Latents) -> Tensor:
-        threshold, b_mag = self.threshold.to(pre.dtype), self.b_mag
+        threshold, b_mag = self.threshold.to(pre.dtype), self._size_bias
         return bi_jump_step(pre, latents.rows_of(threshold), latents.rows_of(b_mag))
+
+    @property
+    def _size_bias(self) -> Tensor:
+        """``b_mag`` in the dtype of the pre-activations."""
+        return self.b_mag.to(self.W_enc.dtype)
 
     @override
     def to_plain(self) -> JumpReLUSAE:
@@ -195,11 +200,12 @@ class BiJumpReLUTrainingSAE(
     """
 
     _sparsity_coefficient = "l0"
+    _kept_in_own_dtype = (*ThresholdTrainingMixin._kept_in_own_dtype, *SIDE_BIASES)
 
     @override
     def _activate(self, pre: Tensor, latents: Latents) -> Tensor:
         threshold = latents.rows_of(self.threshold.to(pre.dtype))
-        return bi_jump_relu_ste(pre, threshold, latents.rows_of(self.b_mag), *self._estimator)
+        return bi_jump_relu_ste(pre, threshold, latents.rows_of(self._size_bias), *self._estimator)
 
     @property
     def _estimator(self) -> tuple[float, bool]:
@@ -223,7 +229,7 @@ class BiJumpReLUTrainingSAE(
         threshold = latents.rows_of(self.threshold.to(pre.dtype))
         W_dec_norm = latents.columns_of(self.W_dec.norm(dim=1))  # not a constant, as in SAELens
         if self.cfg.jumprelu_sparsity_loss_mode == "tanh":
-            b_mag = latents.rows_of(self.b_mag)
+            b_mag = latents.rows_of(self._size_bias)
             sparsity = self._tanh_of_sides(pre, threshold, b_mag, W_dec_norm)
         else:
             sparsity = bi_step_ste(pre, threshold, *self._estimator)
@@ -254,7 +260,7 @@ class BiJumpReLUTrainingSAE(
 
     @override
     def _tile_params(self) -> list[Tensor]:
-        return [self.threshold.to(self.W_enc.dtype), self.b_mag]
+        return [self.threshold.to(self.W_enc.dtype), self._size_bias]
 
     @override
     def _tiled_losses(self, step_input: TrainStepInput, step: TiledStep) -> Losses:

@@ -3,12 +3,19 @@
 The formula is :func:`~sae_lens_signaware.saes.activations.shifted`.
 """
 
+from typing import Any
+
+import torch
 from sae_lens.saes.sae import TrainStepInput
 from torch import Tensor, nn
 
 from sae_lens_signaware.saes.activations import shifted
 from sae_lens_signaware.saes.config import minus_bias_init_of
 from sae_lens_signaware.saes.dead_latents import DeadLatentsMixin
+
+SIDE_BIASES = ("b_enc", "b_mag")
+"""Kept in float32, as thresholds are: they start near 1, where bfloat16 rounds a step of Adam away.
+"""
 
 
 class SideBiasMixin(DeadLatentsMixin):
@@ -25,8 +32,9 @@ class SideBiasMixin(DeadLatentsMixin):
     def initialize_weights(self) -> None:
         super().initialize_weights()
         half = minus_bias_init_of(self.cfg) / 2
-        self.b_mag = self._make_rows(1, half)
-        self.b_enc.data.fill_(-half)
+        dtype = torch.promote_types(self.dtype, torch.float32)
+        self.b_mag = self._make_rows(1, half, dtype)
+        self.b_enc = nn.Parameter(self._make_rows(1, -half, dtype).data[0])
 
     def _start_step(self, step_input: TrainStepInput) -> TrainStepInput:
         step_input = super()._start_step(step_input)
@@ -36,5 +44,11 @@ class SideBiasMixin(DeadLatentsMixin):
         return step_input
 
     def _ungated(self, pre: Tensor, columns: Tensor | slice) -> Tensor:
-        scale, b_mag = self._latent_scale(), self.b_mag[:, columns]
+        scale, b_mag = self._latent_scale(), self.b_mag[:, columns].to(self.W_enc.dtype)
         return shifted(pre, b_mag if scale is None else b_mag * scale[columns])
+
+    def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
+        """Bring the biases to the dtype of the SAE."""
+        super().process_state_dict_for_saving_inference(state_dict)
+        for name in SIDE_BIASES:
+            state_dict[name] = state_dict[name].to(self.dtype)

@@ -16,7 +16,7 @@ RESTARTED_STATE = ("l0_control", "n_threshold_resets", "tokens_since_active")
 """State that starts afresh where an inference SAE is trained on."""
 
 TRAINING_STATE = (*RESTARTED_STATE, "topk_threshold")
-EXACT_STATE = ("threshold", *TRAINING_STATE)
+EXACT_STATE = ("threshold", "b_enc", "b_mag", *TRAINING_STATE)
 BYTES = "_bytes"
 
 
@@ -44,7 +44,9 @@ def add_exact_state(state: dict[str, Tensor], dtype: torch.dtype) -> None:
     state |= {
         name + BYTES: to_bytes(state[name])
         for name in EXACT_STATE
-        if name in state and (dtype.itemsize < 4 or is_wider(state[name].dtype, dtype))
+        if name in state
+        and state[name].dtype != dtype
+        and (dtype.itemsize < 4 or is_wider(state[name].dtype, dtype))
     }
 
 

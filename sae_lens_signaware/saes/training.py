@@ -104,6 +104,12 @@ class SignedTrainingMixin(FiniteLossMixin, SignedSAEMixin, _Host):
         del step_input
         return False
 
+    def encode(self, x: Tensor) -> Tensor:
+        """As in :class:`SignedSAEMixin`, or of a subclass's own ``encode_with_hidden_pre``."""
+        if "encode_with_hidden_pre" in self._redefined:
+            return self.encode_with_hidden_pre(x)[0]
+        return super().encode(x)
+
     def encode_with_hidden_pre(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Signed latents and pre-activations, (batch, d_sae) each, from one encoder product."""
         return self._encode_all(x, self.process_sae_in(x))

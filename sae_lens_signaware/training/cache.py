@@ -134,7 +134,7 @@ class ShuffledEpochs(Iterator[Tensor]):
         epoch, position = divmod(self.n_served, n // self.batch_size)
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
-            self._order = torch.randperm(n, generator=generator)
+            self._order = torch.randperm(n, generator=generator, device="cpu")
             self._epoch = epoch
         self.n_served += 1
         rows = self._order[position * self.batch_size : (position + 1) * self.batch_size]

@@ -18,6 +18,7 @@ from torch import Tensor
 from sae_lens_signaware.checks import one_line, require
 from sae_lens_signaware.evaluation.saved import ESTIMATED
 from sae_lens_signaware.files import write_json
+from sae_lens_signaware.saes.finite_losses import FiniteLossMixin
 from sae_lens_signaware.training.cache import ShuffledEpochs, StepClock
 from sae_lens_signaware.training.interruption import (
     SignalCount,
@@ -130,6 +131,7 @@ def train_timed(
     def start() -> tuple[Trainer, ShuffledEpochs, StepClock]:
         torch.manual_seed(seed)
         sae = TrainingSAE.from_dict(sae_cfg.to_dict())
+        sae.to(trainer_cfg.device)  # before a checkpoint's state of the optimiser is put beside it
         sae.b_dec.data.copy_(_mean_of_input(sae, activations))
         batch_size, dtype = trainer_cfg.train_batch_size_samples, _widened(sae, activations)
         data = ShuffledEpochs(activations, batch_size, seed, dtype)
@@ -158,6 +160,8 @@ def train_timed(
         _save_whole(trainer, identity(), checkpoint)
         raise InterruptedTraining(checkpoint) from None
     seconds = 0.0 if clock.start is None else time.perf_counter() - clock.start
+    if isinstance(trainer.sae, FiniteLossMixin):
+        trainer.sae.require_finite_losses()  # of the steps since the last look
     signals.pass_on()  # of the last step: the SAE is folded, and there is no checkpoint any more
     return CachedTraining(trainer.sae, trainer.n_training_steps - first_step, seconds)
 

@@ -58,6 +58,7 @@ def find_checkpoint(path: str | Path, cfg: LanguageModelSAERunnerConfig[Any] | N
         difference = None if cfg is None else _difference(folder, cfg)
         if difference is None:
             _require_readable(folder)
+            _require_side_biases(folder)
             if cfg is not None:
                 n_done = _state_of(folder / TRAINER_STATE_FILENAME)["n_training_samples"]
                 allowed = f"at least {n_done}, the tokens that the checkpoint has seen"
@@ -149,6 +150,17 @@ def _require_readable(checkpoint: Path) -> None:
             read(checkpoint / name)
         except Exception as error:  # whatever a broken file makes torch, json or safetensors raise
             raise _cannot_be_read(checkpoint / name, error) from None
+
+
+def _require_side_biases(checkpoint: Path) -> None:
+    """Raise ConfigError for a ``bi_jumprelu`` of 0.1.0: the optimiser's state lacks ``b_mag``."""
+    architecture = _json_of(checkpoint / SAE_CFG_FILENAME).get("architecture")
+    weights = checkpoint / SAE_WEIGHTS_FILENAME
+    if architecture == "bi_jumprelu" and "b_mag" not in load_file(weights):
+        raise ConfigError(
+            f"resume_from_checkpoint: {weights} has no b_mag, so it is of version 0.1.0, and a "
+            "bi_jumprelu of that cannot be resumed; from_pretrained_path trains its weights on"
+        )
 
 
 def _state_of(path: Path) -> dict[str, Any]:

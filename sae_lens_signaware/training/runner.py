@@ -100,6 +100,9 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
         if cfg.from_pretrained_path is not None:
             self.sae = with_settings_of(cfg.sae, self.sae)
         self.text_position = TextPosition(self.activations_store)
+        if cfg.prefetch_llm_batches and cfg.resume_from_checkpoint is not None:
+            # before SAELens's thread reads there: SAELens 6.54 starts it, and moves the store then
+            self.activations_store.load_from_checkpoint(cfg.resume_from_checkpoint)
 
     @override
     def run_trainer_with_interruption_handling(
@@ -107,6 +110,9 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
     ) -> TrainingSAE[TrainingSAEConfig]:
         self._trainer = trainer
         _count_last_step(trainer)
+        # SAELens 6.54 starts with all of them, and would write one a step until it has caught up
+        later = [n for n in trainer.checkpoint_thresholds if n >= trainer.n_training_samples]
+        trainer.checkpoint_thresholds = later
         restart_firing_window(trainer)
         with naming_what_is_wrong_in_text():  # it is read as the training goes on
             return self._fit(trainer)
