@@ -120,6 +120,18 @@ def test_a_missed_l0_is_hollow_in_the_picture(tmp_path: Path) -> None:
     assert reached.count(white) == 0
 
 
+def test_an_l0_of_0_is_no_point_of_the_picture(tmp_path: Path) -> None:
+    matplotlib = pytest.importorskip("matplotlib", reason="needs the [demo] extra")
+    runs = [run_result(0, 0, 0, 8), run_result(0, 0, 0, 16)]
+    silent = dataclasses.replace(missing(4, 0.0), field="l1_coefficient")
+    pictures = []
+    for results in (runs, [silent, *runs]):
+        with matplotlib.rc_context({"svg.hashsalt": "names of parts"}):
+            lines = drawn(results, tmp_path / "cell.svg").splitlines()
+        pictures.append([line for line in lines if "dc:date" not in line])
+    assert pictures[0] == pictures[1]
+
+
 def test_the_title_speaks_of_shades_where_there_are_some(tmp_path: Path) -> None:
     runs = [run_result(0, 0, sae, value) for sae in (0, 1) for value in (8, 64)]
     assert "shaded" not in drawn(runs, tmp_path / "no_verdict.svg")

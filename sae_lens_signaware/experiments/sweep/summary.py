@@ -257,7 +257,8 @@ def _draw_frontiers(ax: "Axes", results: Sequence[RunResult]) -> None:
 
 
 def _l0_and_r2(runs: Sequence[RunResult]) -> tuple[list[float], list[float]]:
-    by_l0 = sorted((r.quality for r in runs), key=lambda q: q.l0)
+    """L0s and R² in order; an L0 of 0 has no place on a log axis, and is no point of a frontier."""
+    by_l0 = sorted((r.quality for r in runs if r.quality.l0 > 0), key=lambda q: q.l0)
     return [q.l0 for q in by_l0], [q.explained_variance for q in by_l0]
 
 
