@@ -40,6 +40,7 @@ METADATA = {"model_name": "HuggingFaceTB/SmolLM2-135M-Instruct", "dataset_path":
 PREFIX = "smollm2-135m-layer15"
 N_PROMPTS = 64
 CARD = "README.md"
+WHY = "[The log](../docs/log.md) says why."
 CHECK = "check.json"
 N_CHECKED = 8_192
 """Held-out tokens, the first ones, on which a test measures L0 and R² again."""
@@ -176,7 +177,7 @@ def card(
         "R² is the explained variance. A latent is bipolar where each of its sides, positive and",
         "negative, has at least a tenth of its activations. For each hook, the SAE is the one with",
         f"the highest R² at that L0 among {', '.join(f'`{c}`' for c in competitors)}.",
-        *([f"Left out: {', '.join(f'`{name}`' for name in without)}."] if without else []),
+        *([f"Left out: {', '.join(f'`{name}`' for name in without)}. {WHY}"] if without else []),
         "Made by:",
         "",
         f"    {command}",

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import torch
 import typer
@@ -73,11 +74,10 @@ def test_the_guides_python_runs(
     sae.cfg.metadata.hook_name, sae.cfg.metadata.prepend_bos = HOOK, False
     sae.cfg.metadata.context_size = 16
     sae.save_model(Path("output"))
-    prompts = torch.randint(0, 63, (6, 16))
-    dataset = tokens()
-    namespace: dict[str, Any] = {
-        "activations": x_batch(), "model": model, "tokens": prompts, "dataset": dataset,
-    }  # fmt: skip
+    namespace: dict[str, Any] = {}
+    # in place of SmolLM2 and of the demo's text
+    monkeypatch.setattr(signaware, "load_demo_model", lambda: model)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: tokens())
     text = (DOCS / "guide.md").read_text()
     blocks = list(RUNNABLE.finditer(text))
     # only a language model's runner is too much for a test
@@ -95,7 +95,8 @@ def test_the_guides_python_runs(
 
 def test_the_guides_yaml_is_its_python(tmp_path: Path) -> None:
     namespace: dict[str, Any] = {}
-    exec(RUNNABLE.findall((DOCS / "guide.md").read_text())[0], namespace)
+    blocks = RUNNABLE.findall((DOCS / "guide.md").read_text())
+    exec(next(block for block in blocks if "LanguageModelSAERunnerConfig(" in block), namespace)
     mine, ours = load_runner_config(config_of("guide.md", "runner", tmp_path)), namespace["cfg"]
     assert mine.sae == ours.sae
     for name in ("model_name", "hook_name", "training_tokens", "lr", "lr_decay_steps"):

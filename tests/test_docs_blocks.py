@@ -11,6 +11,7 @@ from sae_lens import SAE
 
 import sae_lens_signaware as signaware
 from tests.support.hub import save_measured, x_batch
+from tests.support.models import HOOK, hooked_transformer
 from tests.support.saes import make_sae
 
 ROOT = Path(__file__).parent.parent
@@ -61,6 +62,14 @@ class RecordingRunner:
         return make_sae("sa_gsae")
 
 
+def write_tense(path: Path) -> None:
+    """Texts of the small model, with a label and a part."""
+    rows = [f"w{i} w{i + 1},{'past' if i % 2 else 'present'},{'fit' if i < 20 else 'report'}"
+            for i in range(40)]  # fmt: skip
+    path.parent.mkdir(parents=True)
+    path.write_text("\n".join(["text,label,part", *rows]))
+
+
 @pytest.mark.parametrize("name", rest())
 def test_it_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sae = make_sae("bi_jumprelu")
@@ -71,12 +80,15 @@ def test_it_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sae_lens, "LanguageModelSAETrainingRunner", RecordingRunner)
     training = signaware.BiBatchTopKTrainingSAEConfig(d_in=6, d_sae=8, k=2)
     sae_lens.TrainingSAE.from_dict(training.to_dict()).save_model(tmp_path / "checkpoint")
+    sae.cfg.metadata.hook_name = HOOK
+    write_tense(tmp_path / "opposites_out" / "data" / "tense.csv")
     namespace: dict[str, Any] = {
         "SAE": SAE,
         "LanguageModelSAETrainingRunner": RecordingRunner,
         "activations": x_batch(),
         "cfg": None,
         "checkpoint": tmp_path / "checkpoint",
+        "model": hooked_transformer(),
         "sae": sae,
         "signaware": signaware,
         "split_polarities": signaware.split_polarities,

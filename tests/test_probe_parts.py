@@ -93,11 +93,11 @@ def test_the_fitted_texts_say_which_side_should_stand_for_which_end(classes: Any
 
 
 def test_high_and_low_are_above_and_below_the_median_label() -> None:
-    # the mean is 2.9: above it is the last text alone
-    label = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 1.0, 1.1, 1.2, 1.3, 24.0])
-    value = np.array([-1.0] * 5 + [1.0] * 5)
+    # the mean is 2.6: above it is the last text alone
+    label = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0, 1.1, 1.2, 1.3, 1.4, 24.0])
+    value = np.array([-1.0] * 6 + [1.0] * 6)
     labels = Labels(np.concatenate([label, label]), None)
-    fit = np.array([True] * 10 + [False] * 10)
+    fit = np.array([True] * 12 + [False] * 12)
     both = np.concatenate([value, value])
     ends = ends_of("axis", "0", both, labels, fit, Scorer(Labels(label, None), 20, 0))
     assert (ends.pos.end, ends.neg.end) == ("high", "low")
@@ -106,15 +106,36 @@ def test_high_and_low_are_above_and_below_the_median_label() -> None:
 
 
 @pytest.mark.parametrize(
-    ("at_end", "low", "stands"),
+    ("n_texts", "at_end", "low", "stands"),
     [
-        (2 / 3, 0.51, True),
-        (0.66, 0.51, False),
-        (0.9, 0.5, False),  # it may be chance
-        (0.9, 0.2, False),
-        (np.nan, np.nan, False),
+        (20, 2 / 3, 0.51, True),
+        (20, 0.66, 0.51, False),
+        (20, 0.9, 0.5, False),  # it may be chance
+        (20, 0.9, 0.2, False),
+        (0, np.nan, np.nan, False),
+        (6, 1.0, 1.0, True),
+        (5, 1.0, 1.0, False),  # of so few the interval says nothing
     ],
 )
-def test_when_a_side_stands_for_its_end(at_end: float, low: float, stands: bool) -> None:
-    side = EndOfSide("high", 20, 0.5, 1.0, 0.0, at_end, at_end_low=low, at_end_high=1.0)
+def test_when_a_side_stands_for_its_end(
+    n_texts: int, at_end: float, low: float, stands: bool
+) -> None:
+    side = EndOfSide("high", n_texts, 0.5, 1.0, 0.0, at_end, at_end_low=low, at_end_high=1.0)
     assert side.stands_for_end is stands
+
+
+def test_a_side_seldom_stands_for_an_end_by_chance() -> None:
+    # the side's texts are drawn without regard to the label; a bootstrap of few has no width
+    label = np.arange(100) % 2 * 1.0
+    scorer = Scorer(Labels(label, ("a", "b")), 200, 0)
+    fit = np.array([True] * 100 + [False] * 100)
+    generator = np.random.default_rng(0)
+    for n_texts in (1, 2, 4, 6, 12):
+        stand = 0
+        for _ in range(200):
+            value = np.zeros(100)
+            value[generator.choice(100, n_texts, replace=False)] = 1.0
+            values = np.concatenate([label - 0.5, value])
+            ends = ends_of("axis", "0", values, Labels(np.tile(label, 2), ("a", "b")), fit, scorer)
+            stand += ends.pos.stands_for_end
+        assert stand <= 12, n_texts  # of 5 that are expected at most

@@ -15,7 +15,13 @@ from sae_lens.registry import get_sae_training_class
 
 from sae_lens_signaware.checks import ConfigError, InvalidInputError
 from sae_lens_signaware.training.config import load_runner_config
-from sae_lens_signaware.training.strict import StrictModel, read_yaml, validated
+from sae_lens_signaware.training.strict import (
+    OF_COMMAND,
+    StrictModel,
+    read_config,
+    read_yaml,
+    validated,
+)
 from tests.support.runners import write
 from tests.support.saes import THRESHOLD_ARCHITECTURES, TRAINING_CONFIGS, training_config
 
@@ -202,3 +208,22 @@ def test_a_coefficient_of_0_cannot_be_steered(architecture: str, coefficient: st
     quadratic = {"jumprelu_sparsity_loss_mode": "quadratic"}  # holds L0 by itself
     if architecture == "bi_jumprelu":
         training_config(architecture, target_l0=4.0, l0_coefficient=0.0, **quadratic)
+
+
+@pytest.mark.parametrize("command", OF_COMMAND)
+def test_a_config_of_another_command_is_named(command: str, tmp_path: Path) -> None:
+    configs = {
+        "train": "smollm2-135m-mlp_out-sa_gsae.yaml",
+        "sweep": "sweep-smollm2-135m.yaml",
+        "protocol": "protocol-a-polarity-dial.yaml",
+    }
+    for other, name in configs.items():
+        path = Path(__file__).parent.parent / "configs" / name
+        if other == command:
+            assert read_config(path, command) == read_yaml(path)
+        else:
+            with pytest.raises(ConfigError, match=rf"it is for {other}, and not for {command}$"):
+                read_config(path, command)
+    path = tmp_path / "other.yaml"
+    path.write_text("sae: {}")  # what is missing there is for the command to say
+    assert read_config(path, command) == {"sae": {}}

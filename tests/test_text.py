@@ -11,6 +11,7 @@ from transformer_lens import HookedTransformer
 
 import sae_lens_signaware as signaware
 from sae_lens_signaware.evaluation.prompts import hook_of
+from tests.support.checked_runs import proxy_model
 from tests.support.models import HOOK, hooked_transformer
 from tests.support.saes import each_variant, make_sae
 
@@ -120,3 +121,24 @@ def test_wrong_input_is_one_line(model: HookedTransformer) -> None:
         with pytest.raises(ValueError, match=match) as error:
             signaware.signed_latents(model, sae, **args)
         assert "\n" not in str(error.value)
+
+
+def test_arguments_of_another_kind_are_named() -> None:
+    model, sae = hooked_transformer(), make_sae("sa_gsae")
+    wrong: Any = model
+    with pytest.raises(ValueError, match="sae must be an SAE of SAELens, got 'HookedTransformer'"):
+        signaware.signed_latents(model, wrong, "w1")
+    wrong = ["w1"]
+    with pytest.raises(ValueError, match="text must be a str, got 'list'"):
+        signaware.signed_latents(model, sae, wrong)
+    with pytest.raises(ValueError, match="texts must be a list of them, got 'a str'"):
+        signaware.text_activations(model, "w1 w2", [HOOK])
+    wrong = "x"
+    with pytest.raises(ValueError, match="sae must be an SAE of SAELens, got 'str'"):
+        signaware.antipodal_audit(wrong)
+
+
+def test_a_hook_that_a_model_of_transformers_lacks_is_named() -> None:
+    line = r"hook_name: the model has no hook 'transformer\.h\.1\.mlp'; did you mean '.*h\.0\.mlp'"
+    with pytest.raises(ValueError, match=line):
+        signaware.text_activations(proxy_model(), ["w1 w2"], ["transformer.h.1.mlp"])

@@ -46,3 +46,24 @@ def test_a_file_of_text_that_is_none_is_one_line(
     with pytest.raises(InvalidInputError, match=message) as error:
         SignawareTrainingRunner(cfg, override_model=proxy_model())
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("path", ["no_folder_of_text", "data"])
+def test_a_text_that_is_nowhere_is_named(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()  # without a file of text
+    monkeypatch.chdir(tmp_path)
+    cfg = runner_config(training_config("sa_gsae"), tmp_path, dataset_path=path, **OPTIONS)
+    with pytest.raises(OSError, match=r"^dataset_path: no text is there, and the Hub did") as error:
+        SignawareTrainingRunner(cfg, override_model=proxy_model())
+    assert "\n" not in str(error.value)
+
+
+def test_a_table_without_a_row_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    Dataset.from_dict({"text": ["a"]}).select([]).to_parquet(str(tmp_path / "data/train.parquet"))
+    path = str(tmp_path / "data")
+    cfg = runner_config(training_config("sa_gsae"), tmp_path, dataset_path=path, **OPTIONS)
+    with pytest.raises(InvalidInputError, match=r"^dataset_path: the dataset has no row"):
+        SignawareTrainingRunner(cfg, override_model=proxy_model())

@@ -16,6 +16,7 @@ from sae_lens_signaware.evaluation.inputs import (
     dense_latents,
     flat_activations,
     require_autoencoder,
+    require_sae,
 )
 from sae_lens_signaware.evaluation.results import Provenance, Result
 from sae_lens_signaware.evaluation.streaming import decoder_directions
@@ -119,6 +120,7 @@ def antipodal_audit(
         ValueError: ``max_cosine`` is out of range; activations are empty, of the wrong shape or
             type, or not finite.
     """
+    require_sae(sae)
     require_max_cosine(max_cosine)
     a, b, cosine = find_antipodal_pairs(decoder_directions(sae), max_cosine, block_size)
     if activations is None:

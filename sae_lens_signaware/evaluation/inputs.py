@@ -127,6 +127,11 @@ def require_autoencoder(sae: SAE[Any]) -> None:
         )
 
 
+def require_sae(sae: object) -> None:
+    """Raise InvalidInputError where the first argument of a measure is another one's."""
+    require(isinstance(sae, SAE), "sae", type(sae).__name__, "an SAE of SAELens")
+
+
 def require_latents(sae: SAE[Any], latents: Iterable[int], field: str = "latents") -> None:
     """Raise InvalidInputError for the first number that no latent of ``sae`` has."""
     for i in latents:

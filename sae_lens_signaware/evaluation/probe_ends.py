@@ -10,6 +10,12 @@ from sae_lens_signaware.evaluation.probe_scores import Scorer, association, inte
 
 MIN_SHARE_AT_END = 2 / 3
 """Share of a side's texts that lie at its end, from which the side stands for that end."""
+MIN_TEXTS = 6
+"""Texts on a side, from which it can stand for an end.
+
+The bootstrap of fewer texts that all lie at one end has no width, so it says nothing of chance. Six
+texts of a side that has no end lie all at one with a chance of 1 in 64, which is below 2.5%.
+"""
 
 Verdict = Literal["both sides", "+ side alone", "- side alone", "neither side"]
 
@@ -43,8 +49,9 @@ class EndOfSide:
 
     @property
     def stands_for_end(self) -> bool:
-        """Whether at least two thirds are at the end, and the interval lies above ½."""
-        return self.at_end >= MIN_SHARE_AT_END and self.at_end_low > 0.5
+        """Whether there are six texts, two thirds at the end, and the interval lies above ½."""
+        is_shown = self.n_texts >= MIN_TEXTS and self.at_end_low > 0.5
+        return is_shown and self.at_end >= MIN_SHARE_AT_END
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,10 +9,12 @@ from sae_lens.util import extract_stop_at_layer_from_tlens_hook_name
 from torch import Tensor
 
 from sae_lens_signaware.checks import InvalidInputError, require
+from sae_lens_signaware.evaluation.inputs import require_sae
 from sae_lens_signaware.evaluation.models import (
     HookedRootModule,
     on_model,
     require_head,
+    require_hook,
     require_positions,
 )
 
@@ -80,6 +82,7 @@ def hook_of(sae: SAE[Any]) -> tuple[str, int | None]:
         InvalidInputError: the SAE's metadata names no hook, as of an SAE that was trained on
             activations.
     """
+    require_sae(sae)
     name = sae.cfg.metadata.hook_name
     allowed = "the hook that the SAE reads, such as 'blocks.8.hook_mlp_out'"
     require(name is not None, "sae.cfg.metadata.hook_name", name, allowed)
@@ -135,6 +138,8 @@ def hooked_activations(
         InvalidInputError: the model has no such hook.
     """
     names = [name for name, _ in hooks]
+    for name in names:
+        require_hook(model, name)
     last = [extract_stop_at_layer_from_tlens_hook_name(name) for name in names]
     known = [layer for layer in last if layer is not None]
     _, cache = model.run_with_cache(

@@ -15,6 +15,7 @@ from sae_lens_signaware.evaluation.inputs import (
     flat_activations,
     require_in_range,
     require_latents,
+    require_sae,
 )
 from sae_lens_signaware.evaluation.models import (
     HookedRootModule,
@@ -103,6 +104,8 @@ def signed_latents(
             1 to ``d_sae``; there is no such latent; the model has no tokenizer, or the SAE no hook
             of it; or activations are not finite.
     """
+    require_sae(sae)
+    require(isinstance(text, str), "text", type(text).__name__, "a str")
     require(1 <= k <= sae.cfg.d_sae, "k", k, f"from 1 to {sae.cfg.d_sae}")
     shown = list(range(sae.cfg.d_sae) if latents is None else dict.fromkeys(latents))
     require(len(shown) > 0, "latents", latents, "None or at least one latent")

@@ -10,7 +10,7 @@ from sae_lens_signaware.training.config import (
 )
 from sae_lens_signaware.training.measured_run import run_and_measure, train_and_measure
 from sae_lens_signaware.training.runner import SignawareTrainingRunner
-from sae_lens_signaware.training.strict import StrictModel, read_yaml, validated
+from sae_lens_signaware.training.strict import StrictModel, read_config, read_yaml, validated
 
 __all__ = [
     "InterruptedTraining",
@@ -21,6 +21,7 @@ __all__ = [
     "collect_activations",
     "find_checkpoint",
     "load_runner_config",
+    "read_config",
     "read_yaml",
     "run_and_measure",
     "train_and_measure",

@@ -24,7 +24,7 @@ from sae_lens_signaware.checks import (
     one_line,
     short,
 )
-from sae_lens_signaware.training.strict import read_yaml
+from sae_lens_signaware.training.strict import read_config
 from sae_lens_signaware.training.values import check_counts, check_values
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def load_runner_config(
     Raises:
         ConfigError: unreadable file, unknown key, wrong type or value; one line.
     """
-    return build_runner_config(read_yaml(Path(path)), str(path), overrides)
+    return build_runner_config(read_config(Path(path), "train"), str(path), overrides)
 
 
 def build_runner_config(

@@ -34,6 +34,7 @@ OF_MODEL = {
 OF_TEXT = {
     "Dataset must have a": "dataset_path",
     "Unknown split": "dataset_path",
+    "corresponds to no data": "dataset_path: the dataset has no row",
     "JSON parse error": "dataset_path",
     "Unable to fill buffer": "dataset_path, training_tokens: the text is short, or empty",
     "You need to specify either `text`": "dataset_path: every text must be a string",
@@ -42,6 +43,12 @@ OF_TEXT = {
     "pretokenized dataset has context_size": "context_size, dataset_path",
 }
 """What an error of SAELens, transformers or datasets says of the text -> the field."""
+
+NO_TEXT = (
+    *("Couldn't find any data file", "doesn't contain any data files"),
+    *("Couldn't reach", "doesn't exist on the Hub"),
+)
+"""What the datasets library says where a path is neither here nor on the Hub."""
 
 
 def _with_field(error: str, fields: Mapping[str, str]) -> str | None:
@@ -78,7 +85,7 @@ def naming_what_is_missing(model_name: str, model_class_name: str) -> Iterator[N
 
     Raises:
         ConfigError: naming the field of the config.
-        OSError: naming the model.
+        OSError: naming the model or the text.
     """
     try:
         with naming_what_is_wrong_in_text():
@@ -100,6 +107,10 @@ def naming_what_is_missing(model_name: str, model_class_name: str) -> Iterator[N
     except StopIteration:
         raise ConfigError("dataset_path: the dataset has no row") from None
     except OSError as error:
+        if any(words in str(error) for words in NO_TEXT):
+            raise OSError(
+                f"dataset_path: no text is there, and the Hub did not give it: {one_line(error)}"
+            ) from error
         # transformers raises OSError itself, the datasets library classes below it
         if type(error) is not OSError or model_name in str(error) or Path(model_name).exists():
             raise

@@ -69,6 +69,25 @@ def read_yaml(path: Path) -> dict[str, object]:
     return values
 
 
+OF_COMMAND = {"protocol": "protocol", "sweep": "cells", "train": "model_name"}
+"""A command -> a field that is at the top of its config files, and of no other command's."""
+
+
+def read_config(path: Path, command: str) -> dict[str, object]:
+    """Read the config file of a command.
+
+    Raises:
+        ConfigError: as :func:`read_yaml`; or the file is for another command.
+    """
+    values = read_yaml(path)
+    if OF_COMMAND[command] not in values:
+        for other, field in OF_COMMAND.items():
+            if field in values:
+                line = f"{path}: with {field!r} at its top it is for {other}, and not for {command}"
+                raise ConfigError(line)
+    return values
+
+
 class StrictModel(BaseModel):
     """A section of a config file that takes no unknown field, and no value of another type.
 

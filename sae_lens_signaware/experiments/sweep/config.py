@@ -21,7 +21,7 @@ from sae_lens_signaware.experiments.sweep.consistency import (
 )
 from sae_lens_signaware.experiments.swept import swept_fields
 from sae_lens_signaware.training.config import build_runner_config
-from sae_lens_signaware.training.strict import StrictModel, read_yaml, validated
+from sae_lens_signaware.training.strict import StrictModel, read_config, validated
 from sae_lens_signaware.training.values import check_ramps, check_seed
 
 CacheDtype = Literal["float32", "float16", "bfloat16"]
@@ -158,7 +158,7 @@ def load_sweep_config(path: str | Path) -> tuple[SweepConfig, list[Run]]:
     Raises:
         ConfigError: anything wrong, in one line that names the field.
     """
-    return checked_sweep(read_yaml(Path(path)), str(path))
+    return checked_sweep(read_config(Path(path), "sweep"), str(path))
 
 
 def checked_sweep(values: Mapping[str, object], source: str) -> tuple[SweepConfig, list[Run]]:
