@@ -16,14 +16,18 @@ from sae_lens_signaware.experiments.sweep.frontier import Point
 SECONDS = (20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
 """Of training: ticks of the figure, and the budgets that are the table's columns."""
 
+SHOWN_ABOVE = 0.02
+"""Share by which an L0 is off from which on the tables say it."""
+
 
 class Reached(NamedTuple):
-    """R² of one architecture at :data:`~equal_time.L0`, and what its training cost."""
+    """R² of one architecture at or near :data:`~equal_time.L0`, and what its training cost."""
 
     cell: str
     architecture: str
     d_sae: int
     n_steps: int
+    l0: float
     r2: float
     seconds: float
     flops: float
@@ -41,18 +45,21 @@ def reached_of(values: Mapping[str, Any]) -> list[Reached]:
         groups.setdefault(point[:4], []).append(point)
     found = []
     for (cell, architecture, d_sae, n_steps), points in groups.items():
-        r2, cost = _r2_at_l0(points), costs.get((architecture, d_sae))
+        l0, r2 = _near_l0(points)
+        cost = costs.get((architecture, d_sae))
         if r2 is not None and cost is not None:
             spent = (n_steps * cost.seconds, float(n_steps * cost.flops))
-            found.append(Reached(cell, architecture, d_sae, n_steps, r2, *spent))
+            found.append(Reached(cell, architecture, d_sae, n_steps, l0, r2, *spent))
     return found
 
 
-def _r2_at_l0(points: Sequence[TimedPoint]) -> float | None:
+def _near_l0(points: Sequence[TimedPoint]) -> tuple[float, float | None]:
+    """An L0, and R² there."""
     if len(points) == 1:
-        return None if missed_target_l0(L0, points[0].l0) else points[0].r2
+        only = points[0]
+        return only.l0, None if missed_target_l0(L0, only.l0) else only.r2
     line = [Point(p.l0, p.r2, p.dead_share, p.d_sae) for p in points]
-    return r2_at(sorted(line, key=lambda p: p.l0), L0)
+    return L0, r2_at(sorted(line, key=lambda p: p.l0), L0)
 
 
 def best_so_far(points: Sequence[Reached], spent: Callable[[Reached], float]) -> list[Reached]:
@@ -91,7 +98,7 @@ def equal_time_figure(
             axis.set_title(cell, loc="left", fontsize=10)
             if cell == cells[-1]:
                 axis.set_xlabel(label)
-        row[0].set_ylabel(f"R² at L0 {L0:g}")
+        row[0].set_ylabel(f"R² at an L0 near {L0:g}")
         row[0].set_xticks(SECONDS, [f"{s:g}" for s in SECONDS])
     legend_above(figure, axes[0][0])
     return figure
@@ -121,15 +128,20 @@ def equal_time_table(
 def equal_steps_table(
     reached: Sequence[Reached], cells: Sequence[str], names: Mapping[str, str], d_sae: int
 ) -> str:
-    """R² after so many steps, by cell and SAE, of one width; the highest after as many is bold."""
+    """R² after so many steps, by cell and SAE, of one width; the highest after as many is bold.
+
+    The L0 stands behind it where it is off by more than :data:`SHOWN_ABOVE`.
+    """
     mine = [p for p in reached if p.d_sae == d_sae and p.architecture in names]
     lengths = sorted({p.n_steps for p in mine})
     rows = []
     for cell in cells:
-        r2s = {(p.architecture, p.n_steps): p.r2 for p in mine if p.cell == cell}
-        tops = {n: max((r2 for (_, m), r2 in r2s.items() if m == n), default=0.0) for n in lengths}
+        held = {(p.architecture, p.n_steps): p for p in mine if p.cell == cell}
+        tops = {
+            n: max((p.r2 for p in held.values() if p.n_steps == n), default=0.0) for n in lengths
+        }
         for name, label in names.items():
-            shown = [_bold(r2s.get((name, n)), tops[n]) for n in lengths]
+            shown = [_r2_of(held.get((name, n)), tops[n]) for n in lengths]
             if any(shown):
                 rows.append([cell, label, *shown])
     return markdown(["hook point", "SAE", *(f"{n:,} steps" for n in lengths)], rows, 2)
@@ -147,14 +159,13 @@ def _best_within(
 
 
 def _field(point: Reached | None, top: float) -> str:
+    return "" if point is None else f"{_r2_of(point, top)}; {point.d_sae}, {point.n_steps}"
+
+
+def _r2_of(point: Reached | None, top: float) -> str:
+    """R² to four places, bold where it is the highest; then the L0 where it is off."""
     if point is None:
         return ""
-    return f"{_bold(point.r2, top)}; {point.d_sae}, {point.n_steps}"
-
-
-def _bold(r2: float | None, top: float) -> str:
-    """R² to four places, bold where it is the highest; empty where it is not known."""
-    if r2 is None:
-        return ""
-    shown = f"{r2:.4f}"
-    return f"**{shown}**" if shown == f"{top:.4f}" else shown
+    shown = f"{point.r2:.4f}"
+    r2 = f"**{shown}**" if shown == f"{top:.4f}" else shown
+    return f"{r2} at {point.l0:.1f}" if abs(point.l0 / L0 - 1) > SHOWN_ABOVE else r2

@@ -60,3 +60,19 @@ def widths(equal: Sequence[Row]) -> list[Row]:
 def read(name: str) -> Any:
     """A file of results/."""
     return json.loads((ROOT / "results" / name).read_text())
+
+
+def longer(equal: Sequence[Row]) -> dict[int, list[Row]]:
+    """The runs at L0 32 of 4,000 steps, and those of 8,000, by the name of the former.
+
+    Args:
+        equal: the runs of :func:`one_pass`, of one seed.
+    """
+    (sweep,) = read("longer.json")["sweeps"].values()
+    names = {"bi_jumprelu-8000-warm-up-800": SHORT}
+    runs = [
+        row._replace(sae=names.get(row.sae, row.sae.removesuffix("-8000")))
+        for row in rows_of(sweep, "SmolLM2")
+        if row.swept == "d_sae"
+    ]
+    return {4000: [row for row in equal if row.value == 32], 8000: runs}

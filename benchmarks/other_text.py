@@ -6,10 +6,14 @@
 To be run where the sweeps were run, on those of their SAEs that are still on disk. The texts are
 CSV files as ``python -m sae_lens_signaware.experiments.opposites`` writes them; each text is a
 prompt of its own. All SAEs of a cell get the same tokens, so the difference of two has a standard
-error over blocks of texts.
+error over blocks of texts. On another text the L0 of an SAE is not the one it was asked for, so
+two SAEs differ in it. ``slope`` says what that gives: the R² that lower thresholds of the same SAE
+gain on the same tokens, per unit of ln L0.
 """
 
 import argparse
+import copy
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +32,9 @@ from sae_lens_signaware.experiments.sweep.config import Run, load_sweep_config
 from sae_lens_signaware.experiments.sweep.store import SweepStore
 
 N_BLOCKS = 20
-COLUMNS = ("cell", "sae", "seed", "value", "text", "n_tokens", "l0", "r2")
+COLUMNS = ("cell", "sae", "seed", "value", "text", "n_tokens", "l0", "r2", "slope")
+SHIFT = 0.05
+"""Share by which thresholds are lowered and raised for the slope."""
 
 
 @torch.no_grad()
@@ -48,6 +54,22 @@ def block_errors(sae: SAE[Any], x: Tensor) -> tuple[list[float], float]:
         errors.append((block - sae.decode(z)).square().sum().item() / variance)
         n_active += int((z != 0).sum())
     return errors, n_active / len(x)
+
+
+def slope_of(sae: SAE[Any], x: Tensor) -> float:
+    """The R² per unit of ln L0 that an SAE gains as all its thresholds fall, at those it has.
+
+    Its own frontier has about this slope: where an SAE is the best one at its L0, one with moved
+    thresholds is below the frontier, and touches it where they are not moved.
+    """
+    points = []
+    for factor in (1 + SHIFT, 1 - SHIFT):
+        moved: Any = copy.deepcopy(sae)
+        moved.threshold.data *= factor
+        errors, l0 = block_errors(moved, x)
+        points.append((math.log(l0), 1 - sum(errors)))
+    (low, r2_low), (high, r2_high) = points
+    return (r2_high - r2_low) / (high - low)
 
 
 def texts_of(path: Path, n_tokens: int) -> list[str]:
@@ -80,13 +102,12 @@ def measure(
         )
         for run in found:
             x = held[run.cfg.hook_name].activations
-            errors, l0 = block_errors(load_sae(store.sae_path(run)), x)
-            sae = without_ending(run.sae)
-            row: list[object] = [run.cell, sae, run.seed, run.value, name, len(x)]
-            rows.append(
-                [*row, round(l0, 3), round(1 - sum(errors), 5), *(round(e, 7) for e in errors)]
-            )
-            print(*rows[-1][:8])
+            sae = load_sae(store.sae_path(run))
+            errors, l0 = block_errors(sae, x)
+            of_run = [run.cell, without_ending(run.sae), run.seed, run.value, name, len(x)]
+            found_here = [round(l0, 3), round(1 - sum(errors), 5), round(slope_of(sae, x), 4)]
+            rows.append([*of_run, *found_here, *(round(e, 7) for e in errors)])
+            print(*rows[-1][: len(COLUMNS)])
     return rows
 
 

@@ -145,6 +145,10 @@ def signed(gap: float) -> str:
     return f"{gap:+.4f}".replace("-", "−")
 
 
+def counted(n_runs: int) -> str:
+    return f"{n_runs} run{'' if n_runs == 1 else 's'}"
+
+
 def dead_table(rows: Sequence[Row], cells: Sequence[str], saes: Mapping[str, str]) -> str:
     """The largest share of dead latents over the runs of an SAE in a cell, and their number."""
     table = []
@@ -152,10 +156,10 @@ def dead_table(rows: Sequence[Row], cells: Sequence[str], saes: Mapping[str, str
         fields = []
         for cell in cells:
             dead = [row.dead_share for row in rows if (row.cell, row.sae) == (cell, sae)]
-            fields.append(f"{max(dead):.2%} of {len(dead)}" if dead else "")
+            fields.append(f"{max(dead):.2%} ({counted(len(dead))})" if dead else "")
         if any(fields):
             table.append([label, *fields])
-    return markdown(["largest dead share, of n runs", *cells], table, 1)
+    return markdown(["largest share of dead latents", *cells], table, 1)
 
 
 def _by_asked(points: Sequence[Row]) -> dict[float, Row]:

@@ -30,10 +30,14 @@ class World(NamedTuple):
     mcc: float
     joined: float | None
     absorption: float | None
+    found: float
     l0: float
 
 
-COLUMNS = ("SAE", "two-sided share", "L0 factor", "R2", "F1", "signed MCC", "joined", "absorption")
+COLUMNS = (
+    *("SAE", "two-sided share", "L0 factor", "R2", "F1", "signed MCC", "joined"),
+    *("absorption", "parents found"),
+)
 
 
 def worlds_of(result: dict[str, Any]) -> list[World]:
@@ -73,15 +77,16 @@ def two_sided_table(worlds: Sequence[World], factor: float = 1.0) -> str:
         mine = {w.share: w for w in worlds if (w.sae, w.factor) == (sae, factor)}
         last = mine[shares[-1]]
         l0s = sorted({f"{w.l0:.1f}" for w in mine.values()}, key=float)
-        absorption = [mine[share].absorption for share in (shares[0], shares[-1])]
+        ends = [mine[share] for share in (shares[0], shares[-1])]
         table.append(
             [
                 f"`{sae}`",
                 l0s[0] if len(l0s) == 1 else f"{l0s[0]} to {l0s[-1]}",
                 *(f"{mine[share].r2:.3f} / {mine[share].f1:.2f}" for share in shares),
                 "" if last.joined is None else f"{last.joined:.0%}",
-                *("" if value is None else f"{value:.2f}" for value in absorption),
+                *("" if w.absorption is None else f"{w.absorption:.2f}" for w in ends),
+                f"{ends[0].found:.0%} / {ends[1].found:.0%}",
             ]
         )
     columns = ["SAE", "L0", *(f"p = {share:g}" for share in shares), "joined, p = 1"]
-    return markdown([*columns, "absorption, p = 0", "p = 1"], table, 1)
+    return markdown([*columns, "absorption, p = 0", "p = 1", "parents found"], table, 1)

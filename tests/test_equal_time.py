@@ -38,6 +38,7 @@ def test_points_of_two_coefficients_are_read_at_the_l0_between_them(figure: Any)
     ]
     (reached,) = figure.reached_of(values_of(points, [["jumprelu", 8, 0.5, 3]]))
     assert reached.r2 == pytest.approx(0.6)  # 32 is half-way in log L0
+    assert reached.l0 == 32
     assert (reached.seconds, reached.flops) == (50.0, 300.0)
 
 
@@ -46,6 +47,7 @@ def test_one_point_counts_where_its_l0_is_met(figure: Any, l0: float, counts: bo
     points = [["mlp_out", "batchtopk", 8, 100, l0, 0.5, 0.0]]
     reached = figure.reached_of(values_of(points, [["batchtopk", 8, 0.5, 3]]))
     assert bool(reached) is counts
+    assert all((p.l0, p.r2) == (l0, 0.5) for p in reached)
 
 
 @pytest.mark.parametrize("l0s", [(8.0, 16.0), (16.0, 64.0)], ids=["below", "far"])
@@ -56,17 +58,17 @@ def test_two_points_that_do_not_reach_the_l0_do_not_count(figure: Any, l0s: Any)
 
 def test_best_so_far_leaves_out_what_costs_as_much_and_reaches_less(figure: Any) -> None:
     at = [(1.0, 0.5), (2.0, 0.4), (3.0, 0.6), (3.0, 0.7), (4.0, 0.7)]
-    points = [figure.Reached("mlp_out", "a", 8, 1, r2, cost, cost) for cost, r2 in at]
+    points = [figure.Reached("mlp_out", "a", 8, 1, 32.0, r2, cost, cost) for cost, r2 in at]
     best = figure.best_so_far(points, lambda point: point.seconds)
     assert [(p.seconds, p.r2) for p in best] == [(1.0, 0.5), (3.0, 0.7)]
 
 
 def test_the_table_has_the_best_within_each_time(figure: Any) -> None:
     reached = [
-        figure.Reached("mlp_out", "ours", 8, 100, 0.5, 9.0, 1.0),
-        figure.Reached("mlp_out", "ours", 16, 200, 0.75, 39.0, 1.0),
-        figure.Reached("mlp_out", "theirs", 8, 100, 0.625, 19.0, 1.0),
-        figure.Reached("mlp_out", "theirs", 8, 300, 0.875, 79.0, 1.0),
+        figure.Reached("mlp_out", "ours", 8, 100, 32.0, 0.5, 9.0, 1.0),
+        figure.Reached("mlp_out", "ours", 16, 200, 32.0, 0.75, 39.0, 1.0),
+        figure.Reached("mlp_out", "theirs", 8, 100, 32.0, 0.625, 19.0, 1.0),
+        figure.Reached("mlp_out", "theirs", 8, 300, 32.0, 0.875, 79.0, 1.0),
     ]
     names = {"ours": "O", "theirs": "T", "absent": "A"}
     rows = fields_of(figure.equal_time_table(reached, ["mlp_out"], names))
@@ -79,12 +81,12 @@ def test_the_table_has_the_best_within_each_time(figure: Any) -> None:
 
 def test_the_table_of_equal_steps_has_one_width(figure: Any) -> None:
     reached = [
-        figure.Reached("mlp_out", "ours", 8, 1000, 0.5, 9.0, 1.0),
-        figure.Reached("mlp_out", "ours", 8, 250, 0.25, 9.0, 1.0),
-        figure.Reached("mlp_out", "ours", 16, 250, 0.75, 9.0, 1.0),  # another width
-        figure.Reached("mlp_out", "theirs", 8, 1000, 0.625, 9.0, 1.0),
-        figure.Reached("attn_out", "theirs", 8, 1000, 0.375, 9.0, 1.0),
-        figure.Reached("mlp_out", "unnamed", 8, 1000, 0.875, 9.0, 1.0),
+        figure.Reached("mlp_out", "ours", 8, 1000, 32.0, 0.5, 9.0, 1.0),
+        figure.Reached("mlp_out", "ours", 8, 250, 32.0, 0.25, 9.0, 1.0),
+        figure.Reached("mlp_out", "ours", 16, 250, 32.0, 0.75, 9.0, 1.0),  # another width
+        figure.Reached("mlp_out", "theirs", 8, 1000, 32.0, 0.625, 9.0, 1.0),
+        figure.Reached("attn_out", "theirs", 8, 1000, 34.0, 0.375, 9.0, 1.0),
+        figure.Reached("mlp_out", "unnamed", 8, 1000, 32.0, 0.875, 9.0, 1.0),
     ]
     names = {"ours": "O", "theirs": "T", "absent": "A"}
     rows = fields_of(figure.equal_steps_table(reached, ["mlp_out", "attn_out"], names, 8))
@@ -92,7 +94,7 @@ def test_the_table_of_equal_steps_has_one_width(figure: Any) -> None:
         ["hook point", "SAE", "250 steps", "1,000 steps"],
         ["mlp_out", "O", "**0.2500**", "0.5000"],
         ["mlp_out", "T", "", "**0.6250**"],
-        ["attn_out", "T", "", "**0.3750**"],
+        ["attn_out", "T", "", "**0.3750** at 34.0"],
     ]
 
 

@@ -97,7 +97,7 @@ def test_pages_show_files_as_they_are(benchmark_script: Callable[[str], Any]) ->
         text = page.read_text()
         shown += [match["name"] for match in page_files.BLOCK.finditer(text)]
         assert page_files.fill_page(text, ROOT) == text, f"{page}: run python benchmarks/figures.py"
-    of_sweeps = {"sweep.md", "equal_width.md", "widths_runs.md"}
+    of_sweeps = {"sweep.md", "equal_width.md", "widths_runs.md", "longer_runs.md"}
     made = {path.name for path in (ROOT / "results").glob("*.md")} - of_sweeps
     assert {Path(name).name for name in shown if name.endswith(".md")} == made
     assert len(shown) == len(set(shown))
@@ -237,7 +237,7 @@ def test_a_table_of_one_recipe_marks_the_best_and_what_missed_its_l0(figures: An
     assert table[3] == f"| c | B | {of_b} |"
     assert table[4] == "| c | P |  | 0.8500 at 30.0; 50% |  |"  # another L0: it does not compete
     dead = figures.dead_table(rows, ["c", "d"], {"a": "A"}).splitlines()
-    assert dead[2] == "| A | 0.00% of 3 |  |"
+    assert dead[2] == "| A | 0.00% (3 runs) |  |"
 
 
 def test_a_gap_is_taken_at_the_l0_of_the_signed_sae(figures: Any) -> None:

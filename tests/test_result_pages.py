@@ -1,6 +1,7 @@
 """The pages on equal and half width, dead latents and presets say what results/ shows."""
 
 import importlib
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -151,15 +152,50 @@ def test_the_papers_own_pair_is_as_the_pages_say() -> None:
 
 def test_on_other_text_the_lead_is_as_the_pages_say() -> None:
     table = (ROOT / "results" / "other_text.md").read_text().replace("−", "-")
-    gaps = {row[0]: [float(f.split()[0]) for f in row[1:]] for row in fields_of(table)[1:]}
-    of = {place: [g for cell, r in gaps.items() if place in cell for g in r] for place in PLACES}
-    assert sum(gap > 0.002 for gap in of["mlp_out"]) == 7
-    assert all(abs(gap) < 0.002 for gap in of["attn_out"])
-    behind = [-gap for gap in of["resid"]]
-    said = f"{min(behind):.3f} to {max(behind):.3f}"
+    rows = [(*row[:2], *(float(f.split()[0]) for f in row[3:])) for row in fields_of(table)[1:]]
+
+    def gaps(place: str, l0: str) -> list[float]:
+        return [gap for cell, at, *found in rows if place in cell and at == l0 for gap in found]
+
+    assert sum(gap > 0.002 for gap in gaps("mlp_out", "32")) == 7
+    assert [gap > 0.002 for gap in gaps("mlp_out", "8")] == [True, False, True, True]
+    assert all(0.022 < gap < 0.033 for gap in gaps("mlp_out", "128"))
+    assert all(-0.0045 < gap < 0.002 for gap in gaps("attn_out", "32"))
+    assert all(gap < -0.002 for gap in gaps("attn_out", "8"))
+    assert all(gap > 0.002 for gap in gaps("attn_out", "128"))
+    behind = {l0: [-gap for gap in gaps("resid", l0)] for l0 in ("8", "32", "128")}
+    page, readme = (
+        (ROOT / path).read_text() for path in ("docs/results/equal_width.md", "README.md")
+    )
+    every = [gap for found in behind.values() for gap in found]
+    assert f"at every L0**, by {min(every):.3f} to {max(every):.3f}." in page
+    at_32 = behind["32"]
+    assert f"{min(at_32):.3f} to {max(at_32):.3f} behind" in readme
+
+
+def test_the_second_seed_of_jumprelu_is_as_near_as_the_page_says() -> None:
+    sweeps = json.loads((ROOT / "results" / "equal_width.json").read_text())["sweeps"]
+    r2s, l0s, places = [], [], set()
+    for name, sweep in sweeps.items():
+        first = {(r[0], r[4]): r for r in sweep["runs"] if r[1:3] == ["jumprelu-full", 0]}
+        for run in sweep["runs"]:
+            if run[1:3] == ["jumprelu-full-more-seeds", 1]:
+                of_first = first[run[0], run[4]]
+                places.add((name, run[0]))
+                l0s.append(abs(run[5] / of_first[5] - 1))
+                r2s.append(abs(run[6] - of_first[6]))
+    assert len(places) == 4
     page = (ROOT / "docs" / "results" / "equal_width.md").read_text()
-    assert f"On the residual stream `bi_jumprelu` is behind**, by {said}." in page
-    assert f"{said} behind" in (ROOT / "README.md").read_text()
+    assert f"by at most {max(r2s):.4f}, and its L0 by at most {max(l0s):.1%}." in page
+
+
+def test_after_twice_the_steps_the_lead_is_as_the_pages_say() -> None:
+    rows = fields_of((ROOT / "results" / "longer.md").read_text().replace("−", "-"))
+    gaps = {row[1]: (float(row[3]), float(row[5])) for row in rows[1:] if row[3]}
+    before, after = gaps["`bi_jumprelu`, warm-up 400"]
+    readme = (ROOT / "README.md").read_text()
+    assert f"its lead is {after:.3f} in place of {before:.3f}, in one run of each." in readme
+    assert abs(gaps["`bi_jumprelu`, warm-up 800"][1]) < 0.002
 
 
 def test_the_lead_in_wider_saes_is_as_the_pages_say() -> None:

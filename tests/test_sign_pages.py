@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from sae_lens_signaware.evaluation.probe_ends import MIN_TEXTS
+
 pytest.importorskip("matplotlib", reason="needs the [demo] extra")
 
 ROOT = Path(__file__).parent.parent
@@ -40,6 +42,16 @@ def test_latents_that_stand_out(pages: Any, by_model: Callable[[str], Any], page
     assert sum(row["passing_by_context"] for row in rows) == 0
     dials = sorted(row["dial_median"] for row in rows)
     assert f"opposition of an SAE at a hook point is {dials[0]:.2f} to {dials[-1]:.2f}." in page
+
+
+def test_no_side_stands_for_its_end_with_few_texts(by_model: Callable[[str], Any]) -> None:
+    rows = [row for result in by_model("opposites").values() for row in result["rows"]]
+    for row in rows:
+        for _, _, verdict, n_pos, _, n_neg, _ in row["ends"]:
+            if verdict in ("both sides", "+ side alone"):
+                assert n_pos >= MIN_TEXTS
+            if verdict in ("both sides", "- side alone"):
+                assert n_neg >= MIN_TEXTS
 
 
 def test_axes_and_pairs_with_both_ends(

@@ -20,7 +20,7 @@ def result(drawn: Any) -> dict[str, Any]:
         for share in (1.0, 0.0):
             for factor in (2.0, 1.0):
                 r2, joined = share + factor / 10, None if share == 0 else 0.25
-                rows.append([sae, share, factor, r2, r2 / 2, 0.5, joined, 0.125, 8.0])
+                rows.append([sae, share, factor, r2, r2 / 2, 0.5, joined, 0.125, 0.5, 8.0])
     return {"columns": [*drawn.COLUMNS, "L0"], "rows": rows}
 
 
@@ -38,4 +38,7 @@ def test_the_table_has_a_row_for_each_sae(drawn: Any) -> None:
     lines = drawn.two_sided_table(drawn.worlds_of(result(drawn))).splitlines()
     assert len(lines) == 2 + 2
     assert lines[0].startswith("| SAE | L0 | p = 0 | p = 1 | joined, p = 1 |")
-    assert lines[2] == "| `sa_gsae W` | 8.0 | 0.100 / 0.05 | 1.100 / 0.55 | 25% | 0.12 | 0.12 |"
+    assert (
+        lines[2]
+        == "| `sa_gsae W` | 8.0 | 0.100 / 0.05 | 1.100 / 0.55 | 25% | 0.12 | 0.12 | 50% / 50% |"
+    )

@@ -108,15 +108,30 @@ def test_a_latent_that_leaves_its_parent_to_the_child_is_absorbed() -> None:
     sae.threshold.data += 0.5
     # of two parents one is absorbed whole, so its + end is missed; what it reads is -1, its - side
     assert measured(sae, 1.0).absorption == pytest.approx(0.5)
+    assert measured(sae, 1.0).found == 1.0
+
+
+def test_a_parent_that_no_latent_stands_for_does_not_count_as_not_absorbed() -> None:
+    vectors = world(1.0)[0].directions
+    W_enc, W_dec = encoder(vectors), vectors.clone()
+    W_enc[:, 0] -= 2 * W_enc[:, 8]
+    W_enc[:, 1] = W_dec[1] = 0  # the other parent
+    sae = signed_sae(W_enc, W_dec)
+    sae.threshold.data += 0.5
+    found = measured(sae, 1.0)
+    assert found.absorption == pytest.approx(1.0)
+    assert found.found == 0.5
 
 
 def test_absorption_by_hand() -> None:
     amplitudes = torch.tensor([[1.0, 1], [1, 0], [1, 0], [1, 1], [-1, 0], [0, 0]])
     active = torch.tensor([[True], [True], [False], [False], [True], [True]])
     # without the child in one of two, with it in one of two
-    assert two_sided.absorption_of(amplitudes, active, 1) == 0.0
+    assert two_sided.absorption_of(amplitudes, active, 1) == (0.0, 1.0)
     active[3] = active[2] = True
     active[0] = False
-    assert two_sided.absorption_of(amplitudes, active, 1) == pytest.approx(1 - 0.5)
-    assert two_sided.absorption_of(amplitudes[:, :1] * 0, active, 0) is None
-    assert two_sided.absorption_of(amplitudes * 0, active, 1) is None
+    assert two_sided.absorption_of(amplitudes, active, 1) == pytest.approx((1 - 0.5, 1.0))
+    active[:3] = False  # the side misses both samples without the child
+    assert two_sided.absorption_of(amplitudes, active, 1) == (None, 0.0)
+    assert two_sided.absorption_of(amplitudes[:, :1] * 0, active, 0) == (None, None)
+    assert two_sided.absorption_of(amplitudes * 0, active, 1) == (None, None)

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -44,6 +45,8 @@ WIDTHS = {
     FOLDER / "widths-smollm2-135m.yaml": EQUAL_WIDTH,
     FOLDER / "widths-gemma3-270m.yaml": FOLDER / "equal-width-gemma3-270m.yaml",
 }
+# those of equal width, for twice as many steps
+LONGER = FOLDER / "longer-smollm2-135m.yaml"
 each_sweep = pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 
 
@@ -140,6 +143,24 @@ def test_wider_saes_differ_from_those_of_equal_width_in_their_width_alone(path: 
         assert alone == of_base
 
 
+def test_a_longer_training_differs_from_equal_width_in_its_steps_alone() -> None:
+    (config, _), (other, _) = load_sweep_config(LONGER), load_sweep_config(EQUAL_WIDTH)
+    twice = {k: 2 * other.runner[k] for k in ("training_tokens", "lr_decay_steps")}
+    assert config.runner == {**other.runner, **twice}
+    same = ("n_cached_tokens", "n_heldout_tokens", "heldout_dataset_path", "cache_dtype", "threads")
+    assert all(getattr(config, name) == getattr(other, name) for name in same)
+    assert config.cache_folder == other.cache_folder
+    warm_ups = set()
+    for name, fields in config.saes.items():
+        base = dict(other.saes[f"{fields['architecture']}-full"])
+        free = {"d_sae", "seeds", "target_l0", "k", "l0_coefficient", "l0_warm_up_steps"}
+        alone, of_base = ({k: v for k, v in f.items() if k not in free} for f in (fields, base))
+        assert alone == of_base, name
+        assert np.array(fields["d_sae"]).item() == base["d_sae"]
+        warm_ups.add(fields.get("l0_warm_up_steps"))
+    assert warm_ups == {None, 800, 1600}  # a tenth and a fifth
+
+
 @pytest.mark.parametrize("path", ENDS, ids=lambda path: path.stem)
 def test_what_may_join_two_ends_differs_from_equal_width_in_one_option(path: Path) -> None:
     config, other = loaded_with(path, ENDS[path])
@@ -208,7 +229,7 @@ def test_the_second_model_has_the_recipe_of_the_first() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [p for p in SWEEPS if p not in (MAIN, GEMMA3, *ONE_PASS, *LENGTHS, *ENDS, *WIDTHS)],
+    [p for p in SWEEPS if p not in (MAIN, GEMMA3, *ONE_PASS, *LENGTHS, *ENDS, *WIDTHS, LONGER)],
     ids=lambda path: path.stem,
 )
 def test_all_sweeps_train_on_the_same_activations_by_the_same_schedule(path: Path) -> None:

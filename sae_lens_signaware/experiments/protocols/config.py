@@ -14,7 +14,7 @@ from sae_lens_signaware.experiments.protocols.data import (
 )
 from sae_lens_signaware.experiments.protocols.data import WorldConfig as WorldConfig
 from sae_lens_signaware.experiments.protocols.saes import candidates_of
-from sae_lens_signaware.training.strict import StrictModel, read_yaml, validated
+from sae_lens_signaware.training.strict import StrictModel, read_config, validated
 
 
 class TrainingConfig(StrictModel):
@@ -141,7 +141,7 @@ def load_protocol_config(path: str | Path) -> ProtocolConfig:
     Raises:
         ConfigError: anything wrong, in one line that names the field.
     """
-    values = read_yaml(Path(path))
+    values = read_config(Path(path), "protocol")
     which = values.get("protocol")
     if not isinstance(which, str) or which not in PROTOCOLS:
         raise ConfigError(f"protocol: must be one of {', '.join(PROTOCOLS)}, got {which!r}")

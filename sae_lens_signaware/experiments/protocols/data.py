@@ -125,7 +125,7 @@ class TwoSidedData(StrictModel):
     l0_factors: tuple[float, ...] = Field(default=(1.0,), min_length=1)
     n_children: int = Field(default=0, ge=0)
     child_probability: float = Field(default=0.3, gt=0, lt=1)
-    exponent: float = Field(default=1.0, ge=0)
+    exponent: float = Field(default=1.0, gt=0)
     max_probability: float = Field(default=0.3, gt=0, lt=1)
     min_probability: float = Field(default=0.01, gt=0, lt=1)
     magnitude_sd: float = Field(ge=0)

@@ -49,8 +49,11 @@ from sae_lens_signaware.experiments.protocols.world import World, seeded, world_
 
 COLUMNS = [
     *("SAE", "d_sae", "two-sided share", "L0 factor", "R2", "R2 sd", "F1", "F1 sd"),
-    *("signed MCC", "signed MCC sd", "MCC", "joined", "absorption", "absorption sd", "L0", "dead"),
+    *("signed MCC", "signed MCC sd", "MCC", "joined"),
+    *("absorption", "absorption sd", "parents found", "L0", "dead"),
 ]
+MIN_RECALL = 0.5
+"""A side has found its parent where it is active in this share of the samples without the child."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +117,8 @@ class Measures:
         f1, mcc, joined: :func:`signed_f1` and :func:`signed_mcc` of the ends.
         unsigned_mcc: SAELens's ``mean_correlation_coefficient``.
         absorption: by how much less often the side of a parent's + end is active where the child
-            occurs too, of the samples with that end.
+            occurs too, of the samples with that end. A mean over the parents that were found.
+        found: share of the parents that were found.
     """
 
     f1: float
@@ -122,26 +126,35 @@ class Measures:
     joined: float | None
     unsigned_mcc: float
     absorption: float | None
+    found: float | None
 
 
-def absorption_of(amplitudes: Tensor, active: Tensor, n_children: int) -> float | None:
-    """Average over parents: how often the side is active without the child, less with it.
+def absorption_of(
+    amplitudes: Tensor, active: Tensor, n_children: int
+) -> tuple[float | None, float | None]:
+    """Average over the parents found: how often the side is active without the child, less with it.
+
+    A parent that no side stands for has nothing to absorb, and does not count.
 
     Args:
         amplitudes: (n, n_features), signed.
         active: (n, n_ends), of which the first are those of the + ends, in order.
 
     Returns:
-        None where no parent occurs both with and without its child.
+        The mean, None where no parent was found. Then the share of the parents that were, None
+        where no parent occurs both with and without its child.
     """
-    differences = []
+    differences: list[float] = []
+    n_parents = 0
     for parent in range(n_children):
         child = amplitudes[:, amplitudes.shape[1] - n_children + parent] > 0
         occurs, fires = amplitudes[:, parent] > 0, active[:, parent].double()
         with_child, without = fires[occurs & child], fires[occurs & ~child]
         if len(with_child) and len(without):
-            differences.append((without.mean() - with_child.mean()).item())
-    return mean_of(differences)
+            n_parents += 1
+            if without.mean() >= MIN_RECALL:
+                differences.append((without.mean() - with_child.mean()).item())
+    return mean_of(differences), len(differences) / n_parents if n_parents else None
 
 
 @torch.no_grad()
@@ -152,12 +165,14 @@ def measure_world(sae: SAE[Any], world: TwoSidedWorld, amplitudes: Tensor, x: Te
     matching = match_ends(directions, has_side, world.directions, world.signed)
     occurs, active = ends_active(matching, amplitudes, z)
     mcc, joined = signed_mcc(matching)
+    absorption, found = absorption_of(amplitudes, active, world.n_children)
     return Measures(
         f1=signed_f1(occurs, active),
         mcc=mcc,
         joined=joined if world.signed.any() else None,
         unsigned_mcc=mean_correlation_coefficient(directions, world.directions),
-        absorption=absorption_of(amplitudes, active, world.n_children),
+        absorption=absorption,
+        found=found,
     )
 
 
@@ -201,7 +216,8 @@ def _notes(config: TwoSidedConfig) -> list[str]:
         "side counts as 0. MCC: SAELens's, which is blind to sign. joined: share of the two-sided "
         "features whose ends are two sides of one latent.",
         "absorption: by how much less often the side of a parent's + end is active where its child "
-        "occurs too.",
+        f"occurs too, over the parents found, whose side is active in {MIN_RECALL:.0%} of the "
+        "samples without the child.",
         f"World: {n_roots} features in {data.d_in} dimensions at Zipfian rates, "
         f"{config.target_l0:g} of them a sample, and {data.n_children} children, each of which "
         f"occurs in {data.child_probability:g} of the samples with its parent's + end. L0 is asked "
@@ -230,6 +246,7 @@ def _row(
         mean_of([m.joined for m in measures]),
         mean_of(absorption),
         sd_of(absorption),
+        mean_of([m.found for m in measures]),
         mean_of([q.l0 for q in qualities]),
         mean_of([q.dead_share for q in qualities]),
     ]
