@@ -56,12 +56,16 @@ def block_errors(sae: SAE[Any], x: Tensor) -> tuple[list[float], float]:
     return errors, n_active / len(x)
 
 
-def slope_of(sae: SAE[Any], x: Tensor) -> float:
+def slope_of(sae: SAE[Any], x: Tensor) -> float | None:
     """The R² per unit of ln L0 that an SAE gains as all its thresholds fall, at those it has.
+
+    None where it has none, as of TopK.
 
     Its own frontier has about this slope: where an SAE is the best one at its L0, one with moved
     thresholds is below the frontier, and touches it where they are not moved.
     """
+    if not hasattr(sae, "threshold"):
+        return None
     points = []
     for factor in (1 + SHIFT, 1 - SHIFT):
         moved: Any = copy.deepcopy(sae)
@@ -69,7 +73,7 @@ def slope_of(sae: SAE[Any], x: Tensor) -> float:
         errors, l0 = block_errors(moved, x)
         points.append((math.log(l0), 1 - sum(errors)))
     (low, r2_low), (high, r2_high) = points
-    return (r2_high - r2_low) / (high - low)
+    return round((r2_high - r2_low) / (high - low), 4)
 
 
 def texts_of(path: Path, n_tokens: int) -> list[str]:
@@ -105,7 +109,7 @@ def measure(
             sae = load_sae(store.sae_path(run))
             errors, l0 = block_errors(sae, x)
             of_run = [run.cell, without_ending(run.sae), run.seed, run.value, name, len(x)]
-            found_here = [round(l0, 3), round(1 - sum(errors), 5), round(slope_of(sae, x), 4)]
+            found_here = [round(l0, 3), round(1 - sum(errors), 5), slope_of(sae, x)]
             rows.append([*of_run, *found_here, *(round(e, 7) for e in errors)])
             print(*rows[-1][: len(COLUMNS)])
     return rows

@@ -30,7 +30,7 @@ class World(NamedTuple):
     mcc: float
     joined: float | None
     absorption: float | None
-    found: float
+    found: float | None
     l0: float
 
 
@@ -70,7 +70,7 @@ def two_sided_figure(worlds: Sequence[World], target_l0: float) -> Figure:
 
 
 def two_sided_table(worlds: Sequence[World], factor: float = 1.0) -> str:
-    """R², F1, signed MCC, joined ends and absorption at one L0."""
+    """R², F1, joined ends, absorption and the parents found, at one L0."""
     shares = sorted({world.share for world in worlds})
     table = []
     for sae in dict.fromkeys(world.sae for world in worlds):
@@ -85,7 +85,7 @@ def two_sided_table(worlds: Sequence[World], factor: float = 1.0) -> str:
                 *(f"{mine[share].r2:.3f} / {mine[share].f1:.2f}" for share in shares),
                 "" if last.joined is None else f"{last.joined:.0%}",
                 *("" if w.absorption is None else f"{w.absorption:.2f}" for w in ends),
-                f"{ends[0].found:.0%} / {ends[1].found:.0%}",
+                " / ".join("–" if w.found is None else f"{w.found:.0%}" for w in ends),
             ]
         )
     columns = ["SAE", "L0", *(f"p = {share:g}" for share in shares), "joined, p = 1"]

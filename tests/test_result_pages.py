@@ -167,10 +167,11 @@ def test_on_other_text_the_lead_is_as_the_pages_say() -> None:
     page, readme = (
         (ROOT / path).read_text() for path in ("docs/results/equal_width.md", "README.md")
     )
-    every = [gap for found in behind.values() for gap in found]
+    every = [gap for found in behind.values() for gap in found[-4:]]  # of Gemma 3
     assert f"at every L0**, by {min(every):.3f} to {max(every):.3f}." in page
-    at_32 = behind["32"]
-    assert f"{min(at_32):.3f} to {max(at_32):.3f} behind" in readme
+    of_smollm2 = behind["32"][:4]
+    assert 0.001 < min(of_smollm2) < max(of_smollm2) < 0.0023
+    assert f"level or up to {max(behind['32']):.3f} behind" in readme.replace("\n", " ")
 
 
 def test_the_second_seed_of_jumprelu_is_as_near_as_the_page_says() -> None:
@@ -192,10 +193,10 @@ def test_the_second_seed_of_jumprelu_is_as_near_as_the_page_says() -> None:
 def test_after_twice_the_steps_the_lead_is_as_the_pages_say() -> None:
     rows = fields_of((ROOT / "results" / "longer.md").read_text().replace("−", "-"))
     gaps = {row[1]: (float(row[3]), float(row[5])) for row in rows[1:] if row[3]}
-    before, after = gaps["`bi_jumprelu`, warm-up 400"]
+    before, after = gaps["`bi_jumprelu`, warm-up of a tenth"]
     readme = (ROOT / "README.md").read_text()
     assert f"its lead is {after:.3f} in place of {before:.3f}, in one run of each." in readme
-    assert abs(gaps["`bi_jumprelu`, warm-up 800"][1]) < 0.002
+    assert abs(gaps["`bi_jumprelu`, warm-up of a fifth"][1]) < 0.002
 
 
 def test_the_lead_in_wider_saes_is_as_the_pages_say() -> None:

@@ -131,7 +131,7 @@ def test_arguments_of_another_kind_are_named() -> None:
     wrong = ["w1"]
     with pytest.raises(ValueError, match="text must be a str, got 'list'"):
         signaware.signed_latents(model, sae, wrong)
-    with pytest.raises(ValueError, match="texts must be a list of them, got 'a str'"):
+    with pytest.raises(ValueError, match="texts must be a list of texts, got 'a str'"):
         signaware.text_activations(model, "w1 w2", [HOOK])
     wrong = "x"
     with pytest.raises(ValueError, match="sae must be an SAE of SAELens, got 'str'"):

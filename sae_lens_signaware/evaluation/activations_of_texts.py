@@ -110,7 +110,7 @@ def text_activations(
             ``context_size`` is below 2; a text is longer than the model has positions; the model
             has no tokenizer or no such hook; activations are not finite.
     """
-    require(not isinstance(texts, str), "texts", "a str", "a list of them")
+    require(not isinstance(texts, str), "texts", "a str", "a list of texts")
     require(len(texts) > 0, "texts", len(texts), "at least one")
     require(context_size >= 2, "context_size", context_size, "at least 2")
     heads = head_indices or [None] * len(hook_names)

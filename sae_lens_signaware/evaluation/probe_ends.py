@@ -14,7 +14,8 @@ MIN_TEXTS = 6
 """Texts on a side, from which it can stand for an end.
 
 The bootstrap of fewer texts that all lie at one end has no width, so it says nothing of chance. Six
-texts of a side that has no end lie all at one with a chance of 1 in 64, which is below 2.5%.
+texts of a side that has no end lie all at the one that it is held to with a chance of 1 in 64,
+which is below 2.5%.
 """
 
 Verdict = Literal["both sides", "+ side alone", "- side alone", "neither side"]

@@ -88,7 +88,7 @@ class SignedSAEMixin(_Host):
 
     @property
     def _encoder_bias(self) -> Tensor | None:
-        """``b_enc`` where the architecture has one, in the dtype of the pre-activations."""
+        """``b_enc`` where the architecture has one, in the dtype of ``W_enc``."""
         b_enc: nn.Parameter | None = getattr(self, "b_enc", None)
         return None if b_enc is None else b_enc.to(self.W_enc.dtype)
 

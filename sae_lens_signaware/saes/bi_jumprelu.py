@@ -94,7 +94,7 @@ class _BiJumpReLU(SignedSAEMixin):
 
     @property
     def _size_bias(self) -> Tensor:
-        """``b_mag`` in the dtype of the pre-activations."""
+        """``b_mag`` in the dtype of ``W_enc``."""
         return self.b_mag.to(self.W_enc.dtype)
 
     @override

@@ -10,7 +10,7 @@ from sae_lens_signaware.training.config import (
 )
 from sae_lens_signaware.training.measured_run import run_and_measure, train_and_measure
 from sae_lens_signaware.training.runner import SignawareTrainingRunner
-from sae_lens_signaware.training.strict import StrictModel, read_config, read_yaml, validated
+from sae_lens_signaware.training.strict import StrictModel, read_config, validated
 
 __all__ = [
     "InterruptedTraining",
@@ -22,7 +22,6 @@ __all__ = [
     "find_checkpoint",
     "load_runner_config",
     "read_config",
-    "read_yaml",
     "run_and_measure",
     "train_and_measure",
     "train_on_cache",
