@@ -15,8 +15,6 @@ MODELS = {"SmolLM2": "one_recipe_smollm2_135m.json", "Gemma 3": "one_recipe_gemm
 """The models of the comparison on 500,000 tokens -> their runs in results/."""
 ONE_PASS = {"SmolLM2": "equal-width-smollm2-135m", "Gemma 3": "equal-width-gemma3-270m"}
 """Of the comparison on tokens that are all different -> its sweep in results/equal_width.json."""
-
-
 D_IN = {"SmolLM2": 576, "Gemma 3": 640}
 
 

@@ -198,10 +198,8 @@ class _PairSums:
     def __init__(self, n_pairs: int) -> None:
         self.n_tokens = 0
         # on the CPU whatever torch's default device is
-        self.fired = torch.zeros(3, n_pairs, dtype=torch.float64, device="cpu")  # a, b, both
-        self.moments = torch.zeros(
-            5, n_pairs, dtype=torch.float64, device="cpu"
-        )  # a, b, aa, bb, ab
+        sums = torch.zeros(8, n_pairs, dtype=torch.float64, device="cpu")
+        self.fired, self.moments = sums[:3], sums[3:]  # of a, b, both; of a, b, aa, bb, ab
 
     def add_batch(self, sae: SAE[Any], x: Tensor, a: Tensor, b: Tensor) -> None:
         _, cache = sae.run_with_cache(x, names_filter=[HOOK_PRE, HOOK_POST])

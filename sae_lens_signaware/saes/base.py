@@ -63,6 +63,7 @@ class SignedSAEMixin(_Host):
     """
 
     threshold: nn.Parameter
+    b_mag: nn.Parameter
 
     _redefined: frozenset[str] = frozenset()
     """Those of EXTENSION_POINTS that a class outside of SAELens and of this package defines."""
@@ -91,6 +92,11 @@ class SignedSAEMixin(_Host):
         """``b_enc`` where the architecture has one, in the dtype of ``W_enc``."""
         b_enc: nn.Parameter | None = getattr(self, "b_enc", None)
         return None if b_enc is None else b_enc.to(self.W_enc.dtype)
+
+    @property
+    def _size_bias(self) -> Tensor:
+        """``b_mag``, for an architecture that has one, in the dtype of ``W_enc``."""
+        return self.b_mag.to(self.W_enc.dtype)
 
     @property
     def _subtracted_bias(self) -> nn.Parameter | None:

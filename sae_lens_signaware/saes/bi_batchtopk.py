@@ -146,7 +146,7 @@ class BiBatchTopKTrainingSAE(SideBiasMixin, BatchTopKTrainingSAE):
 
     @override
     def _activate(self, pre: Tensor, latents: Latents) -> Tensor:
-        b_mag = self._scaled(latents.rows_of(self.b_mag.to(self.W_enc.dtype)), latents)
+        b_mag = self._scaled(latents.rows_of(self._size_bias), latents)
         return bi_batch_topk(shifted(pre, b_mag), self._n_largest(latents.n_tokens))
 
     @override
@@ -170,10 +170,10 @@ class BiBatchTopKTrainingSAE(SideBiasMixin, BatchTopKTrainingSAE):
         if self._must_see_all_latents(x_c, self.cfg.k / self.cfg.d_sae):
             return None
         x, scale = x_c.detach().reshape(-1, x_c.shape[-1]), self._latent_scale()
-        W_enc = self.W_enc.detach()
-        b_enc, b_mag = self.b_enc.detach().to(W_enc.dtype), self.b_mag.detach()[0].to(W_enc.dtype)
-        scale = torch.ones_like(b_enc) if scale is None else scale
-        encoder = Encoder(W_enc, b_enc, scale, b_mag)
+        b_enc, b_mag = self._encoder_bias, self._size_bias.detach()[0]
+        scale = torch.ones_like(b_mag) if scale is None else scale
+        b_enc = None if b_enc is None else b_enc.detach()
+        encoder = Encoder(self.W_enc.detach(), b_enc, scale, b_mag)
         largest = encode_largest(x, encoder, self._n_largest(len(x)), self._cutoff)
         if largest is None:
             return None

@@ -92,11 +92,6 @@ class _BiJumpReLU(SignedSAEMixin):
         threshold, b_mag = self.threshold.to(pre.dtype), self._size_bias
         return bi_jump_step(pre, latents.rows_of(threshold), latents.rows_of(b_mag))
 
-    @property
-    def _size_bias(self) -> Tensor:
-        """``b_mag`` in the dtype of ``W_enc``."""
-        return self.b_mag.to(self.W_enc.dtype)
-
     @override
     def to_plain(self) -> JumpReLUSAE:
         parameters = {

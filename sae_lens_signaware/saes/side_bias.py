@@ -44,7 +44,7 @@ class SideBiasMixin(DeadLatentsMixin):
         return step_input
 
     def _ungated(self, pre: Tensor, columns: Tensor | slice) -> Tensor:
-        scale, b_mag = self._latent_scale(), self.b_mag[:, columns].to(self.W_enc.dtype)
+        scale, b_mag = self._latent_scale(), self._size_bias[:, columns]
         return shifted(pre, b_mag if scale is None else b_mag * scale[columns])
 
     def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from sae_lens.constants import (
     SAE_WEIGHTS_FILENAME,
     TRAINER_STATE_FILENAME,
 )
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from sae_lens_signaware.checks import ConfigError, require
@@ -156,11 +157,14 @@ def _require_side_biases(checkpoint: Path) -> None:
     """Raise ConfigError for a ``bi_jumprelu`` of 0.1.0: the optimiser's state lacks ``b_mag``."""
     architecture = _json_of(checkpoint / SAE_CFG_FILENAME).get("architecture")
     weights = checkpoint / SAE_WEIGHTS_FILENAME
-    if architecture == "bi_jumprelu" and "b_mag" not in load_file(weights):
-        raise ConfigError(
-            f"resume_from_checkpoint: {weights} has no b_mag, so it is of version 0.1.0, and a "
-            "bi_jumprelu of that cannot be resumed; from_pretrained_path trains its weights on"
-        )
+    if architecture != "bi_jumprelu":
+        return
+    with safe_open(weights, "pt") as names:  # no tensor is read
+        if "b_mag" not in names.keys():  # noqa: SIM118 - what is opened is no mapping
+            raise ConfigError(
+                f"resume_from_checkpoint: {weights} has no b_mag, so it is of version 0.1.0, and a "
+                "bi_jumprelu of that cannot be resumed; from_pretrained_path trains its weights on"
+            )
 
 
 def _state_of(path: Path) -> dict[str, Any]:
