@@ -37,7 +37,7 @@ from figure_rows import (
     widths,
     with_short_half,
 )
-from frontier_figure import dead_figure, frontier_figure
+from frontier_figure import dead_figure, frontier_figure, gap_figure
 from longer_table import longer_table
 from loss_table import loss_table
 from matplotlib import pyplot as plt
@@ -109,6 +109,7 @@ EQUAL_WIDTH = (
     *PLAIN_SAES,
     Series("jumprelu-bandwidth-0.1", "JumpReLU, bandwidth 0.1", "jumprelu", dashed=True),
 )
+EQUAL_WIDTH_GAP = tuple(one for one in EQUAL_WIDTH if not one.dashed)
 HALF = Series(HALF_SAE, "bi_jumprelu, half as wide", "bi_jumprelu")
 HALF_WIDTH = (HALF, *PLAIN_SAES)
 EQUAL_TIME = (
@@ -168,6 +169,10 @@ def write_all(out: Path) -> None:
         "equal_width": (
             "R² against L0, signed and plain SAEs of one width, 4,000 steps, two models",
             lambda: frontier_figure(equal, cells, EQUAL_WIDTH, BATCHTOPK, (8, 32, 128)),
+        ),
+        "equal_width_gap": (
+            "R² minus that of SAELens's BatchTopK at the same L0 and width, two models",
+            lambda: gap_figure(equal, cells, EQUAL_WIDTH_GAP, BATCHTOPK, (8, 32, 128)),
         ),
         "half_width_today": (
             "R² against L0, bi_jumprelu of half width and plain SAEs of full width, two models",

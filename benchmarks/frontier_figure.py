@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from figure_drawing import RULE, Series, l0_axis, legend_above, panels
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from result_rows import Row, means
@@ -54,31 +55,75 @@ def frontier_figure(
         block, column = divmod(i, n_columns)
         upper, lower = axes[2 * block][column], axes[2 * block + 1][column]
         of_gaps.append(lower)
-        base = means(rows, cell, reference.sae)
         for one in series:
             points = means(rows, cell, one.sae)
             upper.plot([p.l0 for p in points], [p.r2 for p in points], **one.line())
-            lower.plot(*gaps(points, base), **one.line())
         upper.set_title(cell, loc="left", fontsize=10)
-        l0_axis(lower, ticks)
-        lower.tick_params(labelbottom=True)  # of the upper block too, whose axis is shared
+        _gaps_panel(lower, rows, cell, series, reference, ticks)
         if block < n_blocks - 1:
             lower.set_xlabel("")  # the titles of the next block stand there
-        lower.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-        lower.axhspan(-MARGIN, MARGIN, color=RULE, alpha=0.5, linewidth=0)
         if column == 0:
             upper.set_ylabel("R²")
             lower.set_ylabel("gap in R²")
-    limits = [limit for lower in of_gaps for limit in lower.get_ylim()]
-    for lower in of_gaps:
-        lower.set_ylim(min(limits), max(limits))
+    _one_scale(of_gaps)
     for unused in range(len(cells), n_blocks * n_columns):
         block, column = divmod(unused, n_columns)
         axes[2 * block][column].axis("off")
         axes[2 * block + 1][column].axis("off")
+    legend_above(figure, axes[1][0])  # it has the band of what is level too
+    figure.align_ylabels()
+    return figure
+
+
+def gap_figure(
+    rows: Sequence[Row],
+    cells: Sequence[str],
+    series: Sequence[Series],
+    reference: Series,
+    ticks: Sequence[float] = (8, 16, 32, 64, 128),
+) -> Figure:
+    """The gaps of :func:`frontier_figure` alone, three cells beside each other.
+
+    Args are those of :func:`frontier_figure`; the number of cells is a multiple of three.
+    """
+    n_rows = len(cells) // 3
+    figure, axes = panels(n_rows, 3, 2.2, top=0.75)
+    figure.subplots_adjust(left=0.11, hspace=0.3)
+    for i, (axis, cell) in enumerate(zip(axes.flat, cells, strict=True)):
+        _gaps_panel(axis, rows, cell, series, reference, ticks)
+        axis.set_title(cell, loc="left", fontsize=10)
+        if i < 3 * (n_rows - 1):
+            axis.set_xlabel("")
+        if i % 3 == 0:
+            axis.set_ylabel(f"R² minus that of\n{reference.label}")
+    _one_scale(list(axes.flat))
     legend_above(figure, axes[0][0])
     figure.align_ylabels()
     return figure
+
+
+def _gaps_panel(
+    axis: Axes,
+    rows: Sequence[Row],
+    cell: str,
+    series: Sequence[Series],
+    reference: Series,
+    ticks: Sequence[float],
+) -> None:
+    """The gaps of one cell, with what a verdict calls level shaded."""
+    base = means(rows, cell, reference.sae)
+    for one in series:
+        axis.plot(*gaps(means(rows, cell, one.sae), base), **one.line())
+    axis.axhspan(-MARGIN, MARGIN, color=RULE, alpha=0.5, linewidth=0, label=f"level: ±{MARGIN:g}")
+    l0_axis(axis, ticks)
+    axis.tick_params(labelbottom=True)  # of the upper panels too, whose axis is shared
+    axis.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+
+
+def _one_scale(panels_of_gaps: Sequence[Axes]) -> None:
+    limits = [limit for axis in panels_of_gaps for limit in axis.get_ylim()]
+    for axis in panels_of_gaps:
+        axis.set_ylim(min(limits), max(limits))
 
 
 def dead_figure(

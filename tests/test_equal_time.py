@@ -178,3 +178,17 @@ def test_the_page_says_what_the_results_show(figure: Any) -> None:
         )
     top = max(reached, key=lambda p: p.r2 if p.cell == "mlp_out" else 0)
     assert (top.architecture, top.d_sae, top.n_steps) == ("bi_jumprelu", 2304, 4000)
+
+
+def test_the_page_on_speed_has_the_step_times_of_jumprelu() -> None:
+    costs = json.loads((ROOT / "results" / "equal_time.json").read_text())["step_costs"]
+    ms = {(name, width): f"{1000 * seconds:.1f}" for name, width, seconds, _ in costs}
+    page = (ROOT / "docs" / "results" / "speed.md").read_text()
+    for name, called in (
+        ("jumprelu", "SAELens's JumpReLU"),
+        ("bi_jumprelu", "`bi_jumprelu`"),
+        ("sa_gsae", "`sa_gsae`"),
+    ):
+        assert f"| {called} | {ms[name, 576]} | {ms[name, 1152]} |" in page
+        for width in (576, 1152):
+            assert float(ms["jumprelu", width]) <= float(ms[name, width])  # "takes less"
