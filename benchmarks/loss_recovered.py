@@ -29,7 +29,8 @@ def measure(source: Path, root: Path, value: float, n_batches: int) -> list[list
     """The rows of one sweep: those of ``row_of``, with the loss recovered of each batch."""
     config, runs = load_sweep_config(source)
     store = SweepStore(config, root / command_of(source)[1])
-    found = [run for run in runs if run.value == value and store.sae_path(run).exists()]
+    asked = [run for run in runs if run.value == value and store.has_sae(run)]
+    found = [run for run in asked if store.finished(run) is not None]
     first: dict[str, Run] = {run.cell: run for run in found}
     if not found:
         return []

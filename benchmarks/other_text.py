@@ -93,7 +93,8 @@ def measure(
     """The rows of one sweep: :data:`COLUMNS`, and the errors of the blocks."""
     config, runs = load_sweep_config(source)
     store = SweepStore(config, root / command_of(source)[1])
-    found = [run for run in runs if run.value in values and store.has_sae(run)]
+    asked = [run for run in runs if run.value in values and store.has_sae(run)]
+    found = [run for run in asked if store.finished(run) is not None]
     first: dict[str, Run] = {run.cell: run for run in found}
     if not found:
         return []

@@ -202,7 +202,7 @@ def main() -> None:
     config, runs = load_sweep_config(args.sweep)
     output = SweepStore(config, folder)
     wanted = candidates(runs, args.value, args.without)
-    asked = [run for run in wanted if output.result_path(run).exists()]
+    asked = [run for run in wanted if output.finished(run) is not None]
     if not asked:
         raise ConfigError(f"--value: no signed SAE of seed 0 at {args.value:g} in {folder}")
     best = best_of(Found(run, RunResult.read(output.result_path(run))) for run in asked)

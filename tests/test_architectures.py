@@ -186,7 +186,11 @@ def test_fold_W_dec_norm(architecture: str, tying: str) -> None:
         x = x_batch()
         z, out, norm = sae.encode(x), sae(x), sae.W_dec.norm(dim=1)
         norm = 1.0 if sae._latent_scale() is not None else norm  # z is in those units already
-        sae.fold_W_dec_norm()
+        try:
+            sae.fold_W_dec_norm()
+        except NotImplementedError:  # its choice of latents depends on the norm; nothing changed
+            torch.testing.assert_close(sae(x), out)
+            continue
         torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(D_SAE))
         torch.testing.assert_close(sae.encode(x), z * norm)
         torch.testing.assert_close(sae(x), out)
@@ -290,8 +294,9 @@ def test_wrong_weights_give_one_line(architecture: str, tying: str, tmp_path: Pa
         SAE.load_from_disk(tmp_path)
     assert "\n" not in str(e.value)
 
-    save_file({k: v for k, v in state.items() if k != "threshold"}, file)
-    with pytest.raises(ValueError, match=r"missing \['threshold'\]"):
+    name = next(name for name in state if name not in ("W_enc", "W_dec", "b_dec"))
+    save_file({k: v for k, v in state.items() if k != name}, file)
+    with pytest.raises(ValueError, match=rf"missing \['{name}'\]"):
         SAE.load_from_disk(tmp_path)
 
     save_file({**state, "b_gate": state["b_dec"].clone()}, file)

@@ -46,7 +46,7 @@ def training_config(architecture: str, tying: str = "full", **kwargs: Any) -> An
     d_sae = kwargs["d_sae"]
     # fields that have no default, or one that is too large for these SAEs
     widths = sorted({max(1, d_sae // 4), max(1, d_sae * 7 // 12), d_sae})
-    small: dict[str, Any] = {"k": min(4.0, d_sae), "matryoshka_widths": widths}
+    small: dict[str, Any] = {"k": _k(architecture, min(4.0, d_sae)), "matryoshka_widths": widths}
     # dead are those that a step is told, and nothing changes them but what a test switches on
     small |= {"dead_after_tokens": None, "dead_threshold_decay": 0.0}
     small |= {"auxk_coefficient": 0.0, "aux_coefficient": 1.0}
@@ -56,7 +56,14 @@ def training_config(architecture: str, tying: str = "full", **kwargs: Any) -> An
 
 def asking_for(architecture: str, l0: float) -> dict[str, float]:
     """The field of a training config that asks for a mean L0, with this value."""
-    return {"k" if "k" in fields_of(architecture) else "target_l0": l0}
+    if "k" in fields_of(architecture):
+        return {"k": _k(architecture, l0)}
+    return {"target_l0": l0}
+
+
+def _k(architecture: str, k: float) -> float:
+    # a TopK's is a whole number, a BatchTopK's a mean
+    return int(k) if get_type_hints(TRAINING_CONFIGS[architecture]).get("k") is int else k
 
 
 def inference_classes(architecture: str) -> tuple[type[SAE[Any]], type[SAEConfig]]:
@@ -85,6 +92,11 @@ def make_training_sae(architecture: str, tying: str = "full", **kwargs: Any) -> 
 def make_sae(architecture: str, tying: str = "full", **kwargs: Any) -> Any:
     kwargs = {"d_in": D_IN, "d_sae": D_SAE, **kwargs}
     sae_class, config_class = inference_classes(architecture)
+    # what both configs have and has no default that fits, such as a TopK's k
+    own = {f.name for f in dataclasses.fields(config_class)} - {"d_in", "d_sae"}
+    sizes = {name: kwargs[name] for name in ("d_in", "d_sae")}
+    of_training = training_config(architecture, **sizes).get_inference_sae_cfg_dict()
+    kwargs = {k: of_training[k] for k in ("k",) if k in own and k in of_training} | kwargs
     sae: SAE[Any] = sae_class(config_class(polarity_tying=tying, **kwargs))  # type: ignore[call-arg]
     randomise(sae)
     return sae

@@ -62,6 +62,7 @@ def probe(
     --model-kwargs '{"gguf_file": "SmolLM2-135M-Instruct.Q4_1.gguf"}'
     --hook-name model.layers.15.mlp
     """
+    from rich.markup import escape
     from rich.progress import Progress
 
     from sae_lens_signaware import hub
@@ -82,7 +83,7 @@ def probe(
     hook = hook_name or _required(metadata.hook_name, "hook-name")
     language_model = _model(loaded, model, model_class, model_kwargs, hook, device)
     with Progress(console=console, transient=True) as progress:
-        task = progress.add_task(f"Activations of {hook}", total=len(held.texts))
+        task = progress.add_task(escape(f"Activations of {hook}"), total=len(held.texts))
         (source,) = text_activations(
             language_model,
             held.texts,

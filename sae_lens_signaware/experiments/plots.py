@@ -39,5 +39,8 @@ def frontier_axes(path: Path, title: str, size: tuple[float, float]) -> Iterator
 
 
 def as_text(name: str) -> str:
-    """A name of a user as matplotlib shows it: no part of it is a formula."""
-    return name.replace("$", r"\$")
+    """A name of a user as matplotlib shows it: no part of it is a formula.
+
+    A legend leaves out a label that starts with an underscore, so a space of no width goes before.
+    """
+    return ("\u200b" if name.startswith("_") else "") + name.replace("$", r"\$")

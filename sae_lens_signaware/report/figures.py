@@ -230,9 +230,9 @@ def calibration(one: LabelledLatents, low: float, high: float) -> Figure:
 def _log2_ticks(values: Sequence[float]) -> list[float]:
     """Powers of two, and parts between them where a narrow range holds fewer than two."""
     low, high = math.log2(min(values, default=1)), math.log2(max(values, default=1))
-    for parts in (1, 2, 4, 8, 16, 32):
-        if math.floor(high * parts) - math.ceil(low * parts) >= 1:
-            break
+    tried = (1, 2, 4, 8, 16, 32)
+    # of one value, or of values nearer than that, the powers of two are enough
+    parts = next((n for n in tried if math.floor(high * n) - math.ceil(low * n) >= 1), 1)
     return [2 ** (i / parts) for i in range(-4 * parts, 16 * parts + 1)]
 
 

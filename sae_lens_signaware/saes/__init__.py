@@ -18,6 +18,7 @@ from sae_lens_signaware.saes.bi_matryoshka_batchtopk import (
 from sae_lens_signaware.saes.config import (
     SignedFields,
     SignedSAEConfig,
+    SignedTrainingFields,
     SignedTrainingSAEConfig,
     ThresholdTrainingSAEConfig,
 )
@@ -32,6 +33,7 @@ from sae_lens_signaware.saes.sa_gsae import (
     SAGatedTrainingSAE,
     SAGatedTrainingSAEConfig,
 )
+from sae_lens_signaware.saes.side_bias import SideBiasMixin
 from sae_lens_signaware.saes.sparsity_loss import SparsityLossMixin
 from sae_lens_signaware.saes.thresholds import ThresholdTrainingMixin
 from sae_lens_signaware.saes.training import SignedTrainingMixin
@@ -53,9 +55,11 @@ __all__ = [
     "SAGatedSAEConfig",
     "SAGatedTrainingSAE",
     "SAGatedTrainingSAEConfig",
+    "SideBiasMixin",
     "SignedFields",
     "SignedSAEConfig",
     "SignedSAEMixin",
+    "SignedTrainingFields",
     "SignedTrainingMixin",
     "SignedTrainingSAEConfig",
     "SparsityLossMixin",

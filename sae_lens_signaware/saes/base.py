@@ -207,10 +207,11 @@ class SignedSAEMixin(_Host):
     def _find_active(self, x_c: Tensor, margin: float) -> tuple[ActiveLatents, Tensor] | None:
         """The active latents of processed inputs (..., d_in) and their (n_active,) pre-activations.
 
-        None where all latents have to be computed: many are active, this is no CPU, or a hook wants
-        to see all of them. The pre-activations are not scaled.
+        None where all latents have to be computed: many are active, this is no CPU, a hook wants to
+        see all of them, or no ``threshold`` says which are active. The pre-activations are not
+        scaled.
         """
-        if self._must_see_all_latents(x_c):
+        if getattr(self, "threshold", None) is None or self._must_see_all_latents(x_c):
             return None
         threshold, two_sided = self.threshold.detach(), self._two_sided
         b_enc, scale = self._encoder_bias, self._latent_scale()

@@ -19,16 +19,14 @@ from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput, TrainStepO
 from torch import Tensor
 from typing_extensions import override
 
-from sae_lens_signaware.checks import check_types, require
+from sae_lens_signaware.checks import require
 from sae_lens_signaware.saes.activations import bi_batch_topk, shifted
 from sae_lens_signaware.saes.bi_jumprelu import BiJumpReLUSAE, BiJumpReLUSAEConfig
 from sae_lens_signaware.saes.config import (
-    SignedFields,
-    check_sizes,
+    SignedTrainingFields,
     require_bias,
     require_not_negative,
     require_share,
-    require_window,
 )
 from sae_lens_signaware.saes.largest import Encoder, encode_largest
 from sae_lens_signaware.saes.latents import ActiveLatents, Latents
@@ -49,7 +47,7 @@ def _update_threshold(sae: "BiBatchTopKTrainingSAE", coo: Tensor) -> None:
 
 
 @dataclass
-class BiBatchTopKTrainingSAEConfig(SignedFields, BatchTopKTrainingSAEConfig):
+class BiBatchTopKTrainingSAEConfig(SignedTrainingFields, BatchTopKTrainingSAEConfig):
     """Configuration of the training SAE. Names are those of SAELens's batchtopk.
 
     Args:
@@ -84,15 +82,10 @@ class BiBatchTopKTrainingSAEConfig(SignedFields, BatchTopKTrainingSAEConfig):
 
     @override
     def __post_init__(self) -> None:
-        check_types(self)
         super().__post_init__()
-        check_sizes(self)
-        allowed = f"a number above 0 and at most d_sae = {self.d_sae}"
-        require(0 < self.k <= self.d_sae, "k", self.k, allowed)
         lr = self.topk_threshold_lr
         require(0 < lr <= 1, "topk_threshold_lr", lr, "a number above 0 and at most 1")
         require_not_negative(self, "aux_loss_coefficient")
-        require_window(self)
         require_share(self, "dead_threshold_decay")
         require_bias(self)
 

@@ -57,17 +57,11 @@ class SignedSAEConfig(SignedFields, SAEConfig):
         check_sizes(self)
 
 
-@dataclass(kw_only=True)
-class SignedTrainingSAEConfig(SignedFields, TrainingSAEConfig):
-    """Base of the configs of training SAEs.
+@dataclass
+class SignedTrainingFields(SignedFields):
+    """Fields and checks of every training SAE's config, before a config of SAELens's as a base.
 
     Args:
-        target_l0: mean number of active latents per token to settle at. If set, the weight of
-            the sparsity loss is steered during training to reach it. None leaves that weight
-            as it is.
-        target_l0_rate: pace of that steering: L0 settles in about 1 / target_l0_rate steps.
-        auxk_coefficient: weight of a loss by which dead latents learn to reconstruct the error
-            of the others (AuxK, arXiv 2406.04093). 0 switches it off.
         dead_after_tokens: a latent that has not been active for so many tokens counts as dead. null
             counts the runner's dead_feature_window of steps instead.
         use_sparse_activations: whether steps with few active latents compute with those alone,
@@ -76,16 +70,38 @@ class SignedTrainingSAEConfig(SignedFields, TrainingSAEConfig):
             no gradient.
     """
 
-    target_l0: float | None = None
-    target_l0_rate: float = 0.02
-    auxk_coefficient: float = 1.0
     dead_after_tokens: int | None = 25_600
     use_sparse_activations: bool = True
 
     def __post_init__(self) -> None:
         check_types(self)
-        super().__post_init__()
+        super().__post_init__()  # pyright: ignore[reportAttributeAccessIssue]  # SAELens's
         check_sizes(self)
+        require_window(self)
+        if (k := getattr(self, "k", None)) is not None:
+            d_sae: int = getattr(self, "d_sae")  # noqa: B009 - SAELens's field
+            require(0 < k <= d_sae, "k", k, f"a number above 0 and at most d_sae = {d_sae}")
+
+
+@dataclass(kw_only=True)
+class SignedTrainingSAEConfig(SignedTrainingFields, TrainingSAEConfig):
+    """Base of the configs of training SAEs that a loss keeps sparse.
+
+    Args:
+        target_l0: mean number of active latents per token to settle at. If set, the weight of
+            the sparsity loss is steered during training to reach it. None leaves that weight
+            as it is.
+        target_l0_rate: pace of that steering: L0 settles in about 1 / target_l0_rate steps.
+        auxk_coefficient: weight of a loss by which dead latents learn to reconstruct the error
+            of the others (AuxK, arXiv 2406.04093). 0 switches it off.
+    """
+
+    target_l0: float | None = None
+    target_l0_rate: float = 0.02
+    auxk_coefficient: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.target_l0 is not None:
             require(
                 0 < self.target_l0 <= self.d_sae,
@@ -95,13 +111,14 @@ class SignedTrainingSAEConfig(SignedFields, TrainingSAEConfig):
             )
         require(self.target_l0_rate > 0, "target_l0_rate", self.target_l0_rate, "a number above 0")
         require_not_negative(self, "auxk_coefficient")
-        require_window(self)
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any]) -> Self:
         """SAELens's; a saved training goes on as it began, whatever the defaults are by now."""
-        # a config that was saved for inference has no auxk_coefficient: its training is a new one
-        if "auxk_coefficient" in config_dict and "dead_after_tokens" not in config_dict:
+        # every saved config has metadata; one that was saved for inference has no
+        # auxk_coefficient: its training is a new one
+        is_saved = {"metadata", "auxk_coefficient"} <= config_dict.keys()
+        if is_saved and "dead_after_tokens" not in config_dict:
             config_dict = BEFORE_DEAD_AFTER_TOKENS | config_dict
         return super().from_dict(config_dict)
 

@@ -13,8 +13,9 @@ def side_metrics(feature_acts: Tensor, bipolar_min_share: float = 0.1) -> dict[s
     one batch this is noisy for rare latents; the census over many tokens is the measure to cite.
 
     Args:
-        feature_acts: (batch, d_sae), signed.
+        feature_acts: (..., d_sae), signed.
     """
+    feature_acts = feature_acts.flatten(0, -2)
     n_pos = (feature_acts > 0).sum(0)
     n_neg = (feature_acts < 0).sum(0)
     n_fired = n_pos + n_neg

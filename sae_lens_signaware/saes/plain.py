@@ -26,26 +26,29 @@ def make_plain(
     config_class: type[SAEConfig],
     parameters: Mapping[str, Tensor],
     n_sides: int = 2,
+    fields: Mapping[str, Any] | None = None,
 ) -> S:
     """The plain twin: [W_enc, -W_enc], [W_dec; -W_dec], b_dec, and parameters of its own.
 
     Args:
         sae: a signed SAE, width H. It is left as it is.
         plain_class, config_class: SAELens's.
-        parameters: name -> (n_sides * H,), of :func:`both_sides` or likewise.
+        parameters: name -> (n_sides * H,), of :func:`both_sides` or likewise; W_enc and W_dec may
+            be among them.
         n_sides: 1 where the - side is never active; the twin then keeps the width H.
+        fields: of ``config_class`` beyond those of SAELens's ``SAEConfig``, such as ``k``.
 
     Returns:
         An inference SAE of width n_sides * H on the same device and in the same dtype.
     """
-    fields = shared_fields(sae, n_sides * sae.cfg.d_sae)
+    all_fields = shared_fields(sae, n_sides * sae.cfg.d_sae) | dict(fields or {})
     sides = "i" if n_sides == 1 else "i (+ side) and i + d_sae (- side)"
-    fields["metadata"].split_from = {
+    all_fields["metadata"].split_from = {
         "architecture": sae.cfg.architecture(),
         "d_sae": sae.cfg.d_sae,
         "index_map": f"latent i is {sides}",
     }
-    plain = plain_class(config_class(**fields))
+    plain = plain_class(config_class(**all_fields))
     state = {
         "W_enc": torch.cat([sae.W_enc, -sae.W_enc][:n_sides], dim=1),
         "W_dec": torch.cat([sae.W_dec, -sae.W_dec][:n_sides], dim=0),

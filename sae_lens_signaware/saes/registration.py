@@ -1,5 +1,6 @@
 """Registration with SAELens, harmless on a second import and on a reload."""
 
+import dataclasses
 from typing import Any
 
 from sae_lens import (
@@ -11,6 +12,11 @@ from sae_lens import (
     register_sae_training_class,
 )
 from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
+
+from sae_lens_signaware.checks import require
+from sae_lens_signaware.saes.dead_latents import DeadLatentsMixin
+from sae_lens_signaware.saes.sparsity_loss import SparsityLossMixin
+from sae_lens_signaware.saes.state import declare_training_state
 
 
 def _is_ours(registered: type, ours: type) -> bool:
@@ -45,10 +51,34 @@ def register_training(
 
     Such a name is in the registry of training SAEs alone. Its config's
     ``get_inference_config_class`` says what it is saved as. Names are held as in :func:`register`.
+
+    Raises:
+        InvalidInputError: something is missing that a mixin of ours reads.
     """
     name = training_config_class.architecture()
+    _check_training(training_class, training_config_class)
+    declare_training_state(getattr(training_class, "_training_state", ()))
     _make_way(SAE_TRAINING_CLASS_REGISTRY, name, training_class)
     register_sae_training_class(name, training_class, training_config_class)
+
+
+def _check_training(
+    training_class: type[TrainingSAE[Any]], config_class: type[TrainingSAEConfig]
+) -> None:
+    """Raise InvalidInputError for what would stop a training at its first step, or later."""
+    missing = sorted(getattr(training_class, "__abstractmethods__", ()))
+    require(not missing, training_class.__name__, missing, "with these methods written")
+    needed: list[str] = []
+    if issubclass(training_class, DeadLatentsMixin):
+        needed += ["dead_after_tokens", "use_sparse_activations", training_class._auxk_names[0]]
+    if issubclass(training_class, SparsityLossMixin):
+        name = getattr(training_class, "_sparsity_coefficient", None)
+        allowed = "the NAME of its field NAME_coefficient"
+        require(name is not None, f"{training_class.__name__}._sparsity_coefficient", name, allowed)
+        needed += ["target_l0", "target_l0_rate", f"{name}_coefficient", f"{name}_warm_up_steps"]
+    absent = sorted({*needed} - {f.name for f in dataclasses.fields(config_class)})
+    allowed = "with these fields, which the mixins of its SAE read"
+    require(not absent, config_class.__name__, absent, allowed)
 
 
 def _make_way(registry: dict[str, Any], name: str, ours: type) -> None:

@@ -7,6 +7,7 @@ import torch
 from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput, TrainStepOutput
 from torch import Tensor
 
+from sae_lens_signaware.saes.config import require_not_negative, require_steerable
 from sae_lens_signaware.saes.dead_latents import DeadLatentsMixin
 from sae_lens_signaware.saes.l0_control import update_l0_control
 from sae_lens_signaware.saes.metrics import n_active
@@ -32,6 +33,10 @@ class SparsityLossMixin(DeadLatentsMixin):
 
     def initialize_weights(self) -> None:
         super().initialize_weights()
+        name = self._sparsity_coefficient
+        require_not_negative(self.cfg, f"{name}_coefficient", f"{name}_warm_up_steps")
+        if self._steers_l0():
+            require_steerable(self.cfg, f"{name}_coefficient")
         self.register_buffer("l0_control", torch.zeros(2, device=self.device))
 
     def _steers_l0(self) -> bool:

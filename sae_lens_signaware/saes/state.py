@@ -6,6 +6,8 @@ the file to the SAE's dtype when it loads one. So a 16-bit training SAE writes i
 second time, as bytes: numbers from 0 to 255, which every dtype holds.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,20 @@ RESTARTED_STATE = ("l0_control", "n_threshold_resets", "tokens_since_active")
 TRAINING_STATE = (*RESTARTED_STATE, "topk_threshold")
 EXACT_STATE = ("threshold", "b_enc", "b_mag", *TRAINING_STATE)
 BYTES = "_bytes"
+
+_declared: set[str] = set()
+
+
+def declare_training_state(names: Iterable[str]) -> None:
+    """Say which more tensors a training SAE has that an inference SAE does not. They start at 0.
+
+    Known by name in the whole process, since an SAE for inference is told what to leave out.
+    """
+    _declared.update(names)
+
+
+def _is_of_training(name: str) -> bool:
+    return name in TRAINING_STATE or name in _declared
 
 
 def to_bytes(tensor: Tensor) -> Tensor:
@@ -39,11 +55,15 @@ def is_wider(dtype: torch.dtype, than: torch.dtype) -> bool:
     return dtype.is_floating_point and dtype.itemsize > than.itemsize
 
 
-def add_exact_state(state: dict[str, Tensor], dtype: torch.dtype) -> None:
-    """Add the bytes of what a cast to ``dtype`` would round, in place. A count fits in 32 bits."""
+def add_exact_state(state: dict[str, Tensor], dtype: torch.dtype, more: Iterable[str] = ()) -> None:
+    """Add the bytes of what a cast to ``dtype`` would round, in place. A count fits in 32 bits.
+
+    Args:
+        more: names of tensors that are to be exact, beside EXACT_STATE.
+    """
     state |= {
         name + BYTES: to_bytes(state[name])
-        for name in EXACT_STATE
+        for name in dict.fromkeys((*EXACT_STATE, *more))
         if name in state
         and state[name].dtype != dtype
         and (dtype.itemsize < 4 or is_wider(state[name].dtype, dtype))
@@ -52,8 +72,13 @@ def add_exact_state(state: dict[str, Tensor], dtype: torch.dtype) -> None:
 
 def drop_training_state(state: dict[str, Tensor]) -> None:
     """Remove what only a training SAE has, in place."""
-    for name in (*TRAINING_STATE, *(name + BYTES for name in EXACT_STATE)):
-        state.pop(name, None)
+    of_training = {name for name in state if _is_of_training(name)}
+    exact = {name for name in state if name.endswith(BYTES)}
+    for name in exact:
+        if (base := name.removesuffix(BYTES)) in state or _is_of_training(base):
+            del state[name]
+    for name in of_training:
+        del state[name]
 
 
 def check_state(state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -67,15 +92,14 @@ def check_state(state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         InvalidInputError: a tensor is missing, unknown, of the wrong shape or not finite, or a
             threshold is below 0 in a file that no training SAE wrote.
     """
-    of_training, for_training = (any(n in s for n in TRAINING_STATE) for s in (state, expected))
+    of_training, for_training = (any(map(_is_of_training, s)) for s in (state, expected))
     if for_training:
-        for name in EXACT_STATE:
-            if name + BYTES in state and name in expected:
-                state[name] = from_bytes(state.pop(name + BYTES), expected[name])
-        for name in RESTARTED_STATE:
-            if name in expected and name not in state:
+        for name, tensor in expected.items():
+            if name + BYTES in state:
+                state[name] = from_bytes(state.pop(name + BYTES), tensor)
+            elif name not in state and (name in RESTARTED_STATE or name in _declared):
                 # saved for inference, loaded for training: training state starts afresh
-                state[name] = torch.zeros(expected[name].shape, dtype=expected[name].dtype)
+                state[name] = torch.zeros(tensor.shape, dtype=tensor.dtype)
     else:
         drop_training_state(state)  # saved by SAELens's save_model from a training SAE
     missing, unknown = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from sae_lens import TrainingSAE
-from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
+from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput, TrainStepOutput
 from torch import Tensor
 
 from sae_lens_signaware.saes.auxk import auxk_loss, dead_columns
@@ -78,10 +78,17 @@ class SignedTrainingMixin(FiniteLossMixin, SignedSAEMixin, _Host):
     """
 
     _kept_in_own_dtype: tuple[str, ...] = ()
-    """Parameters and buffers that keep their dtype whatever the SAE's is."""
+    """Parameters and buffers that keep their dtype whatever the SAE's is, in files too."""
+
+    _training_state: tuple[str, ...] = ()
+    """Tensors of an architecture's own that an inference SAE does not have. They start at 0."""
 
     _auxk_names = ("auxk_coefficient", "auxk_loss")
     """AuxK's coefficient in the config, and its loss in the logs."""
+
+    def get_coefficients(self) -> dict[str, float | TrainCoefficientConfig]:
+        """None that SAELens would warm up: an architecture without a sparsity loss has none."""
+        return {}
 
     def _losses(
         self, step_input: TrainStepInput, pre: Tensor, z: Tensor, latents: Latents
@@ -285,7 +292,7 @@ class SignedTrainingMixin(FiniteLossMixin, SignedSAEMixin, _Host):
         """Add exact training state where the dtype would round it; refuse a failed run's."""
         self.require_finite_losses()
         super().process_state_dict_for_saving(state_dict)
-        add_exact_state(state_dict, self.dtype)
+        add_exact_state(state_dict, self.dtype, self._kept_in_own_dtype)
 
     def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
         """Drop what only training needs."""

@@ -30,6 +30,8 @@ CHECKPOINT_FILES = (
     RUNNER_CFG_FILENAME,
 )
 
+NOT_OF_A_RUN = ("metadata", "device", "use_sparse_activations", "format_version")
+"""Fields of an SAE's config in which checkpoints of one run may differ."""
 MOVABLE = ("model_name", "dataset_path")
 OF_A_TRAINING = (
     "hook_name", "hook_head_index", "context_size", "train_batch_size_tokens",
@@ -46,6 +48,9 @@ def find_checkpoint(path: str | Path, cfg: LanguageModelSAERunnerConfig[Any] | N
     the beginning of that file; it is passed over. So is one of another run, and one from the end
     of a training, where the scale of the activations is folded in already.
 
+    Runs that share a folder differ in a setting or in the seed, so below ``path`` all of them
+    count. A checkpoint that ``path`` names itself is taken with another coefficient, say.
+
     Args:
         cfg: of the run that goes on; None takes a checkpoint of any run.
 
@@ -56,7 +61,8 @@ def find_checkpoint(path: str | Path, cfg: LanguageModelSAERunnerConfig[Any] | N
     """
     newest_is_of = None
     for folder in _whole_ones(Path(path)):
-        difference = None if cfg is None else _difference(folder, cfg)
+        is_named = folder == Path(path)
+        difference = None if cfg is None else _difference(folder, cfg, is_named)
         if difference is None:
             _require_readable(folder)
             _require_side_biases(folder)
@@ -97,16 +103,36 @@ def _is_whole_json(path: Path) -> bool:
     return True
 
 
-def _difference(checkpoint: Path, cfg: LanguageModelSAERunnerConfig[Any]) -> str | None:
+def _difference(
+    checkpoint: Path, cfg: LanguageModelSAERunnerConfig[Any], is_named: bool
+) -> str | None:
     """In what a checkpoint is of another training than ``cfg``; None where it is of that one."""
-    theirs = _training_of(
-        _json_of(checkpoint / SAE_CFG_FILENAME), _json_of(checkpoint / RUNNER_CFG_FILENAME)
-    )
-    ours = _training_of(cfg.sae.to_dict(), vars(cfg))
+    of_file = _json_of(checkpoint / SAE_CFG_FILENAME), _json_of(checkpoint / RUNNER_CFG_FILENAME)
+    of_config = cfg.sae.to_dict(), vars(cfg)
+    theirs, ours = _training_of(*of_file), _training_of(*of_config)
     for name, value in ours.items():
         if name in theirs and theirs[name] != value:
             return f"{name} is {theirs[name]!r} there, and {value!r} in the config"
+    if is_named:
+        return None
+    theirs, ours = _settings_of(*of_file), _settings_of(*of_config)
+    for name, value in ours.items():
+        if name in theirs and theirs[name] != value:
+            return (
+                f"{name} is {theirs[name]!r} there, and {value!r} in the config; "
+                "name this folder itself to go on from it all the same"
+            )
     return None
+
+
+def _settings_of(sae: Mapping[str, Any], runner: Mapping[str, Any]) -> dict[str, object]:
+    """What two runs that share a folder may differ in beside :func:`_training_of`."""
+    settings: dict[str, object] = {
+        f"sae.{name}": value for name, value in sae.items() if name not in NOT_OF_A_RUN
+    }
+    if sae.get("matryoshka_widths"):  # SAELens adds the last one when it makes the SAE
+        settings["sae.matryoshka_widths"] = sorted({*sae["matryoshka_widths"], sae["d_sae"]})
+    return settings | ({"seed": runner["seed"]} if "seed" in runner else {})
 
 
 def _training_of(sae: Mapping[str, Any], runner: Mapping[str, Any]) -> dict[str, object]:

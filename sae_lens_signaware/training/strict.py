@@ -62,7 +62,8 @@ def read_yaml(path: Path) -> dict[str, object]:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     try:
         values = yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-01
+    # ValueError: a date such as 2024-13-01; RecursionError: nested too deeply
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid YAML: {one_line(error)}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: must hold a mapping of fields, got {type(values).__name__}")

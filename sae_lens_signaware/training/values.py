@@ -122,6 +122,8 @@ def check_ramps(cfg: LanguageModelSAERunnerConfig[Any], between: Literal[0, 1] =
     """Check that warm-up and decay of the learning rate fit into the training.
 
     SAELens takes others: the decay then starts with the first step, and does not reach its end.
+    Where ``target_l0`` steers the sparsity, its warm-up has to end before the training does: until
+    then the coefficient is only lowered.
 
     Args:
         between: steps that are to be between them.
@@ -137,6 +139,11 @@ def check_ramps(cfg: LanguageModelSAERunnerConfig[Any], between: Literal[0, 1] =
     ramps = f"{cfg.lr_warm_up_steps} + {cfg.lr_decay_steps}"
     allowed = f"{'below' if between else 'at most'} the {steps} steps of the training"
     require(left >= between, "lr_warm_up_steps + lr_decay_steps", ramps, allowed)
+    if getattr(cfg.sae, "target_l0", None) is not None and hasattr(cfg.sae, "target_l0_rate"):
+        for name in ("l1_warm_up_steps", "l0_warm_up_steps"):
+            value = getattr(cfg.sae, name, 0)
+            allowed = f"below the {steps} steps of the training where target_l0 is set"
+            require(value < steps, f"sae.{name}", value, allowed)
     return left
 
 

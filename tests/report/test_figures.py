@@ -22,3 +22,9 @@ def test_an_l0_axis_has_labels_in_a_narrow_range_too(values: list[float]) -> Non
     assert len(inside) >= (2 if distinct > 1 else 0)
     # powers of two are among them, whatever is between
     assert {1.0, 2.0, 16.0} <= set(ticks)
+
+
+@pytest.mark.parametrize("values", [[24.0], [0.5, 0.5], [31.9, 32.2]])
+def test_one_value_has_a_tick_at_each_power_of_two(values: list[float]) -> None:
+    ticks = figures._log2_ticks(values)
+    assert ticks == [2.0**i for i in range(-4, 17)]

@@ -156,6 +156,24 @@ def test_digests_of_many_files_are_written_once(
     assert len(FileDigests(tmp_path / "others.json").known) == 3
 
 
+def test_files_that_a_datasets_card_chooses_count(tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.mkdir()
+    for name in ("a", "b"):
+        (text / f"{name}.csv").write_text(f"text\n{name}\n")
+
+    def digest(card: str) -> str | None:
+        (text / "README.md").write_text(card)
+        return text_digest(str(text), FileDigests(tmp_path / "digests.json"))
+
+    plain = digest("No front matter.")
+    assert digest("---\nlicense: mit\n---\n") == plain
+    config = "---\nlicense: {}\nconfigs:\n- config_name: default\n  data_files: {}.csv\n---\n"
+    of_a = digest(config.format("mit", "a"))
+    assert of_a == digest(config.format("apache-2.0", "a")) != plain
+    assert of_a != digest(config.format("mit", "b")) != plain
+
+
 def test_weights_that_are_not_read_do_not_count(tmp_path: Path) -> None:
     for name in ("model.safetensors", "pytorch_model.bin", "model.gguf"):
         (tmp_path / name).write_text("x")
@@ -253,13 +271,19 @@ def test_a_dataset_of_the_hub_counts_by_the_ids_of_its_files(
         content._hub_text_digest.cache_clear()
         return text_digest("someone/text", digests)
 
+    card = tmp_path / "card.md"
+    card.write_text("---\nlicense: mit\n---\n")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *args, **kwargs: str(card))
     monkeypatch.setattr(HfApi, "list_repo_tree", tree)
     first = digest()
     assert first is not None
     entries[0] = RepoFile(path="README.md", size=1, oid="another")
     assert digest() == first
+    card.write_text("---\nconfigs:\n- config_name: default\n  data_files: train.parquet\n---\n")
+    chosen = digest()
+    assert chosen not in (None, first)
     entries[1] = RepoFolder(path="data", oid="another")
-    assert digest() not in (None, first)
+    assert digest() not in (None, first, chosen)
     fails.at = True
     assert digest() is None
     content._hub_text_digest.cache_clear()

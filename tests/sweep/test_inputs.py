@@ -41,9 +41,32 @@ from tests.sweep.examples import last_line, sweep_values
         ),
         (
             lambda v: v["saes"]["half"].update(l1_coefficient=[]),
-            "saes.half: exactly one field must",
+            "of values to sweep, at least one value, got {'l1_coefficient': []}",
         ),
         (lambda v: v["saes"]["half"].update(l1_coefficient=[1, 1]), "comes twice"),
+        (
+            lambda v: v["saes"]["half"].update(l1_coefficient=[1000000, 1000001]),
+            "comes twice; names have six digits of a value",
+        ),
+        (lambda v: v.update(seeds=[0, 0]), "seeds must be each seed once, got [0, 0]"),
+        (
+            lambda v: v["saes"].update(
+                half={"architecture": "jumprelu", "d_sae": 24, "target_l0": [4, 8]}
+            ),
+            "saes.half.target_l0: jumprelu does not read it with these settings; sweep a",
+        ),
+        (
+            lambda v: v["cells"]["mlp"].update(saes={"half": {"runner": {"foo": 1}}}),
+            "cells.mlp.saes.half.runner.foo: not a field of which an SAE may have its own",
+        ),
+        (lambda v: v["runner"].update(hook_eval="x"), "runner.hook_eval: has no effect"),
+        (lambda v: v["cells"].update({"a:b": v["cells"].pop("mlp")}), "that all systems can give"),
+        (lambda v: v["cells"].update({"con": v["cells"].pop("mlp")}), "that all systems can give"),
+        (lambda v: v["cells"].update({"a.": v["cells"].pop("mlp")}), "that all systems can give"),
+        (
+            lambda v: v["cells"].update({"MLP": v["cells"]["mlp"]}),
+            "cells: 'mlp' and 'MLP' would share a folder",
+        ),
         (lambda v: v["saes"]["half"].update(l1_coefficent=1), "saes.half.l1_coefficent: unknown"),
         (lambda v: v["saes"]["half"].update(architecture="sa_gae"), "saes.half.architecture: unk"),
         (lambda v: v["saes"]["half"].update(seeds=[2]), "saes.half.seeds: must be a list out of"),
@@ -178,6 +201,18 @@ def test_a_list_that_is_one_value_is_not_swept(data: Path, tmp_path: Path) -> No
     mine = [run for run in runs if run.sae == "half"]
     assert {run.value for run in mine} == {2, 4}
     assert all(run.cfg.sae.matryoshka_widths == [8, 24] for run in mine)
+
+
+def test_runner_fields_of_an_sae_and_of_its_cell_add_up(data: Path, tmp_path: Path) -> None:
+    values = sweep_values(data)
+    values["saes"]["half"]["runner"] = {"lr": 0.01, "dead_feature_window": 77}
+    values["cells"]["mlp"]["saes"] = {"half": {"runner": {"lr": 0.02, "adam_beta1": 0.5}}}
+    _, runs = load_sweep_config(write(values, tmp_path / "s.yaml"))
+    cfgs = {run.cell: run.cfg for run in runs if run.sae == "half"}
+    of = {
+        cell: (cfg.lr, cfg.dead_feature_window, cfg.adam_beta1 == 0.5) for cell, cfg in cfgs.items()
+    }
+    assert of == {"mlp": (0.02, 77, True), "resid": (0.01, 77, False)}
 
 
 OTHER_CACHES: dict[str, dict[str, Any]] = {

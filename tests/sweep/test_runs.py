@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from rich.progress import Progress
 from sae_lens import SAE
 from safetensors.torch import load_file
@@ -49,6 +50,16 @@ def test_a_sweep_writes_results_saes_verdicts_and_plots(whole: tuple[Path, str])
     # seeds differ in weights, and an SAE sees the cell's own activations
     values = [r["quality"]["explained_variance"] for r in summary["results"]]
     assert len(set(values)) == 16
+
+
+def test_a_second_sweep_in_one_folder_is_refused(config: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with FileLock(out / ".lock"):
+        result = invoke("sweep", str(config), "--out", str(out))
+    assert result.exit_code == 2
+    assert last_line(result) == f"Error: out: another sweep is running in {out}"
+    assert [path.name for path in out.iterdir()] == [".lock"]
 
 
 def test_an_sae_has_the_metadata_that_saelens_runner_would_write(

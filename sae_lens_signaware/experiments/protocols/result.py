@@ -10,6 +10,7 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
+from sae_lens_signaware.checks import check_fields
 from sae_lens_signaware.files import write_json
 
 TableValue = str | float | int | None
@@ -104,7 +105,9 @@ class ProtocolResult:
             ValueError: ``path`` is no such file.
         """
         try:
-            result = cls(**json.loads(path.read_text(encoding="utf-8")))
+            values = json.loads(path.read_text(encoding="utf-8"))
+            check_fields(cls, values)
+            result = cls(**values)
             if any(len(row) != len(result.columns) for row in result.rows):
                 raise TypeError("a row has not as many cells as there are columns")
             return result

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
+from rich.markup import escape
 from rich.progress import Progress
 from sae_lens import ActivationsStore, LanguageModelSAERunnerConfig, TrainingSAEConfig
 from torch import Tensor
@@ -147,7 +148,8 @@ def collect(
         cell: torch.empty(n_tokens, run.cfg.sae.d_in, device=store.device, dtype=run.cache_dtype)
         for cell, run in cells.items()
     }
-    task = progress.add_task(f"Activations of {Path(dataset).name}", total=n_tokens)
+    label = escape(f"Activations of {Path(dataset).name}")
+    task = progress.add_task(label, total=n_tokens)
     n = 0
     while n < n_tokens:
         try:

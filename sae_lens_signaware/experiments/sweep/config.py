@@ -11,7 +11,7 @@ from pydantic import Field
 from sae_lens import LanguageModelSAERunnerConfig, TrainingSAEConfig
 from sae_lens.constants import DTYPE_MAP
 
-from sae_lens_signaware.checks import ConfigError, InvalidInputError, nearest
+from sae_lens_signaware.checks import ConfigError, InvalidInputError, nearest, require
 from sae_lens_signaware.evaluation.quality import target_l0_of
 from sae_lens_signaware.experiments.sweep.consistency import (
     check_compare,
@@ -56,7 +56,8 @@ _WITHOUT_EFFECT = (
     "from_pretrained_path", "use_cached_activations", "cached_activations_path", "compile_sae",
     "compile_llm", "sae_compilation_mode", "llm_compilation_mode", "llm_device",
     "prefetch_llm_batches", "activations_mixing_fraction", "n_checkpoints", "save_final_checkpoint",
-    "n_eval_batches", "eval_batch_size_prompts",
+    "n_eval_batches", "eval_batch_size_prompts", "hook_eval", "dead_feature_threshold",
+    "sae_lens_version", "sae_lens_training_version",
 )  # fmt: skip
 
 
@@ -184,6 +185,7 @@ def checked_sweep(values: Mapping[str, object], source: str) -> tuple[SweepConfi
     require_plain_names("saes", config.saes)
     for seed in config.seeds:
         check_seed("seeds", seed)
+        require(config.seeds.count(seed) == 1, "seeds", list(config.seeds), "each seed once")
     require_other_text(config)
     runs = list(_runs(config, source))
     for name in config.saes:
@@ -198,7 +200,7 @@ def checked_sweep(values: Mapping[str, object], source: str) -> tuple[SweepConfi
     names = [run.name for run in runs]
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(f"saes: {name} comes twice")
+            raise ConfigError(f"saes: {name} comes twice; names have six digits of a value")
     check_latents(config, runs)
     check_compare(config, runs)
     return config, runs
@@ -208,17 +210,21 @@ def _runs(config: SweepConfig, source: str) -> Iterator[Run]:
     for cell_name, cell in config.cells.items():
         for seed in config.seeds:
             for sae_name, shared in config.saes.items():
-                fields = {**shared, **cell.saes.get(sae_name, {})}
+                own = cell.saes.get(sae_name, {})
+                fields = {**shared, **own}
                 if "d_in" in fields:
                     raise ConfigError(f"saes.{sae_name}.d_in: is that of the cell, leave it out")
                 if seed not in _seeds_of(config, sae_name, fields.pop("seeds", config.seeds)):
                     continue
-                runner = config.runner | _own_runner_fields(sae_name, fields.pop("runner", {}))
+                fields.pop("runner", None)
+                runner = dict(config.runner)
+                for where, part in (("saes", shared), (f"cells.{cell_name}.saes", own)):
+                    runner |= _own_runner_fields(f"{where}.{sae_name}", part.get("runner", {}))
                 swept = list(swept_fields(fields))
                 if len(swept) != 1 or not fields[swept[0]]:
                     raise ConfigError(
                         f"saes.{sae_name}: exactly one field must hold a list of values to sweep, "
-                        f"got {swept or 'none'}"
+                        f"at least one value, got { ({n: fields[n] for n in swept} or 'none') }"
                     )
                 for value in fields[swept[0]]:
                     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -228,6 +234,11 @@ def _runs(config: SweepConfig, source: str) -> Iterator[Run]:
                         )
                     sae = {**fields, swept[0]: value, "d_in": cell.d_in}
                     cfg = _runner_config(runner, cell, seed, sae_name, sae, source)
+                    if swept[0] == "target_l0" and target_l0_of(cfg.sae.to_dict()) is None:
+                        raise ConfigError(
+                            f"saes.{sae_name}.target_l0: {cfg.sae.architecture()} does not read it "
+                            "with these settings; sweep a coefficient"
+                        )
                     dtype = cell.cache_dtype or config.cache_dtype or cfg.dtype
                     yield Run(cell_name, seed, sae_name, swept[0], value, cfg, DTYPE_MAP[dtype])
 
@@ -241,8 +252,8 @@ def _seeds_of(config: SweepConfig, sae_name: str, seeds: object) -> tuple[int, .
     return tuple(seeds)
 
 
-def _own_runner_fields(sae_name: str, own: object) -> dict[str, object]:
-    where = f"saes.{sae_name}.runner"
+def _own_runner_fields(sae: str, own: object) -> dict[str, object]:
+    where = f"{sae}.runner"
     if not isinstance(own, dict):
         raise ConfigError(f"{where}: must be a mapping of fields, got {own!r}")
     for field in own:

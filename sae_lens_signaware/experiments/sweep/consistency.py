@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from sae_lens_signaware.checks import ConfigError, require
@@ -12,17 +12,32 @@ if TYPE_CHECKING:
     from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
 
 
+_OF_NO_FILE = set('<>:"|?*')
+"""Characters that Windows has in no name of a file."""
 MAX_NAME = 100
 """Bytes of a name: a file of latents has two of them, and file systems allow 255."""
 
 
 def require_plain_names(field: str, names: Iterable[str]) -> None:
     """Raise ConfigError for a name that is no name of a folder, or that would make a long one."""
+    seen: dict[str, str] = {}
     for name in names:  # each becomes a folder, and two of them a file
         if not name or name.startswith(".") or set(name) & set("/\\") or not name.isprintable():
             raise ConfigError(
                 f"{field}: a name must not be empty, start with '.' or hold a slash or what cannot "
                 f"be printed, got {name!r}"
+            )
+        if set(name) & _OF_NO_FILE or name[-1] in ". " or PureWindowsPath(name).is_reserved():
+            raise ConfigError(
+                f"{field}: a name must be one that all systems can give a folder: without "
+                f"{' '.join(sorted(_OF_NO_FILE))}, no '.' or space at its end, not CON or such, "
+                f"got {name!r}"
+            )
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            raise ConfigError(
+                f"{field}: {other!r} and {name!r} would share a folder where the case of letters "
+                "does not count; rename one of them"
             )
         n_bytes = len(name.encode())
         require(n_bytes <= MAX_NAME, f"{field}: bytes of a name", n_bytes, f"at most {MAX_NAME}")

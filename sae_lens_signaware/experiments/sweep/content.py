@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
+from yaml import YAMLError
+
 from sae_lens_signaware.files import sha256_of, write_json
 
 DIGESTS_FILENAME = "digests.json"
@@ -145,7 +147,21 @@ def text_digest(name: str, digests: FileDigests) -> str | None:
     if not path.is_dir():
         return _hub_text_digest(name)
     files = (file for file in path.rglob("*") if file.is_file())
-    return digests.of_files(path, [f for f in files if _is_of_text(f.relative_to(path))])
+    of_files = digests.of_files(path, [f for f in files if _is_of_text(f.relative_to(path))])
+    chosen = _chosen_by_card(path / "README.md")
+    return _digest([["", of_files or ""], *chosen]) if chosen else of_files
+
+
+def _chosen_by_card(card: Path) -> list[list[str]]:
+    """What the front matter of a dataset's card says of the files that are loaded."""
+    from huggingface_hub import metadata_load
+
+    try:
+        values = metadata_load(card) or {}
+    except (OSError, ValueError, YAMLError):  # no card; or one that ``datasets`` refuses too
+        return []
+    chosen = {name: values[name] for name in ("configs", "dataset_info") if name in values}
+    return [["README.md", json.dumps(chosen, sort_keys=True, default=str)]] if chosen else []
 
 
 def _is_of_text(path: PurePath) -> bool:
@@ -154,15 +170,20 @@ def _is_of_text(path: PurePath) -> bool:
 
 @functools.cache  # once a process: summaries ask again
 def _hub_text_digest(name: str) -> str | None:
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.hf_api import RepoFile
 
     try:
+        listed = list(HfApi().list_repo_tree(name, repo_type="dataset"))
         entries = [
             [entry.path, entry.blob_id if isinstance(entry, RepoFile) else entry.tree_id]
-            for entry in HfApi().list_repo_tree(name, repo_type="dataset")
+            for entry in listed
             if _is_of_text(PurePath(entry.path))
         ]
+        if any(entry.path == "README.md" for entry in listed):
+            entries += _chosen_by_card(
+                Path(hf_hub_download(name, "README.md", repo_type="dataset"))
+            )
     except Exception:  # whatever it is: without the Hub, the name alone counts
         return None
     return _digest(sorted(entries))

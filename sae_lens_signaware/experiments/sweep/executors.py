@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from sae_lens_signaware.checks import ConfigError
@@ -17,8 +18,10 @@ from sae_lens_signaware.experiments.sweep.store import SweepStore
 from sae_lens_signaware.training.values import check_devices
 
 
-def run_local(config: SweepConfig, runs: Sequence[Run], out: str | Path, console: Console) -> None:
-    """Run one group after another, in this process.
+def run_local(
+    config: SweepConfig, runs: Sequence[Run], out: str | Path, console: Console
+) -> SweepStore:
+    """Run one group after another, in this process, and return the store.
 
     Raises:
         InvalidInputError: a device is not here; or of the model, hook or text, see
@@ -34,6 +37,7 @@ def run_local(config: SweepConfig, runs: Sequence[Run], out: str | Path, console
         make_caches(store, [group[0] for group in groups], progress)
         for group in groups:
             run_group(store, group, view.update)
+    return store
 
 
 def _unfinished(store: SweepStore, runs: Sequence[Run]) -> list[list[Run]]:
@@ -73,7 +77,7 @@ class ProgressView:
         names = ", ".join(running[:2]) + (", …" if running[2:] else "")
         self.progress.update(
             self.task,
-            description=f"{counts}: {names}" if names else counts,
+            description=f"{counts}: {escape(names)}" if names else counts,
             completed=self.n_done + len(self.failed),
         )
 
@@ -97,7 +101,9 @@ def notes_on_content(store: SweepStore, runs: Sequence[Run]) -> list[str]:
     return notes
 
 
-def run_ray(config: SweepConfig, runs: Sequence[Run], out: str | Path, console: Console) -> None:
+def run_ray(
+    config: SweepConfig, runs: Sequence[Run], out: str | Path, console: Console
+) -> SweepStore:
     """Run the same groups as Ray tasks; scheduling, retries and lost workers are Ray's.
 
     A worker that dies is started again by Ray, and goes on after the results that are on disk.
@@ -142,6 +148,7 @@ def run_ray(config: SweepConfig, runs: Sequence[Run], out: str | Path, console: 
                     if left:
                         waiting[group_task.remote(caches, store, left)] = left
             view.update()
+    return store
 
 
 def _note_on_nodes(nodes: Sequence[Mapping[str, Any]], config: SweepConfig) -> str | None:

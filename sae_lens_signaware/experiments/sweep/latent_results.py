@@ -14,6 +14,9 @@ from sae_lens_signaware.evaluation.logits import TopLogits
 from sae_lens_signaware.evaluation.results import none_for_nan
 from sae_lens_signaware.files import write_json
 
+AUDIT = frozenset({"n_pairs", "freed_width", "n_pairs_that_fire_together"})
+"""What :attr:`SAELatents.audit` has of each highest cosine."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Dial:
@@ -142,6 +145,8 @@ class SAELatents:
             values["special_tokens"] = tuple(values.get("special_tokens", ()))
             check_fields(cls, values)
             require(values["d_sae"] > 0, "d_sae", values["d_sae"], "at least 1")
+            for counts in values["audit"].values():
+                require(counts.keys() >= AUDIT, "audit", counts, f"with {sorted(AUDIT)}")
             return cls(**values)
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise ValueError(f"{path}: not the latents of an SAE: {error}") from None
@@ -184,6 +189,10 @@ class PartialLatents:
 def _page(values: dict[str, Any]) -> LatentPage:
     for side in ("examples_pos", "examples_neg"):
         values[side] = tuple(map(Context.of, values[side]))
+        for context in values[side]:
+            n = len(context.tokens)
+            require(len(context.activations) == n, "activations", n, "one for each token")
+            require(0 <= context.peak < n, "peak", context.peak, f"below {n}, the tokens")
     for name in ("dial", "pair_dial"):
         if values[name] is not None:
             pairs = {key: tuple(values[name][key]) for key in ("latents", "logit_tokens")}

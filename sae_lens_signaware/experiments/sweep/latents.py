@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -256,7 +257,7 @@ class LatentsView:
 
     def start(self, run: Run) -> None:
         """Show that the latents of ``run`` are next."""
-        self.progress.update(self.task, description=f"Latents of {run.name}")
+        self.progress.update(self.task, description=escape(f"Latents of {run.name}"))
 
     def expect(self, n: int, n_done: int) -> None:
         """Count ``n`` latents for the SAE, of which an earlier call has done ``n_done``."""

@@ -1,16 +1,21 @@
 """The stages of a sweep in their order: runs, summary, pages of latents."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 
+from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
 from sae_lens_signaware.experiments.sweep.executors import run_local
 from sae_lens_signaware.experiments.sweep.latents import write_latents
+from sae_lens_signaware.experiments.sweep.store import SweepStore
 from sae_lens_signaware.experiments.sweep.summary import SweepSummary, summarise
 
-Executor = Callable[[SweepConfig, Sequence[Run], Path, Console], None]
+Executor = Callable[[SweepConfig, Sequence[Run], Path, Console], SweepStore]
+"""Returns its store, which remembers failures that a full disk did not take."""
 
 
 def run_sweep(
@@ -25,9 +30,25 @@ def run_sweep(
 
     Args:
         command: that ``sweep.json`` says it was made by.
+
+    Raises:
+        ConfigError: another sweep is running in ``out``; or what the executor raises.
     """
-    executor(config, runs, out, console)
-    result = summarise(config, runs, out)
-    result.write(out, command)
-    write_latents(config, runs, out, console)
+    with _alone(out):
+        store = executor(config, runs, out, console)
+        result = summarise(config, runs, out, store)
+        result.write(out, command)
+        write_latents(config, runs, out, console)
     return result
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the folder: a second sweep in it would take this one's runs for left by a kill."""
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(out / ".lock")
+        with lock.acquire(timeout=0):
+            yield
+    except Timeout:
+        raise ConfigError(f"out: another sweep is running in {out}") from None

@@ -179,9 +179,11 @@ def point_of(result: RunResult) -> Point:
     return Point(q.l0, q.explained_variance, q.dead_share, q.d_sae)
 
 
-def summarise(config: SweepConfig, runs: Sequence[Run], out: str | Path) -> SweepSummary:
-    """Sum up the results and failures of ``runs`` that are on disk."""
-    store = SweepStore(config, out)
+def summarise(
+    config: SweepConfig, runs: Sequence[Run], out: str | Path, store: SweepStore | None = None
+) -> SweepSummary:
+    """Sum up the results and failures of ``runs`` that are on disk, or that ``store`` remembers."""
+    store = store or SweepStore(config, out)
     by_run = [(run, store.finished(run)) for run in runs]
     results = [result for _, result in by_run if result is not None]
     failures = {

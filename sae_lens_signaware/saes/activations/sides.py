@@ -61,5 +61,6 @@ def sum_sides(grad: Tensor, pi: Tensor, n_rows: int) -> Tensor:
     grad, pi = as_matrix(grad), as_matrix(pi)
     if n_rows == 1:
         return grad.sum(0, keepdim=True)
-    plus = (grad * (pi > 0)).sum(0)
-    return torch.stack([plus, grad.sum(0) - plus])
+    is_plus = pi > 0
+    # not the sum of all less that of +: in 16 bits that cancels where a side is rare
+    return torch.stack([(grad * is_plus).sum(0), (grad * ~is_plus).sum(0)])
