@@ -17,6 +17,7 @@ from sae_lens_signaware.saes.activations import (
     signed_gate,
     soft_threshold,
 )
+from sae_lens_signaware.saes.activations.sides import sum_sides
 
 # One latent seen at seven pre-activations; threshold_+ = 0.5, threshold_- = 1.0.
 PI = torch.tensor([[2.0], [0.6], [0.5], [0.0], [-1.0], [-1.1], [-3.0]])
@@ -258,3 +259,13 @@ def test_nearest_threshold_gap_by_hand() -> None:
 def test_select_side_reads_row_minus_one_at_zero() -> None:
     picked = select_side(column(1.0, 0.0, -1.0), THRESHOLD)
     torch.testing.assert_close(picked, column(0.5, 1.0, 1.0))
+
+
+def test_the_gradient_of_a_rare_side_is_not_lost_in_16_bits() -> None:
+    g = torch.Generator().manual_seed(0)
+    is_minus = torch.arange(4096) % 500 == 0  # 9 of 4,096 tokens
+    pi = torch.where(is_minus, -1.0, 1.0)[:, None].expand(4096, 8)
+    grad = torch.randn(4096, 8, generator=g).abs()
+    wanted = torch.stack([grad[~is_minus].sum(0), grad[is_minus].sum(0)])
+    found = sum_sides(grad.bfloat16(), pi.bfloat16(), 2).float()
+    torch.testing.assert_close(found, wanted, rtol=0.02, atol=0)

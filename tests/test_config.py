@@ -12,7 +12,7 @@ from sae_lens import TrainingSAE
 from sae_lens.llm_sae_training_runner import _parse_cfg_args
 
 import sae_lens_signaware as signaware
-from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.checks import ConfigError, InvalidInputError
 from sae_lens_signaware.training.config import load_runner_config
 from sae_lens_signaware.training.values import check_buffer, check_ramps
 from tests.support.runners import BASE, write
@@ -22,6 +22,7 @@ from tests.support.saes import (
     asking_for,
     each_architecture,
     fields_of,
+    training_config,
 )
 
 CONFIGS = sorted(
@@ -310,3 +311,32 @@ def test_numpys_numbers_are_saved_as_pythons(tmp_path: Path) -> None:
     assert type(cfg.d_sae) is int
     assert type(cfg.l1_coefficient) is float
     TrainingSAE.from_dict(cfg.to_dict()).save_model(tmp_path)
+
+
+@pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
+def test_a_mapping_has_the_defaults_of_a_constructor(architecture: str) -> None:
+    config_class = type(training_config(architecture))
+    fields = {"d_in": 16, "d_sae": 32, "auxk_coefficient": 0.5}
+    assert config_class.from_dict(fields) == config_class(**fields)
+
+
+@pytest.mark.parametrize(
+    ("sae", "field"),
+    [
+        ({"architecture": "sa_gsae", "l1_warm_up_steps": 20}, "l1_warm_up_steps"),
+        ({"architecture": "bi_jumprelu", "l0_warm_up_steps": 20}, "l0_warm_up_steps"),
+    ],
+)
+def test_a_warm_up_that_never_ends_is_refused(
+    sae: dict[str, Any], field: str, tmp_path: Path
+) -> None:
+    values = {"d_in": 16, "d_sae": 24, "target_l0": 6, **sae}
+    cfg: Any = signaware.load_runner_config(write(tmp_path, sae=values))
+    cfg.training_tokens = 20 * cfg.train_batch_size_tokens
+    with pytest.raises(InvalidInputError) as error:
+        check_ramps(cfg)
+    assert f"sae.{field} must be below the 20 steps of the training where target_l0" in str(
+        error.value
+    )
+    cfg.training_tokens += cfg.train_batch_size_tokens
+    check_ramps(cfg)

@@ -178,3 +178,12 @@ def test_saved_tensors_are_the_split_of_the_design(tmp_path: Path) -> None:
     assert torch.equal(state["b_gate"], -s["threshold"].flatten())
     assert torch.equal(state["r_mag"], s["r_mag"].flatten())
     assert torch.equal(state["b_mag"], s["b_mag"].flatten())
+
+
+def test_a_twin_of_a_merged_sae_keeps_no_numbers_of_other_latents() -> None:
+    sae = make_sae("sa_gsae", "none")
+    sae.cfg.metadata.merged_from = {"latents": [[0, 1]]}
+    sae.cfg.metadata.split_from = {"index_map": "latent i is i"}
+    plain = split_polarities(sae)
+    assert plain.cfg.metadata.to_dict().get("merged_from") is None
+    assert plain.cfg.metadata.split_from["d_sae"] == sae.cfg.d_sae

@@ -12,6 +12,7 @@ from transformer_lens import HookedTransformer
 
 import sae_lens_signaware as signaware
 from sae_lens_signaware.evaluation.examples import Context, _TopWindows
+from sae_lens_signaware.evaluation.models import token_text
 from tests.support.models import (
     EOS,
     HOOK,
@@ -239,3 +240,26 @@ def test_token_ids_may_be_of_32_bits(model: HookedTransformer) -> None:
         for ids in (prompts, prompts.int())
     )
     assert wide == narrow
+
+
+def test_a_prompt_that_was_there_before_gives_no_context(model: HookedTransformer) -> None:
+    sae, prompts = hooked_sae(), prompt_ids(6)
+    once = signaware.top_examples(model, sae, prompts, [5, 9], k=4, batch_size_prompts=4)
+    twice = prompts.repeat(3, 1)
+    again = signaware.top_examples(model, sae, twice, [5, 9], k=4, batch_size_prompts=4)
+    assert again.to_dict()["latents"] == once.to_dict()["latents"]
+    assert again.n_tokens == once.n_tokens
+
+
+def test_the_space_before_a_word_is_kept() -> None:
+    class Stripping:
+        """As decoders of Llama 2: of one token the space before it goes."""
+
+        def decode(self, ids: list[int]) -> str:
+            return ["w", "ing", ""][ids[0]]
+
+        def convert_ids_to_tokens(self, token: int) -> str:
+            return ["▁w", "ing", "▁"][token]
+
+    tokenizer: Any = Stripping()
+    assert [token_text(tokenizer, i) for i in range(3)] == [" w", "ing", " "]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sae_lens import ActivationsStore
+from sae_lens import ActivationsStore, Transcoder, TranscoderConfig
 from sae_lens.registry import get_sae_class
 from sae_lens.training.activation_scaler import ActivationScaler
 from safetensors.torch import save_file
@@ -16,9 +16,16 @@ from transformer_lens import HookedTransformer
 
 import sae_lens_signaware as signaware
 from sae_lens_signaware.checks import InvalidInputError
+from sae_lens_signaware.evaluation.dial import nearest_antipodal_pair
 from sae_lens_signaware.evaluation.histograms import activation_histograms
 from tests.support.cli import assert_one_line_error, invoke
-from tests.support.models import HOOK, tiny_model_config, tokens
+from tests.support.models import (
+    HOOK,
+    hooked_transformer,
+    prompt_ids,
+    tiny_model_config,
+    tokens,
+)
 from tests.support.runners import runner_config
 from tests.support.saes import D_IN, make_sae, make_training_sae, training_config
 
@@ -247,3 +254,34 @@ def test_latents_that_are_not_finite_are_not_counted(
 ) -> None:
     with pytest.raises(InvalidInputError, match=r"^SAE must give finite latents, got NaN"):
         measure(*case())
+
+
+def test_a_transcoder_is_not_dialled() -> None:
+    model = hooked_transformer()
+    transcoder = Transcoder(
+        TranscoderConfig(d_in=16, d_out=16, d_sae=8, apply_b_dec_to_input=False)
+    )
+    transcoder.cfg.metadata.hook_name = HOOK
+    prompts = prompt_ids(4)
+    calls: dict[str, Callable[[], Any]] = {
+        "dial": lambda: signaware.polarity_dial(model, transcoder, 0, prompts, [1.0]),
+        "opposition": lambda: signaware.side_opposition(model, transcoder, prompts, [0, 1]),
+        "logits": lambda: signaware.top_logits(model, transcoder, [0]),
+    }
+    for name, call in calls.items():
+        with pytest.raises(InvalidInputError, match="reconstructs its own input") as error:
+            call()
+        assert "\n" not in str(error.value), name
+
+
+def test_latents_and_numbers_out_of_range_are_refused() -> None:
+    model, sae = hooked_transformer(), make_sae("sa_gsae")
+    for call, message in (
+        (lambda: signaware.top_logits(model, sae, [-1]), "latents must be from 0 to 23, got -1"),
+        (lambda: signaware.top_logits(model, sae, [1], k=0), "k must be at least 1, got 0"),
+        (lambda: activation_histograms(sae, torch.randn(4, 16), [-1], 4), "latents must be from 0"),
+        (lambda: nearest_antipodal_pair(sae, torch.randn(1)), "direction must be .16,., one of"),
+        (lambda: signaware.bipolar_census(torch.randn(4, 16), sae), "sae must be an SAE of SAELe"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            call()

@@ -162,6 +162,11 @@ def test_contexts_that_were_found_before_give_the_same(model: HookedTransformer)
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), equal_nan=True)
     with pytest.raises(InvalidInputError, match="latents must be one of the examples, got 2"):
         signaware.side_opposition(model, sae, prompts, [3, 2], k=4, examples=examples)
+    with pytest.raises(InvalidInputError, match="k must be at most 6, that of the examples, got 7"):
+        signaware.side_opposition(model, sae, prompts, [3, 5], k=7, examples=examples)
+    for other in (prompts.flip(0), prompts[:2]):
+        with pytest.raises(InvalidInputError, match="examples must be contexts found in these tok"):
+            signaware.side_opposition(model, sae, other, [3, 5], k=4, examples=examples)
 
 
 def test_a_latent_of_one_side_has_none(model: HookedTransformer) -> None:

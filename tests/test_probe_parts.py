@@ -1,5 +1,6 @@
 """Parts of a probe by hand: features of texts, and the ends that the sides of an axis stand for."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -139,3 +140,36 @@ def test_a_side_seldom_stands_for_an_end_by_chance() -> None:
             ends = ends_of("axis", "0", values, Labels(np.tile(label, 2), ("a", "b")), fit, scorer)
             stand += ends.pos.stands_for_end
         assert stand <= 12, n_texts  # of 5 that are expected at most
+
+
+@pytest.mark.parametrize("n_high", [100, 180, 190])
+def test_chance_is_as_rare_where_one_end_is(n_high: int) -> None:
+    rng = np.random.default_rng(0)
+    label = (np.arange(400) % 200 < n_high).astype(float)
+    labels, fit = Labels(label, ("down", "up")), np.arange(400) < 200
+    scorer = Scorer(labels._replace(values=label[~fit]), 200, 0)
+    verdicts = []
+    for _ in range(100):
+        values = np.where(rng.random(400) < 0.1, rng.choice([-1.0, 1.0], 400), 0.0)
+        verdicts.append(ends_of("axis", "0", values, labels, fit, scorer).verdict)
+    assert sum(verdict != "neither side" for verdict in verdicts) <= 8  # 5% is 5
+
+
+def test_the_exact_test_by_hand() -> None:
+    # 6 of 6 at an end of 3 in 6: C(3, 3) / C(6, 3) where all three are drawn
+    label = np.array([1.0, 1, 1, 0, 0, 0] * 2)
+    labels, fit = Labels(label, ("down", "up")), np.arange(12) < 6
+    values = np.where(label == 1, 1.0, 0.0)
+    ends = ends_of(
+        "axis", "0", values, labels, fit, Scorer(Labels(label[6:], labels.classes), 9, 0)
+    )
+    assert ends.pos.by_chance == pytest.approx(1 / 20)
+    assert ends.neg.by_chance == 1
+    assert not dataclasses.replace(ends.pos, n_texts=6).stands_for_end
+    assert dataclasses.replace(ends.pos, n_texts=6, by_chance=np.nan).stands_for_end
+
+
+def test_resamples_without_a_rho_do_not_count() -> None:
+    label = np.array([0.0] * 19 + [3.0])
+    score = Scorer(Labels(label, None), 200, 0).score(label)
+    assert (score.value, score.low, score.high) == (1.0, 1.0, 1.0)

@@ -175,6 +175,23 @@ def small_run(tmp_path: Path) -> Callable[..., Any]:
     return run
 
 
+def test_a_resume_takes_no_checkpoint_of_a_run_with_another_setting(
+    small_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    root = tmp_path / "checkpoints"
+    small_run("mine", n_checkpoints=1)
+    sae_cfg = training_config("bi_jumprelu", normalize_activations="expected_average_only_in")
+    mine, cfg = find_checkpoint(root), runner_config(sae_cfg, tmp_path)
+    assert find_checkpoint(root, cfg) == mine
+    small_run("other_seed", n_checkpoints=1, seed=7)
+    assert find_checkpoint(root) != mine
+    assert find_checkpoint(root, cfg) == mine
+    cfg.sae.l0_coefficient *= 2
+    with pytest.raises(ConfigError, match=r"sae.l0_coefficient is .* there, and .*; name this"):
+        find_checkpoint(root, cfg)
+    assert find_checkpoint(mine, cfg) == mine  # named itself: on purpose
+
+
 def test_a_resume_takes_no_checkpoint_of_another_run(
     small_run: Callable[..., Any], tmp_path: Path
 ) -> None:

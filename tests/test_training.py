@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from sae_lens_signaware.saes import finite_losses
 from sae_lens_signaware.saes.l0_control import L0_EMA_DECAY, update_l0_control
+from sae_lens_signaware.saes.metrics import side_metrics
 from tests.support.saes import (
     D_IN,
     D_SAE,
@@ -305,3 +306,10 @@ def test_ablation_switches_change_what_they_say(tying: str) -> None:
     no_gradient = gradients()["r_mag"]  # and they never touch the magnitude path
     assert no_gradient is None or not no_gradient.any()
     assert gradients()["threshold"].abs().max() > 0
+
+
+def test_metrics_of_prompts_are_those_of_their_tokens() -> None:
+    acts = torch.randn(4, 16, D_SAE) * (torch.rand(4, 16, D_SAE) < 0.3)
+    flat = side_metrics(acts.flatten(0, 1))
+    for name, value in side_metrics(acts).items():
+        torch.testing.assert_close(value, flat[name], msg=name)

@@ -8,6 +8,7 @@ from sae_lens import SAE
 from torch import Tensor
 
 from sae_lens_signaware.checks import require
+from sae_lens_signaware.evaluation.inputs import require_sae
 from sae_lens_signaware.evaluation.results import Provenance, Result
 from sae_lens_signaware.evaluation.streaming import SideSums, squared_norms, sum_sides
 
@@ -74,6 +75,7 @@ def has_common_units(sae: SAE[Any]) -> bool:
 
 def require_common_units(sae: SAE[Any], measure: str) -> None:
     """Raise InvalidInputError where activations are not in the units of the latents."""
+    require_sae(sae)
     allowed = f"no per-token normalisation, for {measure}"
     normalisation = sae.cfg.normalize_activations
     require(has_common_units(sae), "normalize_activations", normalisation, allowed)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
 from sae_lens_signaware.checks import checked, require
-from sae_lens_signaware.evaluation.inputs import require_latents
+from sae_lens_signaware.evaluation.inputs import require_autoencoder, require_latents
 from sae_lens_signaware.evaluation.models import (
     HookedRootModule,
     on_model,
@@ -134,6 +134,7 @@ def polarity_dial(
             0, there are too few tokens for the metric or more than the model has positions, or the
             model lacks the SAE's hook.
     """
+    require_autoencoder(sae)
     latent = checked("latent", latent, int | tuple[int, int])
     logit_tokens = checked("logit_tokens", logit_tokens, tuple[int, int] | None)
     pair = latent if isinstance(latent, tuple) else (latent, latent)
@@ -184,7 +185,8 @@ def nearest_antipodal_pair(plain: SAE[Any], direction: Tensor) -> tuple[int, int
         plain: any SAELens SAE; its decoder rows are searched.
         direction: (d_in,) of the axis, e.g. ``signed.W_dec[i]``.
     """
-    rows = decoder_directions(plain)
+    rows, shape = decoder_directions(plain), tuple(direction.shape)
+    require(shape == rows.shape[1:], "direction", shape, f"({rows.shape[1]},), one of the decoder")
     cosine = cosine_similarity(rows, direction.detach().float().to(rows.device)[None], dim=1)
     return int(cosine.argmax()), int(cosine.argmin())
 

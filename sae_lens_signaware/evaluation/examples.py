@@ -144,8 +144,8 @@ def top_examples(
     """Find the k strongest contexts of each side of the latents, in one pass over prompts.
 
     A prompt gives at most one context to a side, its strongest token, so that one repetitive text
-    does not fill the list. Of equal peaks the earlier prompt stays. Memory does not grow with the
-    number of prompts.
+    does not fill the list; a prompt that was there before gives none. Of equal peaks the earlier
+    prompt stays. Memory does not grow with the number of prompts.
 
     Args:
         model: SAELens's hooked model; its tokenizer gives the token strings.
@@ -175,7 +175,7 @@ def top_examples(
     tokenizer = required_tokenizer(model)
     excluded = get_special_token_ids(tokenizer) if exclude_special_tokens else []
     if isinstance(source, Tensor):
-        batches = prompts_of_tokens(model, sae, source, batch_size_prompts, excluded)
+        batches = prompts_of_tokens(model, sae, source, batch_size_prompts, excluded, distinct=True)
     else:
         batches = prompts_of_store(source, n_batches, batch_size_prompts, excluded, distinct=True)
     top = _TopWindows(len(chosen), k, window, sae.device)

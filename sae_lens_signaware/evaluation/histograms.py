@@ -13,6 +13,7 @@ from sae_lens_signaware.evaluation.inputs import (
     dense_latents,
     flat_activations,
     require_autoencoder,
+    require_latents,
 )
 
 
@@ -52,6 +53,7 @@ def activation_histograms(
         n_bins: bins of each side.
     """
     require_autoencoder(sae)
+    require_latents(sae, latents)
     columns = torch.tensor(list(latents), dtype=torch.int64, device=sae.device)
     parts: list[Tensor] = []
     with flat_activations(sae):

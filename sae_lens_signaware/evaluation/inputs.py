@@ -119,7 +119,8 @@ def require_finite_latents(values: Tensor) -> None:
 
 
 def require_autoencoder(sae: SAE[Any]) -> None:
-    """Raise InvalidInputError for a transcoder, and for an SAE that reads whole sequences."""
+    """Raise InvalidInputError for a transcoder, for an SAE of whole sequences, and for no SAE."""
+    require_sae(sae)
     architecture = sae.cfg.architecture()
     if hasattr(sae.cfg, "d_out") or architecture == "temporal":
         raise InvalidInputError(

@@ -10,7 +10,9 @@ import torch
 from sae_lens import SAE
 from torch import Tensor, nn
 
-from sae_lens_signaware.evaluation.models import HookedRootModule, token_text, tokenizer_of
+from sae_lens_signaware.checks import require
+from sae_lens_signaware.evaluation.inputs import require_autoencoder, require_latents
+from sae_lens_signaware.evaluation.models import HookedRootModule, required_tokenizer, token_text
 from sae_lens_signaware.evaluation.streaming import decoder_directions
 
 # Where models of transformers keep their final norm: Llama, Gemma and most others; models that also
@@ -119,12 +121,19 @@ def top_logits(
 
     Returns:
         One for each latent, or None where :func:`unembedding_of` is None.
+
+    Raises:
+        InvalidInputError: a latent is out of range, ``k`` is below 1, the SAE is a transcoder, or
+            the model has no tokenizer.
     """
+    require_autoencoder(sae)
+    require_latents(sae, latents)
+    require(k >= 1, "k", k, "at least 1")
     unembedding = unembedding_of(model, sae.cfg.d_in)
     if unembedding is None:
         return None
     directions = decoder_directions(sae).to(unembedding.device)
-    tokenizer, found = tokenizer_of(model), []
+    tokenizer, found = required_tokenizer(model), []
     for latent in latents:
         logits = unembedding @ directions[latent]
         sides: list[tuple[TokenLogit, ...]] = []

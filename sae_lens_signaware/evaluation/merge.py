@@ -55,7 +55,8 @@ def merge_antipodal(
     """
     if not isinstance(sae, GatedSAE | JumpReLUSAE):
         raise TypeError(f"merge_antipodal takes a gated or jumprelu SAE, got {type(sae).__name__}")
-    tokens = torch.cat(list(batches_of(activations, sae.cfg.d_in)))
+    is_whole = isinstance(activations, Tensor)  # audit checks it; a copy would take its memory
+    tokens = activations if is_whole else torch.cat(list(batches_of(activations, sae.cfg.d_in)))
     audit = antipodal_audit(sae, tokens, max_cosine)
     pairs = sorted(disjoint_pairs(audit.latent_a, audit.latent_b, audit.co_firing_rate == 0))
     paired = {i for pair in pairs for i in pair}

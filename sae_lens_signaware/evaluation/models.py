@@ -160,6 +160,9 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def token_text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
-    """Return the text of one token."""
+    """Return the text of one token, with the space before it."""
     # a tokenizer declares that it may give a list of texts; for one sequence it gives one text
-    return "".join(tokenizer.decode([token]))
+    text = "".join(tokenizer.decode([token]))
+    # decoders such as Llama-2's take the space from the start of what they decode
+    piece = tokenizer.convert_ids_to_tokens(token)
+    return f" {text}" if str(piece).startswith("▁") and not text.startswith(" ") else text

@@ -23,8 +23,19 @@ from torch.nn.functional import normalize
 from sae_lens_signaware.checks import require
 from sae_lens_signaware.evaluation.calibration import require_common_units
 from sae_lens_signaware.evaluation.effects import AS_IS, TURNED, mean_prediction, side_effects
-from sae_lens_signaware.evaluation.examples import Context, TopExamples, top_examples
-from sae_lens_signaware.evaluation.models import HookedRootModule, embedding_of
+from sae_lens_signaware.evaluation.examples import (
+    Context,
+    LatentExamples,
+    TopExamples,
+    top_examples,
+)
+from sae_lens_signaware.evaluation.inputs import require_autoencoder
+from sae_lens_signaware.evaluation.models import (
+    HookedRootModule,
+    embedding_of,
+    required_tokenizer,
+    token_text,
+)
 from sae_lens_signaware.evaluation.results import Provenance, Result
 
 Z_95 = 1.96
@@ -123,12 +134,14 @@ def side_opposition(
     Raises:
         InvalidInputError: there are fewer than two latents, or one of them twice; ``k`` is below
             2, or ``n_before`` below 1; the SAE normalises each token, or reads one head alone;
-            ``examples`` lacks one of the latents; or what
+            ``examples`` lacks one of the latents, has fewer contexts than ``k``, or is of other
+            tokens; or what
             :func:`~sae_lens_signaware.top_examples` refuses.
     """
     require(len(latents) >= 2, "latents", list(latents), "at least two, for pairs of other ones")
     require(k >= 2, "k", k, "at least 2")
     require(n_before >= 1, "n_before", n_before, "at least 1")
+    require_autoencoder(sae)
     require(len(set(latents)) == len(latents), "latents", list(latents), "all different")
     require_common_units(sae, "side_opposition")  # what a latent writes is added to activations
     head = sae.cfg.metadata.hook_head_index
@@ -137,6 +150,9 @@ def side_opposition(
     held = {of.latent: of for of in found.latents}
     for i in latents:
         require(i in held, "latents", i, "one of the examples")
+    if examples is not None:
+        require(k <= examples.k, "k", k, f"at most {examples.k}, that of the examples")
+        _require_found_in(model, tokens, [held[i] for i in latents])
     q, embed = mean_prediction(model, tokens), _embedder(model, tokens, n_before)
     by_effect, by_context, dials = _Sides(), _Sides(), []
     for i in latents:
@@ -157,6 +173,22 @@ def side_opposition(
         by_effect.null(),
         by_context.null(),
     )
+
+
+def _require_found_in(
+    model: HookedRootModule, tokens: Tensor, found: Sequence[LatentExamples]
+) -> None:
+    """Raise InvalidInputError for contexts of other tokens: their places would be wrong ones."""
+    tokenizer = required_tokenizer(model)
+    n_prompts, n_positions = tokens.shape
+    for of in found:
+        for c in (*of.pos, *of.neg):
+            place = f"latent {of.latent}, prompt {c.prompt}, position {c.position}"
+            is_there = c.prompt < n_prompts and c.position < n_positions
+            if is_there:
+                text = token_text(tokenizer, int(tokens[c.prompt, c.position]))
+                is_there = text == c.tokens[c.peak]
+            require(is_there, "examples", place, "contexts found in these tokens")
 
 
 class _Sides:

@@ -18,6 +18,9 @@ texts of a side that has no end lie all at the one that it is held to with a cha
 which is below 2.5%.
 """
 
+MAX_BY_CHANCE = 0.025
+"""One side of a 95% interval."""
+
 Verdict = Literal["both sides", "+ side alone", "- side alone", "neither side"]
 
 
@@ -35,6 +38,9 @@ class EndOfSide:
         at_end: share of the side's texts that are at ``end``, both ends weighted alike, so that ½
             is chance. High and low are above and below the median label.
         at_end_low, at_end_high: its 95% interval.
+        by_chance: probability that as many of the side's texts or more are at ``end`` where the
+            side has nothing to do with the label. Fisher's exact test: where one end is rare, the
+            bootstrap of a side without a text of it has no width. NaN in files without it.
 
     NaN where the side has no text, or the score is not defined.
     """
@@ -47,12 +53,14 @@ class EndOfSide:
     at_end: float
     at_end_low: float
     at_end_high: float
+    by_chance: float = np.nan
 
     @property
     def stands_for_end(self) -> bool:
-        """Whether there are six texts, two thirds at the end, and the interval lies above ½."""
+        """Whether there are six texts, two thirds at the end, and neither test says chance."""
         is_shown = self.n_texts >= MIN_TEXTS and self.at_end_low > 0.5
-        return is_shown and self.at_end >= MIN_SHARE_AT_END
+        is_chance = self.by_chance >= MAX_BY_CHANCE
+        return is_shown and not is_chance and self.at_end >= MIN_SHARE_AT_END
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +124,17 @@ def _end_of_side(values: np.ndarray, is_upper: bool, sign: int, scorer: Scorer) 
         at_end=score.value,
         at_end_low=score.low,
         at_end_high=score.high,
+        by_chance=_by_chance(on_side, at_end, at_other),
     )
+
+
+def _by_chance(on_side: np.ndarray, at_end: np.ndarray, at_other: np.ndarray) -> float:
+    """Fisher's exact test, one-sided: P(as many of the end or more) at the side's number."""
+    from scipy.stats import hypergeom  # scikit-learn brings it
+
+    n_at, n_drawn = (on_side & at_end).sum(), (on_side & (at_end | at_other)).sum()
+    n_of_ends = (at_end | at_other).sum()
+    return float(hypergeom.sf(n_at - 1, n_of_ends, at_end.sum(), n_drawn))
 
 
 def _share_at_end(

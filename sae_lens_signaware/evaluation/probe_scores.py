@@ -131,7 +131,9 @@ class Scorer:
         """(b,) scores of (b, n) numbers of texts."""
         predicted, actual = ranks(predictions[rows], axis=1), self.labels.values[rows]
         if self.labels.classes is None:
-            return correlation(predicted, ranks(actual, axis=1), axis=1)
+            rho = correlation(predicted, ranks(actual, axis=1), axis=1)
+            rho[np.ptp(actual, axis=1) == 0] = np.nan  # labels that do not vary have none
+            return rho
         n_pos = int(self.labels.values.sum())
         rank_sum = (predicted * actual).sum(1)
         return auc_of_ranks(rank_sum, n_pos, predicted.shape[1] - n_pos)

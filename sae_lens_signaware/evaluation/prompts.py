@@ -96,11 +96,14 @@ def prompts_of_tokens(
     tokens: Tensor,
     batch_size_prompts: int,
     excluded: list[int],
+    distinct: bool = False,
 ) -> Iterator[Prompts]:
     """Yield batches of token ids (prompt, position), run through ``model`` up to the SAE's hook.
 
     Args:
         model: SAELens's hooked model; ``sae.cfg.metadata.hook_name`` says where.
+        distinct: whether ``keep`` is to leave out all of a prompt that was there before. The
+            prompts keep their numbers.
 
     Raises:
         ValueError: ``tokens`` is not (prompt, position), empty, or longer than the model has
@@ -113,14 +116,19 @@ def prompts_of_tokens(
         "(prompt, position) with at least one of each",
     )
     require_positions(model, "tokens: positions", tokens.shape[1])
-    hooks = [hook_of(sae)]
+    hooks, seen = [hook_of(sae)], set[int]()
     for batch in tokens.split(batch_size_prompts):
         (activations,) = hooked_activations(model, batch, hooks)
         width, hook = activations.shape[-1], hooks[0][0]
         require(
             width == sae.cfg.d_in, f"width of {hook!r}", width, f"{sae.cfg.d_in}, the SAE's d_in"
         )
-        yield _prompts(batch, activations, excluded)
+        prompts = _prompts(batch, activations, excluded)
+        if distinct:
+            is_new = torch.zeros(len(batch), dtype=torch.bool)
+            is_new[_new(batch, seen)] = True
+            prompts = prompts._replace(keep=prompts.keep & is_new[:, None].to(prompts.keep.device))
+        yield prompts
 
 
 def hooked_activations(

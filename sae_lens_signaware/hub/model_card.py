@@ -112,12 +112,9 @@ def _section(repo_id: str, sae_id: str, sae: SAE[SAEConfig], quality: SAEQuality
             ("measured on", quality.tokens_from),
         ]
         if quality.loss_recovered is not None:
-            rows.append(
-                (
-                    f"loss recovered over {quality.loss_recovered_tokens:,} tokens",
-                    f"{quality.loss_recovered:.4f}",
-                )
-            )
+            n = quality.loss_recovered_tokens
+            name = "loss recovered" if n is None else f"loss recovered over {n:,} tokens"
+            rows.append((name, f"{quality.loss_recovered:.4f}"))
     table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in rows)
     exact = "" if sae.dtype in (torch.float32, torch.float64) else ", but for 16-bit rounding,"
     mapping = (

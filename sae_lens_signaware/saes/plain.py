@@ -62,6 +62,9 @@ def make_plain(
 def shared_fields(sae: SAE[Any], d_sae: int) -> dict[str, Any]:
     """Fields of SAELens's base config as ``sae`` has them, of another width; metadata is a copy."""
     fields = {f.name: getattr(sae.cfg, f.name) for f in dataclasses.fields(SAEConfig)}
-    metadata = SAEMetadata(**copy.deepcopy(sae.cfg.metadata.to_dict()))
+    held = copy.deepcopy(sae.cfg.metadata.to_dict())
+    for name in ("split_from", "merged_from"):  # of the numbers of another SAE's latents
+        held.pop(name, None)
+    metadata = SAEMetadata(**held)
     metadata.neuronpedia_id = None  # its pages are numbered as the latents of ``sae``
     return fields | {"d_sae": d_sae, "metadata": metadata}

@@ -108,10 +108,7 @@ class Verdict:
         if self.smallest_gap is None:
             return "no L0 of the overlap is near enough to points of both"
         low, high = (f"{l0:.1f}" for l0 in self.overlap)
-        part = "" if self.n_read == N_GRID else " near points of both,"
-        return (
-            f"the overlap, L0 {low} to {high},{part} is narrower than a factor of {MIN_OVERLAP:g}"
-        )
+        return f"the overlap, L0 {low} to {high}, is narrower than a factor of {MIN_OVERLAP:g}"
 
 
 @dataclass(frozen=True)
@@ -204,7 +201,7 @@ def compare_frontiers(a: Sequence[Point], b: Sequence[Point]) -> Verdict:
 
     The first rule was that A dominates where its gap is above 0 at every point. That counted a gap
     of 0.00002, and an overlap of 0.009 in L0. The verdict departs from it on purpose: it has the
-    margin :data:`MARGIN` and asks for a factor of at least :data:`MIN_OVERLAP` that is read.
+    margin :data:`MARGIN` and asks for an overlap of at least a factor of :data:`MIN_OVERLAP`.
 
     Raises:
         ValueError: a frontier without points, or a point that is not finite or not above L0 0.
@@ -223,9 +220,7 @@ def compare_frontiers(a: Sequence[Point], b: Sequence[Point]) -> Verdict:
     low, high = overlap
     smallest_l0, smallest = min(read, key=lambda pair: pair[1])
     gaps = [gap for _, gap in read]
-    # each of the 64 stands for its share of the overlap
-    read_factor = (high / low) ** (len(read) / N_GRID)
-    is_narrow = round(read_factor, _N_DIGITS) < MIN_OVERLAP
+    is_narrow = round(high / low, _N_DIGITS) < MIN_OVERLAP
     outcome = None if is_narrow else outcome_of(smallest, max(gaps))
     return Verdict(
         overlap=overlap,
