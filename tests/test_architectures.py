@@ -22,6 +22,7 @@ from tests.support.saes import (
     D_IN,
     D_SAE,
     each_architecture,
+    each_threshold_architecture,
     each_threshold_variant,
     each_variant,
     inference_classes,
@@ -158,6 +159,20 @@ def test_inference_files_load_for_more_training(
     assert again.l0_control.tolist() == [0.0, 0.0]
     assert again.threshold.dtype == torch.float32
     assert all(p.device.type == "cpu" for p in again.parameters())
+
+
+@each_threshold_architecture
+def test_an_inference_file_restarts_the_state_of_a_training(
+    architecture: str, tmp_path: Path
+) -> None:
+    make_sae(architecture).save_model(tmp_path)
+    sae = make_training_sae(architecture, target_l0=4.0)
+    state = "l0_control", "n_threshold_resets", "tokens_since_active"
+    for name in state:
+        getattr(sae, name).fill_(7)
+    sae.load_weights_from_checkpoint(tmp_path)
+    for name in state:
+        assert not getattr(sae, name).any(), name
 
 
 @each_variant

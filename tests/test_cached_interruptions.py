@@ -1,6 +1,7 @@
 """Checkpoints of training on cached activations, and where an interrupted run ends."""
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,12 @@ def test_a_second_signal_stops_at_once_without_a_checkpoint(
         train_on_cache(*cfg, torch.randn(500, D_IN), 1, tmp_path / "c")
     assert not isinstance(stopped.value, InterruptedTraining)
     assert not (tmp_path / "c").exists()
+
+
+def test_a_thread_that_no_signal_reaches_trains_too(tmp_path: Path) -> None:
+    args = training_config("sa_gsae"), trainer_config(3), torch.randn(128, D_IN), 1, tmp_path / "c"
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(train_on_cache, *args).result()[1] == 3
 
 
 def test_what_the_trainer_config_says_of_checkpoints_and_logs_is_not_used(

@@ -41,6 +41,12 @@ def test_every_seed_and_epoch_has_an_order_of_its_own() -> None:
     assert len(orders) == 9
 
 
+@pytest.mark.parametrize("seed", [2**62, -(2**63), 2**63 - 1])
+def test_a_seed_may_be_any_integer_of_64_bits(seed: int) -> None:
+    rows = next(ShuffledEpochs(torch.arange(8.0)[:, None], 8, seed))
+    assert rows.flatten().sort().values.tolist() == list(range(8))
+
+
 def test_a_store_gives_just_as_many_activations_as_are_asked_for() -> None:
     def collect(n_tokens: int) -> torch.Tensor:
         batches = iter(torch.arange(10.0).view(5, 2, 1))

@@ -14,7 +14,9 @@ from sae_lens import GatedSAE, JumpReLUSAE, StandardSAE, StandardSAEConfig
 from safetensors.torch import load_file
 
 from sae_lens_signaware import split_polarities
+from sae_lens_signaware.evaluation.saved import write_split
 from sae_lens_signaware.saes.conversion import split_log_sparsity
+from tests.support.hub import save_measured
 from tests.support.saes import (
     D_IN,
     VARIANTS,
@@ -167,6 +169,18 @@ def test_split_log_sparsity_by_hand() -> None:
     torch.testing.assert_close(rates, wanted, rtol=1e-5, atol=1e-12)
     # not measured by side: an upper bound for either
     assert split_log_sparsity(log_sparsity).tolist() == [-1.0, -2.0, -10.0] * 2
+
+
+def test_shares_that_were_measured_of_other_weights_do_not_split_a_sparsity(tmp_path: Path) -> None:
+    sae = make_sae("sa_gsae", "none")
+    save_measured(sae, tmp_path / "sae")
+    sae.W_enc.data.mul_(2)
+    sae.save_model(tmp_path / "sae")  # what lies beside it is of before
+    write_split(sae, tmp_path / "sae", tmp_path / "plain")
+    whole, sides = (
+        load_file(tmp_path / name / "sparsity.safetensors")["sparsity"] for name in ("sae", "plain")
+    )
+    torch.testing.assert_close(sides, torch.cat([whole, whole]))
 
 
 def test_saved_tensors_are_the_split_of_the_design(tmp_path: Path) -> None:

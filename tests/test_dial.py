@@ -66,6 +66,16 @@ def test_token_ids_may_be_of_32_bits() -> None:
     assert torch.equal(wide.effect, narrow.effect)
 
 
+def test_the_order_of_the_coefficients_does_not_matter() -> None:
+    model, sae = HookedTransformer(tiny_model_config()), signed_sae(HOOK)
+    tokens = torch.randint(0, 64, (3, 8))
+    rising, falling = (
+        signaware.polarity_dial(model, sae, 2, tokens, sizes) for sizes in ([1.0, 4.0], [4.0, 1.0])
+    )
+    assert falling.coefficients.tolist() == rising.coefficients.tolist() == [-4, -1, 0, 1, 4]
+    torch.testing.assert_close(falling.effect, rising.effect)
+
+
 def test_dial_of_the_loss_by_hand() -> None:
     model, sae = HookedTransformer(tiny_model_config()), signed_sae(HOOK)
     tokens = torch.randint(0, 64, (3, 8))

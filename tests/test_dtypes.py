@@ -121,3 +121,10 @@ def test_the_bias_of_each_side_learns_in_bfloat16(
     sae.save_inference_model(tmp_path / "inference")
     state = load_file(tmp_path / "inference" / "sae_weights.safetensors")
     assert {tensor.dtype for tensor in state.values()} == {sae.dtype}
+
+
+def test_a_batch_whose_l1_is_beyond_float16_has_a_loss() -> None:
+    sae = make_training_sae("sa_gsae", dtype="float16")
+    x = 4 * torch.randn(4096, D_IN, dtype=torch.float16)
+    l1 = sae.training_forward_pass(step_input(x)).losses["l1_loss"] / 0.7
+    assert torch.finfo(torch.float16).max < len(x) * l1.item() < float("inf")

@@ -1,5 +1,6 @@
 """Planted truth for census and calibration, and agreement with SAELens's own evals."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,11 +19,12 @@ from transformer_lens import HookedTransformer
 
 import sae_lens_signaware as signaware
 from sae_lens_signaware.evaluation import measure_quality
+from sae_lens_signaware.evaluation import quality as quality_module
 from sae_lens_signaware.evaluation.census import census_of
 from sae_lens_signaware.evaluation.quality import missed_target_l0
 from sae_lens_signaware.evaluation.streaming import SideSums
-from tests.support.models import HOOK, tiny_model_config, tokens
-from tests.support.saes import D_IN, N_PLANTED, each_variant, make_sae, planted
+from tests.support.models import HOOK, hooked_transformer, tiny_model_config, tokens
+from tests.support.saes import D_IN, D_SAE, N_PLANTED, each_variant, make_sae, planted
 
 
 def test_census_counts_what_was_planted() -> None:
@@ -204,6 +206,48 @@ def test_bipolar_evals_of_a_hook_z_sae_restores_its_reshaping() -> None:
     metrics, _ = signaware.bipolar_evals(sae, store, model, exclude_special_tokens=False)
     assert metrics["signed"]["n_tokens"] == 4 * 16
     assert sae.hook_z_reshaping_mode
+
+
+def test_bipolar_evals_of_an_sae_that_normalises_each_token_has_no_gains() -> None:
+    model = HookedTransformer(tiny_model_config())
+    sae = make_sae("sa_gsae", normalize_activations="layer_norm")
+    sae.cfg.metadata.hook_name = HOOK
+    sae.cfg.metadata.context_size = 16
+    sae.cfg.metadata.prepend_bos = False
+    store = ActivationsStore.from_sae(
+        model, sae, tokens(), context_size=16, store_batch_size_prompts=4, streaming=False
+    )
+    metrics, featurewise = signaware.bipolar_evals(sae, store, model, exclude_special_tokens=False)
+    assert len(featurewise["firing_rate_neg"]) == D_SAE
+    assert not any("gain" in name for name in (*featurewise, *metrics["signed"]))
+
+
+def test_loss_recovered_is_asked_of_the_tokens_of_the_store(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def evals(**kwargs: Any) -> Any:
+        asked.update(kwargs)
+        return {"model_performance_preservation": {"ce_loss_score": 0.5}}, {}
+
+    monkeypatch.setattr(quality_module, "run_evals", evals)
+    store: Any = SimpleNamespace(
+        exclude_special_tokens=torch.tensor([3, 5]),
+        model_kwargs={"start_at_layer": 0},
+        store_batch_size_prompts=4,
+        context_size=16,
+    )
+    sae, model = make_sae("sa_gsae"), hooked_transformer()
+    measured, _ = measure_quality(sae, torch.randn(64, D_IN), "noise")
+    found = signaware.add_loss_recovered(measured, sae, model, store, n_batches=3)
+    assert (found.loss_recovered, found.loss_recovered_tokens) == (0.5, 3 * 4 * 16)
+    assert asked["exclude_special_tokens"] == [3, 5]
+    assert asked["model_kwargs"] == store.model_kwargs
+    assert asked["eval_config"].n_eval_reconstruction_batches == 3
+    store.exclude_special_tokens = None
+    signaware.add_loss_recovered(measured, sae, model, store)
+    assert asked["exclude_special_tokens"] is False
 
 
 def test_one_token_and_latents_that_never_fire() -> None:

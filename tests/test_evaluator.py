@@ -22,7 +22,7 @@ from wandb.proto import wandb_internal_pb2
 import sae_lens_signaware as signaware
 from tests.support.models import HOOK, tiny_model_config, tokens
 from tests.support.runners import runner_config
-from tests.support.saes import ARCHITECTURES, make_training_sae, training_config
+from tests.support.saes import ARCHITECTURES, make_training_sae, planted, training_config
 from tests.support.training import batches, trainer_config
 
 WANDB = {"log_to_wandb": True, "wandb_log_frequency": 2, "eval_every_n_wandb_logs": 2}
@@ -71,6 +71,25 @@ def test_batches_are_measured_in_the_units_of_the_sae() -> None:
     assert metrics["signed/n_tokens"] == len(z)
     assert metrics["signed/l0_pos"] == pytest.approx((z > 0).sum().item() / len(z))
     assert metrics["signed/l0_neg"] == pytest.approx((z < 0).sum().item() / len(z))
+
+
+def test_an_sae_that_normalises_each_token_has_no_gains() -> None:
+    sae: Any = make_training_sae("sa_gsae", normalize_activations="layer_norm")
+    found = signaware.SignedEvaluator(n_batches=1)(sae, batches(), ActivationScaler())
+    assert found["signed/l0"] > 0
+    assert not any("gain" in name for name in found)
+
+
+@pytest.mark.parametrize(("least", "expected"), [(0.05, 0.4), (0.2, 0.3), (0.4, 0.2)])
+def test_the_least_share_of_a_two_sided_latent_is_that_asked_for(
+    least: float, expected: float
+) -> None:
+    sae, x, _ = planted()  # of 10 alive ones, 4 are two-sided: shares 0.5, 0.5, 0.25 and 0.1
+    quality, _ = signaware.measure_quality(sae, x, "noise", least)
+    assert quality.bipolar_share == pytest.approx(expected)
+    evaluator = signaware.SignedEvaluator(n_batches=1, bipolar_min_share=least)
+    found = evaluator(sae, iter([x]), ActivationScaler())
+    assert found["signed/bipolar_share"] == pytest.approx(expected)
 
 
 def test_evaluator_in_the_trainer(wandb_folder: Path) -> None:

@@ -142,6 +142,17 @@ def test_what_is_kept_does_not_grow_with_the_corpus() -> None:
     assert top.n_prompts == 100
 
 
+def test_of_equal_peaks_the_earlier_prompt_stays() -> None:
+    top = _TopWindows(2, k=2, window=(0, 0), device=torch.device("cpu"))
+    for peaks in ([1.0, 3.0], [3.0, 2.0, 3.0]):
+        zeros = torch.zeros(len(peaks), 1, dtype=torch.int64)
+        z = torch.tensor(peaks)[:, None, None] * torch.tensor([1.0, -1.0])
+        top.add(zeros, z, zeros == 0, zeros)
+    for latent, side in ((0, 0), (1, 1)):
+        assert top.strength[latent, side].tolist() == [3.0, 3.0]
+        assert top.prompt[latent, side].tolist() == [1, 2]  # of 1, 2 and 4
+
+
 @pytest.mark.parametrize("architecture", ["abstopk", "gated", "jumprelu", "topk", "standard"])
 def test_any_saelens_sae(architecture: str, model: HookedTransformer) -> None:
     sae_class, config_class = get_sae_class(architecture)

@@ -12,11 +12,9 @@ from sae_lens import SAE, upload_saes_to_huggingface
 from sae_lens.registry import get_sae_class
 from safetensors.torch import load_file, save_file
 
-from sae_lens_signaware import split_polarities
 from sae_lens_signaware.checks import ConfigError, InvalidInputError
 from sae_lens_signaware.hub import load_sae_reference
 from sae_lens_signaware.hub import upload as hub_module
-from sae_lens_signaware.hub.model_card import _cell, make_card
 from tests.support.hub import save_measured, x_batch
 from tests.support.hub_server import HubServer
 from tests.support.saes import (
@@ -136,28 +134,6 @@ def test_a_second_push_leaves_nothing_of_the_first(hub: HubServer, tmp_path: Pat
     assert log_sparsity is None
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_card_says_that_a_twin_in_16_bits_is_rounded(hub: HubServer, dtype: str) -> None:
-    card = make_card("someone/rounded", "a", make_sae("sa_gsae", dtype=dtype), None)
-    assert ("but for 16-bit rounding" in card.text) is (dtype == "bfloat16")
-
-
-def test_a_card_imports_the_module_that_registers(hub: HubServer) -> None:
-    ours = make_sae("sa_gsae")
-    assert "\nimport sae_lens_signaware  # registers 'sa_gsae'" in card_of(ours)
-    of_a_user = type("SAE", (type(ours),), {"__module__": "mine.saes"})(ours.cfg)
-    assert "\nimport mine  # registers 'sa_gsae'" in card_of(of_a_user)
-
-
-def card_of(sae: Any) -> str:
-    return make_card("someone/modules", "a", sae, None).text
-
-
-def test_a_text_stays_in_its_cell_of_a_card() -> None:
-    # no column and no row of its own, and no end of the comment around the section
-    assert _cell("held-out | a\n b --> c") == "held-out \\| a b c"
-
-
 def test_push_keeps_the_other_saes_of_a_card(hub: HubServer, tmp_path: Path) -> None:
     save_measured(make_sae("sa_gsae"), tmp_path)
     for sae_id in ("one", "two", "one"):
@@ -165,19 +141,6 @@ def test_push_keeps_the_other_saes_of_a_card(hub: HubServer, tmp_path: Path) -> 
     text = hub.repos[REPO]["README.md"].decode()
     assert text.count("## `one`") == 1
     assert text.count("## `two`") == 1
-
-
-def test_a_card_without_measurement_says_so_and_leaves_local_paths_out(
-    hub: HubServer, tmp_path: Path
-) -> None:
-    sae = make_sae("sa_gsae")
-    sae.cfg.metadata.model_name = str(tmp_path)
-    sae.cfg.metadata.dataset_path = "demo_out/data/train"
-    card = make_card("someone/nothing-yet", "a", sae, None)
-    assert "not measured" in card.text
-    assert card.data.base_model is None
-    assert card.data.datasets is None
-    assert str(tmp_path) not in str(card)
 
 
 def test_a_hub_that_answers_500(hub: HubServer, tmp_path: Path) -> None:
@@ -265,13 +228,6 @@ def test_what_was_measured_of_other_weights_is_not_published(
     assert "not measured" in hub.repos["someone/stale"]["README.md"].decode()
 
 
-def test_the_card_of_a_one_sided_sae_says_what_its_twin_is(hub: HubServer) -> None:
-    sae = make_sae("sa_gsae", two_sided=False)
-    card = make_card("someone/one-sided", "a", sae, None)
-    assert "twice the latents" not in card.text
-    assert split_polarities(sae).cfg.d_sae == D_SAE
-
-
 def test_a_wrong_card_stops_push_before_anything_is_public(
     hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,6 +280,14 @@ def test_two_pushes_at_once_both_have_their_section(
     card = hub.repos["someone/two"]["README.md"].decode()
     assert "<!-- sae:one -->" in card
     assert "<!-- sae:other -->" in card
+
+
+def test_a_folder_with_a_colon_in_its_name_is_not_asked_of_the_hub(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    make_sae("sa_gsae").save_model(tmp_path / "a:b")
+    assert load_sae_reference(str(tmp_path / "a:b")).cfg.architecture() == "sa_gsae"
+    assert not hub.log
 
 
 @pytest.mark.parametrize("base", [OSError, Exception])

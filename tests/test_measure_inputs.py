@@ -69,7 +69,12 @@ def test_activations_of_a_hook_are_taken_with_their_positions(
     measure: Callable[[Any, Any], Any],
 ) -> None:
     sae, x = make_sae("sa_gsae", "none"), torch.randn(6, 50, D_IN)
+    if measure is signaware.antipodal_audit:
+        sae = signaware.split_polarities(sae)  # each latent as a pair of antipodes
     flat = measure(sae, x.flatten(0, 1))
+    if measure in (signaware.antipodal_audit, merged_from):
+        n_pairs = flat["n_pairs"] if isinstance(flat, dict) else flat.n_pairs
+        assert n_pairs > 0
     for activations in (x, list(x.split(2)), iter([x[:5], x[5]])):
         got = measure(sae, activations)
         if isinstance(flat, signaware.evaluation.Analysis):

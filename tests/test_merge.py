@@ -1,6 +1,7 @@
 """merge undoes split exactly, and says what it costs where pairs are only nearly antipodal."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -135,7 +136,9 @@ def test_a_merged_sae_saves_splits_and_trains_on(tmp_path: Path) -> None:
     )
     training.load_weights_from_checkpoint(tmp_path)
     training(x).sum().backward()
-    assert all(torch.isfinite(p.grad).all() for p in training.parameters() if p.grad is not None)
+    gradients = [p.grad for p in training.parameters() if p.grad is not None]
+    assert any(gradient.any() for gradient in gradients)
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
 def test_pages_of_other_latents_are_not_linked() -> None:
@@ -179,3 +182,13 @@ def test_a_float16_sae_is_merged() -> None:
     merged = signaware.merge_antipodal(half, x.half())
     assert merged.cfg.d_sae < half.cfg.d_sae
     assert merged(x.half()).isfinite().all()
+
+
+def test_a_gate_that_is_open_at_0_gets_a_threshold_of_0(tmp_path: Path) -> None:
+    plain: Any = signaware.split_polarities(make_sae("sa_gsae", "none"))
+    plain.b_gate.data[3] = 0.5
+    merged = signaware.merge_antipodal(plain, torch.randn(600, D_IN))
+    assert (merged.threshold >= 0).all()
+    assert (merged.threshold == 0).any()
+    merged.save_model(tmp_path)
+    SAE.load_from_disk(tmp_path)  # which refuses a threshold below 0

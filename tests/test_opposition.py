@@ -15,6 +15,7 @@ import sae_lens_signaware as signaware
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.evaluation import opposition
 from sae_lens_signaware.evaluation.effects import mean_prediction, side_effects
+from sae_lens_signaware.evaluation.examples import Context
 from sae_lens_signaware.evaluation.streaming import decoder_directions
 from tests.support.models import HOOK, hooked_transformer, prompt_ids
 from tests.support.saes import make_sae
@@ -108,6 +109,13 @@ def test_a_measurement_is_that_of_its_parts(model: HookedTransformer) -> None:
         pairs = [(a, b) for a in range(6) for b in range(a) if a // 2 != b // 2]
         cosines = [torch.cosine_similarity(of_sides[a], of_sides[b], dim=0) for a, b in pairs]
         assert null == pytest.approx((-torch.stack(cosines)).quantile(0.95).item(), abs=1e-5)
+
+
+def test_a_peak_at_the_start_has_no_context_before_it(model: HookedTransformer) -> None:
+    embed = opposition._embedder(model, prompt_ids(4), n_before=4)
+    at_start, later = (Context(("a",), (1.0,), 0, prompt=1, position=at) for at in (0, 3))
+    assert embed([later]).isfinite().all()
+    assert torch.equal(embed([at_start, later]), embed([later]))
 
 
 def test_what_passes_and_what_is_shown_first(model: HookedTransformer) -> None:

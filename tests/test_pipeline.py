@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,21 +28,25 @@ TRAINER = SAETrainerConfig(
 )
 
 
-def test_the_inference_sae_is_measured_and_all_is_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    x, heldout = torch.randn(128, D_IN), torch.randn(64, D_IN)
-    trained = pipeline.train_save_and_measure(
+def trained_in(folder: Path, heldout: torch.Tensor) -> pipeline.TrainedSAE:
+    return pipeline.train_save_and_measure(
         CFG,
         TRAINER,
-        x,
+        torch.randn(128, D_IN),
         heldout,
         seed=0,
-        folder=tmp_path / "sae",
-        checkpoint=tmp_path / "checkpoint",
+        folder=folder / "sae",
+        checkpoint=folder / "checkpoint",
         tokens_from="noise",
         metadata={"hook_name": "h"},
     )
+
+
+def test_the_inference_sae_is_measured_and_all_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heldout = torch.randn(64, D_IN)
+    trained = trained_in(tmp_path, heldout)
     assert capsys.readouterr().err == ""  # SAELens draws a bar there
     loaded = SAE.load_from_disk(tmp_path / "sae")
     assert trained.quality.architecture == loaded.cfg.architecture() == "jumprelu"
@@ -51,6 +56,18 @@ def test_the_inference_sae_is_measured_and_all_is_written(
     assert trained.seconds_per_step > 0
     on_disk = SAEQuality.read(tmp_path / "sae" / QUALITY_FILENAME)
     assert dataclasses.replace(on_disk, weights_sha256=None) == trained.quality
+
+
+def test_the_time_of_a_resumed_training_is_not_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = pipeline.train_timed
+
+    def resumed(*args: Any) -> Any:
+        return dataclasses.replace(real(*args), n_steps=3)  # of 5
+
+    monkeypatch.setattr(pipeline, "train_timed", resumed)
+    assert trained_in(tmp_path, torch.randn(64, D_IN)).seconds_per_step is None
 
 
 def test_the_demo_is_a_fair_sweep(tmp_path: Path) -> None:

@@ -62,6 +62,8 @@ def test_it_trains_for_a_short_run(
     try:
         prepare_model(folder / "demo_out" / model, MODELS[model])
     except ConfigError as error:  # CONTRIBUTING says how to install the second model
+        if "is not installed" not in str(error):
+            raise
         pytest.skip(str(error))
     monkeypatch.chdir(folder)
     flags = (arg for name, value in SHORT.items() for arg in (f"--{name}", str(value)))

@@ -80,6 +80,22 @@ def test_a_text_that_is_longer_than_the_model_has_positions() -> None:
     signaware.text_activations(model, ["w1 " * n], [HOOK], context_size=n)
 
 
+def test_heads_are_taken_by_their_index() -> None:
+    model, hook = hooked_transformer(), "blocks.0.attn.hook_z"
+    whole, first, last = (
+        signaware.text_activations(model, TEXTS, [hook], head_indices=[head])[0].activations
+        for head in (None, 0, -1)
+    )
+    torch.testing.assert_close(whole, torch.cat([first, last], 1))
+
+
+def test_activations_of_a_text_that_are_no_numbers_are_refused() -> None:
+    model: Any = hooked_transformer()
+    model.blocks[0].mlp.b_out.data.fill_(torch.nan)
+    with pytest.raises(InvalidInputError, match="activations must be finite"):
+        signaware.text_activations(model, TEXTS, [HOOK])
+
+
 def write_csv(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8")
     return path

@@ -20,7 +20,7 @@ from benchmarks.faults import cached, disk, runner
 from benchmarks.faults.fuzzing import SUBJECTS, cases_of, loaders_for, run_case, write_subjects
 from benchmarks.faults.mutations import nested
 from benchmarks.faults.weight_mutations import Payload
-from sae_lens_signaware.checks import ConfigError, InvalidInputError, check_types, require
+from sae_lens_signaware.checks import ConfigError, InvalidInputError, require
 from sae_lens_signaware.hub import upload as hub_module
 from sae_lens_signaware.saes.state import TRAINING_STATE
 from sae_lens_signaware.training.cached import InterruptedTraining
@@ -117,7 +117,9 @@ def test_fields_of_a_config_hold_what_they_say(field: str, value: Any, message: 
 def test_numbers_of_numpy_are_numbers() -> None:
     import numpy as np
 
-    check_types(training_config("sa_gsae", l1_coefficient=np.float32(2), d_sae=np.int64(24)))
+    cfg: Any = training_config("sa_gsae", l1_coefficient=np.float32(2), d_sae=np.int64(24))
+    assert (type(cfg.l1_coefficient), type(cfg.d_sae)) == (float, int)
+    assert (cfg.l1_coefficient, cfg.d_sae) == (2.0, 24)
 
 
 def test_an_error_stays_short() -> None:

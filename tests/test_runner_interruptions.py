@@ -20,6 +20,7 @@ from transformer_lens import HookedTransformer
 from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.saes.sa_gsae import SAGatedTrainingSAE
 from sae_lens_signaware.training import runner as runner_module
+from sae_lens_signaware.training.checkpoints import _training_of
 from sae_lens_signaware.training.runner import SignawareTrainingRunner, find_checkpoint
 from tests.support.checked_runs import make_runner
 from tests.support.models import tiny_model_config, tokens
@@ -28,9 +29,11 @@ from tests.support.saes import (
     asking_for,
     each_variant_in_a_process,
     inference_classes,
+    make_training_sae,
     training_config,
 )
 
+PATIENCE = 280  # seconds; a test waits twice at most, and pytest stops it after 600
 CHILD = """
     import sys, torch
     from pathlib import Path
@@ -66,10 +69,10 @@ def start_child(architecture: str, tying: str, folder: Path) -> subprocess.Popen
 
 
 def wait_for_checkpoints(folder: Path, n: int, child: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while len(list(folder.rglob("runner_cfg.json"))) < n:
         assert child.poll() is None, "the child ended early"
-        assert time.monotonic() < deadline, "no checkpoint in two minutes"
+        assert time.monotonic() < deadline, f"no checkpoint in {PATIENCE} s"
         time.sleep(0.05)
 
 
@@ -122,7 +125,7 @@ def test_interruption_leaves_a_whole_checkpoint_with_weights(
     child = start_child("sa_gsae", "full", tmp_path)
     wait_for_checkpoints(tmp_path, 1, child)
     child.send_signal(stop)
-    out, _ = child.communicate(timeout=120)
+    out, _ = child.communicate(timeout=PATIENCE)
     path = Path(out.strip().splitlines()[-1].removeprefix("checkpoint "))
     assert find_checkpoint(path) == path
     state = torch.load(path / "trainer_state.pt", weights_only=True)
@@ -215,6 +218,15 @@ def test_a_resume_takes_no_checkpoint_of_another_run(
         small_run("named", resume_from_checkpoint=resume + "/other_hook")
 
 
+@pytest.mark.parametrize(
+    "field",
+    ["hook_head_index", "context_size", "lr_scheduler_name", "n_restart_cycles", "adam_beta1",
+     "lr_end", "model_name"],
+)  # fmt: skip
+def test_a_run_is_another_where_one_of_its_settings_is(field: str) -> None:
+    assert _training_of({}, {field: 1}) != _training_of({}, {field: 2})
+
+
 def test_a_resume_writes_the_checkpoints_that_are_still_to_come(
     small_run: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -273,3 +285,21 @@ def test_the_scale_of_a_final_checkpoint_is_not_folded_twice(
     resume = str(tmp_path / "checkpoints")
     with pytest.raises(ConfigError, match=r"normalize_activations is 'none' there, and 'expected"):
         small_run("resumed", training_tokens=64 * 30, resume_from_checkpoint=resume)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["sae_weights.safetensors", "trainer_state.pt", "activations_store_state.safetensors",
+     "activation_scaler.json"],
+)  # fmt: skip
+def test_a_file_that_cannot_be_read_is_named_before_the_resume(name: str, tmp_path: Path) -> None:
+    make_training_sae("sa_gsae").save_model(tmp_path)
+    torch.save({"n_training_steps": 1}, tmp_path / "trainer_state.pt")
+    save_file({"n": torch.zeros(1)}, tmp_path / "activations_store_state.safetensors")
+    (tmp_path / "activation_scaler.json").write_text('{"scaling_factor": null}')
+    (tmp_path / "runner_cfg.json").write_text("{}")
+    assert find_checkpoint(tmp_path) == tmp_path
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:10])
+    with pytest.raises(ConfigError, match=f"{name} cannot be read") as error:
+        find_checkpoint(tmp_path)
+    assert "\n" not in str(error.value)

@@ -74,6 +74,20 @@ def test_a_folder_that_is_there_is_filled_from_inside(
     assert all(path.is_file() for path in (tmp_path / "out").iterdir())
 
 
+@pytest.mark.parametrize("is_there", [False, True])
+def test_what_a_killed_save_has_left_is_not_taken_into_the_output(
+    is_there: bool, model: HookedTransformer, tmp_path: Path
+) -> None:
+    runner, out = make_runner(tmp_path, model), tmp_path / "out"
+    staging = out / ".partial" if is_there else tmp_path / ".out.partial"
+    staging.mkdir(parents=True)
+    (staging / "sparsity.safetensors").write_text("of another SAE")
+    runner.save_final_sae(runner.sae, str(out))
+    names = {path.name for path in out.iterdir()}
+    assert "sae_weights.safetensors" in names
+    assert "sparsity.safetensors" not in names
+
+
 def interrupt_the_move_of_b(folder: Path, patch: pytest.MonkeyPatch) -> None:
     """Ctrl-C where b would go from staging to out."""
     replace = Path.replace

@@ -73,6 +73,12 @@ def test_a_training_goes_on_without_the_later_defaults(name: str) -> None:
     assert (fresh.dead_after_tokens, fresh.dead_threshold_decay) == (25_600, 0.01)
 
 
+def test_an_earlier_bi_jumprelu_has_no_bias_of_the_minus_side() -> None:
+    cfg: Any = TrainingSAE.load_from_disk(SAVED / "bi_jumprelu-training").cfg
+    assert cfg.minus_bias_init == 0.0
+    assert type(cfg)(d_in=16, d_sae=24).minus_bias_init is None
+
+
 def test_a_training_from_an_inference_file_is_a_new_one(tmp_path: Path) -> None:
     make_sae("sa_gsae").save_model(tmp_path)
     cfg: Any = TrainingSAE.load_from_disk(tmp_path).cfg

@@ -24,8 +24,8 @@ from tests.support.saes import (
 )
 from tests.support.training import batches, path, step_input, trainer_config
 
-VALUES = {"rtol": 1e-6, "atol": 1e-6}
-GRADIENTS = {"rtol": 1e-5, "atol": 1e-6}
+VALUES: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}
+GRADIENTS: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-6}
 
 
 def skip_without_sparse_steps(architecture: str) -> None:
@@ -236,6 +236,15 @@ def test_sparse_latents_of_three_dimensions_decode(normalize: str) -> None:
     with torch.no_grad(), path(True):
         wanted = sae(x).reshape(-1, D_IN)
         torch.testing.assert_close(sae.decode(sae.encode_sparse(x)), wanted, **VALUES)
+
+
+def test_sparse_latents_of_heads_have_a_row_for_each_token() -> None:
+    sae = make_sae("sa_gsae", reshape_activations="hook_z")
+    x = torch.randn(6, 5, 2, D_IN // 2, generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        latents = sae.encode_sparse(x)
+        assert latents.shape == (30, D_SAE)
+        torch.testing.assert_close(latents.to_dense(), sae.encode(x).flatten(0, 1), **VALUES)
 
 
 def test_latents_of_another_width_are_refused_with_and_without_a_gradient() -> None:

@@ -20,6 +20,7 @@ from tests.support.saes import (
     THRESHOLD_ARCHITECTURES,
     asking_for,
     auxk_field,
+    each_architecture,
     each_threshold_architecture,
     each_threshold_variant,
     each_variant,
@@ -287,6 +288,16 @@ def test_a_few_steps_train(architecture: str, tying: str, dtype: str, autocast: 
         assert not torch.equal(param, before[name]), f"{name} did not move"
     kept = getattr(sae, "threshold", None)
     assert kept is None or kept.dtype == torch.float32
+
+
+@each_architecture
+def test_what_a_step_keeps_of_the_decoder_ends_with_it(architecture: str) -> None:
+    sae, x = make_training_sae(architecture), next(batches())
+    sae.training_forward_pass(step_input(x))
+    sae.W_dec.data *= torch.linspace(0.5, 2.0, D_SAE)[:, None]
+    other = make_training_sae(architecture)
+    other.load_state_dict(sae.state_dict())
+    torch.testing.assert_close(sae.encode(x), other.encode(x))
 
 
 @pytest.mark.parametrize("tying", ["full", "radii", "none"])

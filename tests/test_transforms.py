@@ -51,6 +51,13 @@ def test_jacobians(make: Any, architecture: str, tying: str, with_grad: bool) ->
     torch.testing.assert_close(x_hat, torch.stack([sae(row) for row in x]))
 
 
+def test_a_one_sided_sae_is_so_under_vmap() -> None:
+    sae, x = make_sae("sa_gsae", two_sided=False, dtype="float64"), batch(20)
+    expected = sae.encode(x)
+    assert expected.min() == 0 < expected.max()
+    torch.testing.assert_close(vmap(sae.encode)(x), expected)
+
+
 @each_kind
 @each_variant
 @pytest.mark.parametrize("with_grad", [True, False])

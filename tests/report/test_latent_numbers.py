@@ -1,4 +1,4 @@
-"""Top logits and histograms of the pages of latents: against products and counts by hand."""
+"""Numbers of the pages of latents: against products and counts by hand, and the measures."""
 
 import dataclasses
 import json
@@ -20,13 +20,18 @@ from transformers import (
     LlamaForCausalLM,
 )
 
+import sae_lens_signaware as signaware
 from sae_lens_signaware.evaluation.histograms import Histogram, activation_histograms
 from sae_lens_signaware.evaluation.logits import TopLogits, top_logits, unembedding_of
-from sae_lens_signaware.experiments.sweep.latent_pages import _dial_sizes
+from sae_lens_signaware.experiments.sweep.latent_pages import (
+    _dial_sizes,
+    audit_pairs,
+    pages_without_dials,
+)
 from sae_lens_signaware.experiments.sweep.latent_results import SAELatents
 from tests.report.pages import sae_latents
-from tests.support.models import tiny_gpt2, tiny_tokenizer
-from tests.support.saes import D_IN, each_variant, make_sae
+from tests.support.models import HOOK, hooked_transformer, prompt_ids, tiny_gpt2, tiny_tokenizer
+from tests.support.saes import D_IN, each_variant, make_sae, plain_with_pairs
 
 
 def transformer_lens(W_U: list[list[float]]) -> Any:
@@ -186,6 +191,32 @@ def test_the_sizes_of_a_dial_are_those_of_the_median_latent() -> None:
     # a latent of energy 0.4 that fires on every tenth token writes 2 there
     energy = torch.tensor([90.0, 0.4, 0.1], dtype=torch.float64)
     assert _dial_sizes(energy) == pytest.approx((1.0, 2.0, 4.0, 8.0))
+
+
+def test_a_page_has_the_numbers_of_its_latent() -> None:
+    sae, heldout = make_sae("sa_gsae", "none"), torch.randn(300, D_IN)
+    sae.cfg.metadata.hook_name = HOOK
+    analysis = signaware.analyze_sae(sae, heldout)
+    pages = pages_without_dials(
+        hooked_transformer(), sae, analysis, [5, 9], heldout, prompt_ids(8), n_contexts=2
+    )
+    of_census = ["firing_rate_pos", "firing_rate_neg", "energy_pos", "energy_neg", "min_share"]
+    for page, latent in zip(pages, (5, 9), strict=True):
+        for name in of_census:
+            assert getattr(page, name) == getattr(analysis.census, name)[latent].item(), name
+        assert page.energy_pos != page.energy_neg
+        gains = analysis.calibration.gain_pos, analysis.calibration.gain_neg
+        assert [page.gain_pos, page.gain_neg] == [gain[latent].item() for gain in gains]
+        assert page.gain_pos != page.gain_neg
+
+
+def test_what_merging_pairs_would_free_is_counted() -> None:
+    counts = audit_pairs(*plain_with_pairs())
+    assert counts["-0.9"] == {
+        "n_pairs": 4,
+        "freed_width": 2,
+        "n_pairs_that_fire_together": 2,
+    }
 
 
 def test_files_with_and_without_the_new_fields_are_read(tmp_path: Path) -> None:

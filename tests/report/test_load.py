@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("plotly", reason="needs the [report] extra")
-from sae_lens_signaware.report.load import read_results
+from sae_lens_signaware.report.load import _names, read_results
 
 
 def test_files_of_results_may_be_links(results: Path, tmp_path: Path) -> None:
@@ -20,3 +20,8 @@ def test_files_of_results_may_be_links(results: Path, tmp_path: Path) -> None:
     assert [one.latents for one in linked.latents] == [one.latents for one in there.latents]
     assert [sweep.ablations for sweep in linked.sweeps] == [s.ablations for s in there.sweeps]
     assert there.latents
+
+
+def test_sweeps_whose_folders_share_a_name_have_the_names_of_their_paths(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("a/out", "b/out", "c/other")]
+    assert _names(folders, tmp_path) == ["a/out", "b/out", "other"]

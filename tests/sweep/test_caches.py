@@ -1,13 +1,13 @@
 """The activations of a sweep's cells, that several sweeps may share."""
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from rich.progress import Progress
 from transformers import GPT2LMHeadModel
 
@@ -207,18 +207,28 @@ def test_two_sweeps_at_once_write_one_cache_once(
     values = sweep_values(data) | {"cache_folder": str(tmp_path / "cache")}
     config, runs = load_sweep_config(write(values, tmp_path / "s.yaml"))
     loaded: list[str] = []
-    load_model = cache.load_hooked_model
+    load_model, acquire = cache.load_hooked_model, FileLock.acquire
+    writes, waits = threading.Event(), threading.Event()
 
     def counted(*args: Any) -> Any:
         loaded.append(threading.current_thread().name)
-        time.sleep(0.5)  # the other one is at the lock by now
+        writes.set()
+        assert waits.wait(60)  # the other one is at the lock by then
         return load_model(*args)
 
+    def acquired(lock: FileLock, *args: Any, **kwargs: Any) -> Any:
+        if writes.is_set():
+            waits.set()
+        return acquire(lock, *args, **kwargs)
+
     def one(name: str) -> None:
+        if name == "b":
+            assert writes.wait(60)
         with Progress(disable=True) as progress:
             make_caches(SweepStore(config, tmp_path / name), runs, progress)
 
     monkeypatch.setattr(cache, "load_hooked_model", counted)
+    monkeypatch.setattr(FileLock, "acquire", acquired)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(one, ("a", "b")))
     assert len(loaded) == 1

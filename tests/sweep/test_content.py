@@ -209,6 +209,17 @@ def test_a_gguf_file_outside_of_the_models_folder_counts(tmp_path: Path) -> None
     assert seen[0] != seen[1]
 
 
+def test_a_model_in_a_subfolder_counts_by_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    digests, seen = FileDigests(tmp_path / "digests.json"), []
+    for text in ("weights", "others"):
+        (tmp_path / "sub" / "model.safetensors").write_text(text)
+        kwargs = {"subfolder": "sub"}
+        seen.append(model_digest(str(tmp_path), "AutoModelForCausalLM", kwargs, digests))
+    assert None not in seen
+    assert seen[0] != seen[1]
+
+
 def test_what_counts_of_a_models_folder(tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,17 @@ def test_a_second_sweep_in_one_folder_is_refused(config: Path, tmp_path: Path) -
     assert result.exit_code == 2
     assert last_line(result) == f"Error: out: another sweep is running in {out}"
     assert [path.name for path in out.iterdir()] == [".lock"]
+
+
+def test_a_result_counts_the_active_latents_of_each_side(whole: tuple[Path, str]) -> None:
+    name = "mlp/seed-1/half/l1_coefficient-0.1"
+    result = RunResult.read(whole[0] / "runs" / f"{name}.json")
+    z = SAE.load_from_disk(whole[0] / "saes" / name).encode(
+        load_file(whole[0] / "cache" / "mlp.safetensors")["heldout"]
+    )
+    assert result.l0_pos == pytest.approx((z > 0).sum().item() / len(z))
+    assert result.l0_neg == pytest.approx((z < 0).sum().item() / len(z))
+    assert result.l0_pos != result.l0_neg
 
 
 def test_an_sae_has_the_metadata_that_saelens_runner_would_write(
@@ -151,22 +163,17 @@ def test_a_second_call_runs_nothing(whole: tuple[Path, str], config: Path) -> No
 def test_a_changed_field_runs_what_it_changes(
     whole: tuple[Path, str], data: Path, tmp_path: Path
 ) -> None:
-    out, _ = whole
+    out = shutil.copytree(whole[0], tmp_path / "out")
     before = written_at(out)
     values = sweep_values(data)
     values["saes"]["half"]["threshold_init"] = 0.01
-    try:
-        assert (
-            invoke("sweep", str(write(values, tmp_path / "s.yaml")), "--out", str(out)).exit_code
-            == 0
-        )
-        changed = {f for f, at in written_at(out).items() if before[f] != at}
-        pages = {f for f in changed if f.parent.name == "latents"}  # they are of these runs
-        assert {f.name for f in pages} == {"mlp-half-0.1.json", "resid-half-0.1.json"}
-        assert {f.parent.name for f in changed - pages} == {"half"}
-        assert len(changed - pages) == 8
-    finally:  # the others compare with this folder
-        invoke("sweep", str(write(sweep_values(data), tmp_path / "s.yaml")), "--out", str(out))
+    result = invoke("sweep", str(write(values, tmp_path / "s.yaml")), "--out", str(out))
+    assert result.exit_code == 0, result.stderr
+    changed = {f for f, at in written_at(out).items() if before[f] != at}
+    pages = {f for f in changed if f.parent.name == "latents"}  # they are of these runs
+    assert {f.name for f in pages} == {"mlp-half-0.1.json", "resid-half-0.1.json"}
+    assert {f.parent.name for f in changed - pages} == {"half"}
+    assert len(changed - pages) == 8
 
 
 @pytest.mark.parametrize(
