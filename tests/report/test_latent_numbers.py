@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from sae_lens import StandardSAE, StandardSAEConfig
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformers import (
     Gemma3ForCausalLM,
@@ -40,8 +41,9 @@ def transformer_lens(W_U: list[list[float]]) -> Any:
 
 
 def decoder(rows: list[list[float]]) -> Any:
-    cfg = SimpleNamespace(d_in=len(rows[0]), d_sae=len(rows))
-    return SimpleNamespace(cfg=cfg, W_dec=torch.tensor(rows))
+    sae = StandardSAE(StandardSAEConfig(d_in=len(rows[0]), d_sae=len(rows)))
+    sae.W_dec.data = torch.tensor(rows)
+    return sae
 
 
 def test_top_logits_are_those_of_the_product_by_hand() -> None:
@@ -148,25 +150,11 @@ def test_no_logits_without_an_unembedding_of_the_sae_s_width() -> None:
     assert unembedding_of(transformers, D_IN) is not None
 
 
-class Given:
-    """An SAE that encodes its input to itself."""
-
-    def __init__(self, d: int) -> None:
-        self.cfg = SimpleNamespace(
-            d_in=d, d_sae=d, architecture=lambda: "given", normalize_activations="none"
-        )
-        self.device, self.reshape_fn_in = torch.device("cpu"), None
-        self.encode = lambda x: x
-
-
-def test_counts_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    import contextlib
-
-    from sae_lens_signaware.evaluation import histograms
-
-    monkeypatch.setattr(histograms, "flat_activations", lambda sae: contextlib.nullcontext())
+def test_counts_by_hand() -> None:
     values = torch.tensor([[1.0, 0.0], [0.5, 0.0], [0.0, 0.0], [-2.0, 0.0], [-4.0, 0.0], [3.5, 0]])
-    sae: Any = Given(2)
+    sae = make_sae("sa_gsae", d_in=2, d_sae=2)
+    for name, param in sae.named_parameters():  # it encodes its input to itself
+        param.data = torch.eye(2) if name.startswith("W_") else torch.zeros_like(param)
     some, none = activation_histograms(sae, [values[:4], values[4:]], [0, 1], n_bins=4)
     # the largest size is 4, so a bin is 1 wide: 0.5 and 1 (on its edge), -, -, 3.5 against 2, 4
     assert some == Histogram(1.0, pos=(2, 0, 0, 1), neg=(0, 1, 0, 1))
