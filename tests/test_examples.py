@@ -267,10 +267,10 @@ def test_the_space_before_a_word_is_kept() -> None:
         """As decoders of Llama 2: of one token the space before it goes."""
 
         def decode(self, ids: list[int]) -> str:
-            return ["w", "ing", ""][ids[0]]
+            return ["w", "ing", "", " "][ids[0]]
 
         def convert_ids_to_tokens(self, token: int) -> str:
-            return ["▁w", "ing", "▁"][token]
+            return ["▁w", "ing", "▁", "▁▁"][token]
 
     tokenizer: Any = Stripping()
-    assert [token_text(tokenizer, i) for i in range(3)] == [" w", "ing", " "]
+    assert [token_text(tokenizer, i) for i in range(4)] == [" w", "ing", " ", "  "]

@@ -176,6 +176,9 @@ def test_a_sparsity_coefficient_is_checked(fields: dict[str, Any], message: str)
 
 
 def test_register_says_what_is_missing() -> None:
+    class Sides(saes.SideBiasMixin, Own, TrainingSAE[TrainingConfig]):
+        _auxk_names = Training._auxk_names
+
     class NoName(saes.SparsityLossMixin, Own, TrainingSAE[LossConfig]): ...
 
     @dataclass
@@ -184,9 +187,28 @@ def test_register_says_what_is_missing() -> None:
     for sae_class, config_class, message in (
         (NoName, LossConfig, "NoName._sparsity_coefficient must be the NAME of its field"),
         (WithLoss, TrainingConfig, "'l1_coefficient', 'l1_warm_up_steps', 'target_l0'"),
+        (Sides, TrainingConfig, "got ['dead_threshold_decay', 'minus_bias_init']"),
         (Training, NoWindow, "NoWindow must be with these fields, which the mixins of its SAE"),
     ):
         with pytest.raises(InvalidInputError) as error:
             saes.register_training(sae_class, config_class)
         assert message in str(error.value)
     assert SAE_TRAINING_CLASS_REGISTRY["own_topk"][0] is Training
+
+
+def test_state_that_one_architecture_declares_is_a_parameter_of_another(tmp_path: Path) -> None:
+    state.declare_training_state(["gain"])
+    sae = training()
+    sae.save_inference_model(tmp_path)
+    assert "gain" in SAE.load_from_disk(tmp_path).state_dict()
+
+
+def test_coefficients_of_an_own_class_count() -> None:
+    class Penalised(Own):
+        def get_coefficients(self) -> dict[str, float]:
+            return {"l1": 3.0}
+
+    class OfOwn(saes.DeadLatentsMixin, Penalised, TrainingSAE[TrainingConfig]):
+        _auxk_names = Training._auxk_names
+
+    assert OfOwn(TrainingConfig(d_in=D_IN, d_sae=D_SAE)).get_coefficients() == {"l1": 3.0}

@@ -140,7 +140,7 @@ def test_the_papers_own_pair_is_as_the_pages_say() -> None:
     assert [gap > 0 for gap in ours] == [False, True, False, False, False, False]
     said = f"{min(behind):.3f} to {max(behind):.3f} behind"
     page = (ROOT / "docs" / "results" / "half_width.md").read_text()
-    assert f"ahead of\nGated of full width on the attention of SmolLM2, and {said} it in" in page
+    assert f"ahead of\n  Gated of full width on the attention of SmolLM2, and {said} it in" in page
     assert f"and {said} in the others" in (ROOT / "README.md").read_text()
     assert sum(gap < 0.005 for gap in behind) == 2
     _, smollm2, _, _, gemma3, _ = first_row("half_width_paper_bi_jumprelu")

@@ -164,5 +164,6 @@ def token_text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
     # a tokenizer declares that it may give a list of texts; for one sequence it gives one text
     text = "".join(tokenizer.decode([token]))
     # decoders such as Llama-2's take the space from the start of what they decode
-    piece = tokenizer.convert_ids_to_tokens(token)
-    return f" {text}" if str(piece).startswith("▁") and not text.startswith(" ") else text
+    piece = str(tokenizer.convert_ids_to_tokens(token))
+    n_spaces = len(piece) - len(piece.lstrip("▁"))
+    return " " * n_spaces + text.lstrip(" ") if n_spaces else text

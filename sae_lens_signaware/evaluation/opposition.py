@@ -187,7 +187,7 @@ def _require_found_in(
             is_there = c.prompt < n_prompts and c.position < n_positions
             if is_there:
                 text = token_text(tokenizer, int(tokens[c.prompt, c.position]))
-                is_there = text == c.tokens[c.peak]
+                is_there = text.strip() == c.tokens[c.peak].strip()
             require(is_there, "examples", place, "contexts found in these tokens")
 
 

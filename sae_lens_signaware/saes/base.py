@@ -292,4 +292,4 @@ class SignedSAEMixin(_Host):
         for name in self._zero_in_format_1 if self.cfg.format_version == 1 else ():
             shape, dtype = expected[name].shape, expected[name].dtype
             state_dict.setdefault(name, torch.zeros(shape, dtype=dtype))
-        check_state(state_dict, expected)
+        check_state(state_dict, expected, isinstance(self, TrainingSAE))

@@ -15,7 +15,7 @@ from sae_lens import (
     SAEConfig,
     TrainingSAE,
 )
-from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput, TrainStepOutput
+from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from torch import Tensor
 from typing_extensions import override
 
@@ -118,10 +118,6 @@ class BiBatchTopKTrainingSAE(SideBiasMixin, BatchTopKTrainingSAE):
 
     _cutoff: float | None = None  # about the smallest size that the last batch kept; for speed
     _norm: Tensor | None = None  # norms of the decoder rows while a step runs; for speed
-
-    @override
-    def get_coefficients(self) -> dict[str, TrainCoefficientConfig | float]:
-        return {}
 
     @override
     def get_activation_fn(self):

@@ -22,6 +22,9 @@ class DeadLatentsMixin(SignedTrainingMixin):
 
     tokens_since_active: Tensor
 
+    _reads = ("dead_after_tokens", "use_sparse_activations")
+    """Fields of the config; each mixin names its own, and ``register`` asks for all."""
+
     def initialize_weights(self) -> None:
         super().initialize_weights()
         zeros = torch.zeros(self.cfg.d_sae, dtype=torch.int64, device=self.device)

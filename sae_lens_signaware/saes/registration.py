@@ -39,6 +39,7 @@ def register(
     says so.
     """
     name = config_class.architecture()
+    _check_training(training_class, training_config_class)  # before anything is registered
     _make_way(SAE_CLASS_REGISTRY, name, sae_class)
     register_sae_class(name, sae_class, config_class)
     register_training(training_class, training_config_class)
@@ -68,14 +69,14 @@ def _check_training(
     """Raise InvalidInputError for what would stop a training at its first step, or later."""
     missing = sorted(getattr(training_class, "__abstractmethods__", ()))
     require(not missing, training_class.__name__, missing, "with these methods written")
-    needed: list[str] = []
+    needed = [name for c in training_class.__mro__ for name in vars(c).get("_reads", ())]
     if issubclass(training_class, DeadLatentsMixin):
-        needed += ["dead_after_tokens", "use_sparse_activations", training_class._auxk_names[0]]
+        needed.append(training_class._auxk_names[0])
     if issubclass(training_class, SparsityLossMixin):
         name = getattr(training_class, "_sparsity_coefficient", None)
         allowed = "the NAME of its field NAME_coefficient"
         require(name is not None, f"{training_class.__name__}._sparsity_coefficient", name, allowed)
-        needed += ["target_l0", "target_l0_rate", f"{name}_coefficient", f"{name}_warm_up_steps"]
+        needed += [f"{name}_coefficient", f"{name}_warm_up_steps"]
     absent = sorted({*needed} - {f.name for f in dataclasses.fields(config_class)})
     allowed = "with these fields, which the mixins of its SAE read"
     require(not absent, config_class.__name__, absent, allowed)

@@ -29,6 +29,8 @@ class SideBiasMixin(DeadLatentsMixin):
     b_enc: nn.Parameter
     b_mag: nn.Parameter
 
+    _reads = ("minus_bias_init", "dead_threshold_decay")
+
     def initialize_weights(self) -> None:
         super().initialize_weights()
         half = minus_bias_init_of(self.cfg) / 2

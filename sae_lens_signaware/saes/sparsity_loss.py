@@ -29,6 +29,7 @@ class SparsityLossMixin(DeadLatentsMixin):
     _sparsity_coefficient: str
     """Key of the sparsity coefficient in SAELens's coefficient schedulers."""
 
+    _reads = ("target_l0", "target_l0_rate")
     _kept_in_own_dtype = ("l0_control",)
 
     def initialize_weights(self) -> None:

@@ -27,13 +27,9 @@ _declared: set[str] = set()
 def declare_training_state(names: Iterable[str]) -> None:
     """Say which more tensors a training SAE has that an inference SAE does not. They start at 0.
 
-    Known by name in the whole process, since an SAE for inference is told what to leave out.
+    An SAE for inference leaves them out where it has no tensor of that name.
     """
     _declared.update(names)
-
-
-def _is_of_training(name: str) -> bool:
-    return name in TRAINING_STATE or name in _declared
 
 
 def to_bytes(tensor: Tensor) -> Tensor:
@@ -70,38 +66,41 @@ def add_exact_state(state: dict[str, Tensor], dtype: torch.dtype, more: Iterable
     }
 
 
-def drop_training_state(state: dict[str, Tensor]) -> None:
-    """Remove what only a training SAE has, in place."""
-    of_training = {name for name in state if _is_of_training(name)}
-    exact = {name for name in state if name.endswith(BYTES)}
-    for name in exact:
-        if (base := name.removesuffix(BYTES)) in state or _is_of_training(base):
-            del state[name]
-    for name in of_training:
-        del state[name]
+def drop_training_state(state: dict[str, Tensor], more: Iterable[str] = ()) -> None:
+    """Remove what only a training SAE has, in place.
+
+    Args:
+        more: names of such tensors, beside TRAINING_STATE.
+    """
+    of_training = {*TRAINING_STATE, *more}
+    exact = [name + BYTES for name in {*state, *of_training}]
+    for name in (*of_training, *exact):
+        state.pop(name, None)
 
 
-def check_state(state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+def check_state(state: dict[str, Tensor], expected: dict[str, Tensor], for_training: bool) -> None:
     """Check a file's tensors before torch takes them, so that a wrong file gives one clear line.
 
     Args:
         state: of the file. Training state is dropped or added, dtypes become those expected.
         expected: ``state_dict()`` of the SAE that loads it.
+        for_training: whether that is a training SAE.
 
     Raises:
         InvalidInputError: a tensor is missing, unknown, of the wrong shape or not finite, or a
             threshold is below 0 in a file that no training SAE wrote.
     """
-    of_training, for_training = (any(map(_is_of_training, s)) for s in (state, expected))
+    declared = _declared - expected.keys()
+    of_training = any(name in state for name in (*TRAINING_STATE, *declared))
     if for_training:
         for name, tensor in expected.items():
             if name + BYTES in state:
                 state[name] = from_bytes(state.pop(name + BYTES), tensor)
-            elif name not in state and (name in RESTARTED_STATE or name in _declared):
+            elif name not in state and name in {*RESTARTED_STATE, *_declared}:
                 # saved for inference, loaded for training: training state starts afresh
                 state[name] = torch.zeros(tensor.shape, dtype=tensor.dtype)
     else:
-        drop_training_state(state)  # saved by SAELens's save_model from a training SAE
+        drop_training_state(state, declared)  # saved by SAELens's save_model from a training SAE
     missing, unknown = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
     require(
         not missing and not unknown,

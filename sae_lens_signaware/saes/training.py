@@ -87,8 +87,9 @@ class SignedTrainingMixin(FiniteLossMixin, SignedSAEMixin, _Host):
     """AuxK's coefficient in the config, and its loss in the logs."""
 
     def get_coefficients(self) -> dict[str, float | TrainCoefficientConfig]:
-        """None that SAELens would warm up: an architecture without a sparsity loss has none."""
-        return {}
+        """Those of an architecture's own class; without a sparsity loss there need be none."""
+        # SAELens's is abstract, and its body gives None
+        return super().get_coefficients() or {}  # pyright: ignore[reportAbstractUsage]
 
     def _losses(
         self, step_input: TrainStepInput, pre: Tensor, z: Tensor, latents: Latents
@@ -297,4 +298,4 @@ class SignedTrainingMixin(FiniteLossMixin, SignedSAEMixin, _Host):
     def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
         """Drop what only training needs."""
         super().process_state_dict_for_saving_inference(state_dict)
-        drop_training_state(state_dict)
+        drop_training_state(state_dict, self._training_state)

@@ -140,8 +140,9 @@ def check_ramps(cfg: LanguageModelSAERunnerConfig[Any], between: Literal[0, 1] =
     allowed = f"{'below' if between else 'at most'} the {steps} steps of the training"
     require(left >= between, "lr_warm_up_steps + lr_decay_steps", ramps, allowed)
     if getattr(cfg.sae, "target_l0", None) is not None and hasattr(cfg.sae, "target_l0_rate"):
-        for name in ("l1_warm_up_steps", "l0_warm_up_steps"):
-            value = getattr(cfg.sae, name, 0)
+        fields = cfg.sae.to_dict()  # NAME_warm_up_steps, of any architecture
+        for name in (name for name in fields if name.endswith("_warm_up_steps")):
+            value = fields[name]
             allowed = f"below the {steps} steps of the training where target_l0 is set"
             require(value < steps, f"sae.{name}", value, allowed)
     return left

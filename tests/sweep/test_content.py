@@ -172,6 +172,7 @@ def test_files_that_a_datasets_card_chooses_count(tmp_path: Path) -> None:
     of_a = digest(config.format("mit", "a"))
     assert of_a == digest(config.format("apache-2.0", "a")) != plain
     assert of_a != digest(config.format("mit", "b")) != plain
+    assert digest("---\nconfigs: {1: a, no: b, 2024-01-01: c}\n---\n") != plain
 
 
 def test_weights_that_are_not_read_do_not_count(tmp_path: Path) -> None:

@@ -222,9 +222,10 @@ def _runs(config: SweepConfig, source: str) -> Iterator[Run]:
                     runner |= _own_runner_fields(f"{where}.{sae_name}", part.get("runner", {}))
                 swept = list(swept_fields(fields))
                 if len(swept) != 1 or not fields[swept[0]]:
+                    lists = {name: fields[name] for name in swept}
                     raise ConfigError(
                         f"saes.{sae_name}: exactly one field must hold a list of values to sweep, "
-                        f"at least one value, got { ({n: fields[n] for n in swept} or 'none') }"
+                        f"at least one value, got {lists or 'none'}"
                     )
                 for value in fields[swept[0]]:
                     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Sequence
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sae_lens_signaware.checks import ConfigError, require
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _OF_NO_FILE = set('<>:"|?*')
 """Characters that Windows has in no name of a file."""
+_DEVICES = {"con", "prn", "aux", "nul"} | {f"{x}{n}" for x in ("com", "lpt") for n in range(1, 10)}
+"""Names that Windows keeps for devices, whatever follows a dot."""
 MAX_NAME = 100
 """Bytes of a name: a file of latents has two of them, and file systems allow 255."""
 
@@ -27,7 +29,8 @@ def require_plain_names(field: str, names: Iterable[str]) -> None:
                 f"{field}: a name must not be empty, start with '.' or hold a slash or what cannot "
                 f"be printed, got {name!r}"
             )
-        if set(name) & _OF_NO_FILE or name[-1] in ". " or PureWindowsPath(name).is_reserved():
+        is_device = name.partition(".")[0].rstrip().casefold() in _DEVICES
+        if set(name) & _OF_NO_FILE or name[-1] in ". " or is_device:
             raise ConfigError(
                 f"{field}: a name must be one that all systems can give a folder: without "
                 f"{' '.join(sorted(_OF_NO_FILE))}, no '.' or space at its end, not CON or such, "

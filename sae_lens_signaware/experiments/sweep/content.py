@@ -1,9 +1,10 @@
 """Digests of a sweep's model and text, so that other content under the same path is another sweep.
 
-A local folder counts by the content of its files, the readme of a text left out. A model of the Hub
-counts by the files of its snapshot in the local cache of the Hub, where a load leaves them. A
-dataset of the Hub counts by the ids of its files in the repository; that takes one request. Where
-none of these can be had there is no digest, and the name alone counts.
+A local folder counts by the content of its files; of the readme of a text, what chooses these
+counts. A model of the Hub counts by the files of its snapshot in the local cache of the Hub, where
+a load leaves them. A dataset of the Hub counts by the ids of its files in the repository and by
+what its readme chooses; that takes one or two requests. Where none of these can be had there is no
+digest, and the name alone counts.
 """
 
 import contextlib
@@ -161,7 +162,7 @@ def _chosen_by_card(card: Path) -> list[list[str]]:
     except (OSError, ValueError, YAMLError):  # no card; or one that ``datasets`` refuses too
         return []
     chosen = {name: values[name] for name in ("configs", "dataset_info") if name in values}
-    return [["README.md", json.dumps(chosen, sort_keys=True, default=str)]] if chosen else []
+    return [["README.md", repr(chosen)]] if chosen else []  # keys may be of any type
 
 
 def _is_of_text(path: PurePath) -> bool:

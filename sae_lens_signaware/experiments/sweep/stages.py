@@ -46,9 +46,12 @@ def run_sweep(
 def _alone(out: Path) -> Iterator[None]:
     """Hold the folder: a second sweep in it would take this one's runs for left by a kill."""
     out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".lock")
     try:
-        lock = FileLock(out / ".lock")
-        with lock.acquire(timeout=0):
-            yield
+        lock.acquire(timeout=0)
     except Timeout:
         raise ConfigError(f"out: another sweep is running in {out}") from None
+    try:
+        yield
+    finally:
+        lock.release()
