@@ -92,11 +92,8 @@ def make_training_sae(architecture: str, tying: str = "full", **kwargs: Any) -> 
 def make_sae(architecture: str, tying: str = "full", **kwargs: Any) -> Any:
     kwargs = {"d_in": D_IN, "d_sae": D_SAE, **kwargs}
     sae_class, config_class = inference_classes(architecture)
-    # what both configs have and has no default that fits, such as a TopK's k
-    own = {f.name for f in dataclasses.fields(config_class)} - {"d_in", "d_sae"}
-    sizes = {name: kwargs[name] for name in ("d_in", "d_sae")}
-    of_training = training_config(architecture, **sizes).get_inference_sae_cfg_dict()
-    kwargs = {k: of_training[k] for k in ("k",) if k in own and k in of_training} | kwargs
+    if "k" in {f.name for f in dataclasses.fields(config_class)}:  # as training_config has it
+        kwargs = {"k": _k(architecture, min(4.0, kwargs["d_sae"])), **kwargs}
     sae: SAE[Any] = sae_class(config_class(polarity_tying=tying, **kwargs))  # type: ignore[call-arg]
     randomise(sae)
     return sae

@@ -74,6 +74,9 @@ class SignedSAEMixin(_Host):
     _zero_in_format_1: tuple[str, ...] = ()
     """Parameters that files of format 1 do not have, where they are 0."""
 
+    _training_state: tuple[str, ...] = ()
+    """Tensors of a training SAE's own that an inference SAE does not have. They start at 0."""
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         methods = {name: getattr(cls, name, None) for name in EXTENSION_POINTS}
@@ -292,4 +295,5 @@ class SignedSAEMixin(_Host):
         for name in self._zero_in_format_1 if self.cfg.format_version == 1 else ():
             shape, dtype = expected[name].shape, expected[name].dtype
             state_dict.setdefault(name, torch.zeros(shape, dtype=dtype))
-        check_state(state_dict, expected, isinstance(self, TrainingSAE))
+        for_training = isinstance(self, TrainingSAE)
+        check_state(state_dict, expected, for_training, self._training_state)

@@ -78,9 +78,8 @@ class SignedTrainingFields(SignedFields):
         super().__post_init__()  # pyright: ignore[reportAttributeAccessIssue]  # SAELens's
         check_sizes(self)
         require_window(self)
-        if (k := getattr(self, "k", None)) is not None:
-            d_sae: int = getattr(self, "d_sae")  # noqa: B009 - SAELens's field
-            require(0 < k <= d_sae, "k", k, f"a number above 0 and at most d_sae = {d_sae}")
+        if hasattr(self, "k"):
+            require_k(self)
 
 
 @dataclass(kw_only=True)
@@ -150,6 +149,12 @@ def require_window(cfg: Any) -> None:
     """Raise InvalidInputError where ``dead_after_tokens`` is no number of tokens."""
     window = cfg.dead_after_tokens
     require(window is None or window >= 1, "dead_after_tokens", window, "null or an integer >= 1")
+
+
+def require_k(cfg: Any) -> None:
+    """Raise InvalidInputError where ``k`` is no number of latents that the SAE has."""
+    allowed = f"a number above 0 and at most d_sae = {cfg.d_sae}"
+    require(0 < cfg.k <= cfg.d_sae, "k", cfg.k, allowed)
 
 
 def require_share(cfg: object, field: str) -> None:

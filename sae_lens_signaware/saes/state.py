@@ -78,13 +78,19 @@ def drop_training_state(state: dict[str, Tensor], more: Iterable[str] = ()) -> N
         state.pop(name, None)
 
 
-def check_state(state: dict[str, Tensor], expected: dict[str, Tensor], for_training: bool) -> None:
+def check_state(
+    state: dict[str, Tensor],
+    expected: dict[str, Tensor],
+    for_training: bool,
+    own: Iterable[str] = (),
+) -> None:
     """Check a file's tensors before torch takes them, so that a wrong file gives one clear line.
 
     Args:
         state: of the file. Training state is dropped or added, dtypes become those expected.
         expected: ``state_dict()`` of the SAE that loads it.
         for_training: whether that is a training SAE.
+        own: names of training state of its own.
 
     Raises:
         InvalidInputError: a tensor is missing, unknown, of the wrong shape or not finite, or a
@@ -93,10 +99,11 @@ def check_state(state: dict[str, Tensor], expected: dict[str, Tensor], for_train
     declared = _declared - expected.keys()
     of_training = any(name in state for name in (*TRAINING_STATE, *declared))
     if for_training:
+        restarted = {*RESTARTED_STATE, *own}
         for name, tensor in expected.items():
             if name + BYTES in state:
                 state[name] = from_bytes(state.pop(name + BYTES), tensor)
-            elif name not in state and name in {*RESTARTED_STATE, *_declared}:
+            elif name not in state and name in restarted:
                 # saved for inference, loaded for training: training state starts afresh
                 state[name] = torch.zeros(tensor.shape, dtype=tensor.dtype)
     else:

@@ -80,9 +80,6 @@ class SignedTrainingMixin(FiniteLossMixin, SignedSAEMixin, _Host):
     _kept_in_own_dtype: tuple[str, ...] = ()
     """Parameters and buffers that keep their dtype whatever the SAE's is, in files too."""
 
-    _training_state: tuple[str, ...] = ()
-    """Tensors of an architecture's own that an inference SAE does not have. They start at 0."""
-
     _auxk_names = ("auxk_coefficient", "auxk_loss")
     """AuxK's coefficient in the config, and its loss in the logs."""
 

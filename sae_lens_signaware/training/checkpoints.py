@@ -109,19 +109,17 @@ def _difference(
     """In what a checkpoint is of another training than ``cfg``; None where it is of that one."""
     of_file = _json_of(checkpoint / SAE_CFG_FILENAME), _json_of(checkpoint / RUNNER_CFG_FILENAME)
     of_config = cfg.sae.to_dict(), vars(cfg)
-    theirs, ours = _training_of(*of_file), _training_of(*of_config)
+    difference = _first_difference(_training_of(*of_file), _training_of(*of_config))
+    if difference or is_named:
+        return difference
+    difference = _first_difference(_settings_of(*of_file), _settings_of(*of_config))
+    return difference and f"{difference}; name this folder itself to go on from it all the same"
+
+
+def _first_difference(theirs: Mapping[str, object], ours: Mapping[str, object]) -> str | None:
     for name, value in ours.items():
         if name in theirs and theirs[name] != value:
             return f"{name} is {theirs[name]!r} there, and {value!r} in the config"
-    if is_named:
-        return None
-    theirs, ours = _settings_of(*of_file), _settings_of(*of_config)
-    for name, value in ours.items():
-        if name in theirs and theirs[name] != value:
-            return (
-                f"{name} is {theirs[name]!r} there, and {value!r} in the config; "
-                "name this folder itself to go on from it all the same"
-            )
     return None
 
 
