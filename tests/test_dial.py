@@ -1,5 +1,6 @@
 """The dial against a model whose answer is known, and the verdict by hand."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,13 @@ def test_dial_reads_back_and_names_wrong_input(tmp_path: Path) -> None:
     again = signaware.PolarityDial.read(tmp_path / "dial.json")
     torch.testing.assert_close(again.effect, dial.effect)
     assert again.metric == "loss"
+    assert again.logit_tokens is None
+    signaware.polarity_dial(model, sae, 0, tokens, [1.0], (3, 5)).write(tmp_path / "dial.json")
+    assert signaware.PolarityDial.read(tmp_path / "dial.json").logit_tokens == (3, 5)
+    held = json.loads((tmp_path / "dial.json").read_text())
+    del held["logit_tokens"]  # as an earlier version wrote it
+    (tmp_path / "dial.json").write_text(json.dumps(held))
+    assert signaware.PolarityDial.read(tmp_path / "dial.json").metric == "logit_difference"
     for args, message in (
         ((24, tokens, [1.0]), "latent must be from 0 to 23, got 24"),
         ((0, tokens, []), "coefficients must be numbers above 0"),

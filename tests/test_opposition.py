@@ -154,6 +154,7 @@ def test_a_whole_measurement(architecture: str, model: HookedTransformer, tmp_pa
     assert again.low.nan_to_num().equal(found.low.nan_to_num())
     found.write(tmp_path / "o.json")
     read = type(found).read(tmp_path / "o.json")
+    assert read.n_before == found.n_before == 16
     assert read.opposition.nan_to_num().equal(found.opposition.nan_to_num())
     console = Console(width=100, record=True)
     console.print(found.table(2))

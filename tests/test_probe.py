@@ -1,5 +1,6 @@
 """Sparse probes: by hand with scikit-learn, on planted labels, of a split SAE, and their sides."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -287,9 +288,11 @@ def test_an_sae_that_is_never_active_tells_nothing() -> None:
 
 def test_probes_read_back_and_print(tmp_path: Path) -> None:
     source, label = labelled_by_axis()
-    result = signaware.probe(axis_sae(), source, label.tolist(), ks=[1, 2], n_resamples=50)
+    source = dataclasses.replace(source, n_cut=7)
+    result = signaware.probe(axis_sae(), source, label.tolist(), ks=[1, 2], n_resamples=50, seed=3)
     result.write(tmp_path / "probes.json")
     again = signaware.SparseProbes.read(tmp_path / "probes.json")
+    assert (again.n_cut, again.n_resamples, again.seed) == (7, 50, 3)
     assert again.probes == result.probes
     assert [e.verdict for e in again.ends] == [e.verdict for e in result.ends]
     assert np.isnan(again.ends_of("side").neg.at_end)
@@ -300,6 +303,7 @@ def test_probes_read_back_and_print(tmp_path: Path) -> None:
     console.print(result.table())
     console.print(result.ends_table())
     text = console.export_text()
+    assert "; of 7 texts only the beginning was read" in text
     assert f"{result.of('side', 2).value:.3f}" in text
     assert "stands for it" in text
     with pytest.raises(KeyError):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from sae_lens.load_model import HookedProxyLM
+from safetensors.torch import save_file
 
 import sae_lens_signaware as signaware
 from sae_lens_signaware.checks import InvalidInputError
@@ -62,10 +63,15 @@ def test_hook_points_of_two_layers_are_of_one_run(monkeypatch: pytest.MonkeyPatc
 def test_long_texts_are_cut_and_files_read_back(tmp_path: Path) -> None:
     (source,) = signaware.text_activations(hooked_transformer(), TEXTS, [HOOK], context_size=3)
     assert source.n_tokens_of.tolist() == [2, 1, 2, 1, 2]
+    assert source.n_cut == 3  # of 4 tokens with BOS; one of them is special
     source.write(tmp_path / "texts.safetensors")
     again = signaware.TextActivations.read(tmp_path / "texts.safetensors", HOOK)
     assert torch.equal(again.activations, source.activations)
     assert torch.equal(again.n_tokens_of, source.n_tokens_of)
+    assert again.n_cut == 3
+    earlier = {name: getattr(source, name) for name in ("activations", "n_tokens_of")}
+    save_file(earlier, tmp_path / "texts.safetensors")
+    assert signaware.TextActivations.read(tmp_path / "texts.safetensors").n_cut == 0
     (tmp_path / "texts.safetensors").write_bytes(b"broken")
     with pytest.raises(InvalidInputError, match="holds no activations of texts"):
         signaware.TextActivations.read(tmp_path / "texts.safetensors")

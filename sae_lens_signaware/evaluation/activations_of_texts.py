@@ -36,11 +36,13 @@ class TextActivations:
         activations: (n_tokens, d_in), text after text.
         n_tokens_of: (n_texts,) int64, tokens of each text; at least 1.
         hook_name: where they are from; None where that is not known.
+        n_cut: texts whose end is missing, since they are longer than the context that was run.
     """
 
     activations: Tensor
     n_tokens_of: Tensor
     hook_name: str | None = None
+    n_cut: int = 0
 
     def __post_init__(self) -> None:
         counts, n = self.n_tokens_of, len(self.activations)
@@ -60,9 +62,8 @@ class TextActivations:
 
     def write(self, path: str | Path) -> None:
         """Write a safetensors file, complete or not at all."""
-        write_tensors(
-            {"activations": self.activations.contiguous(), "n_tokens_of": self.n_tokens_of}, path
-        )
+        held = {"activations": self.activations.contiguous(), "n_tokens_of": self.n_tokens_of}
+        write_tensors({**held, "n_cut": torch.tensor(self.n_cut)}, path)
 
     @classmethod
     def read(cls, path: str | Path, hook_name: str | None = None) -> "TextActivations":
@@ -73,7 +74,8 @@ class TextActivations:
         """
         try:
             held = load_file(path)
-            return cls(held["activations"], held["n_tokens_of"], hook_name)
+            n_cut = int(held.get("n_cut", 0))  # earlier files lack it
+            return cls(held["activations"], held["n_tokens_of"], hook_name, n_cut)
         except (SafetensorError, KeyError) as error:
             raise InvalidInputError(f"{path} holds no activations of texts: {error}") from None
 
@@ -99,7 +101,8 @@ def text_activations(
         hook_names: the hook points.
         head_indices: the head that is taken at each of them; None joins the heads.
         prepend_bos: whether a text starts with the tokenizer's BOS token, where it has one.
-        context_size: tokens of a text at most, BOS included; what is beyond is cut off.
+        context_size: tokens of a text at most, BOS included; what is beyond is cut off, and
+            ``n_cut`` counts such texts.
         advance: called with the number of texts that are done.
 
     Returns:
@@ -116,7 +119,9 @@ def text_activations(
     heads = head_indices or [None] * len(hook_names)
     hooks = list(zip(hook_names, heads, strict=True))
     device = next(model.parameters()).device
-    tokens, excluded = _tokens_of(model, texts, prepend_bos, context_size)
+    whole, excluded = _tokens_of(model, texts, prepend_bos)
+    tokens = [row[:context_size] for row in whole]
+    n_cut = sum(len(row) > context_size for row in whole)
     require_positions(model, "context_size: tokens of a text", max(map(len, tokens)))
     keep = [[token not in excluded for token in row] for row in tokens]
     for i, kept in enumerate(keep):
@@ -135,13 +140,13 @@ def text_activations(
         advance(len(group))
     counts = torch.tensor([sum(kept) for kept in keep])
     return [
-        TextActivations(torch.cat(of_hook), counts, name)
+        TextActivations(torch.cat(of_hook), counts, name, n_cut)
         for name, of_hook in zip(hook_names, rows, strict=True)
     ]
 
 
 def _tokens_of(
-    model: HookedRootModule, texts: Sequence[str], prepend_bos: bool, context_size: int
+    model: HookedRootModule, texts: Sequence[str], prepend_bos: bool
 ) -> tuple[list[list[int]], set[int]]:
     """Token ids of each text, and the ids of the special tokens."""
     tokenizer = required_tokenizer(model)
@@ -149,7 +154,7 @@ def _tokens_of(
         require_text(text, f"text {i}")
     bos = bos_ids(tokenizer) if prepend_bos else []
     excluded = set(get_special_token_ids(tokenizer))
-    return [(bos + token_ids(tokenizer, text))[:context_size] for text in texts], excluded
+    return [bos + token_ids(tokenizer, text) for text in texts], excluded
 
 
 def _groups(tokens: Sequence[Sequence[int]]) -> Iterator[list[int]]:

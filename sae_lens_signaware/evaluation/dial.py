@@ -41,6 +41,8 @@ class PolarityDial(Result):
             latent, a pair for a plain SAE.
         direction_cosine: between the + direction and the - direction as they are written; -1 where
             one axis carries both.
+        logit_tokens: (a, b) of a logit difference; None of the loss, and where an earlier file
+            lacks it.
     """
 
     coefficients: Tensor
@@ -50,6 +52,7 @@ class PolarityDial(Result):
     latent_pos: int
     latent_neg: int
     direction_cosine: float
+    logit_tokens: tuple[int, int] | None = None
 
     @property
     def monotone(self) -> bool:
@@ -81,6 +84,11 @@ class PolarityDial(Result):
             "sign_changing": self.sign_changing,
             "symmetry": self.symmetry,
         }
+
+    @classmethod
+    def _fields_of(cls, values: dict[str, Any]) -> dict[str, Any]:
+        pair = values.pop("logit_tokens", None)
+        return {**super()._fields_of(values), "logit_tokens": pair and tuple(pair)}
 
     def _ends(self) -> tuple[Tensor, Tensor]:
         n = len(self.coefficients) // 2
@@ -165,6 +173,7 @@ def polarity_dial(
         latent_pos=pair[0],
         latent_neg=pair[1],
         direction_cosine=cosine_similarity(pos, neg, dim=0).item(),
+        logit_tokens=logit_tokens,
     )
 
 

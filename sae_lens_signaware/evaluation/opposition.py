@@ -59,6 +59,8 @@ class SideOpposition(Result):
         k: contexts of a side at most.
         null: the 95th percentile of the opposition of random pairs of sides of different latents.
         context_null: the same of the contexts.
+        n_before: tokens before a peak that stand for a context; None where an earlier
+            file lacks it.
     """
 
     latents: Tensor
@@ -72,6 +74,7 @@ class SideOpposition(Result):
     k: int
     null: float
     context_null: float
+    n_before: int | None = None
 
     @property
     def passes(self) -> Tensor:
@@ -172,6 +175,7 @@ def side_opposition(
         k,
         by_effect.null(),
         by_context.null(),
+        n_before,
     )
 
 

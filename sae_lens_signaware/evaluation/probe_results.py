@@ -49,6 +49,11 @@ class SparseProbes(Result):
         pair_cosine: of the best pair; NaN where there is none.
         probes: by form, then by k.
         ends: of the one feature of k = 1, for each form but "raw".
+        n_cut: texts of which only the beginning was read, as they are longer than the context.
+        n_resamples: of the reported texts, behind each interval.
+        seed: of the halves and of the resamples.
+
+    The last three are None where an earlier file lacks them.
     """
 
     hook_name: str | None
@@ -62,6 +67,9 @@ class SparseProbes(Result):
     pair_cosine: float
     probes: tuple[Probe, ...]
     ends: tuple[Ends, ...]
+    n_cut: int | None = None
+    n_resamples: int | None = None
+    seed: int | None = None
 
     def of(self, form: Form, k: int = 1) -> Probe:
         """Return the probe of a form with k features; of "raw" the only one.
@@ -93,7 +101,8 @@ class SparseProbes(Result):
         name = {"rho": "Spearman's rho", "auc": "AUC"}[self.metric]
         table = Table(
             title=f"{self._subject()}: {name} on {self.n_report:,} texts, "
-            f"chosen and fitted on {self.n_fit:,} others",
+            f"chosen and fitted on {self.n_fit:,} others"
+            + (f"; of {self.n_cut:,} texts only the beginning was read" if self.n_cut else ""),
             title_justify="left",
         )
         for column in ("form", "k", name, "95% interval", "fitted", "features"):

@@ -106,6 +106,9 @@ def probe(
         pair_cosine=cosines[best_pair[0]] if best_pair else math.nan,
         probes=tuple(prober.probes),
         ends=tuple(prober.ends),
+        n_cut=source.n_cut,
+        n_resamples=n_resamples,
+        seed=seed,
     )
 
 
