@@ -101,6 +101,46 @@ def test_the_page_on_equal_width_says_what_the_results_show() -> None:
     assert sum(gap > 0.002 for gap in at_128) == 5
 
 
+AHEAD, LEVEL, EDGE_AHEAD, EDGE_BEHIND = "ahead", "level", "0.002 ahead", "0.002 behind"
+VERDICTS = {  # what a field of the page's table of verdicts says at L0 8, 16, 32, 64, 128
+    "ahead": [AHEAD] * 5,
+    "level": [LEVEL] * 5,
+    "level up to L0 32, ahead above": [LEVEL] * 3 + [AHEAD] * 2,
+    "level, ahead at L0 128": [LEVEL] * 4 + [AHEAD],
+    "ahead, but level at L0 32 and 64": [AHEAD, AHEAD, LEVEL, LEVEL, AHEAD],
+    "ahead at L0 8 and 128; between them 0.002 ahead, the limit of level": [
+        *[AHEAD, EDGE_AHEAD, EDGE_AHEAD, EDGE_AHEAD, AHEAD]
+    ],
+    "0.002 behind at L0 8, the limit of level; level elsewhere near the L0s of JumpReLU's runs": [
+        *[EDGE_BEHIND, None, LEVEL, LEVEL, LEVEL]  # JumpReLU has no run near L0 16
+    ],
+    "at the lower edge of level": ["-0.001 to -0.002"] * 5,
+    "ahead up to L0 32, level above": [AHEAD] * 3 + [LEVEL] * 2,
+}
+
+
+def test_the_table_of_verdicts_is_that_of_the_gaps() -> None:
+    page = (ROOT / "docs" / "results" / "equal_width.md").read_text()
+    start = page.index("| hook point | `bi_jumprelu` against BatchTopK |")
+    said = {row[0]: row[1:] for row in fields_of(page[start : page.index("\n\n", start)])[1:]}
+    table = (ROOT / "results" / "equal_width_gaps.md").read_text().replace("−", "-")
+    gaps = [row for row in fields_of(table) if "`" in row[1]]
+    assert len(gaps) == 2 * len(said) == 12
+    for place, baseline, *fields in gaps:
+        words = said[place]["jumprelu" in baseline]
+        for claim, field in zip(VERDICTS[words], fields, strict=True):
+            gap = float(field)
+            holds = {
+                AHEAD: gap > 0.002,
+                LEVEL: abs(gap) <= 0.002,
+                EDGE_AHEAD: round(gap, 3) == 0.002 >= gap,
+                EDGE_BEHIND: round(gap, 3) == -0.002 <= gap,
+                "-0.001 to -0.002": round(gap, 3) in (-0.001, -0.002),
+                None: True,
+            }
+            assert holds[claim], (place, baseline, claim, gap)
+
+
 def test_the_other_plain_saes_are_as_far_behind_as_the_pages_say(figures: Any) -> None:
     table = (ROOT / "results" / "equal_width_peers.md").read_text().replace("−", "-")
     rows = [row for row in fields_of(table)[1:] if not re.search("`(batchtopk|jumprelu)`", row[0])]
