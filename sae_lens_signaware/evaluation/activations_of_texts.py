@@ -18,6 +18,7 @@ from sae_lens_signaware.evaluation.models import (
     HookedRootModule,
     bos_ids,
     require_positions,
+    require_unicode,
     required_tokenizer,
     token_ids,
 )
@@ -147,6 +148,7 @@ def _tokens_of(
     tokenizer = required_tokenizer(model)
     for i, text in enumerate(texts, start=1):
         require_text(text, f"text {i}")
+        require_unicode(f"text {i}", text)
     bos = bos_ids(tokenizer) if prepend_bos else []
     excluded = set(get_special_token_ids(tokenizer))
     return [(bos + token_ids(tokenizer, text))[:context_size] for text in texts], excluded

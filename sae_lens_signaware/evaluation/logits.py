@@ -10,8 +10,8 @@ import torch
 from sae_lens import SAE
 from torch import Tensor, nn
 
-from sae_lens_signaware.checks import require
-from sae_lens_signaware.evaluation.inputs import require_autoencoder, require_latents
+from sae_lens_signaware.checks import checked, require
+from sae_lens_signaware.evaluation.inputs import numbers_of_latents, require_autoencoder
 from sae_lens_signaware.evaluation.models import HookedRootModule, required_tokenizer, token_text
 from sae_lens_signaware.evaluation.streaming import decoder_directions
 
@@ -127,14 +127,15 @@ def top_logits(
             the model has no tokenizer.
     """
     require_autoencoder(sae)
-    require_latents(sae, latents)
+    numbers = numbers_of_latents(sae, latents)
+    k = checked("k", k, int)
     require(k >= 1, "k", k, "at least 1")
     unembedding = unembedding_of(model, sae.cfg.d_in)
     if unembedding is None:
         return None
     directions = decoder_directions(sae).to(unembedding.device)
     tokenizer, found = required_tokenizer(model), []
-    for latent in latents:
+    for latent in numbers:
         logits = unembedding @ directions[latent]
         sides: list[tuple[TokenLogit, ...]] = []
         for signed in (logits, -logits):
