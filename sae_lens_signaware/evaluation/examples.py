@@ -170,7 +170,8 @@ def top_examples(
         ("n_batches", n_batches),
         ("batch_size_prompts", batch_size_prompts),
     ):
-        require(value >= 1, name, value, "at least 1")
+        require(checked(name, value, int) >= 1, name, value, "at least 1")
+    window = checked("window", window, tuple[int, int])
     require(min(window) >= 0, "window", window, "two numbers of tokens, 0 or more")
     tokenizer = required_tokenizer(model)
     excluded = get_special_token_ids(tokenizer) if exclude_special_tokens else []
