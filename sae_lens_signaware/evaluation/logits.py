@@ -98,7 +98,7 @@ def through_norm(unembedding: Tensor, norm: nn.Module) -> Tensor:
     # large, so that the norm's epsilon does not count; its output has the scale of 1 all the same
     inputs = 1e3 * torch.stack([mixed, torch.ones_like(mixed)])
     # a bias is in both halves alike
-    on_mixed, on_ones = (norm(inputs[None]) - norm(-inputs[None]))[0] / 2
+    on_mixed, on_ones = (norm(inputs[None]) - norm(-inputs[None]))[0].float() / 2
     weighted = unembedding * (on_mixed / mixed)
     subtracts_mean = on_ones.abs().max() < 1e-3 * on_mixed.abs().max()
     return weighted - weighted.mean(1, keepdim=True) if subtracts_mean else weighted
