@@ -138,6 +138,14 @@ def test_arguments_of_another_kind_are_named() -> None:
         signaware.antipodal_audit(wrong)
 
 
+def test_half_a_surrogate_pair_is_one_line() -> None:
+    model, sae, half = hooked_transformer(), hooked_sae(), "w1 \ud83d w2"
+    with pytest.raises(ValueError, match=r"^text must be Unicode, got 'w1 \\ud83d w2': half of"):
+        signaware.signed_latents(model, sae, half)
+    with pytest.raises(ValueError, match=r"^text 2 must be Unicode, got 'w1 \\ud83d w2': half of"):
+        signaware.text_activations(model, ["w1", half], [HOOK])
+
+
 def test_a_hook_that_a_model_of_transformers_lacks_is_named() -> None:
     line = r"hook_name: the model has no hook 'transformer\.h\.1\.mlp'; did you mean '.*h\.0\.mlp'"
     with pytest.raises(ValueError, match=line):

@@ -18,6 +18,7 @@ from sae_lens_signaware.evaluation.models import (
     HookedRootModule,
     bos_ids,
     require_positions,
+    require_unicode,
     required_tokenizer,
     token_ids,
 )
@@ -114,9 +115,15 @@ def text_activations(
             has no tokenizer or no such hook; activations are not finite.
     """
     require(not isinstance(texts, str), "texts", "a str", "a list of texts")
+    texts = list(texts)
     require(len(texts) > 0, "texts", len(texts), "at least one")
+    allowed = "a list of at least one hook point"
+    are_names = not isinstance(hook_names, str) and len(hook_names) > 0
+    require(are_names, "hook_names", hook_names, allowed)
     require(context_size >= 2, "context_size", context_size, "at least 2")
     heads = head_indices or [None] * len(hook_names)
+    n_heads, allowed = len(heads), f"one for each of the {len(hook_names)} hook points"
+    require(n_heads == len(hook_names), "head_indices", n_heads, allowed)
     hooks = list(zip(hook_names, heads, strict=True))
     device = next(model.parameters()).device
     whole, excluded = _tokens_of(model, texts, prepend_bos)
@@ -152,6 +159,7 @@ def _tokens_of(
     tokenizer = required_tokenizer(model)
     for i, text in enumerate(texts, start=1):
         require_text(text, f"text {i}")
+        require_unicode(f"text {i}", text)
     bos = bos_ids(tokenizer) if prepend_bos else []
     excluded = set(get_special_token_ids(tokenizer))
     return [bos + token_ids(tokenizer, text) for text in texts], excluded

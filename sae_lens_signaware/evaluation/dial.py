@@ -14,14 +14,13 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
 from sae_lens_signaware.checks import checked, require
-from sae_lens_signaware.evaluation.inputs import require_autoencoder, require_latents
+from sae_lens_signaware.evaluation.inputs import numbers_of_latents, require_autoencoder
 from sae_lens_signaware.evaluation.models import (
     HookedRootModule,
     on_model,
     require_hook,
-    require_positions,
 )
-from sae_lens_signaware.evaluation.prompts import hook_of
+from sae_lens_signaware.evaluation.prompts import hook_of, require_tokens
 from sae_lens_signaware.evaluation.results import Provenance, Result
 from sae_lens_signaware.evaluation.streaming import decoder_directions
 
@@ -146,17 +145,11 @@ def polarity_dial(
     latent = checked("latent", latent, int | tuple[int, int])
     logit_tokens = checked("logit_tokens", logit_tokens, tuple[int, int] | None)
     pair = latent if isinstance(latent, tuple) else (latent, latent)
-    require_latents(sae, pair, "latent")
+    numbers_of_latents(sae, pair, "latent")
     sizes = sorted(checked("coefficients", list(coefficients), list[float]))
     require(bool(sizes) and sizes[0] > 0, "coefficients", list(coefficients), "numbers above 0")
     shortest = 1 if logit_tokens else 2
-    require(
-        tokens.ndim == 2 and tokens.shape[0] > 0 and tokens.shape[1] >= shortest,
-        "tokens",
-        tuple(tokens.shape),
-        f"(batch, position) with at least {shortest} position(s)",
-    )
-    require_positions(model, "tokens: positions", tokens.shape[1])
+    require_tokens(model, tokens, shortest)
     require_hook(model, hook_of(sae)[0])
     pos, neg = dialled_directions(sae, latent)
     grid = [-c for c in reversed(sizes)] + [0.0, *sizes]

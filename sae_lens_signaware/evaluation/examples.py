@@ -12,13 +12,13 @@ from sae_lens.util import get_special_token_ids
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from sae_lens_signaware.checks import require
+from sae_lens_signaware.checks import checked, require
 from sae_lens_signaware.evaluation.inputs import (
     MAX_TOKENS,
     dense_latents,
     flat_activations,
+    numbers_of_latents,
     require_in_range,
-    require_latents,
 )
 from sae_lens_signaware.evaluation.models import HookedRootModule, required_tokenizer, token_text
 from sae_lens_signaware.evaluation.prompts import (
@@ -163,21 +163,22 @@ def top_examples(
             below 1; the window is negative; there are no tokens; activations are not finite; or
             the model has no tokenizer.
     """
-    chosen = list(range(sae.cfg.d_sae)) if latents is None else list(latents)
-    require_latents(sae, chosen)
+    chosen = numbers_of_latents(sae, range(sae.cfg.d_sae) if latents is None else latents)
+    k = checked("k", k, int)
     for name, value in (
         ("k", k),
         ("n_batches", n_batches),
         ("batch_size_prompts", batch_size_prompts),
     ):
-        require(value >= 1, name, value, "at least 1")
+        require(checked(name, value, int) >= 1, name, value, "at least 1")
+    window = checked("window", window, tuple[int, int])
     require(min(window) >= 0, "window", window, "two numbers of tokens, 0 or more")
     tokenizer = required_tokenizer(model)
     excluded = get_special_token_ids(tokenizer) if exclude_special_tokens else []
-    if isinstance(source, Tensor):
-        batches = prompts_of_tokens(model, sae, source, batch_size_prompts, excluded, distinct=True)
-    else:
+    if isinstance(source, ActivationsStore):
         batches = prompts_of_store(source, n_batches, batch_size_prompts, excluded, distinct=True)
+    else:
+        batches = prompts_of_tokens(model, sae, source, batch_size_prompts, excluded, distinct=True)
     top = _TopWindows(len(chosen), k, window, sae.device)
     columns = torch.tensor(chosen, dtype=torch.int64, device=sae.device)
     with flat_activations(sae):

@@ -12,8 +12,8 @@ from sae_lens_signaware.evaluation.inputs import (
     batches_of,
     dense_latents,
     flat_activations,
+    numbers_of_latents,
     require_autoencoder,
-    require_latents,
 )
 
 
@@ -53,8 +53,8 @@ def activation_histograms(
         n_bins: bins of each side.
     """
     require_autoencoder(sae)
-    require_latents(sae, latents)
-    columns = torch.tensor(list(latents), dtype=torch.int64, device=sae.device)
+    numbers = numbers_of_latents(sae, latents)
+    columns = torch.tensor(numbers, dtype=torch.int64, device=sae.device)
     parts: list[Tensor] = []
     with flat_activations(sae):
         for x in batches_of(activations, sae.cfg.d_in):

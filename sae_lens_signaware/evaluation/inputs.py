@@ -1,16 +1,17 @@
 """Inputs of the measures: activations as batches, an SAE that can read them, and checks of both."""
 
 import math
+import operator
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
 from sae_lens import SAE, ActivationsStore
 from torch import Tensor
 
-from sae_lens_signaware.checks import InvalidInputError, require
+from sae_lens_signaware.checks import InvalidInputError, require, short
 
 MAX_TOKENS = 4096
 """Tokens of a batch."""
@@ -133,10 +134,41 @@ def require_sae(sae: object) -> None:
     require(isinstance(sae, SAE), "sae", type(sae).__name__, "an SAE of SAELens")
 
 
-def require_latents(sae: SAE[Any], latents: Iterable[int], field: str = "latents") -> None:
-    """Raise InvalidInputError for the first number that no latent of ``sae`` has."""
-    for i in latents:
-        require(0 <= i < sae.cfg.d_sae, field, i, f"from 0 to {sae.cfg.d_sae - 1}")
+def numbers_of_latents(
+    sae: SAE[Any], latents: Iterable[SupportsIndex], field: str = "latents"
+) -> list[int]:
+    """The numbers of some latents as Python's own, which JSON and a mapping take.
+
+    Args:
+        latents: a list, an array or a tensor of them, such as ``mask.nonzero()`` gives, or what
+            gives them once.
+
+    Raises:
+        InvalidInputError: that is no list; or the first that is no whole number, as of a mask, or
+            that no latent of ``sae`` has.
+    """
+    try:
+        given = list(latents)
+    except TypeError:  # one number, of Python or of torch
+        allowed = "a list of numbers of latents"
+        raise InvalidInputError(f"{field} must be {allowed}, got {short(latents)}") from None
+    numbers = []
+    for i in given:
+        is_mask = "bool" in str(getattr(i, "dtype", type(i)))
+        advice = "of a mask take mask.nonzero()" if is_mask else ""
+        require(not is_mask and _is_index(i), field, i, "whole numbers", advice)
+        numbers.append(operator.index(i))
+        require(0 <= numbers[-1] < sae.cfg.d_sae, field, i, f"from 0 to {sae.cfg.d_sae - 1}")
+    return numbers
+
+
+def _is_index(value: Any) -> bool:
+    """Whether Python takes ``value`` for an index; a tensor says so only when it is asked."""
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return True
 
 
 def require_in_range(activations: Tensor) -> None:

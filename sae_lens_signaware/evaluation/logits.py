@@ -10,8 +10,8 @@ import torch
 from sae_lens import SAE
 from torch import Tensor, nn
 
-from sae_lens_signaware.checks import require
-from sae_lens_signaware.evaluation.inputs import require_autoencoder, require_latents
+from sae_lens_signaware.checks import checked, require
+from sae_lens_signaware.evaluation.inputs import numbers_of_latents, require_autoencoder
 from sae_lens_signaware.evaluation.models import HookedRootModule, required_tokenizer, token_text
 from sae_lens_signaware.evaluation.streaming import decoder_directions
 
@@ -98,7 +98,7 @@ def through_norm(unembedding: Tensor, norm: nn.Module) -> Tensor:
     # large, so that the norm's epsilon does not count; its output has the scale of 1 all the same
     inputs = 1e3 * torch.stack([mixed, torch.ones_like(mixed)])
     # a bias is in both halves alike
-    on_mixed, on_ones = (norm(inputs[None]) - norm(-inputs[None]))[0] / 2
+    on_mixed, on_ones = (norm(inputs[None]) - norm(-inputs[None]))[0].float() / 2
     weighted = unembedding * (on_mixed / mixed)
     subtracts_mean = on_ones.abs().max() < 1e-3 * on_mixed.abs().max()
     return weighted - weighted.mean(1, keepdim=True) if subtracts_mean else weighted
@@ -127,14 +127,15 @@ def top_logits(
             the model has no tokenizer.
     """
     require_autoencoder(sae)
-    require_latents(sae, latents)
+    numbers = numbers_of_latents(sae, latents)
+    k = checked("k", k, int)
     require(k >= 1, "k", k, "at least 1")
     unembedding = unembedding_of(model, sae.cfg.d_in)
     if unembedding is None:
         return None
     directions = decoder_directions(sae).to(unembedding.device)
     tokenizer, found = required_tokenizer(model), []
-    for latent in latents:
+    for latent in numbers:
         logits = unembedding @ directions[latent]
         sides: list[tuple[TokenLogit, ...]] = []
         for signed in (logits, -logits):

@@ -1,6 +1,7 @@
 """The language models that SAELens hooks: their type, and their tokenizer."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, cast
@@ -28,11 +29,15 @@ __all__ = [
     "require_head",
     "require_hook",
     "require_positions",
+    "require_unicode",
     "required_tokenizer",
     "token_ids",
     "token_text",
     "tokenizer_of",
+    "vocabulary_of",
 ]
+
+_HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 
 
 def tokenizer_of(model: HookedRootModule) -> PreTrainedTokenizerBase:
@@ -68,6 +73,17 @@ def require_positions(model: HookedRootModule, field: str, n_tokens: int) -> Non
 def on_model(model: HookedRootModule, tokens: Tensor) -> Tensor:
     """Token ids on the device of the model; SAELens's ``HookedProxyLM`` does not move them."""
     return tokens.to(next(model.parameters()).device)
+
+
+def vocabulary_of(model: HookedRootModule) -> int | None:
+    """Return how many token ids a model has an embedding of; None where it hides them."""
+    n_tokens = getattr(getattr(model, "cfg", None), "d_vocab", None)
+    if isinstance(n_tokens, int):
+        return n_tokens
+    inner = getattr(model, "model", None)
+    embedding = getattr(inner, "get_input_embeddings", lambda: None)()
+    weight = getattr(embedding, "weight", None)
+    return len(weight) if isinstance(weight, Tensor) else None
 
 
 def embedding_of(model: HookedRootModule) -> Tensor:
@@ -157,6 +173,12 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Return the token ids of one text, without special tokens around it."""
     # a tokenizer declares that it may give texts; of a text it gives ids
     return cast("list[int]", tokenizer.encode(text, add_special_tokens=False))
+
+
+def require_unicode(field: str, text: str) -> None:
+    """Raise InvalidInputError for half a surrogate pair, as of a cut JSON text: no token has it."""
+    is_whole = _HALF_A_PAIR.search(text) is None
+    require(is_whole, field, text, "Unicode", "half of a surrogate pair is no character")
 
 
 def token_text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:

@@ -20,7 +20,7 @@ from sae_lens import SAE
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sae_lens_signaware.checks import require
+from sae_lens_signaware.checks import checked, require
 from sae_lens_signaware.evaluation.calibration import require_common_units
 from sae_lens_signaware.evaluation.effects import AS_IS, TURNED, mean_prediction, side_effects
 from sae_lens_signaware.evaluation.examples import (
@@ -29,13 +29,14 @@ from sae_lens_signaware.evaluation.examples import (
     TopExamples,
     top_examples,
 )
-from sae_lens_signaware.evaluation.inputs import require_autoencoder
+from sae_lens_signaware.evaluation.inputs import numbers_of_latents, require_autoencoder
 from sae_lens_signaware.evaluation.models import (
     HookedRootModule,
     embedding_of,
     required_tokenizer,
     token_text,
 )
+from sae_lens_signaware.evaluation.prompts import require_tokens
 from sae_lens_signaware.evaluation.results import Provenance, Result
 
 Z_95 = 1.96
@@ -141,14 +142,17 @@ def side_opposition(
             tokens; or what
             :func:`~sae_lens_signaware.top_examples` refuses.
     """
-    require(len(latents) >= 2, "latents", list(latents), "at least two, for pairs of other ones")
-    require(k >= 2, "k", k, "at least 2")
-    require(n_before >= 1, "n_before", n_before, "at least 1")
     require_autoencoder(sae)
-    require(len(set(latents)) == len(latents), "latents", list(latents), "all different")
+    latents = numbers_of_latents(sae, latents)
+    require(len(latents) >= 2, "latents", latents, "at least two, for pairs of other ones")
+    k = checked("k", k, int)
+    require(k >= 2, "k", k, "at least 2")
+    require(checked("n_before", n_before, int) >= 1, "n_before", n_before, "at least 1")
+    require(len(set(latents)) == len(latents), "latents", latents, "all different")
     require_common_units(sae, "side_opposition")  # what a latent writes is added to activations
     head = sae.cfg.metadata.hook_head_index
     require(head is None, "hook_head_index", head, "null, for an SAE of all heads")
+    require_tokens(model, tokens)
     found = examples or top_examples(model, sae, tokens, latents, k=k, window=(n_before, 0))
     held = {of.latent: of for of in found.latents}
     for i in latents:
@@ -168,7 +172,7 @@ def side_opposition(
     effects, contexts = by_effect.opposition(), by_context.opposition()
     return SideOpposition(
         Provenance.of(sae, found.n_tokens),
-        torch.tensor(list(latents)),
+        torch.tensor(latents),
         *effects,
         torch.tensor(dials, dtype=torch.float64),
         *contexts,

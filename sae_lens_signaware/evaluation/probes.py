@@ -1,14 +1,15 @@
 """Sparse probes: how well k latents tell a label of a text, by axis, side and pair."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from sae_lens import SAE
+from torch import Tensor
 
-from sae_lens_signaware.checks import require
+from sae_lens_signaware.checks import checked, require
 from sae_lens_signaware.evaluation.activations_of_texts import TextActivations
 from sae_lens_signaware.evaluation.audit import require_max_cosine
 from sae_lens_signaware.evaluation.labelled_texts import Labels, fit_mask, labels_of
@@ -77,10 +78,14 @@ def probe(
             is out of range; the activations are not those that the SAE takes.
     """
     require_scikit_learn()
+    several = "text_activations gives one for each hook" if isinstance(source, list) else ""
+    is_source = isinstance(source, TextActivations)
+    require(is_source, "source", type(source).__name__, "TextActivations", several)
+    labels = labels.tolist() if isinstance(labels, Tensor) else list(labels)
     n_texts = len(source.n_tokens_of)
     require(len(labels) == n_texts, "labels", len(labels), f"one for each of the {n_texts} texts")
     require(aggregation in AGGREGATIONS, "aggregation", aggregation, ", ".join(AGGREGATIONS))
-    check_search(ks, max_cosine)
+    ks = check_search(ks, max_cosine)
     require(n_resamples >= 1, "n_resamples", n_resamples, "at least 1")
     prober = _Prober(labels_of(labels), parts, n_resamples, seed)
     sides = side_values(sae, source, aggregation)
@@ -112,14 +117,19 @@ def probe(
     )
 
 
-def check_search(ks: Sequence[int], max_cosine: float) -> None:
+def check_search(ks: Iterable[int], max_cosine: float) -> list[int]:
     """Check what :func:`probe` searches with, which a caller may do before the model runs.
+
+    Returns:
+        ``ks`` as Python's own integers, which JSON holds.
 
     Raises:
         InvalidInputError: one is out of range.
     """
-    require(len(ks) > 0 and min(ks) >= 1, "ks", list(ks), "numbers of at least 1")
+    ks = checked("ks", list(ks) if isinstance(ks, Iterable) else ks, list[int])
+    require(len(ks) > 0 and min(ks) >= 1, "ks", ks, "numbers of at least 1")
     require_max_cosine(max_cosine)
+    return ks
 
 
 class _Prober:

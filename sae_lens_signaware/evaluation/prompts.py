@@ -16,6 +16,7 @@ from sae_lens_signaware.evaluation.models import (
     require_head,
     require_hook,
     require_positions,
+    vocabulary_of,
 )
 
 
@@ -109,13 +110,7 @@ def prompts_of_tokens(
         ValueError: ``tokens`` is not (prompt, position), empty, or longer than the model has
             positions; or the SAE names no hook.
     """
-    require(
-        tokens.ndim == 2 and tokens.numel() > 0,
-        "tokens",
-        tuple(tokens.shape),
-        "(prompt, position) with at least one of each",
-    )
-    require_positions(model, "tokens: positions", tokens.shape[1])
+    require_tokens(model, tokens)
     hooks, seen = [hook_of(sae)], set[int]()
     for batch in tokens.split(batch_size_prompts):
         (activations,) = hooked_activations(model, batch, hooks)
@@ -129,6 +124,32 @@ def prompts_of_tokens(
             is_new[_new(batch, seen)] = True
             prompts = prompts._replace(keep=prompts.keep & is_new[:, None].to(prompts.keep.device))
         yield prompts
+
+
+def require_tokens(model: HookedRootModule, tokens: object, shortest: int = 1) -> None:
+    """Raise InvalidInputError where ``tokens`` are no token ids (prompt, position) of the model.
+
+    A GPU would answer an id that is not in the vocabulary with an error that ends the process.
+
+    Args:
+        shortest: positions at least.
+    """
+    kind = "a tensor of token ids (prompt, position)"
+    if not isinstance(tokens, Tensor):
+        require(False, "tokens", type(tokens).__name__, kind)
+        return
+    fits = tokens.ndim == 2 and len(tokens) > 0 and tokens.shape[1] >= shortest
+    allowed = f"(prompt, position) of at least one prompt and at least {shortest} position(s)"
+    require(fits, "tokens", tuple(tokens.shape), allowed)
+    is_whole = not (tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool)
+    require(is_whole, "tokens", tokens.dtype, "whole numbers, such as torch.int64")
+    require_positions(model, "tokens: positions", tokens.shape[1])
+    n = vocabulary_of(model)
+    for value in (tokens.min().item(), tokens.max().item()):
+        is_known = value >= 0 and (n is None or value < n)
+        why = "are they of another tokenizer?"
+        allowed = "token ids from 0" if n is None else f"token ids from 0 to {n - 1}"
+        require(is_known, "tokens", value, allowed, why)
 
 
 def hooked_activations(

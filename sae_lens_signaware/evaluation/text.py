@@ -9,17 +9,18 @@ from rich.table import Table
 from rich.text import Text
 from sae_lens import SAE
 
-from sae_lens_signaware.checks import require
+from sae_lens_signaware.checks import checked, require
 from sae_lens_signaware.evaluation.inputs import (
     dense_latents,
     flat_activations,
+    numbers_of_latents,
     require_in_range,
-    require_latents,
     require_sae,
 )
 from sae_lens_signaware.evaluation.models import (
     HookedRootModule,
     bos_ids,
+    require_unicode,
     required_tokenizer,
     token_ids,
     token_text,
@@ -106,10 +107,12 @@ def signed_latents(
     """
     require_sae(sae)
     require(isinstance(text, str), "text", type(text).__name__, "a str")
+    require_unicode("text", text)
+    k = checked("k", k, int)
     require(1 <= k <= sae.cfg.d_sae, "k", k, f"from 1 to {sae.cfg.d_sae}")
-    shown = list(range(sae.cfg.d_sae) if latents is None else dict.fromkeys(latents))
-    require(len(shown) > 0, "latents", latents, "None or at least one latent")
-    require_latents(sae, shown)
+    given = range(sae.cfg.d_sae) if latents is None else latents
+    shown = list(dict.fromkeys(numbers_of_latents(sae, given)))
+    require(len(shown) > 0, "latents", shown, "None or at least one latent")
     tokenizer = required_tokenizer(model)
     with_bos = sae.cfg.metadata.prepend_bos is not False
     bos, ids = bos_ids(tokenizer) if with_bos else [], token_ids(tokenizer, text)

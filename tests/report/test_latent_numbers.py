@@ -134,6 +134,17 @@ def test_a_direction_s_logits_are_what_the_real_norm_and_unembedding_give(name: 
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_logits_of_a_model_of_another_dtype(dtype: torch.dtype) -> None:
+    model, sae = hooked_transformer(), make_sae("bi_jumprelu")
+    (expected,) = top_logits(model, sae, [5], k=1) or [None]
+    (found,) = top_logits(model.to(dtype), sae, [5], k=1) or [None]
+    assert found is not None
+    assert expected is not None
+    assert found.pos[0][0] == expected.pos[0][0]
+    assert found.pos[0][1] == pytest.approx(expected.pos[0][1], rel=0.02)
+
+
 def test_a_model_whose_final_norm_is_not_found_has_no_logits() -> None:
     model, _, _ = MODELS["llama"]()
     model.model.model.norm = None

@@ -1,0 +1,103 @@
+"""Arguments of the measures of texts as users write them, and the line for those they mistake."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformer_lens import HookedTransformer
+
+import sae_lens_signaware as signaware
+from sae_lens_signaware.checks import InvalidInputError
+from tests.support.models import HOOK, hooked_transformer, prompt_ids
+from tests.support.saes import make_sae
+
+TEXTS = [f"w{i} w{(7 * i) % 60} w{30 * (i % 2) + i % 9}" for i in range(40)]
+LABELS = [i % 2 for i in range(40)]
+
+
+@pytest.fixture(scope="module")
+def model() -> HookedTransformer:
+    return hooked_transformer()
+
+
+@pytest.fixture(scope="module")
+def source(model: HookedTransformer) -> Any:
+    return signaware.text_activations(model, TEXTS, [HOOK])[0]
+
+
+def hooked_sae() -> Any:
+    sae = make_sae("bi_jumprelu")
+    sae.cfg.metadata.hook_name = HOOK
+    return sae
+
+
+def test_texts_may_come_once(model: HookedTransformer, source: Any) -> None:
+    texts: Any = (text for text in TEXTS)
+    (found,) = signaware.text_activations(model, texts, [HOOK])
+    torch.testing.assert_close(found.activations, source.activations)
+
+
+def test_labels_and_ks_of_any_kind_are_those_of_a_list(source: Any, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    fast: Any = {"n_resamples": 5, "with_raw": False}
+    expected = signaware.probe(hooked_sae(), source, LABELS, ks=[1, 2], **fast)
+    kinds: list[tuple[Any, Any]] = [
+        (torch.tensor(LABELS), np.array([1, 2])),
+        ((label for label in LABELS), (k for k in (2, 1))),
+    ]
+    for labels, ks in kinds:
+        found = signaware.probe(hooked_sae(), source, labels, ks=ks, **fast)
+        assert found.to_dict() == expected.to_dict()
+        found.write(tmp_path / "probes.json")
+
+
+def test_a_source_of_another_kind_is_one_line(source: Any) -> None:
+    pytest.importorskip("sklearn")
+    several = r"^source must be TextActivations, got 'list': text_activations gives one for each h"
+    for wrong, line in (
+        ([source], several),
+        (source.activations, r"^source must be TextActivations, got 'Tensor'$"),
+    ):
+        with pytest.raises(InvalidInputError, match=line):
+            signaware.probe(hooked_sae(), wrong, LABELS)
+    for ks, line in (
+        (2, r"^ks must be a list, each item an integer, got 2$"),
+        ([1.0], r"^ks must be a list, each item an integer, got \[1\.0\]"),
+    ):
+        wrong_ks: Any = ks
+        with pytest.raises(InvalidInputError, match=line):
+            signaware.probe(hooked_sae(), source, LABELS, ks=wrong_ks)
+
+
+@pytest.mark.parametrize(
+    ("hooks", "heads", "line"),
+    [
+        (HOOK, None, rf"^hook_names must be a list of at least one hook point, got '{HOOK}'$"),
+        ([], None, r"^hook_names must be a list of at least one hook point, got \[\]$"),
+        ([HOOK], [0, 1], r"^head_indices must be one for each of the 1 hook points, got 2$"),
+    ],
+)
+def test_wrong_hook_points_are_one_line(
+    hooks: Any, heads: Any, line: str, model: HookedTransformer
+) -> None:
+    with pytest.raises(InvalidInputError, match=line):
+        signaware.text_activations(model, TEXTS, hooks, head_indices=heads)
+
+
+@pytest.mark.parametrize(
+    ("measure", "kwargs", "line"),
+    [
+        (signaware.top_examples, {"window": 16}, "window must be a list of 2: .*, got 16"),
+        (signaware.top_examples, {"batch_size_prompts": 2.0}, "batch_size_prompts must be an int"),
+        (signaware.top_examples, {"n_batches": 2.5}, "n_batches must be an integer, got 2.5"),
+        (signaware.side_opposition, {"n_before": 4.0}, "n_before must be an integer, got 4.0"),
+    ],
+)
+def test_counts_that_are_none_are_one_line(
+    measure: Callable[..., Any], kwargs: Any, line: str, model: HookedTransformer
+) -> None:
+    with pytest.raises(InvalidInputError, match=line):
+        measure(model, hooked_sae(), prompt_ids(6), [5, 9], **kwargs)
