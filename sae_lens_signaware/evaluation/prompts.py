@@ -126,7 +126,7 @@ def prompts_of_tokens(
         yield prompts
 
 
-def require_tokens(model: HookedRootModule, tokens: object, shortest: int = 1) -> None:
+def require_tokens(model: HookedRootModule, tokens: Tensor, shortest: int = 1) -> None:
     """Raise InvalidInputError where ``tokens`` are no token ids (prompt, position) of the model.
 
     A GPU would answer an id that is not in the vocabulary with an error that ends the process.
@@ -135,9 +135,7 @@ def require_tokens(model: HookedRootModule, tokens: object, shortest: int = 1) -
         shortest: positions at least.
     """
     kind = "a tensor of token ids (prompt, position)"
-    if not isinstance(tokens, Tensor):
-        require(False, "tokens", type(tokens).__name__, kind)
-        return
+    require(isinstance(tokens, Tensor), "tokens", type(tokens).__name__, kind)
     fits = tokens.ndim == 2 and len(tokens) > 0 and tokens.shape[1] >= shortest
     allowed = f"(prompt, position) of at least one prompt and at least {shortest} position(s)"
     require(fits, "tokens", tuple(tokens.shape), allowed)
