@@ -30,7 +30,6 @@ from sae_lens_signaware.saes.config import (
 )
 from sae_lens_signaware.saes.largest import Encoder, encode_largest
 from sae_lens_signaware.saes.latents import ActiveLatents, Latents
-from sae_lens_signaware.saes.metrics import parameter_histograms
 from sae_lens_signaware.saes.side_bias import SIDE_BIASES, SideBiasMixin
 
 CUTOFF_MARGIN = 0.9
@@ -76,9 +75,7 @@ class BiBatchTopKTrainingSAEConfig(SignedTrainingFields, BatchTopKTrainingSAECon
     polarity_tying: Literal["full"] = "full"
     format_version: int = 2
     minus_bias_init: float | None = None
-    dead_after_tokens: int | None = 25_600
     dead_threshold_decay: float = 0.01
-    use_sparse_activations: bool = True
 
     @override
     def __post_init__(self) -> None:
@@ -224,10 +221,6 @@ class BiBatchTopKTrainingSAE(SideBiasMixin, BatchTopKTrainingSAE):
         norm = self.get_W_dec_norm()
         BatchTopKTrainingSAE.fold_W_dec_norm(self)
         self.b_mag.data.mul_(norm)
-
-    @override
-    def log_histograms(self) -> dict[str, Any]:
-        return super().log_histograms() | parameter_histograms(self, ("b_enc", "b_mag"))
 
     @override
     def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:

@@ -59,7 +59,11 @@ def _fires_of_coo(coo: Tensor) -> Tensor:
     return mask.index_fill_(0, coo.indices()[1], True)
 
 
-def parameter_histograms(sae: nn.Module, names: tuple[str, ...]) -> dict[str, Any]:
-    """numpy arrays for SAELens's ``log_histograms``, one a parameter."""
+def parameter_histograms(sae: nn.Module) -> dict[str, Any]:
+    """numpy arrays for SAELens's ``log_histograms``: each parameter that not every SAE has."""
     # in 64 bits, since nearly equal values leave no room for W&B's 64 bins in 32
-    return {f"weights/{name}": getattr(sae, name).detach().double().cpu().numpy() for name in names}
+    return {
+        f"weights/{name}": parameter.detach().double().cpu().numpy()
+        for name, parameter in sae.named_parameters()
+        if name not in ("W_enc", "W_dec", "b_dec")
+    }

@@ -27,7 +27,6 @@ from sae_lens_signaware.saes.config import (
     require_threshold,
 )
 from sae_lens_signaware.saes.latents import Latents
-from sae_lens_signaware.saes.metrics import parameter_histograms
 from sae_lens_signaware.saes.plain import both_sides, make_plain
 from sae_lens_signaware.saes.thresholds import ThresholdTrainingMixin
 from sae_lens_signaware.saes.tiled import TiledStep, TiledStepMixin
@@ -261,11 +260,6 @@ class SAGatedTrainingSAE(
     def _ungated(self, pre: Tensor, columns: Tensor | slice) -> Tensor:
         r_mag, b_mag = self.r_mag[:, columns], self.b_mag[:, columns]
         return signed_gate(pre, torch.zeros_like(b_mag), r_mag, b_mag, self._two_sided)
-
-    @override
-    def log_histograms(self) -> dict[str, Any]:
-        names = ("threshold", "r_mag", "b_mag")
-        return super().log_histograms() | parameter_histograms(self, names)
 
     @override
     def _threshold_init(self) -> float:

@@ -18,7 +18,7 @@ from sae_lens_signaware.saes.base import SignedSAEMixin, is_hooked
 from sae_lens_signaware.saes.finite_losses import FiniteLossMixin
 from sae_lens_signaware.saes.kernels import pre_activation
 from sae_lens_signaware.saes.latents import AllLatents, Latents
-from sae_lens_signaware.saes.metrics import side_metrics
+from sae_lens_signaware.saes.metrics import parameter_histograms, side_metrics
 from sae_lens_signaware.saes.state import add_exact_state, drop_training_state
 
 _Host = TrainingSAE[Any] if TYPE_CHECKING else object
@@ -285,6 +285,10 @@ class SignedTrainingMixin(FiniteLossMixin, SignedSAEMixin, _Host):
         """What a logging step logs beside the losses; ``acts`` (batch, d_sae), dense or sparse."""
         del step_input
         return side_metrics(acts.to_dense() if acts.is_sparse else acts)
+
+    def log_histograms(self) -> dict[str, Any]:
+        """SAELens's, and those of the architecture's own parameters."""
+        return super().log_histograms() | parameter_histograms(self)
 
     def process_state_dict_for_saving(self, state_dict: dict[str, Any]) -> None:
         """Add exact training state where the dtype would round it; refuse a failed run's."""
