@@ -20,7 +20,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from sae_lens_signaware.checks import require
-from sae_lens_signaware.saes.activations import bi_batch_topk, shifted
+from sae_lens_signaware.saes.activations import bi_batch_topk
 from sae_lens_signaware.saes.bi_jumprelu import BiJumpReLUSAE, BiJumpReLUSAEConfig
 from sae_lens_signaware.saes.config import (
     SignedTrainingFields,
@@ -132,8 +132,7 @@ class BiBatchTopKTrainingSAE(SideBiasMixin, BatchTopKTrainingSAE):
 
     @override
     def _activate(self, pre: Tensor, latents: Latents) -> Tensor:
-        b_mag = self._scaled(latents.rows_of(self._size_bias), latents)
-        return bi_batch_topk(shifted(pre, b_mag), self._n_largest(latents.n_tokens))
+        return bi_batch_topk(self._ungated(pre, latents), self._n_largest(latents.n_tokens))
 
     @override
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:

@@ -257,8 +257,8 @@ class SAGatedTrainingSAE(
         return self._gate_losses(step_input, step.summed.mean(), step.products[1])
 
     @override
-    def _ungated(self, pre: Tensor, columns: Tensor | slice) -> Tensor:
-        r_mag, b_mag = self.r_mag[:, columns], self.b_mag[:, columns]
+    def _ungated(self, pre: Tensor, latents: Latents) -> Tensor:
+        r_mag, b_mag = latents.rows_of(self.r_mag), latents.rows_of(self.b_mag)
         return signed_gate(pre, torch.zeros_like(b_mag), r_mag, b_mag, self._two_sided)
 
     @override
