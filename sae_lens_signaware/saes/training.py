@@ -292,7 +292,7 @@ class SignedTrainingMixin(FiniteLossMixin, SignedSAEMixin, _Host):
         """Add exact training state where the dtype would round it; refuse a failed run's."""
         self.require_finite_losses()
         super().process_state_dict_for_saving(state_dict)
-        add_exact_state(state_dict, self.dtype, self._kept_in_own_dtype)
+        add_exact_state(state_dict, self.dtype, self._kept_in_own_dtype + self._training_state)
 
     def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
         """Drop what only training needs."""
