@@ -15,7 +15,7 @@ from sae_lens import SAETrainer, TrainingSAE, TrainingSAEConfig, logger
 from sae_lens.config import SAETrainerConfig
 from torch import Tensor
 
-from sae_lens_signaware.checks import one_line, require
+from sae_lens_signaware.checks import one_line, require, require_writable
 from sae_lens_signaware.evaluation.saved import ESTIMATED
 from sae_lens_signaware.files import write_json
 from sae_lens_signaware.saes.finite_losses import FiniteLossMixin
@@ -27,7 +27,6 @@ from sae_lens_signaware.training.interruption import (
     restart_firing_window,
     stop_on_signal,
 )
-from sae_lens_signaware.training.output import require_writable
 from sae_lens_signaware.training.values import check_sae_dtype, require_json
 
 DONE_FILENAME = "checkpoint_complete.json"
@@ -170,8 +169,7 @@ def _require_place(checkpoint: Path) -> None:
     """Raise where an interruption could not put a folder, before the training."""
     allowed = "a folder that can be renamed"
     require(not checkpoint.is_mount(), "checkpoint", str(checkpoint), allowed, "it is mounted")
-    if checkpoint.parent.name:  # what is at the root of the file system has no folder to try
-        require_writable("checkpoint's folder", checkpoint.parent)
+    require_writable("checkpoint's folder", checkpoint.parent)
 
 
 def _require_activations(activations: object, d_in: int) -> None:

@@ -160,7 +160,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_file_is_no_folder_for_results(tmp_path: Path) -> None:
     config = write(values_of("a"), tmp_path / "p.yaml")
     result = invoke("protocol", str(config), "--out", str(config))
-    assert_one_line_error(result, 2, "is a file; name a folder")
+    assert_one_line_error(result, 2, f"out must be a folder, got '{config}': {config} is a file")
 
 
 @pytest.mark.parametrize(
