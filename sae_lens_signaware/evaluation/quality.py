@@ -27,6 +27,9 @@ Steering holds the L0 of training batches. On held-out text the L0 of Gemma 3 27
 16 percent above it, so a gap of a few percent is usual, and one above ten is worth a warning.
 """
 
+L0_FIELDS = ("k", "target_l0", "target_l0_rate", "jumprelu_sparsity_loss_mode")
+"""Fields of an SAE's config that :func:`target_l0_of` reads."""
+
 
 def target_l0_of(sae: Mapping[str, Any]) -> float | None:
     """Return the L0 that an SAE's config asks for; None where a coefficient sets its sparsity.
