@@ -22,6 +22,7 @@ from sae_lens_signaware.evaluation.calibration import (
 )
 from sae_lens_signaware.evaluation.census import BipolarCensus, census_of
 from sae_lens_signaware.evaluation.streaming import explained_variance_of, sum_sides
+from sae_lens_signaware.saes.metrics import BIPOLAR_MIN_SHARE
 
 
 @dataclasses.dataclass
@@ -43,7 +44,7 @@ class SignedEvaluator:
 
     n_batches: int = 4
     inner: Evaluator[TrainingSAE[Any]] | None = None
-    bipolar_min_share: float = 0.1
+    bipolar_min_share: float = BIPOLAR_MIN_SHARE
 
     @torch.no_grad()
     def __call__(
@@ -78,7 +79,7 @@ def signed_metrics(
 def signed_metrics_of(
     census: BipolarCensus,
     calibration: PolarityCalibration | None,
-    bipolar_min_share: float = 0.1,
+    bipolar_min_share: float = BIPOLAR_MIN_SHARE,
 ) -> dict[str, float]:
     """Sum both results up as scalars, without NaN: what does not apply is left out."""
     metrics = {

@@ -18,6 +18,7 @@ from sae_lens_signaware.checks import InvalidInputError, check_fields, require
 from sae_lens_signaware.evaluation.census import BipolarCensus, census_of
 from sae_lens_signaware.evaluation.models import HookedRootModule
 from sae_lens_signaware.evaluation.streaming import explained_variance_of, sum_sides
+from sae_lens_signaware.saes.metrics import BIPOLAR_MIN_SHARE
 
 QUALITY_FILENAME = "quality.json"
 TARGET_L0_TOLERANCE = 0.1
@@ -126,7 +127,7 @@ def measure_quality(
     sae: SAE[Any],
     activations: Iterable[Tensor] | Tensor,
     tokens_from: str,
-    bipolar_min_share: float = 0.1,
+    bipolar_min_share: float = BIPOLAR_MIN_SHARE,
 ) -> tuple[SAEQuality, BipolarCensus]:
     """Measure an SAE in one pass that encodes and decodes every batch once.
 
