@@ -109,12 +109,7 @@ def train_timed(
     _require_activations(activations, sae_cfg.d_in)
     # an interruption renames a folder, and not a link to it
     checkpoint = Path(checkpoint).resolve()
-    # those of SAELens's trainer cannot be resumed here, and its folder has a new name in each run
-    trainer_cfg = dataclasses.replace(
-        trainer_cfg, checkpoint_path=None, n_checkpoints=0, save_final_checkpoint=False
-    )
-    if trainer_cfg.lr_end is None:  # as SAELens's runner has it; its trainer asks for a number
-        trainer_cfg = dataclasses.replace(trainer_cfg, lr_end=trainer_cfg.lr / 10)
+    trainer_cfg = _on_cache(trainer_cfg)
     seed = int(seed)  # of numpy, maybe
     settings = {"sae": sae_cfg.to_dict(), "trainer": dataclasses.asdict(trainer_cfg)}
     for name, values in settings.items():  # before the training, and not at its checkpoint
@@ -163,6 +158,13 @@ def train_timed(
         trainer.sae.require_finite_losses()  # of the steps since the last look
     signals.pass_on()  # of the last step: the SAE is folded, and there is no checkpoint any more
     return CachedTraining(trainer.sae, trainer.n_training_steps - first_step, seconds)
+
+
+def _on_cache(cfg: SAETrainerConfig) -> SAETrainerConfig:
+    """Without SAELens's checkpoints, which cannot be resumed here, and with an ``lr_end``."""
+    lr_end = cfg.lr / 10 if cfg.lr_end is None else cfg.lr_end  # as SAELens's runner has it
+    none = {"checkpoint_path": None, "n_checkpoints": 0, "save_final_checkpoint": False}
+    return dataclasses.replace(cfg, lr_end=lr_end, **none)
 
 
 def _require_place(checkpoint: Path) -> None:
