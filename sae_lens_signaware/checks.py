@@ -155,7 +155,8 @@ def fits(value: Any, hint: Any) -> bool:
             return False
         # each key becomes an attribute, by a call with keyword arguments
         taken = {*dir(hint), "self"}
-        return all(isinstance(key, str) and key not in taken for key in value.keys())  # noqa: SIM118
+        keys = value.keys()  # SAELens's metadata is no mapping, and does not iterate as its keys
+        return all(isinstance(key, str) and key not in taken for key in keys)
     plain = origin or hint
     return not isinstance(plain, type) or isinstance(value, plain)
 

@@ -187,7 +187,12 @@ def point_of(result: RunResult) -> Point:
 def summarise(
     config: SweepConfig, runs: Sequence[Run], out: str | Path, store: SweepStore | None = None
 ) -> SweepSummary:
-    """Sum up the results and failures of ``runs`` that are on disk, or that ``store`` remembers."""
+    """Sum up the results and failures of ``runs`` that are on disk, or that ``store`` remembers.
+
+    Args:
+        config, runs, out: as :func:`~sae_lens_signaware.run_local` has them.
+        store: what that returned; None reads the disk alone.
+    """
     store = store or SweepStore(config, out)
     by_run = [(run, store.finished(run)) for run in runs]
     results = [result for _, result in by_run if result is not None]
