@@ -5,7 +5,7 @@ abstract does not fix are ours (docs/architectures.md).
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from sae_lens import SAE, GatedSAE, GatedSAEConfig, TrainingSAE
@@ -48,7 +48,7 @@ class _SAGatedFields(SignedFields):
         return "sa_gsae"
 
 
-def _check(cfg: Any) -> None:
+def _check(cfg: "SAGatedSAEConfig | SAGatedTrainingSAEConfig") -> None:
     require(
         cfg.two_sided or cfg.polarity_tying == "full",
         "polarity_tying",
