@@ -11,6 +11,9 @@ from result_rows import Row, means
 
 from sae_lens_signaware.experiments.sweep.frontier import MARGIN, overlap_of, read_gaps
 
+TICKS = (8, 16, 32, 64, 128)
+"""Of the axis of L0, where a figure has room for them."""
+
 
 def gaps(points: Sequence[Row], base: Sequence[Row]) -> tuple[list[float], list[float]]:
     """L0 and R² minus that of ``base``, at each point and at both ends of the overlap.
@@ -33,7 +36,7 @@ def frontier_figure(
     cells: Sequence[str],
     series: Sequence[Series],
     reference: Series,
-    ticks: Sequence[float] = (8, 16, 32, 64, 128),
+    ticks: Sequence[float] = TICKS,
 ) -> Figure:
     """R² against L0, and below each panel the gap: R² minus that of ``reference`` at the same L0.
 
@@ -80,7 +83,7 @@ def gap_figure(
     cells: Sequence[str],
     series: Sequence[Series],
     reference: Series,
-    ticks: Sequence[float] = (8, 16, 32, 64, 128),
+    ticks: Sequence[float] = TICKS,
 ) -> Figure:
     """The gaps of :func:`frontier_figure` alone, three cells beside each other.
 
@@ -130,7 +133,7 @@ def dead_figure(
     rows: Sequence[Row],
     cells: Sequence[str],
     series: Sequence[Series],
-    ticks: Sequence[float] = (8, 16, 32, 64, 128),
+    ticks: Sequence[float] = TICKS,
 ) -> Figure:
     """Share of dead latents against L0, one panel a cell, on one scale."""
     figure, axes = panels(1, len(cells), 2.6, top=0.85, sharey=True)

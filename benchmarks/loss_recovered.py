@@ -15,31 +15,25 @@ from pathlib import Path
 from own_command import own_command
 from reproduction_rows import COLUMNS, row_of
 from result_rows import write_rows
-from sweep_source import command_of
+from sweep_source import runs_with_saes
 
 from sae_lens_signaware.evaluation import load_sae
 from sae_lens_signaware.evaluation.quality import add_loss_recovered
 from sae_lens_signaware.experiments.sweep.cache import d_ins_of, load_hooked_model, make_store
-from sae_lens_signaware.experiments.sweep.config import Run, load_sweep_config
 from sae_lens_signaware.experiments.sweep.result import RunResult
-from sae_lens_signaware.experiments.sweep.store import SweepStore
 
 
 def measure(source: Path, root: Path, value: float, n_batches: int) -> list[list[object]]:
     """The rows of one sweep: those of ``row_of``, with the loss recovered of each batch."""
-    config, runs = load_sweep_config(source)
-    store = SweepStore(config, root / command_of(source)[1])
-    asked = [run for run in runs if run.value == value and store.has_sae(run)]
-    found = [run for run in asked if store.finished(run) is not None]
-    first: dict[str, Run] = {run.cell: run for run in found}
+    store, found = runs_with_saes(source, root, [value])
     if not found:
         return []
-    model = load_hooked_model(found[0].cfg, list(d_ins_of(first)))
+    model = load_hooked_model(found[0].cfg, list(d_ins_of(found)))
     rows = []
     for run in found:
         result = RunResult.read(store.result_path(run))
-        text = config.heldout_dataset_path or run.cfg.dataset_path
-        tokens = make_store(model, run.cfg, text, {run.cfg.hook_name: run.cfg.sae.d_in})
+        text = store.config.heldout_dataset_path or run.cfg.dataset_path
+        tokens = make_store(model, run.cfg, text, d_ins_of([run]))
         sae = load_sae(store.sae_path(run))
         batches = [add_loss_recovered(result.quality, sae, model, tokens) for _ in range(n_batches)]
         values = [batch.loss_recovered for batch in batches]

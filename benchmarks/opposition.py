@@ -33,6 +33,7 @@ from sae_lens_signaware.evaluation.models import (
 )
 from sae_lens_signaware.evaluation.prompts import hooked_activations
 from sae_lens_signaware.experiments.demo_data import GGUF_FILE
+from sae_lens_signaware.saes.metrics import BIPOLAR_MIN_SHARE
 from sae_lens_signaware.training.hooks import load_model_with_hooks
 
 LENGTH = 64
@@ -71,7 +72,8 @@ def count_sides(model: HookedRootModule, saes: Sequence[Any], prompts: Tensor) -
 def drawn_latents(counts: Tensor, n: int, least: int, seed: int = 0) -> tuple[list[int], int]:
     """n latents drawn among those that are bipolar, and the number of these."""
     smaller = counts.min(0).values
-    bipolar = ((smaller >= least) & (smaller >= 0.1 * counts.sum(0))).nonzero().flatten()
+    is_bipolar = (smaller >= least) & (smaller >= BIPOLAR_MIN_SHARE * counts.sum(0))
+    bipolar = is_bipolar.nonzero().flatten()
     drawn = torch.randperm(len(bipolar), generator=torch.Generator().manual_seed(seed))[:n]
     return sorted(bipolar[drawn].tolist()), len(bipolar)
 

@@ -22,14 +22,12 @@ import torch
 from own_command import own_command
 from result_rows import write_rows
 from sae_lens import SAE
-from sweep_source import command_of, without_ending
+from sweep_source import runs_with_saes, without_ending
 from torch import Tensor
 
 from sae_lens_signaware import TextActivations, read_labelled_texts, text_activations
 from sae_lens_signaware.evaluation import load_sae
 from sae_lens_signaware.experiments.sweep.cache import d_ins_of, load_hooked_model
-from sae_lens_signaware.experiments.sweep.config import Run, load_sweep_config
-from sae_lens_signaware.experiments.sweep.store import SweepStore
 
 N_BLOCKS = 20
 COLUMNS = ("cell", "sae", "seed", "value", "text", "n_tokens", "l0", "r2", "slope")
@@ -91,14 +89,10 @@ def measure(
     source: Path, root: Path, values: Sequence[float], texts: dict[str, list[str]]
 ) -> list[list[object]]:
     """The rows of one sweep: :data:`COLUMNS`, and the errors of the blocks."""
-    config, runs = load_sweep_config(source)
-    store = SweepStore(config, root / command_of(source)[1])
-    asked = [run for run in runs if run.value in values and store.has_sae(run)]
-    found = [run for run in asked if store.finished(run) is not None]
-    first: dict[str, Run] = {run.cell: run for run in found}
+    store, found = runs_with_saes(source, root, values)
     if not found:
         return []
-    hooks = list(d_ins_of(first))
+    hooks = list(d_ins_of(found))
     model = load_hooked_model(found[0].cfg, hooks)
     rows: list[list[object]] = []
     for name, of_name in texts.items():

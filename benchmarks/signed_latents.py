@@ -19,9 +19,9 @@ from rich.table import Table
 
 from sae_lens_signaware.experiments.sweep.latent_results import Dial, LatentPage, SAELatents
 from sae_lens_signaware.files import write_json
+from sae_lens_signaware.saes.metrics import BIPOLAR_MIN_SHARE
 
 RANKS = (10, 30, 100, 300, 576)
-BIPOLAR_MIN_SHARE = 0.1
 
 
 def quantiles(gains: list[float | None]) -> list[float] | None:

@@ -1,4 +1,4 @@
-"""Checks of values from outside: types, ranges, and errors of one line."""
+"""Checks of values from outside: types, ranges, folders to write, and errors of one line."""
 
 import dataclasses
 import difflib
@@ -7,9 +7,11 @@ import math
 import numbers
 import reprlib
 import sys
+import tempfile
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union
 
 if TYPE_CHECKING:
@@ -153,7 +155,8 @@ def fits(value: Any, hint: Any) -> bool:
             return False
         # each key becomes an attribute, by a call with keyword arguments
         taken = {*dir(hint), "self"}
-        return all(isinstance(key, str) and key not in taken for key in value.keys())  # noqa: SIM118
+        keys = value.keys()  # SAELens's metadata is no mapping, and does not iterate as its keys
+        return all(isinstance(key, str) and key not in taken for key in keys)
     plain = origin or hint
     return not isinstance(plain, type) or isinstance(value, plain)
 
@@ -256,3 +259,30 @@ def describe(hint: Any) -> str:
     if hint in names:
         return names[hint]
     return f"a {hint.__module__}.{hint.__qualname__}" if isinstance(hint, type) else str(hint)
+
+
+def require_writable(field: str, path: str | Path) -> None:
+    """Raise ConfigError where no folder can be made at ``path``, or no file in it.
+
+    Nothing is left on the disk.
+    """
+    try:
+        folder = Path(path).resolve()
+        place = next(place for place in (folder, *folder.parents) if _is_there(place))
+        if place.is_dir():
+            tempfile.NamedTemporaryFile(dir=place).close()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links is a RuntimeError
+        raise ConfigError(
+            f"{field} must be a folder that can be written, got {str(path)!r}: {error}"
+        ) from None
+    if not place.is_dir():
+        raise ConfigError(f"{field} must be a folder, got {str(path)!r}: {place} is a file")
+
+
+def _is_there(path: Path) -> bool:
+    """Whether something is at ``path``; unlike ``Path.exists``, raise where that is not known."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True

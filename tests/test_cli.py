@@ -233,7 +233,8 @@ def test_an_output_folder_that_is_a_file_is_found_first(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
         result = invoke("demo", "--out", str(out))
-        assert_one_line_error(result, 2, f"out: {tmp_path / 'file'} is a file; name a folder")
+        line = f"out must be a folder, got '{out}': {tmp_path / 'file'} is a file"
+        assert_one_line_error(result, 2, line)
 
 
 def test_an_output_that_cannot_be_written_is_found_first(tmp_path: Path) -> None:
@@ -244,13 +245,15 @@ def test_an_output_that_cannot_be_written_is_found_first(tmp_path: Path) -> None
     (tmp_path / "file").write_text("mine")
     below = str(tmp_path / "file" / "below")
     none = ("--activations", str(tmp_path / "none.safetensors"))
+    is_file = f"{tmp_path / 'file'} is a file"
     for args in (("split", sae, below), ("merge", sae, below, *none)):
-        result = invoke(*args)
-        assert_one_line_error(result, 2, f"out: {tmp_path / 'file'} is a file; name a folder")
+        line = f"OUT's folder must be a folder, got '{tmp_path / 'file'}': {is_file}"
+        assert_one_line_error(invoke(*args), 2, line)
     result = invoke("split", sae, "/proc/self/plain")
-    assert_one_line_error(result, 2, "out: /proc/self cannot be written: ")
+    line = "OUT's folder must be a folder that can be written, got '/proc/self': "
+    assert_one_line_error(result, 2, line)
     result = invoke("report", str(tmp_path), "--out", f"{below}/r.html")
-    assert_one_line_error(result, 2, f"out: {tmp_path / 'file'} is a file; name a folder")
+    assert_one_line_error(result, 2, f"out's folder must be a folder, got '{below}': {is_file}")
     data = ("--activations", str(tmp_path / "none.safetensors"))  # looked at later
     result = invoke("analyze", sae, *data, "--out", str(tmp_path / "file"))
-    assert_one_line_error(result, 2, f"out: {tmp_path / 'file'} is a file; name a folder")
+    assert_one_line_error(result, 2, f"out must be a folder, got '{tmp_path / 'file'}': {is_file}")

@@ -73,13 +73,15 @@ class TrainingConfig(Fields, saes.SignedTrainingFields, TopKTrainingSAEConfig):
 
 class Training(saes.DeadLatentsMixin, Own, TrainingSAE[TrainingConfig]):
     _auxk_names = ("aux_loss_coefficient", "auxiliary_reconstruction_loss")
-    _training_state = ("firing_ema",)
+    _training_state = ("firing_ema", "n_seen")
     _kept_in_own_dtype = ("gain",)
 
     firing_ema: Tensor
+    n_seen: Tensor
 
     def initialize_weights(self) -> None:
         super().initialize_weights()
+        self.register_buffer("n_seen", torch.zeros((), dtype=torch.int64, device=self.device))
         self.register_buffer("firing_ema", torch.zeros(self.cfg.d_sae, device=self.device))
 
 
@@ -118,6 +120,7 @@ def test_state_of_its_own_is_in_files_for_training_alone(tmp_path: Path) -> None
     sae = training(dtype="bfloat16")
     sae.gain.data.fill_(GAIN)
     sae.firing_ema.fill_(0.25)
+    sae.n_seen.fill_(100_001)
     sae.save_model(tmp_path / "whole")
     sae.save_inference_model(tmp_path / "inference")
 
@@ -125,6 +128,7 @@ def test_state_of_its_own_is_in_files_for_training_alone(tmp_path: Path) -> None
     assert again.gain.dtype == torch.float32
     assert again.gain.item() == sae.gain.item()  # which bfloat16 does not hold
     assert (again.firing_ema == 0.25).all()
+    assert again.n_seen == 100_001  # nor this
     for name in ("whole", "inference"):
         loaded = SAE.load_from_disk(tmp_path / name)
         assert type(loaded) is OwnSAE

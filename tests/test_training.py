@@ -324,3 +324,11 @@ def test_metrics_of_prompts_are_those_of_their_tokens() -> None:
     flat = side_metrics(acts.flatten(0, 1))
     for name, value in side_metrics(acts).items():
         torch.testing.assert_close(value, flat[name], msg=name)
+
+
+@each_variant
+def test_each_parameter_of_an_architecture_has_a_histogram(architecture: str, tying: str) -> None:
+    sae = make_training_sae(architecture, tying)
+    own = {f"weights/{name}" for name, _ in sae.named_parameters()}
+    own -= {"weights/W_enc", "weights/W_dec", "weights/b_dec"}
+    assert set(sae.log_histograms()) == {"weights/W_dec_norms", *own}

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sae_lens_signaware.checks import one_line
 from sae_lens_signaware.cli.errors import (
     EXIT_FAILED,
     print_error,
@@ -90,8 +91,6 @@ def _import_module(name: str) -> None:
     try:
         importlib.import_module(name)
     except Exception as error:  # whatever the module of a user raises
-        from sae_lens_signaware.checks import one_line
-
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise typer.BadParameter(f"--import {name}: {reason}") from None
 

@@ -3,7 +3,6 @@
 import functools
 import logging
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +10,12 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from sae_lens_signaware.checks import InvalidInputError, one_line
+from sae_lens_signaware.checks import (
+    ConfigError,
+    InvalidInputError,
+    one_line,
+    require_writable,
+)
 
 # what is printed are paths and messages, in which brackets and colons mean themselves
 console = Console(markup=False, emoji=False)
@@ -89,26 +93,11 @@ def print_failures(failures: Mapping[str, str]) -> None:
         errors.print(f"failed: {name}: {reason}", soft_wrap=True, markup=False, highlight=False)
 
 
-def require_folder(out: Path) -> None:
-    """Raise ConfigError, before long work starts, where no folder can be made at ``out``."""
-    from sae_lens_signaware.checks import ConfigError
-
-    place = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not place.is_dir():
-        raise ConfigError(f"out: {place} is a file; name a folder")
-    try:
-        tempfile.NamedTemporaryFile(dir=place).close()
-    except OSError as error:
-        raise ConfigError(f"out: {place} cannot be written: {one_line(error)}") from None
-
-
 def require_file(out: Path) -> None:
     """Raise ConfigError, before long work starts, where no file can be made at ``out``."""
-    from sae_lens_signaware.checks import ConfigError
-
     if out.is_dir():
         raise ConfigError(f"out: {out} is a folder; name a file")
-    require_folder(out.parent)
+    require_writable("out's folder", out.parent)
 
 
 def _code_and_message(error: Exception) -> tuple[int, str] | None:

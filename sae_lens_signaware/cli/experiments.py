@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from sae_lens_signaware.checks import require_writable
 from sae_lens_signaware.cli.errors import (
     EXIT_FAILED,
     GO_ON,
     console,
     print_failures,
     require_file,
-    require_folder,
 )
 
 
@@ -34,7 +34,7 @@ def sweep(
     from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 
     cfg, runs = load_sweep_config(config)
-    require_folder(out)
+    require_writable("out", out)
     command = shlex.join(["sae-lens-signaware", "sweep", str(config), "--out", str(out)])
     run_all = executors.run_local
     if executor == "ray":
@@ -69,7 +69,7 @@ def protocol(
 
     from sae_lens_signaware.experiments import protocols
 
-    require_folder(out)
+    require_writable("out", out)
     cfg = protocols.load_protocol_config(config)
     command = shlex.join(["sae-lens-signaware", "protocol", str(config), "--out", str(out)])
     try:

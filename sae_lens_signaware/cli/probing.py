@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.cli.errors import console, require_file
 from sae_lens_signaware.cli.saes import SaeArgument
 
@@ -112,8 +113,6 @@ def probe(
 
 
 def _required(value: Any, option: str) -> Any:
-    from sae_lens_signaware.checks import ConfigError
-
     if value is None:
         raise ConfigError(f"{option}: the SAE's cfg.json does not say it; give --{option}")
     return value
@@ -128,7 +127,6 @@ def _model(
     device: str,
 ) -> "HookedRootModule":
     """Load the model that the options name, or else the one that the SAE's metadata names."""
-    from sae_lens_signaware.checks import ConfigError
     from sae_lens_signaware.training.hooks import load_model_with_hooks
 
     metadata = sae.cfg.metadata

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from sae_lens_signaware.cli.errors import console, require_file, require_folder
+from sae_lens_signaware.checks import ConfigError, require_writable
+from sae_lens_signaware.cli.errors import console, require_file
 
 SaeArgument = Annotated[str, typer.Argument(metavar="SAE", help="A folder, or REPO:ID on the Hub.")]
 
@@ -46,14 +47,12 @@ def split(
     from sae_lens_signaware import hub
     from sae_lens_signaware.evaluation import write_split
 
-    require_folder(out.parent)
+    require_writable("OUT's folder", out.parent)
     loaded = hub.load_sae_reference(sae)
     source = Path(sae)
     try:
         plain = write_split(loaded, source if source.is_dir() else None, out)
     except TypeError as error:
-        from sae_lens_signaware.checks import ConfigError
-
         raise ConfigError(f"SAE: {error}") from None
     width, plain_width = loaded.cfg.d_sae, plain.cfg.d_sae
     sides = f"i (+ side) and i + {width} (- side)" if plain_width > width else "i"
@@ -86,7 +85,7 @@ def analyze(
     from sae_lens_signaware.training.cache import load_named_activations
 
     if out is not None:
-        require_folder(out)
+        require_writable("out", out)
     loaded = hub.load_sae_reference(sae)
     tensor = load_named_activations(activations, key)
     with console.status(f"Measuring {tensor.shape[:-1].numel():,} tokens"):
@@ -140,14 +139,13 @@ def merge(
     Example: sae-lens-signaware merge output-plain output-signed --activations acts.safetensors
     """
     from sae_lens_signaware import hub
-    from sae_lens_signaware.checks import ConfigError
     from sae_lens_signaware.evaluation import merge_antipodal
     from sae_lens_signaware.evaluation.saved import write_sae
     from sae_lens_signaware.training.cache import load_named_activations
 
     if out.exists():
         raise ConfigError(f"OUT: {out} exists already; name a new folder")
-    require_folder(out.parent)
+    require_writable("OUT's folder", out.parent)
     loaded = hub.load_sae_reference(sae)
     tensor = load_named_activations(activations, key)
     try:

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
+from sae_lens_signaware.checks import ConfigError, require_writable
 from sae_lens_signaware.cli.errors import (
     EXIT_FAILED,
     GO_ON,
     console,
     print_failures,
-    require_folder,
 )
 
 LISTED_ARCHITECTURE = "sa_gsae"  # whose flags --list-flags prints where none is named
@@ -33,7 +33,7 @@ def demo(
     from sae_lens_signaware.experiments.demo import REPORT_FILENAME, last_lines, run_demo
     from sae_lens_signaware.report import write_report
 
-    require_folder(out)
+    require_writable("out", out)
     try:
         result = run_demo(out, steps, train_tokens, console)
         write_report(out, out / REPORT_FILENAME)
@@ -67,7 +67,6 @@ def train(
     Example: sae-lens-signaware train configs/smollm2-135m-mlp_out-sa_gsae.yaml --lr 1e-3
     --d_sae 1152
     """
-    from sae_lens_signaware.checks import ConfigError
     from sae_lens_signaware.training.config import (
         load_runner_config,
         override_parser,

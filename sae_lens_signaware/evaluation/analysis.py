@@ -19,8 +19,8 @@ from sae_lens_signaware.evaluation.calibration import (
 from sae_lens_signaware.evaluation.census import BipolarCensus, census_of
 from sae_lens_signaware.evaluation.streaming import explained_variance_of, sum_sides
 from sae_lens_signaware.files import write_json
+from sae_lens_signaware.saes.metrics import BIPOLAR_MIN_SHARE
 
-MIN_SHARE = 0.1
 TOP_LATENTS = (10, 100)
 
 
@@ -63,9 +63,9 @@ class Analysis:
         if census.one_sided:
             table.add_row("- side", "none: no latent is ever negative")
         else:
-            share = f"bipolar share (rarer side >= {MIN_SHARE:g} of firings)"
-            table.add_row(share, f"{census.bipolar_share(MIN_SHARE):.2%} of alive latents")
-            curve = census.bipolar_share_by_energy_rank(MIN_SHARE)
+            share = f"bipolar share (rarer side >= {BIPOLAR_MIN_SHARE:g} of firings)"
+            table.add_row(share, f"{census.bipolar_share():.2%} of alive latents")
+            curve = census.bipolar_share_by_energy_rank()
             for k in TOP_LATENTS:
                 if k <= len(curve):
                     table.add_row(f"  of the {k} latents of most energy", f"{curve[k - 1]:.2%}")

@@ -11,6 +11,7 @@ from torch import Tensor
 from sae_lens_signaware.evaluation.results import Provenance, Result
 from sae_lens_signaware.evaluation.streaming import SideSums, squared_norms, sum_sides
 from sae_lens_signaware.saes.conversion import log_sparsity_of
+from sae_lens_signaware.saes.metrics import BIPOLAR_MIN_SHARE
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -69,16 +70,16 @@ class BipolarCensus(Result):
         """Share of latents that never fired over ``n_tokens``; cite both."""
         return 1 - self.alive.double().mean().item()
 
-    def bipolar(self, min_share: float = 0.1) -> Tensor:
+    def bipolar(self, min_share: float = BIPOLAR_MIN_SHARE) -> Tensor:
         """Which latents are alive and have ``min_share`` of their firings on the rarer side."""
         return self.alive & (self.min_share.nan_to_num(0.0) >= min_share)
 
-    def bipolar_share(self, min_share: float = 0.1) -> float:
+    def bipolar_share(self, min_share: float = BIPOLAR_MIN_SHARE) -> float:
         """Share of the alive latents that are bipolar; 0 where none is alive."""
         n_alive = self.alive.sum().item()
         return self.bipolar(min_share).sum().item() / n_alive if n_alive else 0.0
 
-    def bipolar_share_by_energy_rank(self, min_share: float = 0.1) -> Tensor:
+    def bipolar_share_by_energy_rank(self, min_share: float = BIPOLAR_MIN_SHARE) -> Tensor:
         """Share of bipolar latents among the k of the highest energy, for k = 1 .. number alive."""
         energy = (self.energy_pos + self.energy_neg)[self.alive]
         order = energy.argsort(descending=True)

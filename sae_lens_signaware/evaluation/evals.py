@@ -7,13 +7,10 @@ from sae_lens import SAE, ActivationsStore, run_evals
 from sae_lens.evals import EvalConfig
 from sae_lens.training.activation_scaler import ActivationScaler
 
-from sae_lens_signaware.evaluation.calibration import calibration_of, has_common_units
-from sae_lens_signaware.evaluation.census import census_of
-from sae_lens_signaware.evaluation.evaluator import signed_metrics_of
+from sae_lens_signaware.evaluation.evaluator import measure_sides, signed_metrics_of
 from sae_lens_signaware.evaluation.inputs import flat_activations
 from sae_lens_signaware.evaluation.models import HookedRootModule, excluded_tokens
 from sae_lens_signaware.evaluation.prompts import prompts_of_store
-from sae_lens_signaware.evaluation.streaming import sum_sides
 
 
 def bipolar_evals(
@@ -64,11 +61,9 @@ def bipolar_evals(
             excluded_tokens(model, exclude_special_tokens),
         )
         batches = (scaler.scale(p.activations[p.keep]) for p in prompts)
-        sums = sum_sides(sae, batches, with_alignment=has_common_units(sae))
-    census = census_of(sae, sums)
+        census, calibration = measure_sides(sae, batches)
     names = ("firing_rate_pos", "firing_rate_neg", "energy_pos", "energy_neg", "min_share")
     featurewise = featurewise | {name: getattr(census, name).tolist() for name in names}
-    calibration = calibration_of(sae, sums) if has_common_units(sae) else None
     if calibration is not None:
         featurewise |= {
             "gain_pos": calibration.gain_pos.tolist(),

@@ -2,12 +2,12 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 import torch
-from sae_lens import TrainingSAE
+from sae_lens import SAE, TrainingSAE
 from sae_lens.evals import ExplainedVarianceCalculator
 from sae_lens.training.activation_scaler import ActivationScaler
 from sae_lens.training.sae_trainer import Evaluator
@@ -22,6 +22,7 @@ from sae_lens_signaware.evaluation.calibration import (
 )
 from sae_lens_signaware.evaluation.census import BipolarCensus, census_of
 from sae_lens_signaware.evaluation.streaming import explained_variance_of, sum_sides
+from sae_lens_signaware.saes.metrics import BIPOLAR_MIN_SHARE
 
 
 @dataclasses.dataclass
@@ -43,7 +44,7 @@ class SignedEvaluator:
 
     n_batches: int = 4
     inner: Evaluator[TrainingSAE[Any]] | None = None
-    bipolar_min_share: float = 0.1
+    bipolar_min_share: float = BIPOLAR_MIN_SHARE
 
     @torch.no_grad()
     def __call__(
@@ -65,20 +66,30 @@ def signed_metrics(
     sae: TrainingSAE[Any], batches: Iterator[Tensor], bipolar_min_share: float
 ) -> dict[str, float]:
     """Measure census, calibration and R² of ``batches`` as flat metrics, keys under ``signed/``."""
-    calibrates = has_common_units(sae)
     variance = ExplainedVarianceCalculator()
-    sums = sum_sides(sae, batches, with_alignment=calibrates, variance=variance)
-    calibration = calibration_of(sae, sums) if calibrates else None
-    metrics = signed_metrics_of(census_of(sae, sums), calibration, bipolar_min_share)
+    metrics = signed_metrics_of(*measure_sides(sae, batches, variance), bipolar_min_share)
     with contextlib.suppress(InvalidInputError):  # not defined where the tokens do not differ
         metrics["explained_variance"] = explained_variance_of(variance)
     return {f"signed/{name}": value for name, value in metrics.items()}
 
 
+def measure_sides(
+    sae: SAE[Any], batches: Iterable[Tensor], variance: ExplainedVarianceCalculator | None = None
+) -> tuple[BipolarCensus, PolarityCalibration | None]:
+    """Measure census and calibration in one pass; no calibration where units differ by token.
+
+    Args:
+        variance: as in :func:`~sae_lens_signaware.evaluation.streaming.sum_sides`.
+    """
+    calibrates = has_common_units(sae)
+    sums = sum_sides(sae, batches, with_alignment=calibrates, variance=variance)
+    return census_of(sae, sums), calibration_of(sae, sums) if calibrates else None
+
+
 def signed_metrics_of(
     census: BipolarCensus,
     calibration: PolarityCalibration | None,
-    bipolar_min_share: float = 0.1,
+    bipolar_min_share: float = BIPOLAR_MIN_SHARE,
 ) -> dict[str, float]:
     """Sum both results up as scalars, without NaN: what does not apply is left out."""
     metrics = {

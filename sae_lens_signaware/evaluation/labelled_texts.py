@@ -61,6 +61,10 @@ def read_labelled_texts(
 ) -> LabelledTexts:
     """Read a CSV file in UTF-8 whose first line names the columns.
 
+    Args:
+        text_column, label_column: their names.
+        part_column: that of a column with "fit" or "report" for each text; None for none.
+
     Raises:
         ConfigError: the file is missing or no such CSV, lacks a column, or a row lacks a value.
         InvalidInputError: a text is empty.
@@ -164,6 +168,7 @@ def labels_of(labels: Sequence[object]) -> Labels:
 def _number(label: object) -> float | None:
     """The label, a string or a number, as a number; None where it is a name."""
     try:
+        # whatever it is, float tells
         return float(label)  # pyright: ignore[reportArgumentType]
     except (ValueError, OverflowError):
         return None

@@ -2,15 +2,12 @@
 
 import dataclasses
 import importlib.util
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.evaluation.labelled_texts import Labels
-
-Array = TypeVar("Array", np.ndarray, Tensor)
 
 RIDGE_ALPHA, LOGISTIC_C = 1.0, 1.0
 RAW_GRID = 10.0 ** np.arange(-3, 5)
@@ -60,7 +57,7 @@ def correlation(a: np.ndarray, b: np.ndarray, axis: int = 0) -> np.ndarray:
     return np.divide((a * b).sum(axis), size, out=np.zeros_like(size), where=size > 1e-9)
 
 
-def auc_of_ranks(rank_sum: Array, n_pos: int, n_neg: int) -> Array:
+def auc_of_ranks(rank_sum: np.ndarray, n_pos: int, n_neg: int) -> np.ndarray:
     """Area under the ROC curve, P(a positive is above a negative) + P(equal) / 2.
 
     Args:

@@ -18,6 +18,7 @@ from sae_lens_signaware.checks import InvalidInputError, check_fields, require
 from sae_lens_signaware.evaluation.census import BipolarCensus, census_of
 from sae_lens_signaware.evaluation.models import HookedRootModule
 from sae_lens_signaware.evaluation.streaming import explained_variance_of, sum_sides
+from sae_lens_signaware.saes.metrics import BIPOLAR_MIN_SHARE
 
 QUALITY_FILENAME = "quality.json"
 TARGET_L0_TOLERANCE = 0.1
@@ -26,6 +27,9 @@ TARGET_L0_TOLERANCE = 0.1
 Steering holds the L0 of training batches. On held-out text the L0 of Gemma 3 270M runs was 9 to
 16 percent above it, so a gap of a few percent is usual, and one above ten is worth a warning.
 """
+
+L0_FIELDS = ("k", "target_l0", "target_l0_rate", "jumprelu_sparsity_loss_mode")
+"""Fields of an SAE's config that :func:`target_l0_of` reads."""
 
 
 def target_l0_of(sae: Mapping[str, Any]) -> float | None:
@@ -123,7 +127,7 @@ def measure_quality(
     sae: SAE[Any],
     activations: Iterable[Tensor] | Tensor,
     tokens_from: str,
-    bipolar_min_share: float = 0.1,
+    bipolar_min_share: float = BIPOLAR_MIN_SHARE,
 ) -> tuple[SAEQuality, BipolarCensus]:
     """Measure an SAE in one pass that encodes and decodes every batch once.
 

@@ -233,6 +233,10 @@ def write_measurement(folder: str | Path, quality: SAEQuality, census: BipolarCe
     """Write the files that ``push`` and ``split`` read beside an SAE.
 
     They hold its quality, the log10 of its firing rates, and the share of the + side in these.
+
+    Args:
+        folder: of the SAE, whose weights the measurement is of.
+        quality, census: as :func:`~sae_lens_signaware.measure_quality` returns them.
     """
     folder = Path(folder)
     quality = dataclasses.replace(quality, weights_sha256=sha256_of(folder / SAE_WEIGHTS_FILENAME))

@@ -8,13 +8,14 @@ from rich.console import Console
 from rich.progress import Progress
 from sae_lens import ActivationsStore
 from sae_lens.util import get_special_token_ids
+from safetensors.torch import load_file
 from torch import Tensor
 
 from sae_lens_signaware.evaluation.models import HookedRootModule, tokenizer_of
 from sae_lens_signaware.experiments.packaged_models import SMOLLM2, package_folder
 from sae_lens_signaware.experiments.packaged_models import prepare_model as prepare_model
 from sae_lens_signaware.files import write_tensors
-from sae_lens_signaware.training.cache import collect_activations, load_activations
+from sae_lens_signaware.training.cache import collect_activations
 from sae_lens_signaware.training.hooks import load_model_with_hooks
 
 # Of the demo's model.
@@ -119,7 +120,7 @@ def cached_activations(
         token_counts: name of the text -> tokens.
     """
     if cache.exists():
-        held = load_activations(cache)
+        held = load_file(cache)
         if {k: v.shape[0] for k, v in held.items()} == token_counts:
             return held
     with Progress(console=console) as progress:

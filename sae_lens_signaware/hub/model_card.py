@@ -93,8 +93,8 @@ def _existing_card(repo_id: str) -> ModelCard | None:
             raise ConfigError(message) from None
 
 
-def _section(repo_id: str, sae_id: str, sae: SAE[SAEConfig], quality: SAEQuality | None) -> str:
-    cfg = sae.cfg
+def _rows(cfg: SAEConfig, quality: SAEQuality | None) -> list[tuple[str, str]]:
+    """Name and value of each row of the table of an SAE."""
     hook = cfg.metadata.hook_name or "not recorded"
     rows = [("architecture", cfg.architecture()), ("hook", f"`{hook}`")]
     rows += [("d_in", f"{cfg.d_in}"), ("d_sae (signed latents)", f"{cfg.d_sae}")]
@@ -115,7 +115,12 @@ def _section(repo_id: str, sae_id: str, sae: SAE[SAEConfig], quality: SAEQuality
             n = quality.loss_recovered_tokens
             name = "loss recovered" if n is None else f"loss recovered over {n:,} tokens"
             rows.append((name, f"{quality.loss_recovered:.4f}"))
-    table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in rows)
+    return rows
+
+
+def _section(repo_id: str, sae_id: str, sae: SAE[SAEConfig], quality: SAEQuality | None) -> str:
+    cfg = sae.cfg
+    table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in _rows(cfg, quality))
     exact = "" if sae.dtype in (torch.float32, torch.float64) else ", but for 16-bit rounding,"
     mapping = (
         f"the same output{exact} from twice the latents, none of them negative\n"

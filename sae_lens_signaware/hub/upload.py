@@ -44,6 +44,11 @@ def push(
     Of a checkpoint that is what :func:`~sae_lens_signaware.evaluation.saved.load_sae` makes of it.
     The card is the repository's README.md; SAEs that it already lists stay listed.
 
+    Args:
+        repo_id: "owner/name" on the Hub; it is made where it is not there.
+        sae_id: folder of the SAE in the repository.
+        base_model, dataset: Hub ids for the card; None takes those of the SAE's metadata.
+
     Returns:
         The URL of the repository.
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.files import write_text
 
 __all__ = ["write_latent_figure", "write_report"]
 
@@ -19,7 +20,6 @@ def write_report(results: str | Path, out: str | Path, latents_only: bool = Fals
     Raises:
         ConfigError: there is no folder, no result in it, or no plotly, or a file is not a result.
     """
-    from sae_lens_signaware.files import write_text
     from sae_lens_signaware.report.load import read_latents, read_results
     from sae_lens_signaware.report.page import latents_page, page
     from sae_lens_signaware.report.sections import sections
@@ -55,7 +55,6 @@ def write_latent_figure(
     Raises:
         ConfigError: ``latents`` is no such file, or has no page of ``latent``.
     """
-    from sae_lens_signaware.files import write_text
     from sae_lens_signaware.report.latent_figure import latent_figure
     from sae_lens_signaware.report.load import read_latents_file
 

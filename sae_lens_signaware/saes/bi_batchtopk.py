@@ -20,7 +20,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from sae_lens_signaware.checks import require
-from sae_lens_signaware.saes.activations import bi_batch_topk, shifted
+from sae_lens_signaware.saes.activations import bi_batch_topk
 from sae_lens_signaware.saes.bi_jumprelu import BiJumpReLUSAE, BiJumpReLUSAEConfig
 from sae_lens_signaware.saes.config import (
     SignedTrainingFields,
@@ -30,7 +30,6 @@ from sae_lens_signaware.saes.config import (
 )
 from sae_lens_signaware.saes.largest import Encoder, encode_largest
 from sae_lens_signaware.saes.latents import ActiveLatents, Latents
-from sae_lens_signaware.saes.metrics import parameter_histograms
 from sae_lens_signaware.saes.side_bias import SIDE_BIASES, SideBiasMixin
 
 CUTOFF_MARGIN = 0.9
@@ -76,9 +75,7 @@ class BiBatchTopKTrainingSAEConfig(SignedTrainingFields, BatchTopKTrainingSAECon
     polarity_tying: Literal["full"] = "full"
     format_version: int = 2
     minus_bias_init: float | None = None
-    dead_after_tokens: int | None = 25_600
     dead_threshold_decay: float = 0.01
-    use_sparse_activations: bool = True
 
     @override
     def __post_init__(self) -> None:
@@ -135,8 +132,7 @@ class BiBatchTopKTrainingSAE(SideBiasMixin, BatchTopKTrainingSAE):
 
     @override
     def _activate(self, pre: Tensor, latents: Latents) -> Tensor:
-        b_mag = self._scaled(latents.rows_of(self._size_bias), latents)
-        return bi_batch_topk(shifted(pre, b_mag), self._n_largest(latents.n_tokens))
+        return bi_batch_topk(self._ungated(pre, latents), self._n_largest(latents.n_tokens))
 
     @override
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
@@ -224,10 +220,6 @@ class BiBatchTopKTrainingSAE(SideBiasMixin, BatchTopKTrainingSAE):
         norm = self.get_W_dec_norm()
         BatchTopKTrainingSAE.fold_W_dec_norm(self)
         self.b_mag.data.mul_(norm)
-
-    @override
-    def log_histograms(self) -> dict[str, Any]:
-        return super().log_histograms() | parameter_histograms(self, ("b_enc", "b_mag"))
 
     @override
     def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:

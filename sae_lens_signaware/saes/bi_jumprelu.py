@@ -5,7 +5,7 @@ After SAELens's ``jumprelu`` (arXiv 2407.14435), made two-sided; the two-sided f
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from sae_lens import SAE, JumpReLUSAE, JumpReLUSAEConfig, TrainingSAE
@@ -33,7 +33,6 @@ from sae_lens_signaware.saes.config import (
     require_threshold,
 )
 from sae_lens_signaware.saes.latents import Latents
-from sae_lens_signaware.saes.metrics import parameter_histograms
 from sae_lens_signaware.saes.plain import both_sides, make_plain
 from sae_lens_signaware.saes.side_bias import SIDE_BIASES, SideBiasMixin
 from sae_lens_signaware.saes.thresholds import ThresholdTrainingMixin
@@ -275,12 +274,6 @@ class BiJumpReLUTrainingSAE(
             z = bi_jump_relu_ste(h, torch.cat(rows), b_mag, *self._estimator)
             total = total + torch.tanh(self.cfg.jumprelu_tanh_scale * sign * z * W_dec_norm)
         return total
-
-    @override
-    def log_histograms(self) -> dict[str, Any]:
-        return super().log_histograms() | parameter_histograms(
-            self, ("threshold", "b_enc", "b_mag")
-        )
 
     @override
     def _steers_l0(self) -> bool:

@@ -85,6 +85,7 @@ class BiMatryoshkaBatchTopKTrainingSAE(BiBatchTopKTrainingSAE, MatryoshkaBatchTo
     width is d_sae, so its term is the reconstruction loss of ``bi_batchtopk``.
     """
 
+    # narrowed as SAELens narrows it
     cfg: BiMatryoshkaBatchTopKTrainingSAEConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @override

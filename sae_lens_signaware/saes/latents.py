@@ -21,7 +21,8 @@ from sae_lens_signaware.saes.row_sums import has_bags, row_starts, sum_of_rows
 class Latents(Protocol):
     """The latents that values are of, and what depends on which they are.
 
-    *Values* are (..., d_sae) for :class:`AllLatents` and (n_active,) for :class:`ActiveLatents`.
+    *Values* are (..., d_sae) for :class:`AllLatents`, (..., n) where it is of n of them alone, and
+    (n_active,) for :class:`ActiveLatents`.
 
     Attributes:
         n_tokens: tokens that the values are of.
@@ -51,34 +52,39 @@ class Latents(Protocol):
 
 
 class AllLatents:
-    """Every latent of every token: values are (..., d_sae)."""
+    """Every latent of every token, or some, the same of each token: values are (..., n).
 
-    def __init__(self, n_tokens: int) -> None:
-        self.n_tokens = n_tokens
+    Attributes:
+        n_tokens: tokens that the values are of.
+        columns: (n,) int64 numbers of the latents, or a slice.
+    """
+
+    def __init__(self, n_tokens: int, columns: Tensor | slice = slice(None)) -> None:
+        self.n_tokens, self.columns = n_tokens, columns
 
     @classmethod
-    def of(cls, values: Tensor) -> "AllLatents":
-        """Those of values (..., d_sae)."""
-        return cls(values.shape[:-1].numel())
+    def of(cls, values: Tensor, columns: Tensor | slice = slice(None)) -> "AllLatents":
+        """Those of values (..., n)."""
+        return cls(values.shape[:-1].numel(), columns)
 
     def rows_of(self, param: Tensor) -> Tensor:
-        """``param`` itself, (P, d_sae)."""
-        return param
+        """(P, d_sae) -> (P, n)."""
+        return param[:, self.columns]
 
     def columns_of(self, vector: Tensor) -> Tensor:
-        """``vector`` itself, (d_sae,)."""
-        return vector
+        """(d_sae,) -> (n,)."""
+        return vector[self.columns]
 
     def sum_by_token(self, values: Tensor) -> Tensor:
-        """(..., d_sae) -> (...,)."""
+        """(..., n) -> (...,)."""
         return values.sum(-1)
 
     def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
-        """(..., d_sae) @ (d_sae, d_in)."""
-        return values @ W_dec
+        """(..., n) @ (n, d_in)."""
+        return values @ W_dec[self.columns]
 
     def decode_nested(self, values: Tensor, W_dec: Tensor, widths: Sequence[int]) -> list[Tensor]:
-        """(..., w) @ (w, d_in) for each w."""
+        """(..., w) @ (w, d_in) for each w, of all latents."""
         groups = zip(_groups(values, -1, widths), _groups(W_dec, 0, widths), strict=True)
         return list(accumulate(z @ rows for z, rows in groups))
 

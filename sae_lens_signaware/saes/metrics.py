@@ -5,12 +5,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+BIPOLAR_MIN_SHARE = 0.1
+"""Share of a latent's firings that a bipolar one has on its rarer side at least."""
 
-def side_metrics(feature_acts: Tensor, bipolar_min_share: float = 0.1) -> dict[str, Tensor]:
+
+def side_metrics(feature_acts: Tensor) -> dict[str, Tensor]:
     """L0 of each side, and the share of bipolar latents among those that fire in this batch.
 
-    *Bipolar*: the rarer side makes up at least ``bipolar_min_share`` of a latent's firings. Over
-    one batch this is noisy for rare latents; the census over many tokens is the measure to cite.
+    Over one batch that share is noisy for rare latents; the census over many tokens is the measure
+    to cite.
 
     Args:
         feature_acts: (..., d_sae), signed.
@@ -20,7 +23,7 @@ def side_metrics(feature_acts: Tensor, bipolar_min_share: float = 0.1) -> dict[s
     n_neg = (feature_acts < 0).sum(0)
     n_fired = n_pos + n_neg
     alive = n_fired > 0
-    bipolar = alive & (torch.minimum(n_pos, n_neg) >= bipolar_min_share * n_fired)
+    bipolar = alive & (torch.minimum(n_pos, n_neg) >= BIPOLAR_MIN_SHARE * n_fired)
     batch = feature_acts.shape[0]
     return {
         "l0_pos": n_pos.sum() / batch,
@@ -59,7 +62,11 @@ def _fires_of_coo(coo: Tensor) -> Tensor:
     return mask.index_fill_(0, coo.indices()[1], True)
 
 
-def parameter_histograms(sae: nn.Module, names: tuple[str, ...]) -> dict[str, Any]:
-    """numpy arrays for SAELens's ``log_histograms``, one a parameter."""
+def parameter_histograms(sae: nn.Module) -> dict[str, Any]:
+    """numpy arrays for SAELens's ``log_histograms``: each parameter that not every SAE has."""
     # in 64 bits, since nearly equal values leave no room for W&B's 64 bins in 32
-    return {f"weights/{name}": getattr(sae, name).detach().double().cpu().numpy() for name in names}
+    return {
+        f"weights/{name}": parameter.detach().double().cpu().numpy()
+        for name, parameter in sae.named_parameters()
+        if name not in ("W_enc", "W_dec", "b_dec")
+    }

@@ -19,30 +19,29 @@ from sae_lens_signaware.saes.sparsity_loss import SparsityLossMixin
 from sae_lens_signaware.saes.state import declare_training_state
 
 
-def _is_ours(registered: type, ours: type) -> bool:
-    return (registered.__module__, registered.__qualname__) == (
-        ours.__module__,
-        ours.__qualname__,
-    )
-
-
 def register(
     sae_class: type[SAE[Any]],
     config_class: type[SAEConfig],
     training_class: type[TrainingSAE[Any]],
     training_config_class: type[TrainingSAEConfig],
 ) -> None:
-    """Register one architecture in both of SAELens's registries.
+    """Register one architecture in both of SAELens's registries, by the name that configs give.
 
-    SAELens refuses a name twice. An entry that is this very class is replaced, also where it is
-    that of an earlier load of the module. Any other holder of the name stays, and SAELens's error
-    says so.
+    An entry that is this very class is replaced, also where it is that of an earlier load of the
+    module.
+
+    Args:
+        sae_class, config_class: of inference.
+        training_class, training_config_class: of training.
+
+    Raises:
+        InvalidInputError: something is missing that a mixin of ours reads.
+        ValueError: another class holds the name; SAELens refuses a name twice.
     """
+    register_training(training_class, training_config_class)  # first, since it checks
     name = config_class.architecture()
-    _check_training(training_class, training_config_class)  # before anything is registered
     _make_way(SAE_CLASS_REGISTRY, name, sae_class)
     register_sae_class(name, sae_class, config_class)
-    register_training(training_class, training_config_class)
 
 
 def register_training(
@@ -51,10 +50,8 @@ def register_training(
     """Register an architecture that is saved as another one, as SAELens does with ``batchtopk``.
 
     Such a name is in the registry of training SAEs alone. Its config's
-    ``get_inference_config_class`` says what it is saved as. Names are held as in :func:`register`.
-
-    Raises:
-        InvalidInputError: something is missing that a mixin of ours reads.
+    ``get_inference_config_class`` says what it is saved as. Arguments and errors are those of
+    :func:`register`.
     """
     name = training_config_class.architecture()
     _check_training(training_class, training_config_class)
@@ -83,5 +80,6 @@ def _check_training(
 
 
 def _make_way(registry: dict[str, Any], name: str, ours: type) -> None:
-    if name in registry and _is_ours(registry[name][0], ours):
+    held = registry[name][0] if name in registry else None
+    if held and (held.__module__, held.__qualname__) == (ours.__module__, ours.__qualname__):
         del registry[name]

@@ -5,7 +5,7 @@ abstract does not fix are ours (docs/architectures.md).
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from sae_lens import SAE, GatedSAE, GatedSAEConfig, TrainingSAE
@@ -27,7 +27,6 @@ from sae_lens_signaware.saes.config import (
     require_threshold,
 )
 from sae_lens_signaware.saes.latents import Latents
-from sae_lens_signaware.saes.metrics import parameter_histograms
 from sae_lens_signaware.saes.plain import both_sides, make_plain
 from sae_lens_signaware.saes.thresholds import ThresholdTrainingMixin
 from sae_lens_signaware.saes.tiled import TiledStep, TiledStepMixin
@@ -49,7 +48,7 @@ class _SAGatedFields(SignedFields):
         return "sa_gsae"
 
 
-def _check(cfg: Any) -> None:
+def _check(cfg: "SAGatedSAEConfig | SAGatedTrainingSAEConfig") -> None:
     require(
         cfg.two_sided or cfg.polarity_tying == "full",
         "polarity_tying",
@@ -258,14 +257,9 @@ class SAGatedTrainingSAE(
         return self._gate_losses(step_input, step.summed.mean(), step.products[1])
 
     @override
-    def _ungated(self, pre: Tensor, columns: Tensor | slice) -> Tensor:
-        r_mag, b_mag = self.r_mag[:, columns], self.b_mag[:, columns]
+    def _ungated(self, pre: Tensor, latents: Latents) -> Tensor:
+        r_mag, b_mag = latents.rows_of(self.r_mag), latents.rows_of(self.b_mag)
         return signed_gate(pre, torch.zeros_like(b_mag), r_mag, b_mag, self._two_sided)
-
-    @override
-    def log_histograms(self) -> dict[str, Any]:
-        names = ("threshold", "r_mag", "b_mag")
-        return super().log_histograms() | parameter_histograms(self, names)
 
     @override
     def _threshold_init(self) -> float:

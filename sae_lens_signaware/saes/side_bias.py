@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sae_lens_signaware.saes.activations import shifted
 from sae_lens_signaware.saes.config import minus_bias_init_of
 from sae_lens_signaware.saes.dead_latents import DeadLatentsMixin
+from sae_lens_signaware.saes.latents import Latents
 
 SIDE_BIASES = ("b_enc", "b_mag")
 """Kept in float32, as thresholds are: they start near 1, where bfloat16 rounds a step of Adam away.
@@ -45,9 +46,8 @@ class SideBiasMixin(DeadLatentsMixin):
             self.b_mag.data.mul_(1 - decay * (dead & (self.b_mag < 0)))
         return step_input
 
-    def _ungated(self, pre: Tensor, columns: Tensor | slice) -> Tensor:
-        scale, b_mag = self._latent_scale(), self._size_bias[:, columns]
-        return shifted(pre, b_mag if scale is None else b_mag * scale[columns])
+    def _ungated(self, pre: Tensor, latents: Latents) -> Tensor:
+        return shifted(pre, self._scaled(latents.rows_of(self._size_bias), latents))
 
     def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
         """Bring the biases to the dtype of the SAE."""

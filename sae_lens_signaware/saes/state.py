@@ -18,7 +18,6 @@ RESTARTED_STATE = ("l0_control", "n_threshold_resets", "tokens_since_active")
 """State that starts afresh where an inference SAE is trained on."""
 
 TRAINING_STATE = (*RESTARTED_STATE, "topk_threshold")
-EXACT_STATE = ("threshold", "b_enc", "b_mag", *TRAINING_STATE)
 BYTES = "_bytes"
 
 _declared: set[str] = set()
@@ -55,11 +54,11 @@ def add_exact_state(state: dict[str, Tensor], dtype: torch.dtype, more: Iterable
     """Add the bytes of what a cast to ``dtype`` would round, in place. A count fits in 32 bits.
 
     Args:
-        more: names of tensors that are to be exact, beside EXACT_STATE.
+        more: names of tensors that are to be exact, beside TRAINING_STATE.
     """
     state |= {
         name + BYTES: to_bytes(state[name])
-        for name in dict.fromkeys((*EXACT_STATE, *more))
+        for name in dict.fromkeys((*TRAINING_STATE, *more))
         if name in state
         and state[name].dtype != dtype
         and (dtype.itemsize < 4 or is_wider(state[name].dtype, dtype))

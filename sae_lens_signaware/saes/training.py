@@ -18,7 +18,7 @@ from sae_lens_signaware.saes.base import SignedSAEMixin, is_hooked
 from sae_lens_signaware.saes.finite_losses import FiniteLossMixin
 from sae_lens_signaware.saes.kernels import pre_activation
 from sae_lens_signaware.saes.latents import AllLatents, Latents
-from sae_lens_signaware.saes.metrics import side_metrics
+from sae_lens_signaware.saes.metrics import parameter_histograms, side_metrics
 from sae_lens_signaware.saes.state import add_exact_state, drop_training_state
 
 _Host = TrainingSAE[Any] if TYPE_CHECKING else object
@@ -99,9 +99,9 @@ class SignedTrainingMixin(FiniteLossMixin, SignedSAEMixin, _Host):
         del step_input, pre, z, latents
         return {}
 
-    def _ungated(self, pre: Tensor, columns: Tensor | slice) -> Tensor:
-        """Magnitudes of the latents ``columns`` with every gate open, the shape of ``pre``."""
-        del columns
+    def _ungated(self, pre: Tensor, latents: Latents) -> Tensor:
+        """Magnitudes, signed, with every gate open; the shape of ``pre``, values of ``latents``."""
+        del latents
         return pre
 
     def _needs_all_latents(self, step_input: TrainStepInput) -> bool:
@@ -226,7 +226,6 @@ class SignedTrainingMixin(FiniteLossMixin, SignedSAEMixin, _Host):
         """The AuxK loss by its name in the logs; nothing where it is off.
 
         Args:
-            recons: of this step.
             pre_of: some latents -> their pre-activations, (n_tokens, n).
         """
         coefficient_name, name = self._auxk_names
@@ -255,9 +254,9 @@ class SignedTrainingMixin(FiniteLossMixin, SignedSAEMixin, _Host):
     ) -> Tensor:
         if isinstance(columns, Tensor) and not len(columns):
             return sae_out.new_zeros(())
-        W_dec, scale = self.W_dec[columns], self._latent_scale()
+        pre, W_dec, scale = pre_of(columns), self.W_dec[columns], self._latent_scale()
         return auxk_loss(
-            self._ungated(pre_of(columns), columns),
+            self._ungated(pre, AllLatents.of(pre, columns)),
             W_dec if scale is None else W_dec / scale[columns, None],
             (sae_in - sae_out).detach(),
             dead[columns],
@@ -267,13 +266,12 @@ class SignedTrainingMixin(FiniteLossMixin, SignedSAEMixin, _Host):
     def _pre_of(self, x_c: Tensor, columns: Tensor | slice) -> Tensor:
         """Pre-activations of the latents ``columns`` alone, (n_tokens, n)."""
         W_enc, b_enc, b_dec = self.W_enc[:, columns], self._encoder_bias, self._subtracted_bias
-        scale = self._latent_scale()
         pre = x_c.detach() @ W_enc
         if b_dec is not None:
             # adds 0: the gradient of b_dec, without one for each row of x_c
             pre = pre + (b_dec.detach() - b_dec) @ W_enc.detach()
         pre = pre if b_enc is None else pre + b_enc[columns]
-        return pre if scale is None else pre * scale[columns]
+        return self._scaled(pre, AllLatents.of(pre, columns))
 
     def _end_step(self, step_input: TrainStepInput, output: TrainStepOutput) -> None:
         """What happens after a step: the NaN stop and the metrics."""
@@ -286,11 +284,15 @@ class SignedTrainingMixin(FiniteLossMixin, SignedSAEMixin, _Host):
         del step_input
         return side_metrics(acts.to_dense() if acts.is_sparse else acts)
 
+    def log_histograms(self) -> dict[str, Any]:
+        """SAELens's, and those of the architecture's own parameters."""
+        return super().log_histograms() | parameter_histograms(self)
+
     def process_state_dict_for_saving(self, state_dict: dict[str, Any]) -> None:
         """Add exact training state where the dtype would round it; refuse a failed run's."""
         self.require_finite_losses()
         super().process_state_dict_for_saving(state_dict)
-        add_exact_state(state_dict, self.dtype, self._kept_in_own_dtype)
+        add_exact_state(state_dict, self.dtype, self._kept_in_own_dtype + self._training_state)
 
     def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
         """Drop what only training needs."""

@@ -41,11 +41,6 @@ def collect_activations(
     return torch.cat(batches)
 
 
-def load_activations(path: Path) -> dict[str, Tensor]:
-    """Load the tensors that :func:`~sae_lens_signaware.files.write_tensors` wrote."""
-    return load_file(path)
-
-
 def is_whole(path: Path) -> bool:
     """Whether the file is there with all that its header says; its tensors are not read."""
     try:
@@ -62,7 +57,7 @@ def load_named_activations(path: Path, key: str) -> Tensor:
         InvalidInputError: the file cannot be read, or has no such tensor.
     """
     try:
-        tensors = load_activations(path)
+        tensors = load_file(path)
     except OSError as error:
         raise InvalidInputError(f"activations: {path} cannot be read: {error}") from None
     except SafetensorError as error:

@@ -15,7 +15,7 @@ from sae_lens import SAETrainer, TrainingSAE, TrainingSAEConfig, logger
 from sae_lens.config import SAETrainerConfig
 from torch import Tensor
 
-from sae_lens_signaware.checks import one_line, require
+from sae_lens_signaware.checks import one_line, require, require_writable
 from sae_lens_signaware.evaluation.saved import ESTIMATED
 from sae_lens_signaware.files import write_json
 from sae_lens_signaware.saes.finite_losses import FiniteLossMixin
@@ -27,7 +27,6 @@ from sae_lens_signaware.training.interruption import (
     restart_firing_window,
     stop_on_signal,
 )
-from sae_lens_signaware.training.output import require_writable
 from sae_lens_signaware.training.values import check_sae_dtype, require_json
 
 DONE_FILENAME = "checkpoint_complete.json"
@@ -110,12 +109,7 @@ def train_timed(
     _require_activations(activations, sae_cfg.d_in)
     # an interruption renames a folder, and not a link to it
     checkpoint = Path(checkpoint).resolve()
-    # those of SAELens's trainer cannot be resumed here, and its folder has a new name in each run
-    trainer_cfg = dataclasses.replace(
-        trainer_cfg, checkpoint_path=None, n_checkpoints=0, save_final_checkpoint=False
-    )
-    if trainer_cfg.lr_end is None:  # as SAELens's runner has it; its trainer asks for a number
-        trainer_cfg = dataclasses.replace(trainer_cfg, lr_end=trainer_cfg.lr / 10)
+    trainer_cfg = _on_cache(trainer_cfg)
     seed = int(seed)  # of numpy, maybe
     settings = {"sae": sae_cfg.to_dict(), "trainer": dataclasses.asdict(trainer_cfg)}
     for name, values in settings.items():  # before the training, and not at its checkpoint
@@ -166,12 +160,18 @@ def train_timed(
     return CachedTraining(trainer.sae, trainer.n_training_steps - first_step, seconds)
 
 
+def _on_cache(cfg: SAETrainerConfig) -> SAETrainerConfig:
+    """Without SAELens's checkpoints, which cannot be resumed here, and with an ``lr_end``."""
+    lr_end = cfg.lr / 10 if cfg.lr_end is None else cfg.lr_end  # as SAELens's runner has it
+    none = {"checkpoint_path": None, "n_checkpoints": 0, "save_final_checkpoint": False}
+    return dataclasses.replace(cfg, lr_end=lr_end, **none)
+
+
 def _require_place(checkpoint: Path) -> None:
     """Raise where an interruption could not put a folder, before the training."""
     allowed = "a folder that can be renamed"
     require(not checkpoint.is_mount(), "checkpoint", str(checkpoint), allowed, "it is mounted")
-    if checkpoint.parent.name:  # what is at the root of the file system has no folder to try
-        require_writable("checkpoint's folder", checkpoint.parent)
+    require_writable("checkpoint's folder", checkpoint.parent)
 
 
 def _require_activations(activations: object, d_in: int) -> None:

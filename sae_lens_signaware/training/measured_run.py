@@ -37,6 +37,10 @@ def train_and_measure(
 
     Writes ``quality.json`` beside the SAE, which ``push`` puts on the model card.
 
+    Args:
+        cfg: of :func:`~sae_lens_signaware.load_runner_config`, or SAELens's own.
+        console: prints what was measured, and where an interrupted run is.
+
     Raises:
         InvalidInputError: something of ``cfg`` is wrong, or there is no checkpoint to resume from.
         OSError: the output folder could not be written; the message says where the SAE is.

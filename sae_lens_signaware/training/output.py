@@ -3,43 +3,13 @@
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 from sae_lens import TrainingSAE, TrainingSAEConfig
 
-from sae_lens_signaware.checks import ConfigError, InvalidInputError
+from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.evaluation.saved import load_sae
-
-
-def require_writable(field: str, path: str | Path) -> None:
-    """Raise ConfigError where no folder can be made at ``path``, or no file in it.
-
-    Nothing is left on the disk.
-    """
-    try:
-        folder = Path(path).resolve()
-        place = next(place for place in (folder, *folder.parents) if _is_there(place))
-        if place.is_dir():
-            tempfile.NamedTemporaryFile(dir=place).close()
-    except (OSError, RuntimeError, ValueError) as error:  # a loop of links is a RuntimeError
-        raise ConfigError(
-            f"{field} must be a folder that can be written, got {str(path)!r}: {error}"
-        ) from None
-    if not place.is_dir():
-        raise ConfigError(f"{field} must be a folder, got {str(path)!r}: {place} is a file")
-    if not folder.name:
-        raise ConfigError(f"{field} must be a folder of its own, got {str(path)!r}")
-
-
-def _is_there(path: Path) -> bool:
-    """Whether something is at ``path``; unlike ``Path.exists``, raise where that is not known."""
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
 
 
 def staging_folder(folder: Path) -> Path:

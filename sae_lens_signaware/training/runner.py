@@ -18,7 +18,13 @@ from sae_lens.training.prefetch import PrefetchingIterator
 from torch import Tensor
 from typing_extensions import override
 
-from sae_lens_signaware.checks import InvalidInputError, check_types, one_line, require
+from sae_lens_signaware.checks import (
+    InvalidInputError,
+    check_types,
+    one_line,
+    require,
+    require_writable,
+)
 from sae_lens_signaware.evaluation.models import require_hook
 from sae_lens_signaware.training.checkpoints import CHECKPOINT_FILES as CHECKPOINT_FILES
 from sae_lens_signaware.training.checkpoints import find_checkpoint
@@ -41,7 +47,6 @@ from sae_lens_signaware.training.interruption import (
 from sae_lens_signaware.training.output import (
     keep_trained,
     move_into,
-    require_writable,
     staging_folder,
 )
 from sae_lens_signaware.training.values import (
@@ -206,10 +211,12 @@ def _check_config(cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig]) -> None:
         check_ramps(cfg)
     except InvalidInputError as error:  # as in a short try of a long training
         logger.warning(f"{error}: the learning rate does not end where the config says")
-    if cfg.output_path is not None:
-        require_writable("output_path", cfg.output_path)
-    if cfg.checkpoint_path is not None:  # an interruption writes there, whatever n_checkpoints is
-        require_writable("checkpoint_path", cfg.checkpoint_path)
+    # an interruption writes to checkpoint_path, whatever n_checkpoints is
+    for name in ("output_path", "checkpoint_path"):
+        path = getattr(cfg, name)
+        if path is not None:
+            require_writable(name, path)
+            require(Path(path).resolve().name != "", name, path, "a folder of its own")
 
 
 def _count_last_step(trainer: Trainer) -> None:

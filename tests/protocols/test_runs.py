@@ -47,6 +47,7 @@ RESULT = ProtocolResult(
 def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     RESULT.write(tmp_path / "r.json")
     read = ProtocolResult.read(tmp_path / "r.json")
+    assert repr(read) == "ProtocolResult of Protocol, 2 rows"
     assert read.rows == [["a", 8, 0.5, 0.25, None], ["b", 16, 1.0, None, None]]
     assert dataclasses.replace(read, rows=RESULT.rows) == RESULT
     assert [f.name for f in tmp_path.iterdir()] == ["r.json"]
@@ -160,7 +161,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_file_is_no_folder_for_results(tmp_path: Path) -> None:
     config = write(values_of("a"), tmp_path / "p.yaml")
     result = invoke("protocol", str(config), "--out", str(config))
-    assert_one_line_error(result, 2, "is a file; name a folder")
+    assert_one_line_error(result, 2, f"out must be a folder, got '{config}': {config} is a file")
 
 
 @pytest.mark.parametrize(

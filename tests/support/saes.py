@@ -24,7 +24,7 @@ from benchmarks.faults.small import (
     randomise,
     training_config,
 )
-from sae_lens_signaware.saes import ThresholdTrainingMixin
+from sae_lens_signaware.saes import AllLatents, ThresholdTrainingMixin
 
 __all__ = [
     "ARCHITECTURES",
@@ -131,7 +131,7 @@ def settle(training: Any, x: torch.Tensor) -> None:
         return
     with torch.no_grad():
         _, pre = training.encode_with_hidden_pre(x)
-        size = training._ungated(pre, slice(None)).abs()
+        size = training._ungated(pre, AllLatents.of(pre)).abs()
     size = size.flatten().sort(descending=True).values.double()
     n = int(training.cfg.k * x.shape[:-1].numel())
     training.topk_threshold = (size[n - 1] + size[n]) / 2

@@ -154,7 +154,7 @@ def test_activations_that_are_replaced_while_they_are_read_are_not_taken(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, runs = load_sweep_config(write(sweep_values(data), tmp_path / "s.yaml"))
-    store, real = SweepStore(config, tmp_path / "out"), stores.load_activations
+    store, real = SweepStore(config, tmp_path / "out"), stores.load_file
     with Progress(disable=True) as progress:
         make_caches(store, runs[:1], progress)
     marker = store.cache_path(runs[0].cell).with_suffix(".json")
@@ -163,7 +163,7 @@ def test_activations_that_are_replaced_while_they_are_read_are_not_taken(
         marker.write_text(marker.read_text().replace("transformer.h.0.mlp", "transformer.h.1.mlp"))
         return real(path)
 
-    monkeypatch.setattr(stores, "load_activations", another_comes)
+    monkeypatch.setattr(stores, "load_file", another_comes)
     with pytest.raises(ConfigError, match="does not hold the activations of this sweep any more"):
         store.load_cache(runs[0])
 

@@ -71,6 +71,7 @@ def test_an_old_file_that_calls_a_tiny_gap_dominating_is_read_as_level(tmp_path:
 def test_a_missed_l0_is_marked_in_the_table_and_said_below() -> None:
     near, far = missing(16, 16.9), missing(16, 58.24)
     summary = SweepSummary(2, [near, far], {}, [])
+    assert repr(summary) == "SweepSummary of 2 of 2 runs, 0 failed, 0 comparisons"
     text = printed(summary.point_table())
     assert "58.24 !" in text
     assert "16.90 !" not in text

@@ -57,4 +57,4 @@ def test_what_an_earlier_call_has_done_is_said_first(whole: tuple[Path, str], co
 
 def test_an_output_folder_that_is_a_file_is_found_first(config: Path) -> None:
     result = invoke("sweep", str(config), "--out", str(config))
-    assert_one_line_error(result, 2, f"out: {config} is a file; name a folder")
+    assert_one_line_error(result, 2, f"out must be a folder, got '{config}': {config} is a file")

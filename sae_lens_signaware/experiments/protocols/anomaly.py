@@ -17,7 +17,7 @@ from sae_lens import SAE
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from sae_lens_signaware.evaluation.probe_scores import auc_of_ranks
+from sae_lens_signaware.evaluation.probe_scores import auc_of_ranks, ranks
 from sae_lens_signaware.evaluation.quality import SAEQuality
 from sae_lens_signaware.experiments.protocols.config import AnomalyConfig
 from sae_lens_signaware.experiments.protocols.data import AnomalyData
@@ -75,12 +75,9 @@ def auroc(scores: Tensor, positive: Tensor) -> float:
         scores: (n,).
         positive: (n,) bool, both values present.
     """
-    # mid-ranks, 1 the lowest: equal scores share the mean of their ranks (Mann-Whitney's U)
-    _, group, size = scores.unique(return_inverse=True, return_counts=True)
-    last = size.cumsum(0).double()
-    rank = (last - (size - 1) / 2)[group]
     n_pos, n_neg = int(positive.sum()), int((~positive).sum())
-    return auc_of_ranks(rank[positive].sum(), n_pos, n_neg).item()
+    rank_sum = ranks(scores.numpy()[:, None])[positive.numpy()].sum(0)
+    return auc_of_ranks(rank_sum, n_pos, n_neg).item()
 
 
 def correlation_with(values: Tensor, label: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ MIN_WIDTH = 5
 """Least width of a column in a narrow terminal, for its heading."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class ProtocolResult:
     """The table of a protocol.
 
@@ -45,6 +45,10 @@ class ProtocolResult:
     command: str
     versions: dict[str, str]
     config: dict[str, object]
+
+    def __repr__(self) -> str:
+        """One line: which protocol, and the size of its table."""
+        return f"ProtocolResult of {self.title}, {len(self.rows)} rows"
 
     def table(self, width: int = 120) -> Table:
         """Make a table for a terminal of ``width``: deviations behind their means, no number cut.

@@ -1,7 +1,7 @@
 """Activations of a sweep's cells: one pass through the model for all, one file for each cell."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -45,7 +45,7 @@ def make_caches(store: SweepStore, runs: Sequence[Run], progress: Progress) -> N
 
 def _write_caches(store: SweepStore, cells: dict[str, Run], progress: Progress) -> None:
     config, cfg = store.config, next(iter(cells.values())).cfg
-    model = load_hooked_model(cfg, list(d_ins_of(cells)))
+    model = load_hooked_model(cfg, list(d_ins_of(cells.values())))
     for cell, run in cells.items():
         require_width(model, run.cfg, f"cells.{cell}.d_in")
     store.content = None  # the load may have brought a model of the Hub up to date
@@ -62,9 +62,9 @@ def _write_caches(store: SweepStore, cells: dict[str, Run], progress: Progress) 
         store.write_cache(run, tensors)
 
 
-def d_ins_of(cells: Mapping[str, Run]) -> dict[str, int]:
+def d_ins_of(runs: Iterable[Run]) -> dict[str, int]:
     """Return hook name -> width; two cells may be of one hook point."""
-    return {run.cfg.hook_name: run.cfg.sae.d_in for run in cells.values()}
+    return {run.cfg.hook_name: run.cfg.sae.d_in for run in runs}
 
 
 def load_hooked_model(
@@ -143,7 +143,7 @@ def collect(
     """
     cfg = next(iter(cells.values())).cfg
     with naming_what_is_missing(cfg.model_name, cfg.model_class_name):
-        store = make_store(model, cfg, dataset, d_ins_of(cells))
+        store = make_store(model, cfg, dataset, d_ins_of(cells.values()))
     out = {
         cell: torch.empty(n_tokens, run.cfg.sae.d_in, device=store.device, dtype=run.cache_dtype)
         for cell, run in cells.items()

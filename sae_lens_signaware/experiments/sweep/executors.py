@@ -23,6 +23,12 @@ def run_local(
 ) -> SweepStore:
     """Run one group after another, in this process, and return the store.
 
+    Args:
+        config, runs: of :func:`~sae_lens_signaware.load_sweep_config`. Runs whose result is in
+            ``out`` are not repeated.
+        out: folder of the sweep.
+        console: shows the progress, and each failure with its reason.
+
     Raises:
         InvalidInputError: a device is not here; or of the model, hook or text, see
             :func:`~sae_lens_signaware.experiments.sweep.cache.make_caches`.
@@ -110,7 +116,7 @@ def run_ray(
     Where it dies a fourth time, the run that it was in has failed, and the rest of its group is
     tried. Where no node has the resources of a task, a line says so, and Ray waits for one that
     has. On a cluster ``out`` and every path of the config must be absolute, on a file system that
-    all nodes share.
+    all nodes share. Arguments are those of :func:`run_local`.
 
     Raises:
         ConfigError: ray is not installed; or what a task raised.

@@ -24,7 +24,7 @@ from sae_lens_signaware.evaluation.histograms import activation_histograms
 from sae_lens_signaware.evaluation.logits import top_logits, unembedding_of
 from sae_lens_signaware.evaluation.models import HookedRootModule, token_text, tokenizer_of
 from sae_lens_signaware.evaluation.results import none_for_nan
-from sae_lens_signaware.experiments.sweep.cache import make_store
+from sae_lens_signaware.experiments.sweep.cache import d_ins_of, make_store
 from sae_lens_signaware.experiments.sweep.config import LatentsConfig, Run
 from sae_lens_signaware.experiments.sweep.latent_results import Dial, LatentPage
 
@@ -128,8 +128,7 @@ class Dialler:
 
 def prompts_of(model: HookedRootModule, run: Run, dataset: str, shown: LatentsConfig) -> Tensor:
     """Read the first prompts of ``dataset``, (prompt, position), to search for contexts."""
-    hook = {run.cfg.hook_name: run.cfg.sae.d_in}
-    store = make_store(model, run.cfg, dataset, hook)
+    store = make_store(model, run.cfg, dataset, d_ins_of([run]))
     rows: list[Tensor] = []
     with contextlib.suppress(StopIteration):  # fewer prompts than asked for will do
         while sum(map(len, rows)) < shown.n_prompts:

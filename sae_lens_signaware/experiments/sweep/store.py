@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sae_lens.constants import DTYPE_MAP, SAE_WEIGHTS_FILENAME
+from safetensors.torch import load_file
 from torch import Tensor
 
 from sae_lens_signaware.checks import ConfigError, one_line
@@ -30,7 +31,7 @@ from sae_lens_signaware.experiments.sweep.identity import (
 )
 from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.files import write_json, write_tensors, write_text
-from sae_lens_signaware.training.cache import is_whole, load_activations
+from sae_lens_signaware.training.cache import is_whole
 
 LATENTS_FOLDER = "latents"
 
@@ -204,7 +205,7 @@ class SweepStore:
         path = self.cache_path(run.cell)
         identity = _identity_on_disk(path)
         is_accepted = match_of_cache(identity, self.identity_of_cache(run)).is_accepted
-        tensors = load_activations(path) if is_accepted and path.exists() else {}
+        tensors = load_file(path) if is_accepted and path.exists() else {}
         # unchanged behind the reading, the identity is that of what was read
         if not tensors or identity is None or _identity_on_disk(path) != identity:
             raise CacheOverwrittenError(

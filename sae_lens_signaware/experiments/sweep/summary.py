@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sae_lens_signaware.checks import check_fields
-from sae_lens_signaware.evaluation.quality import missed_target_l0, target_l0_of
+from sae_lens_signaware.evaluation.quality import L0_FIELDS, missed_target_l0, target_l0_of
 from sae_lens_signaware.experiments.plots import as_text, frontier_axes
 from sae_lens_signaware.experiments.sweep.comparison import (
     DEAD_NOTE,
@@ -33,14 +33,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SUMMARY_FILENAME = "sweep.json"
-_ASKS_FOR_L0 = ("k", "target_l0", "target_l0_rate", "jumprelu_sparsity_loss_mode")
-"""Fields of an SAE's config that :attr:`RunResult.target_l0` reads."""
 MISSED = "!"
 """Stands behind an L0 that misses the one asked for."""
 MISSED_NOTE = "hollow: misses the L0 asked for"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class SweepSummary:
     """All results of a sweep that are there, the comparisons that they allow, and what failed.
 
@@ -57,6 +55,13 @@ class SweepSummary:
     failures: dict[str, str]
     comparisons: list[Comparison]
     command: str = ""
+
+    def __repr__(self) -> str:
+        """One line: how much of the sweep is there."""
+        return (
+            f"SweepSummary of {len(self.results)} of {self.n_runs} runs, "
+            f"{len(self.failures)} failed, {len(self.comparisons)} comparisons"
+        )
 
     def write(self, out: Path, command: str) -> None:
         """Write ``sweep.json`` in ``out``."""
@@ -130,7 +135,7 @@ class SweepSummary:
 
 def _asks_for_l0(identity: Mapping[str, Any]) -> dict[str, Any]:
     sae = identity.get("sae", {})
-    asked = {name: sae[name] for name in _ASKS_FOR_L0 if name in sae}
+    asked = {name: sae[name] for name in L0_FIELDS if name in sae}
     return {} if target_l0_of(asked) is None else {"sae": asked}
 
 
@@ -182,7 +187,12 @@ def point_of(result: RunResult) -> Point:
 def summarise(
     config: SweepConfig, runs: Sequence[Run], out: str | Path, store: SweepStore | None = None
 ) -> SweepSummary:
-    """Sum up the results and failures of ``runs`` that are on disk, or that ``store`` remembers."""
+    """Sum up the results and failures of ``runs`` that are on disk, or that ``store`` remembers.
+
+    Args:
+        config, runs, out: as :func:`~sae_lens_signaware.run_local` has them.
+        store: what that returned; None reads the disk alone.
+    """
     store = store or SweepStore(config, out)
     by_run = [(run, store.finished(run)) for run in runs]
     results = [result for _, result in by_run if result is not None]
