@@ -14,14 +14,16 @@ from sklearn.preprocessing import StandardScaler
 
 import sae_lens_signaware as signaware
 from sae_lens_signaware.evaluation.labelled_texts import Labels
-from sae_lens_signaware.evaluation.probe_ends import EndOfSide, ends_of
+from sae_lens_signaware.evaluation.probe_ends import EndOfSide, Ends, ends_of
 from sae_lens_signaware.evaluation.probe_features import raw_features
+from sae_lens_signaware.evaluation.probe_results import Probe
 from sae_lens_signaware.evaluation.probe_scores import (
     Scorer,
     fitted_predictions,
     interval,
     strongest_first,
 )
+from sae_lens_signaware.evaluation.results import Provenance
 from tests.support.saes import D_IN
 
 
@@ -263,3 +265,63 @@ def test_the_seed_draws_the_halves_and_the_resamples() -> None:
     first, other = probed(1, given).of("side"), probed(2, given).of("side")
     assert (first.value, first.fit_value) == (other.value, other.fit_value)
     assert (first.low, first.high) != (other.low, other.high)
+
+
+# ---- tables
+
+
+def probes_by_hand() -> signaware.SparseProbes:
+    pos = EndOfSide("[up]", 30, 0.25, 0.75, 0.5, 0.875, 0.625, 0.955, 0.001)
+    neg = EndOfSide("down", 0, 0.0, np.nan, np.nan, np.nan, np.nan, np.nan)
+    names = tuple(f"{i}+" for i in range(8))
+    return signaware.SparseProbes(
+        provenance=Provenance(1000, {"architecture": "gated", "d_sae": 8}, {}),
+        hook_name="hook",
+        metric="auc",
+        classes=("down", "[up]"),
+        aggregation="sum",
+        n_fit=2000,
+        n_report=1000,
+        n_pairs=0,
+        max_cosine=-0.5,
+        pair_cosine=np.nan,
+        probes=(
+            Probe(0.75, 0.625, 0.875, "side", 1, names[:1], 0.8125),
+            Probe(0.8, 0.7, 0.9, "side", 4, names[:4], 0.85),
+            Probe(0.9, 0.85, 0.95, "side", 8, names, 0.96),
+            Probe(0.5, 0.25, 0.6, "raw", 1024, (), 1.0),
+        ),
+        ends=(Ends("side", "0+", pos, neg),),
+    )
+
+
+def rows_of(table: Any) -> list[list[str]]:
+    return [list(row) for row in zip(*([*map(str, c.cells)] for c in table.columns), strict=True)]
+
+
+def test_a_row_of_the_table_is_a_probe_with_its_score_before_that_of_the_fit() -> None:
+    found = probes_by_hand()
+    table = found.table()
+    assert str(table.title).endswith("AUC on 1,000 texts, chosen and fitted on 2,000 others")
+    headers = ["form", "k", "AUC", "95% interval", "fitted", "features"]
+    assert [str(column.header) for column in table.columns] == headers
+    assert rows_of(table) == [
+        ["side", "1", "0.750", "0.625 to 0.875", "0.812", "0+"],
+        ["side", "4", "0.800", "0.700 to 0.900", "0.850", "0+, 1+, 2+, 3+"],
+        ["side", "8", "0.900", "0.850 to 0.950", "0.960", "0+, 1+, 2+, 3+, ..."],
+        ["raw", "1,024", "0.500", "0.250 to 0.600", "1.000", ""],
+    ]
+    assert "side k=1 0.75" in repr(found)
+    assert "k=4" not in repr(found)
+
+
+def test_a_row_of_the_table_of_ends_is_a_side() -> None:
+    table = probes_by_hand().ends_table()
+    assert [str(column.header) for column in table.columns] == [
+        *("form", "feature", "side", "end", "texts", "at its end", "mean label"),
+        *("auc within", "stands for it"),
+    ]
+    assert rows_of(table) == [
+        ["side", "0+", "+", "[up]", "25.0%", "88% (62% to 96%)", "0.750", "0.500", "yes"],
+        ["side", "0+", "-", "down", "0.0%", "-", "-", "-", "no"],
+    ]
