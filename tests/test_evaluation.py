@@ -21,7 +21,7 @@ import sae_lens_signaware as signaware
 from sae_lens_signaware.evaluation import measure_quality
 from sae_lens_signaware.evaluation import quality as quality_module
 from sae_lens_signaware.evaluation.census import census_of
-from sae_lens_signaware.evaluation.quality import missed_target_l0, target_l0_of
+from sae_lens_signaware.evaluation.quality import SAEQuality, missed_target_l0, target_l0_of
 from sae_lens_signaware.evaluation.streaming import SideSums
 from tests.support.models import HOOK, hooked_transformer, tiny_model_config, tokens
 from tests.support.saes import D_IN, D_SAE, N_PLANTED, each_variant, make_sae, planted
@@ -315,3 +315,16 @@ def test_a_missed_target_l0_is_said(target: float | None, l0: float, text: str |
 )
 def test_the_l0_that_a_config_asks_for(fields: dict[str, Any], target: float | None) -> None:
     assert target_l0_of(fields) == target
+
+
+def test_a_quality_has_an_l0_of_at_least_0_and_a_latent() -> None:
+    sae, x, _ = planted()
+    quality, _ = measure_quality(sae, x, "noise")
+    read = SAEQuality.of(quality.to_dict() | {"l0": 0.0, "d_sae": 1})
+    assert (read.l0, read.d_sae) == (0.0, 1)
+    for wrong, message in (
+        ({"l0": -0.1}, r"l0 must be at least 0, got -0\.1"),
+        ({"d_sae": 0}, "d_sae must be at least 1, got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            SAEQuality.of(quality.to_dict() | wrong)

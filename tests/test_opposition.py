@@ -199,6 +199,25 @@ def test_contexts_that_were_found_before_give_the_same(model: HookedTransformer)
             signaware.side_opposition(model, sae, other, [3, 5], k=4, examples=examples)
 
 
+@pytest.mark.parametrize("field", ["prompt", "position"])
+def test_a_context_just_behind_the_tokens_is_not_of_them(
+    field: str, model: HookedTransformer
+) -> None:
+    sae, prompts = hooked_sae(), prompt_ids(30)
+    found = signaware.top_examples(model, sae, prompts, k=4)
+    chosen, other = [of for of in found.latents if of.pos][:2]
+    behind = {"prompt": len(prompts), "position": prompts.shape[1]}[field]
+    moved = dataclasses.replace(chosen.pos[0], **{field: behind})
+    latents = (dataclasses.replace(chosen, pos=(moved, *chosen.pos[1:])), other)
+    message = f"examples must be contexts found in these tokens, got .*{field} {behind}"
+    with pytest.raises(InvalidInputError, match=message):
+        signaware.side_opposition(
+            *(model, sae, prompts, [of.latent for of in latents]),
+            k=4,
+            examples=dataclasses.replace(found, latents=latents),
+        )
+
+
 def test_a_latent_of_one_side_has_none(model: HookedTransformer) -> None:
     sae = hooked_sae("bi_jumprelu")
     sae.b_mag.data[0, 3] = -1e6  # no side of it is ever active

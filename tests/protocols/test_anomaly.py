@@ -1,5 +1,7 @@
 """Protocol B: AUROC, the choice of latents, and the labelled samples."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -109,7 +111,7 @@ def test_the_logistic_regression_is_scikit_learn_s_of_the_same_penalty() -> None
     label = x[:, 0] + 0.5 * x[:, 1] + rng.normal(size=200) > 2  # a bias is needed
     found = anomaly.logistic_regression(torch.tensor(x), torch.tensor(label))
     # theirs sums the cross-entropy over the samples and weighs that by C
-    theirs = LogisticRegression(C=1 / (200 * 1e-3), tol=1e-10, max_iter=1000).fit(x, label)
+    theirs: Any = LogisticRegression(C=1 / (200 * 1e-3), tol=1e-10, max_iter=1000).fit(x, label)
     expected = [*theirs.coef_[0], *theirs.intercept_]
     assert found.tolist() == pytest.approx(expected, rel=1e-3)
     logits = anomaly.logits_of(torch.tensor(x), found)

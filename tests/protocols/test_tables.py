@@ -125,12 +125,10 @@ def test_an_sae_of_every_seed_is_measured_on_samples_that_it_was_not_trained_on(
             name="x", sparsity=f"k {seed}", sae=seed, quality=lambda heldout: f"R2 on {heldout}"
         )
 
+    prepared: Any = summary.Prepared
+
     def prepare(seed: int) -> Any:
-        return summary.Prepared(
-            f"train {seed}",
-            f"heldout {seed}",
-            lambda sae: f"measure of {sae}",  # type: ignore[arg-type]
-        )
+        return prepared(f"train {seed}", f"heldout {seed}", lambda sae: f"measure of {sae}")
 
     monkeypatch.setattr(summary, "train_all", train_all)
     config = config_of("b", seeds=[3, 7], saes={"x": {"architecture": "abstopk", "d_sae": 8}})
