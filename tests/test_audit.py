@@ -1,5 +1,6 @@
 """The antipodal audit on planted pairs, against a brute-force search, and its command."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -166,3 +167,32 @@ def test_latents_that_are_no_numbers_are_refused() -> None:
         sae.b_enc[3] = torch.nan
     with pytest.raises(InvalidInputError, match="SAE must give finite latents"):
         signaware.antipodal_audit(sae, x)
+
+
+def test_the_table_has_the_first_pairs_with_their_rates() -> None:
+    sae, x = plain_with_pairs()
+    audit = dataclasses.replace(
+        signaware.antipodal_audit(sae, x),
+        rate_a=torch.tensor([0.5, 0.25, 0.125, torch.nan]),
+        rate_b=torch.tensor([0.75, 0.0, 0.0, 0.0]),
+        co_firing_rate=torch.tensor([0.375, 0.0, 0.0, 0.0]),
+        correlation=torch.tensor([-0.5, 0.0, 0.0, torch.nan]),
+        latent_a=torch.tensor([3, 1, 2, 5]),
+        latent_b=torch.tensor([8, 7, 9, 6]),
+    )
+    rows = list(zip(*(column.cells for column in audit.table(1).columns), strict=True))
+    assert rows == [("3", "8", "-1.000", "0.5", "0.75", "0.375", "-0.5")]
+    last = [list(column.cells)[-1] for column in audit.table().columns]
+    assert last == ["5", "6", "-1.000", "-", "0", "0", "-"]
+    title = "jumprelu 10: 4 pairs with cosine <= -0.9; merging would free 2 latents (20.00%)"
+    assert audit.table().title == title
+
+
+@pytest.mark.parametrize(("max_cosine", "is_right"), [(-1.0, True), (-1.01, False), (0.0, False)])
+def test_a_cosine_of_a_pair_is_from_minus_1_to_below_0(max_cosine: float, is_right: bool) -> None:
+    sae, _ = plain_with_pairs()
+    if is_right:
+        assert signaware.antipodal_audit(sae, max_cosine=max_cosine).n_pairs == 4
+    else:
+        with pytest.raises(InvalidInputError, match="max_cosine must be from -1 to below 0"):
+            signaware.antipodal_audit(sae, max_cosine=max_cosine)

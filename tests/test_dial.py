@@ -149,6 +149,7 @@ def test_dial_reads_back_and_names_wrong_input(tmp_path: Path) -> None:
     again = signaware.PolarityDial.read(tmp_path / "dial.json")
     torch.testing.assert_close(again.effect, dial.effect)
     assert again.metric == "loss"
+    assert again.n_tokens == 8
     assert again.logit_tokens is None
     signaware.polarity_dial(model, sae, 0, tokens, [1.0], (3, 5)).write(tmp_path / "dial.json")
     assert signaware.PolarityDial.read(tmp_path / "dial.json").logit_tokens == (3, 5)
@@ -166,6 +167,9 @@ def test_dial_reads_back_and_names_wrong_input(tmp_path: Path) -> None:
         ((0, tokens, [1.0], (1, 64)), r"logit_tokens must be two .* 0 to 63, got \(1, 64\)"),
         (([0, 1, 2], tokens, [1.0]), r"latent must be .*, got \[0, 1, 2\]"),
         ((0, tokens[:, :1], [1.0]), "at least 2 position"),
+        ((0, tokens[:, :0], [1.0], (1, 2)), "at least 1 position"),
+        ((0, tokens[:0], [1.0]), r"tokens must be \(batch, position\) .*, got \(0, 4\)"),
+        ((0, tokens[None], [1.0]), r"tokens must be .*, got \(1, 2, 4\)"),
     ):
         with pytest.raises(ValueError, match=message):
             signaware.polarity_dial(model, sae, *args)
@@ -216,3 +220,41 @@ def test_a_head_is_dialled_alone_and_all_heads_at_once() -> None:
     wrong.cfg.metadata.hook_name = hook
     with pytest.raises(ValueError, match="hook_z must be 8 wide, got 16"):
         signaware.polarity_dial(model, wrong, 2, tokens, [4.0])
+
+
+def test_a_difference_of_logits_needs_one_position_alone() -> None:
+    model, sae = linear_model(), signed_sae()
+    tokens = torch.randint(0, 64, (3, 1))
+    dial = signaware.polarity_dial(model, sae, 5, tokens, [1.0], logit_tokens=(7, 11))
+    logits = model(tokens)[:, -1]
+    assert dial.baseline == pytest.approx((logits[:, 7] - logits[:, 11]).mean().item(), rel=1e-5)
+
+
+def test_an_axis_of_another_width_is_named() -> None:
+    plain = JumpReLUSAE(JumpReLUSAEConfig(d_in=D_IN, d_sae=4))
+    for direction in (torch.ones(D_IN + 1), torch.ones(1, D_IN)):
+        with pytest.raises(ValueError, match=rf"direction must be \({D_IN},\), one of the decoder"):
+            nearest_antipodal_pair(plain, direction)
+
+
+@pytest.mark.parametrize(
+    ("latents", "words"), [((9, 30), "latents 9 (+) and 30 (-): monotone"), ((4, 4), "latent 4: ")]
+)
+def test_the_table_says_which_latents_and_the_verdict(latents: tuple[int, int], words: str) -> None:
+    dial = signaware.PolarityDial(
+        provenance=Provenance(1, {}, {}),
+        coefficients=torch.tensor([-2.0, 0.0, 2.0]),
+        effect=torch.tensor([-1.0, 0.0, 3.0]),
+        baseline=0.25,
+        metric="loss",
+        latent_pos=latents[0],
+        latent_neg=latents[1],
+        direction_cosine=-1.0,
+    )
+    table = dial.table()
+    assert str(table.title).startswith(words)
+    assert "sign-changing, symmetry 0.67; loss 0.2500 with nothing added" in str(table.title)
+    assert [list(column.cells) for column in table.columns] == [
+        ["-2", "+0", "+2"],
+        ["-1.0000", "+0.0000", "+3.0000"],
+    ]

@@ -21,7 +21,7 @@ import sae_lens_signaware as signaware
 from sae_lens_signaware.evaluation import measure_quality
 from sae_lens_signaware.evaluation import quality as quality_module
 from sae_lens_signaware.evaluation.census import census_of
-from sae_lens_signaware.evaluation.quality import missed_target_l0
+from sae_lens_signaware.evaluation.quality import SAEQuality, missed_target_l0, target_l0_of
 from sae_lens_signaware.evaluation.streaming import SideSums
 from tests.support.models import HOOK, hooked_transformer, tiny_model_config, tokens
 from tests.support.saes import D_IN, D_SAE, N_PLANTED, each_variant, make_sae, planted
@@ -292,7 +292,39 @@ def test_energy_is_what_decode_writes(architecture: str) -> None:
         (16.0, 18.0, "asked for L0 16, measured 18.0"),
         (16, 58.24, "asked for L0 16, measured 58.2"),
         (0.5, 0.1, "asked for L0 0.5, measured 0.1"),
+        (20.0, 22.0, None),  # a tenth is near
+        (20.0, 22.05, "asked for L0 20, measured 22.1"),
+        (20.0, 17.95, "asked for L0 20, measured 17.9"),
     ],
 )
 def test_a_missed_target_l0_is_said(target: float | None, l0: float, text: str | None) -> None:
     assert missed_target_l0(target, l0) == text
+
+
+@pytest.mark.parametrize(
+    ("fields", "target"),
+    [
+        ({"k": 8}, 8.0),
+        ({"k": None, "target_l0": 4.0, "target_l0_rate": 0.01}, 4.0),
+        ({"target_l0": 4, "jumprelu_sparsity_loss_mode": "quadratic"}, 4.0),
+        ({"target_l0": 4.0, "jumprelu_sparsity_loss_mode": "step"}, None),  # it is not read
+        ({"target_l0": None, "target_l0_rate": 0.01}, None),
+        ({"target_l0": 4.0}, None),
+        ({}, None),
+    ],
+)
+def test_the_l0_that_a_config_asks_for(fields: dict[str, Any], target: float | None) -> None:
+    assert target_l0_of(fields) == target
+
+
+def test_a_quality_has_an_l0_of_at_least_0_and_a_latent() -> None:
+    sae, x, _ = planted()
+    quality, _ = measure_quality(sae, x, "noise")
+    read = SAEQuality.of(quality.to_dict() | {"l0": 0.0, "d_sae": 1})
+    assert (read.l0, read.d_sae) == (0.0, 1)
+    for wrong, message in (
+        ({"l0": -0.1}, r"l0 must be at least 0, got -0\.1"),
+        ({"d_sae": 0}, "d_sae must be at least 1, got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            SAEQuality.of(quality.to_dict() | wrong)

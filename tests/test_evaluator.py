@@ -1,5 +1,6 @@
 """SignedEvaluator in SAELens's trainer and runners: its metrics in the offline logs of W&B."""
 
+import dataclasses
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,9 +21,11 @@ from transformer_lens import HookedTransformer
 from wandb.proto import wandb_internal_pb2
 
 import sae_lens_signaware as signaware
+from sae_lens_signaware.evaluation.evaluator import signed_metrics_of
+from sae_lens_signaware.evaluation.results import Provenance
 from tests.support.models import HOOK, tiny_model_config, tokens
 from tests.support.runners import runner_config
-from tests.support.saes import ARCHITECTURES, make_training_sae, planted, training_config
+from tests.support.saes import ARCHITECTURES, D_IN, make_training_sae, planted, training_config
 from tests.support.training import batches, trainer_config
 
 WANDB = {"log_to_wandb": True, "wandb_log_frequency": 2, "eval_every_n_wandb_logs": 2}
@@ -90,6 +93,30 @@ def test_the_least_share_of_a_two_sided_latent_is_that_asked_for(
     evaluator = signaware.SignedEvaluator(n_batches=1, bipolar_min_share=least)
     found = evaluator(sae, iter([x]), ActivationScaler())
     assert found["signed/bipolar_share"] == pytest.approx(expected)
+
+
+def test_the_gains_are_quantiles_of_those_that_are_known() -> None:
+    sae, x, _ = planted()
+    nan, known = torch.full((12,), torch.nan), torch.arange(101.0)
+    calibration = signaware.PolarityCalibration(
+        Provenance.of(sae, len(x)), torch.cat([nan, known.flip(0), nan]).double(), nan.double()
+    )
+    found = signed_metrics_of(signaware.bipolar_census(sae, x), calibration)
+    gains = {name: value for name, value in found.items() if "gain" in name}
+    expected = {"gain_pos_q05": 5.0, "gain_pos_q50": 50.0, "gain_pos_q95": 95.0}
+    assert gains == pytest.approx(expected)
+    skewed = dataclasses.replace(calibration, gain_pos=calibration.gain_pos**2)
+    assert skewed._summary()["median gain_pos"] == 2500.0
+
+
+def test_four_batches_are_measured_beside_what_another_evaluator_says() -> None:
+    inner: Any = lambda sae, provider, scaler: {"own": len(next(provider))}  # noqa: E731
+    provider = iter([torch.randn(n, D_IN) for n in (1, 2, 4, 8, 16, 32)])
+    evaluator = signaware.SignedEvaluator(inner=inner)
+    found = evaluator(make_training_sae("sa_gsae"), provider, ActivationScaler())
+    assert found["own"] == 1
+    assert found["signed/n_tokens"] == 2 + 4 + 8 + 16
+    assert len(next(provider)) == 32
 
 
 def test_evaluator_in_the_trainer(wandb_folder: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from rich.text import Text as RichText
 from sae_lens import SAE, ActivationsStore
 from sae_lens.registry import get_sae_class
 from transformer_lens import HookedTransformer
@@ -187,6 +188,19 @@ def test_examples_read_back_and_print(model: HookedTransformer, tmp_path: Path) 
     console.print(top.table(2))
     text = console.export_text()
     assert f"{top.of(2).neg[0].value:+.3f}" in text
+    examples = top.of(2)
+    assert examples.pos
+    assert examples.neg
+    signs, values, contexts = (list(column.cells) for column in top.table(2).columns)
+    assert signs == ["+"] * len(examples.pos) + ["-"] * len(examples.neg)
+    both = [*examples.pos, *examples.neg]
+    assert values == [f"{context.value:+.3f}" for context in both]
+    for shown, context in zip(contexts, both, strict=True):
+        assert isinstance(shown, RichText)
+        (bold,) = [span for span in shown.spans if "bold" in str(span.style)]
+        assert shown.plain[bold.start : bold.end] == context.tokens[context.peak]
+    n = sum(len(e.pos) + len(e.neg) for e in top.latents)
+    assert top._summary() == {"latents": 2, "contexts": n}
     with pytest.raises(KeyError):
         top.of(7)
 
@@ -274,3 +288,14 @@ def test_the_space_before_a_word_is_kept() -> None:
 
     tokenizer: Any = Stripping()
     assert [token_text(tokenizer, i) for i in range(4)] == [" w", "ing", " ", "  "]
+
+
+def test_a_side_has_8_contexts_of_16_tokens_before_and_8_after(model: HookedTransformer) -> None:
+    sae, prompts = hooked_sae(), prompt_ids(40)[:, :1].repeat(1, 30)
+    prompts[:, 1:] = torch.randint(0, 60, (40, 29), generator=torch.Generator().manual_seed(0))
+    top = signaware.top_examples(model, sae, prompts, [5])
+    asked = signaware.top_examples(model, sae, prompts, [5], k=8, window=(16, 8))
+    assert top == asked
+    lengths = {(c.peak, len(c.tokens) - c.peak - 1, c.position) for c in top.latents[0].pos}
+    assert all(before == min(16, at) for before, _, at in lengths)
+    assert all(after == min(8, 29 - at) for _, after, at in lengths)

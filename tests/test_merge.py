@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from sae_lens import SAE, StandardSAE, StandardSAEConfig
+from sae_lens import SAE, GatedSAE, GatedSAEConfig, StandardSAE, StandardSAEConfig
 from safetensors.torch import save_file
 
 import sae_lens_signaware as signaware
@@ -102,6 +102,41 @@ def test_merge_of_nearly_antipodal_pairs_reports_its_cost() -> None:
         l0 = (s.encode(x) != 0).sum(-1).float().mean()
         assert report[f"l0_{when}"] == pytest.approx(l0.item(), rel=1e-5)
     assert report["explained_variance_before"] != report["explained_variance_after"]
+
+
+def tilted_pair(architecture: str) -> tuple[Any, torch.Tensor]:
+    """A plain SAE of one pair at a cosine of -0.96, both active, of norms 2 and 3; and its data."""
+    sae, x = plain_with_pairs()
+    if architecture == "gated":
+        sae = GatedSAE(GatedSAEConfig(d_in=D_IN, d_sae=10))
+        for name in ("b_gate", "b_mag"):
+            getattr(sae, name).data.fill_(-0.5)
+    for weight in (sae.W_dec.data, sae.W_enc.data.T):
+        weight.copy_(torch.eye(D_IN)[:10])
+        weight[6] = torch.tensor([-0.96, 0.28, *[0.0] * 14])
+    sae.W_dec.data[0] *= 2
+    sae.W_dec.data[6] *= 3
+    return sae, x
+
+
+@pytest.mark.parametrize("architecture", ["gated", "jumprelu"])
+def test_a_merged_direction_is_the_mean_of_one_and_the_other_negated(architecture: str) -> None:
+    sae, x = tilted_pair(architecture)
+    merged = signaware.merge_antipodal(sae, x)
+    assert merged.cfg.metadata.merged_from["latents"][0] == [0, 6]
+    mean = torch.tensor([0.98, -0.14, *[0.0] * 14])
+    torch.testing.assert_close(merged.W_dec[0], 2 * mean)
+    # a jumprelu has its magnitudes from W_enc: those of the - side are 3 / 2 of their size
+    of_neg = {"gated": 1.0, "jumprelu": 1.5}[architecture]
+    expected = (torch.tensor([1.0, *[0.0] * 15]) - of_neg * sae.W_enc[:, 6]) / 2
+    torch.testing.assert_close(merged.W_enc[:, 0], expected)
+
+
+def test_only_a_pair_of_the_cosine_asked_for_is_merged() -> None:
+    sae, x = tilted_pair("jumprelu")
+    for max_cosine, n_pairs in ((-0.97, 0), (-0.95, 1)):
+        report = signaware.merge_antipodal(sae, x, max_cosine).cfg.metadata.merged_from
+        assert (report["n_pairs"], report["max_cosine"]) == (n_pairs, max_cosine)
 
 
 @pytest.mark.parametrize("dead", ["first", "second"])

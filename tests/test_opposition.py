@@ -135,6 +135,28 @@ def test_what_passes_and_what_is_shown_first(model: HookedTransformer) -> None:
     assert summary["mean_opposition"] == pytest.approx(0.8)
     assert list(found.table(3).columns[0].cells) == ["9", "11", "3"]
     assert list(found.table().columns[0].cells) == ["9", "11", "3", "5"]
+    # one that is not known is last, also where all others are below 0
+    below = dataclasses.replace(found, low=torch.tensor([-0.9, nan, -0.5, -1.0]))
+    assert list(below.table().columns[0].cells) == ["9", "3", "11", "5"]
+
+
+def test_a_row_is_the_opposition_its_interval_the_dial_and_the_contexts(
+    model: HookedTransformer,
+) -> None:
+    found = dataclasses.replace(
+        signaware.side_opposition(model, hooked_sae(), prompt_ids(30), [3, 5], k=4),
+        opposition=torch.tensor([0.9, 0.8]),
+        low=torch.tensor([0.5, 0.3]),
+        high=torch.tensor([0.95, 0.85]),
+        dial=torch.tensor([0.7, 0.6]),
+        context_opposition=torch.tensor([-0.1, 0.2]),
+    )
+    columns = found.table().columns
+    assert [column.header for column in columns] == ["latent", "opposition", "dial", "contexts"]
+    assert [next(iter(column.cells)) for column in columns] == [
+        *("3", "0.90 (0.50 to 0.95)", "0.70", "-0.10")
+    ]
+    assert found.n_tokens == 30 * 15  # the first of each prompt is a special token
 
 
 @pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
@@ -176,6 +198,25 @@ def test_contexts_that_were_found_before_give_the_same(model: HookedTransformer)
     for other in (prompts.flip(0), prompts[:2]):
         with pytest.raises(InvalidInputError, match="examples must be contexts found in these tok"):
             signaware.side_opposition(model, sae, other, [3, 5], k=4, examples=examples)
+
+
+@pytest.mark.parametrize("field", ["prompt", "position"])
+def test_a_context_just_behind_the_tokens_is_not_of_them(
+    field: str, model: HookedTransformer
+) -> None:
+    sae, prompts = hooked_sae(), prompt_ids(30)
+    found = signaware.top_examples(model, sae, prompts, k=4)
+    chosen, other = [of for of in found.latents if of.pos][:2]
+    behind = {"prompt": len(prompts), "position": prompts.shape[1]}[field]
+    moved = dataclasses.replace(chosen.pos[0], **{field: behind})
+    latents = (dataclasses.replace(chosen, pos=(moved, *chosen.pos[1:])), other)
+    message = f"examples must be contexts found in these tokens, got .*{field} {behind}"
+    with pytest.raises(InvalidInputError, match=message):
+        signaware.side_opposition(
+            *(model, sae, prompts, [of.latent for of in latents]),
+            k=4,
+            examples=dataclasses.replace(found, latents=latents),
+        )
 
 
 def test_a_latent_of_one_side_has_none(model: HookedTransformer) -> None:

@@ -263,6 +263,8 @@ def test_activations_that_do_not_fit() -> None:
             signaware.text_activations(model, texts, [HOOK])
     with pytest.raises(InvalidInputError, match="the model has no hook"):
         signaware.text_activations(model, ["w1"], ["blocks.7.no"])
+    with pytest.raises(InvalidInputError, match="context_size must be at least 2, got 1"):
+        signaware.text_activations(model, ["w1"], [HOOK], prepend_bos=False, context_size=1)
 
 
 @pytest.fixture

@@ -46,6 +46,8 @@ def test_they_are_the_largest_of_encode_by_size(
         assert token.values == pytest.approx([row[i] for i in expected])
     values = [value for token in found.tokens for value in token.values]
     assert min(values) < 0 < max(values)
+    assert (found.n_tokens, found.k) == (4, 3)  # the one before the text is not counted
+    assert signaware.signed_latents(model, sae, TEXT).k == 4
 
 
 @pytest.mark.parametrize("prepend_bos", [True, False, None])

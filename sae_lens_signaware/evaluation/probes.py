@@ -126,10 +126,10 @@ def check_search(ks: Iterable[int], max_cosine: float) -> list[int]:
     Raises:
         InvalidInputError: one is out of range.
     """
-    ks = checked("ks", list(ks) if isinstance(ks, Iterable) else ks, list[int])
-    require(len(ks) > 0 and min(ks) >= 1, "ks", ks, "numbers of at least 1")
+    numbers = checked("ks", list(ks) if isinstance(ks, Iterable) else ks, list[int])
+    require(bool(numbers) and min(numbers) >= 1, "ks", numbers, "numbers of at least 1")
     require_max_cosine(max_cosine)
-    return ks
+    return numbers
 
 
 class _Prober:

@@ -1,7 +1,11 @@
 """Protocol B: AUROC, the choice of latents, and the labelled samples."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from sae_lens_signaware.experiments.protocols import anomaly
@@ -77,9 +81,38 @@ def test_labelled_samples_are_half_anomalies_each_on_one_planted_axis() -> None:
     assert (moved.sum(1)[2_000:] == 1).all()
     assert planted.sum(1).sign()[2_000:].equal(labelled.direction[2_000:].float())
     assert planted[moved].abs().mean() == pytest.approx(2.0, abs=0.05)
+    assert planted[moved].abs().std() == pytest.approx(2.0 * 0.25, abs=0.03)
     assert moved[2_000:, 0].float().mean() == pytest.approx(0.5, abs=0.04)
     in_training = (train @ inverse)[:, 6:]
     assert (in_training.abs() > 1e-3).float().mean(0).tolist() == pytest.approx(
         [0.1, 0.1], abs=0.01
     )
     assert in_training[in_training.abs() > 1e-3].abs().mean() == pytest.approx(2.0, abs=0.05)
+
+
+@pytest.mark.parametrize(("false_alarms", "n_flagged"), [(0.25, 4), (0.001, 2), (0.5, 6)])
+def test_an_anomaly_counts_above_the_share_of_false_alarms(
+    false_alarms: float, n_flagged: int
+) -> None:
+    # normal samples are 0.1 to 1.0 to either side: a quarter of them is from 0.8 on, half from 0.55
+    normal = torch.arange(1, 11) / 10
+    z = torch.cat([normal, -normal, torch.tensor([3.0] * 15 + [-3.0] * 5)])[:, None]
+    train = torch.tensor([0] * 20 + [1] * 15 + [-1] * 5)  # more on one side than on the other
+    z_test = torch.tensor([0.0, 0.75, 0.85, 3.0, -0.75, -0.85, -3.0, 0.0])[:, None]
+    test = torch.tensor([0, 1, 1, 1, -1, -1, -1, 0])
+    (one,) = anomaly.measure_detection(z, train, z_test, test, (1,), false_alarms)
+    assert one.direction_accuracy == pytest.approx(n_flagged / 6)
+    assert one.auroc == 1.0
+
+
+def test_the_logistic_regression_is_scikit_learn_s_of_the_same_penalty() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal([0.0, 1.0, 2.0], size=(200, 3))
+    label = x[:, 0] + 0.5 * x[:, 1] + rng.normal(size=200) > 2  # a bias is needed
+    found = anomaly.logistic_regression(torch.tensor(x), torch.tensor(label))
+    # theirs sums the cross-entropy over the samples and weighs that by C
+    theirs: Any = LogisticRegression(C=1 / (200 * 1e-3), tol=1e-10, max_iter=1000).fit(x, label)
+    expected = [*theirs.coef_[0], *theirs.intercept_]
+    assert found.tolist() == pytest.approx(expected, rel=1e-3)
+    logits = anomaly.logits_of(torch.tensor(x), found)
+    assert logits.tolist() == pytest.approx(theirs.decision_function(x).tolist(), abs=1e-2)

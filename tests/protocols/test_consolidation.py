@@ -39,6 +39,7 @@ def test_an_odd_feature_is_in_no_pair() -> None:
     data = ConsolidationData(**CONSOLIDATION | {"n_features": 7})
     model = consolidation.make_toy_model(data, 1.0, seed=0)
     assert model.n_pairs == 3
+    assert consolidation.make_toy_model(data, 0.5, seed=0).n_pairs == 2  # the nearest to 1.75
     features, x = model.sample(100)
     assert features.shape == (100, 7)
     assert x.isfinite().all()
@@ -103,3 +104,66 @@ def test_without_pairs_there_is_no_share_of_them() -> None:
     assert consolidation.consolidation_of(carries, 0) == consolidation.Consolidation(
         None, None, 0.5
     )
+
+
+def test_a_latent_carries_an_end_of_which_it_is_active_in_more_than_the_share() -> None:
+    # end 0 occurs in four samples and its opposite in two
+    vectors = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    features = torch.tensor([[1.0, 0]] * 4 + [[0, 1.0]] * 2)
+    directions = torch.tensor([[2.0, 0], [-2.0, 0], [-2.0, 0], [2.0, 1.0]])
+    z = torch.tensor(
+        [
+            [
+                1.0,
+                1,
+                0,
+                -2,
+                -1,
+                0,
+            ],  # of end 0 two of four on its + side, of end 1 one on its - side
+            [-1.0, -1, -1, 0, 3, 3],  # three of four on its - side, all of end 1 on its + side
+            [-1.0, 0, 0, 0, 0, 0],  # one of four
+            [1.0, 1, 1, 1, -1, -1],  # all, at a cosine of 0.894
+        ]
+    ).T
+
+    def carried(min_cosine: float, min_firing_share: float) -> list[list[int]]:
+        found = consolidation.carried(
+            directions, z, vectors, features, min_cosine, min_firing_share
+        )
+        return found.int().tolist()
+
+    assert carried(1.0, 0.5) == [[0, 0], [1, 1], [0, 0], [0, 0]]
+    assert carried(0.9, 0.49) == [[1, 1], [1, 1], [0, 0], [0, 0]]
+    assert carried(0.89, 0.75) == [[0, 0], [0, 1], [0, 0], [1, 1]]
+    assert carried(0.9, 0.2) == [[1, 1], [1, 1], [1, 0], [0, 0]]
+
+
+def test_both_ends_of_a_pair_are_carried_by_the_same_latent_or_by_two() -> None:
+    # pair 0 by latent 0, pair 1 by latents 0 and 1, of pair 2 one end; then one feature of two
+    carries = torch.tensor([[1, 1, 1, 0, 0, 0, 0, 1], [0, 0, 0, 1, 1, 0, 0, 0]]) > 0
+    found = consolidation.consolidation_of(carries, 3)
+    assert found.by_one == pytest.approx(1 / 3)
+    assert found.by_two == pytest.approx(1 / 3)
+    assert found.features == 6 / 8
+
+
+def test_what_counts_as_carried_is_what_the_data_say() -> None:
+    axes, encoder = axes_of_toy()
+    model, features, x = toy()
+    # at 60 degrees to the axes, and active in all of their firings
+    sae = signed_sae(encoder, axes + 3**0.5 * axes.roll(1, 0))
+    for min_cosine, share in ((0.9, 0.0), (0.4, 1.0)):
+        data = ConsolidationData(**CONSOLIDATION | {"min_cosine": min_cosine})
+        found = consolidation.measure_consolidation(sae, model, features, x, data)
+        assert found.features == share
+
+
+def test_the_toy_model_s_noise_has_its_deviation_in_each_coordinate() -> None:
+    model = consolidation.make_toy_model(
+        ConsolidationData(**CONSOLIDATION | {"noise": 0.3}), 0.5, seed=0
+    )
+    with seeded(0, 1):
+        features, x = model.sample(5_000)
+    rest = x - features @ model.dictionary.feature_vectors.detach()
+    assert rest.std(0).tolist() == pytest.approx([0.3] * 8, rel=0.05)

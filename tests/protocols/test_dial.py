@@ -57,6 +57,31 @@ def test_latents_that_carry_a_side() -> None:
     contributions = y[:, None] * torch.tensor([0.1, 0.5, 0.45, -0.05])
     assert dial.carrying_latents(contributions, y) == {1, 2}
     assert dial.carrying_latents(-contributions, y) == set()
+    # 60%, 85% and 95% in sum
+    contributions = y[:, None] * torch.tensor([0.05, 0.25, 0.1, 0.6])
+    assert dial.carrying_latents(contributions, y) == {1, 2, 3}
+
+
+@pytest.mark.parametrize(("side", "answers"), [(0.11, True), (0.09, False)])
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_side_answers_from_a_gain_of_a_tenth_on(side: float, answers: bool, which: int) -> None:
+    sides = (1.0, side) if which else (side, 1.0)
+    sae = signed_sae(torch.tensor([[1.0], [0.0]]), torch.tensor([[1.0, 0.0]]), sides)
+    assert dial.measure_dial(sae, BASE, AXIS, Y).n_latents == (1 if answers else None)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize(("fall", "is_monotone"), [(0.018, True), (0.022, False)])
+def test_a_monotone_response_may_fall_by_a_hundredth_of_the_largest_movement(
+    sign: float, fall: float, is_monotone: bool
+) -> None:
+    # from 1 to 2 a second latent takes away as much as the first one adds, and a little more
+    W_enc = torch.tensor([[sign, sign], [0.0, 0.0]])
+    sae = plain_sae(W_enc, sign * torch.tensor([[1.0, 0.0], [-(1 + fall) / 2, 0.0]]))
+    assert isinstance(sae.threshold, torch.Tensor)
+    sae.threshold.data[1] = 1.5
+    y = (sign * Y).sort().values  # the largest movement is 2, to either side
+    assert dial.measure_dial(sae, BASE, AXIS, y).monotone is is_monotone
 
 
 def test_the_dial_is_symmetric_and_the_world_answers_by_its_gains() -> None:
@@ -113,3 +138,26 @@ def test_a_seed_is_a_world_and_torch_s_generator_is_left_alone() -> None:
     assert torch.rand(3).equal(expected)
     assert first.directions.equal(again.directions)
     assert not first.directions.equal(other.directions)
+
+
+def test_the_noise_has_its_deviation_in_each_coordinate() -> None:
+    world = make_world(WorldConfig(**WORLD | {"noise": 0.3}), 0, 0.1, seed=0)
+    with seeded(0, 1):
+        a = world.amplitudes(5_000)
+        rest = world.activations(a) - a @ world.directions
+    assert rest.std(0).tolist() == pytest.approx([0.3] * 8, rel=0.05)
+
+
+def test_magnitudes_have_their_deviation() -> None:
+    world = make_world(WorldConfig(**WORLD), 1, 0.1, seed=0)
+    with seeded(0, 1):
+        a = world.amplitudes(20_000)
+    assert a[a != 0].abs().std() == pytest.approx(0.25, rel=0.05)
+
+
+def test_the_signed_background_is_the_nearest_number_to_its_share() -> None:
+    # 1.8 of 6
+    data = WorldConfig(**WORLD | {"signed_share": 0.3})
+    assert data.n_signed == 2
+    assert make_world(data, 1, 0.1, seed=0).signed.tolist() == [True] * 2 + [False] * 4 + [True]
+    assert data.size(1).startswith("7 axes with 10 ends.")

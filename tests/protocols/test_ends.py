@@ -111,3 +111,11 @@ def test_f1_of_the_ends_by_hand() -> None:
     assert signed_f1(occurs, active) == pytest.approx(expected)
     # an end that never occurs says nothing
     assert signed_f1(occurs[:1], active[:1]) == pytest.approx((1 + 1 + 0) / 3)
+    # even where its side is active
+    assert signed_f1(torch.tensor([[True, False]]), torch.tensor([[True, True]])) == 1.0
+
+
+def test_the_size_of_a_feature_does_not_matter() -> None:
+    sizes = torch.tensor([3.0, 0.1, 1.0, 20.0])[:, None]
+    mcc, joined = mcc_of(F, sides(4), sizes * F, ALL)
+    assert (mcc, joined) == (pytest.approx(1.0), 1.0)

@@ -131,7 +131,41 @@ def test_absorption_by_hand() -> None:
     active[3] = active[2] = True
     active[0] = False
     assert two_sided.absorption_of(amplitudes, active, 1) == pytest.approx((1 - 0.5, 1.0))
+    # without the child in one of three, which is no parent found
+    rare = torch.tensor([[1.0, 1], [1, 0], [1, 0], [1, 0]])
+    seldom = torch.tensor([[True], [True], [False], [False]])
+    assert two_sided.absorption_of(rare, seldom, 1) == (None, 0.0)
     active[:3] = False  # the side misses both samples without the child
     assert two_sided.absorption_of(amplitudes, active, 1) == (None, 0.0)
     assert two_sided.absorption_of(amplitudes[:, :1] * 0, active, 0) == (None, None)
     assert two_sided.absorption_of(amplitudes * 0, active, 1) == (None, None)
+
+
+def test_the_two_sided_features_are_the_nearest_number_to_their_share() -> None:
+    # 2.8 of 8
+    made = two_sided.make_two_sided_world(data(), 0.35, 1.2, seed=0)
+    assert made.signed.sum() == 3
+
+
+def test_a_child_occurs_as_often_as_the_data_say() -> None:
+    made = two_sided.make_two_sided_world(data(child_probability=0.7), 0.0, 1.2, seed=0)
+    with seeded(0, 1):
+        amplitudes, _ = made.sample(N)
+    plus = amplitudes[:, 0] > 0
+    assert (amplitudes[plus, 8] > 0).double().mean().item() == pytest.approx(0.7, abs=0.05)
+
+
+def test_the_rates_are_saelens_s_of_the_data_scaled_to_l0() -> None:
+    rates = data(exponent=0.5, max_probability=0.2, min_probability=0.05).probabilities(2.0)
+    by_rank = torch.arange(1, 9) ** -0.5
+    share = (by_rank - by_rank[-1]) / (1 - by_rank[-1])
+    expected = 0.05 + 0.15 * share
+    torch.testing.assert_close(rates, 2.0 * expected / expected.sum())
+
+
+def test_the_noise_has_its_deviation_in_each_coordinate() -> None:
+    made = two_sided.make_two_sided_world(data(noise=0.3), 0.5, 1.2, seed=0)
+    with seeded(0, 1):
+        amplitudes, x = made.sample(5_000)
+    rest = x - amplitudes @ made.directions
+    assert rest.std(0).tolist() == pytest.approx([0.3] * 16, rel=0.05)

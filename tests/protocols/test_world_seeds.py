@@ -12,7 +12,7 @@ from sae_lens_signaware.experiments.protocols.config import load_protocol_config
 from sae_lens_signaware.experiments.protocols.consolidation import make_toy_model
 from sae_lens_signaware.experiments.protocols.saes import candidates_of
 from sae_lens_signaware.experiments.protocols.two_sided import make_two_sided_world
-from sae_lens_signaware.experiments.protocols.world import make_world
+from sae_lens_signaware.experiments.protocols.world import make_world, world_seed
 from tests.protocols.examples import CONFIGS
 
 
@@ -40,3 +40,9 @@ def test_no_latent_starts_near_the_feature_of_its_number(path: Any) -> None:
                 cosines.append(cosine.diagonal().mean())
     # of independent directions it is below 0.03 here; of one seed for both it was -0.3
     assert abs(torch.stack(cosines).mean()) < 0.1
+
+
+def test_every_seed_and_stream_has_a_generator_of_its_own() -> None:
+    seeds = {world_seed(seed, stream) for seed in range(100) for stream in range(3)}
+    assert len(seeds) == 300
+    assert min(seeds) >= 1_000_000  # trainings take the seeds of the config
