@@ -168,7 +168,7 @@ def test_dial_reads_back_and_names_wrong_input(tmp_path: Path) -> None:
         (([0, 1, 2], tokens, [1.0]), r"latent must be .*, got \[0, 1, 2\]"),
         ((0, tokens[:, :1], [1.0]), "at least 2 position"),
         ((0, tokens[:, :0], [1.0], (1, 2)), "at least 1 position"),
-        ((0, tokens[:0], [1.0]), r"tokens must be \(batch, position\) .*, got \(0, 4\)"),
+        ((0, tokens[:0], [1.0]), r"tokens must be \(prompt, position\) .*, got \(0, 4\)"),
         ((0, tokens[None], [1.0]), r"tokens must be .*, got \(1, 2, 4\)"),
     ):
         with pytest.raises(ValueError, match=message):

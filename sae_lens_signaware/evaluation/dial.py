@@ -131,7 +131,7 @@ def polarity_dial(
         sae: any SAELens SAE.
         latent: one latent, dialled both ways along its axis; or a pair of a plain SAE, of which
             positive coefficients write the first one's direction, negative ones the second's.
-        tokens: (batch, position) token ids.
+        tokens: (prompt, position) token ids.
         coefficients: positive, in the units of the activations. Each is written with both signs,
             and 0 is measured as well.
         logit_tokens: (a, b) measures logit(a) - logit(b) at the last position; None the loss.
