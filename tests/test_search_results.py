@@ -1,0 +1,68 @@
+"""The log and the pages say of the search of settings what results/search.json shows."""
+
+import json
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.tables import fields_of
+
+ROOT = Path(__file__).parent.parent
+HEADING = "### SAELens's own settings of JumpReLU"
+
+
+def runs_of(name: str) -> list[list[Any]]:
+    """Rows (cell, SAE, seed, swept field, value, L0, R², dead, bipolar) of SmolLM2's MLP output."""
+    held = json.loads((ROOT / "results" / name).read_text())
+    held = held.get("sweeps", {}).get("equal-width-smollm2-135m", held)
+    return [run for run in held["runs"] if run[0] == "mlp_out" and run[2] == 0]
+
+
+def tables_of_the_log() -> list[list[list[str]]]:
+    log = (ROOT / "docs" / "log.md").read_text()
+    entry = log[log.index(HEADING) :]
+    entry = entry[: entry.index("\n### ")]
+    blocks = [block.strip() for block in entry.split("\n\n") if block.lstrip().startswith("|")]
+    return [fields_of("\n".join(line.strip() for line in b.splitlines())) for b in blocks]
+
+
+def test_jumprelu_is_held_against_its_frontier_of_the_comparison() -> None:
+    frontier = sorted((r[5], r[6]) for r in runs_of("equal_width.json") if r[1] == "jumprelu-full")
+
+    def r2_at(l0: float) -> float:
+        (a, low), (b, high) = next((p, q) for p, q in pairwise(frontier) if p[0] <= l0 <= q[0])
+        return low + (high - low) * math.log(l0 / a) / math.log(b / a)
+
+    searched = {(r[1], r[4]): r for r in runs_of("search.json")}
+    on_both = searched["jumprelu-bandwidth-0.5-3e-3", 2]
+    loss = r2_at(on_both[5]) - on_both[6]
+    assert f"less {loss:.4f}." in (ROOT / "docs" / "log.md").read_text()
+    table, _ = tables_of_the_log()
+    names = ["default", "default", "tanh", "tanh", "quadratic"]
+    behind: dict[str, list[float]] = {}
+    for name, (_, value, *fields) in zip(names, table[1:], strict=True):
+        _, sae, _, _, _, l0, r2, dead, _ = searched[f"jumprelu-{name}-3e-3", float(value)]
+        expected = r2_at(l0) - loss
+        assert fields == [f"{l0:.1f}", f"{r2:.4f}", f"{dead:.1%}", f"{expected:.4f}"], sae
+        behind.setdefault(name, []).append(expected - r2)
+    assert max(map(abs, behind.pop("default"))) < 0.0011
+    others = [gap for gaps in behind.values() for gap in gaps]
+    said = f"{min(others):.3f} to {max(others):.3f}"
+    for page in ("docs/log.md", "docs/results/equal_width.md"):
+        assert f"{said} behind" in (ROOT / page).read_text()
+
+
+def test_the_rate_of_the_comparison_is_the_better_one_but_for_the_two_matryoshkas() -> None:
+    r2 = {r[1]: (r[6], r[5]) for r in runs_of("search.json")}
+    _, table = tables_of_the_log()
+    assert len(table) == 1 + 6
+    for sae, *fields in table[1:]:
+        name = "paper-gated" if "Gated" in sae else sae.split("`")[1]
+        (high, l0), (low, other_l0) = (r2[f"{name}-{rate}-26k"] for rate in ("3e-3", "1e-3"))
+        # five digits are kept, which may have been rounded up to a 5
+        assert [float(field) for field in fields] == pytest.approx([high, low], abs=5.1e-5)
+        assert (high > low) == ("matryoshka" not in name)
+        assert abs(l0 / other_l0 - 1) < 0.01
