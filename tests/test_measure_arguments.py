@@ -11,6 +11,7 @@ from transformer_lens import HookedTransformer
 
 import sae_lens_signaware as signaware
 from sae_lens_signaware.checks import InvalidInputError
+from sae_lens_signaware.evaluation.models import embedding_of, vocabulary_of
 from tests.support.models import HOOK, hooked_transformer, prompt_ids
 from tests.support.saes import make_sae
 
@@ -101,3 +102,11 @@ def test_counts_that_are_none_are_one_line(
 ) -> None:
     with pytest.raises(InvalidInputError, match=line):
         measure(model, hooked_sae(), prompt_ids(6), [5, 9], **kwargs)
+
+
+def test_a_model_that_hides_its_embeddings_is_named() -> None:
+    hidden: Any = torch.nn.Linear(2, 2)
+    assert vocabulary_of(hidden) is None
+    with pytest.raises(InvalidInputError, match="model must be one with input embeddings"):
+        embedding_of(hidden)
+    assert vocabulary_of(hooked_transformer()) == len(embedding_of(hooked_transformer())) == 64

@@ -163,7 +163,7 @@ def top_examples(
             below 1; the window is negative; there are no tokens; activations are not finite; or
             the model has no tokenizer.
     """
-    chosen = numbers_of_latents(sae, range(sae.cfg.d_sae) if latents is None else latents)
+    chosen = numbers_of_latents(sae, latents)
     k = checked("k", k, int)
     for name, value in (
         ("k", k),

@@ -135,30 +135,32 @@ def require_sae(sae: object) -> None:
 
 
 def numbers_of_latents(
-    sae: SAE[Any], latents: Iterable[SupportsIndex], field: str = "latents"
+    sae: SAE[Any], latents: Iterable[SupportsIndex] | None, field: str = "latents"
 ) -> list[int]:
     """The numbers of some latents as Python's own, which JSON and a mapping take.
 
     Args:
         latents: a list, an array or a tensor of them, such as ``mask.nonzero()`` gives, or what
-            gives them once.
+            gives them once; None are all.
 
     Raises:
         InvalidInputError: that is no list; or the first that is no whole number, as of a mask, or
             that no latent of ``sae`` has.
     """
+    if latents is None:
+        return list(range(sae.cfg.d_sae))
     try:
         given = list(latents)
     except TypeError:  # one number, of Python or of torch
         allowed = "a list of numbers of latents"
         raise InvalidInputError(f"{field} must be {allowed}, got {short(latents)}") from None
-    numbers = []
+    numbers, allowed = [], f"from 0 to {sae.cfg.d_sae - 1}"
     for i in given:
         is_mask = "bool" in str(getattr(i, "dtype", type(i)))
         advice = "of a mask take mask.nonzero()" if is_mask else ""
         require(not is_mask and _is_index(i), field, i, "whole numbers", advice)
         numbers.append(operator.index(i))
-        require(0 <= numbers[-1] < sae.cfg.d_sae, field, i, f"from 0 to {sae.cfg.d_sae - 1}")
+        require(0 <= numbers[-1] < sae.cfg.d_sae, field, i, allowed)
     return numbers
 
 

@@ -12,7 +12,7 @@ from sae_lens.util import get_special_token_ids
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from sae_lens_signaware.checks import ConfigError, nearest, require
+from sae_lens_signaware.checks import ConfigError, InvalidInputError, nearest, require
 
 if TYPE_CHECKING:  # transformer-lens 2 has it in another module
     from transformer_lens.HookedRootModule import HookedRootModule
@@ -77,13 +77,8 @@ def on_model(model: HookedRootModule, tokens: Tensor) -> Tensor:
 
 def vocabulary_of(model: HookedRootModule) -> int | None:
     """Return how many token ids a model has an embedding of; None where it hides them."""
-    n_tokens = getattr(getattr(model, "cfg", None), "d_vocab", None)
-    if isinstance(n_tokens, int):
-        return n_tokens
-    inner = getattr(model, "model", None)
-    embedding = getattr(inner, "get_input_embeddings", lambda: None)()
-    weight = getattr(embedding, "weight", None)
-    return len(weight) if isinstance(weight, Tensor) else None
+    embedding = _input_embeddings(model)
+    return None if embedding is None else len(embedding)
 
 
 def embedding_of(model: HookedRootModule) -> Tensor:
@@ -92,13 +87,22 @@ def embedding_of(model: HookedRootModule) -> Tensor:
     Raises:
         InvalidInputError: the model hides them.
     """
+    embedding = _input_embeddings(model)
+    if embedding is None:
+        raise InvalidInputError(
+            f"model must be one with input embeddings, got {type(model).__name__!r}"
+        )
+    return embedding.detach().float().cpu()
+
+
+def _input_embeddings(model: HookedRootModule) -> Tensor | None:
+    """(vocabulary, d_model) of a model of TransformerLens or of transformers; None if hidden."""
     embedding = getattr(model, "W_E", None)
     if embedding is None:
         inner = getattr(model, "model", None)
         of_tokens = getattr(inner, "get_input_embeddings", lambda: None)()
-        require(of_tokens is not None, "model", type(model).__name__, "one with input embeddings")
-        embedding = attrgetter("weight")(of_tokens)
-    return embedding.detach().float().cpu()
+        embedding = getattr(of_tokens, "weight", None)
+    return embedding if isinstance(embedding, Tensor) else None
 
 
 def logits_after(

@@ -110,8 +110,7 @@ def signed_latents(
     require_unicode("text", text)
     k = checked("k", k, int)
     require(1 <= k <= sae.cfg.d_sae, "k", k, f"from 1 to {sae.cfg.d_sae}")
-    given = range(sae.cfg.d_sae) if latents is None else latents
-    shown = list(dict.fromkeys(numbers_of_latents(sae, given)))
+    shown = list(dict.fromkeys(numbers_of_latents(sae, latents)))
     require(len(shown) > 0, "latents", shown, "None or at least one latent")
     tokenizer = required_tokenizer(model)
     with_bos = sae.cfg.metadata.prepend_bos is not False
