@@ -3,6 +3,7 @@
 import contextlib
 import random
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from sae_lens_signaware.training.runner import (
     find_checkpoint,
 )
 
-from .cached import BATCH, N_STEPS, activations, fork, strike, undisturbed
+from .cached import BATCH, N_STEPS, activations
+from .children import Child, strike, undisturbed
 from .small import runner_config, tiny_model_config, tokens, training_config
 
 
@@ -61,10 +63,19 @@ def within_a_step(checkpoint: Path) -> bool:
     return state["n_training_samples"] != state["n_training_steps"] * BATCH
 
 
+def ended(run: Path, code: int) -> bool:
+    """Whether its SAE is there, whole; a signal may come after that, before the process ends."""
+    if not (run / "out").exists():
+        assert code, "ended without an SAE"
+        return False
+    TrainingSAE.load_from_disk(run / "out")
+    return True
+
+
 def kill_runner(folder: Path, n_kills: int, seed: int) -> dict[str, int]:
     """Kill a run with a checkpoint every four steps at random points; resume from the newest."""
     rng = random.Random(seed)
-    seconds = undisturbed(lambda: train_runner(folder / "whole"))
+    seconds = undisturbed(partial(train_runner, folder / "whole"))
     seen = {
         "kill -9": 0,
         "ended first": 0,
@@ -74,14 +85,14 @@ def kill_runner(folder: Path, n_kills: int, seed: int) -> dict[str, int]:
     run = folder / "killed"
     while seen["kill -9"] < n_kills:
         code = strike(
-            fork(lambda run=run: train_runner(run)), rng.uniform(0.1, 0.6) * seconds, signal.SIGKILL
+            Child(partial(train_runner, run)), rng.uniform(0.1, 0.6) * seconds, signal.SIGKILL
         )
         assert code in (0, -signal.SIGKILL), code
-        seen["kill -9" if code else "ended first"] += 1
-        assert not (run / "out").exists() or code == 0, "an SAE of an unfinished run"
-        if code == 0:
+        done = ended(run, code)
+        seen["ended first" if done else "kill -9"] += 1
+        if done:
             run = run.with_name(run.name + "+")  # a run of its own for the kills still to come
-    undisturbed(lambda: train_runner(run))
+    undisturbed(partial(train_runner, run))
     for path in folder.glob("killed*"):
         seen["whole checkpoints loaded"] += require_loadable(path)
         folders = {p.parent for p in path.rglob("sae_weights.safetensors")} - {path / "out"}
@@ -93,19 +104,18 @@ def kill_runner(folder: Path, n_kills: int, seed: int) -> dict[str, int]:
 def terminate_runner(folder: Path, n: int, seed: int) -> dict[str, int]:
     """SIGTERM at random points: a whole checkpoint between two steps, which resumes to the end."""
     rng = random.Random(seed)
-    seconds = undisturbed(lambda: train_runner(folder / "whole", n_checkpoints=0))
+    seconds = undisturbed(partial(train_runner, folder / "whole", n_checkpoints=0))
     seen = {"SIGTERM": 0, "before training": 0, "ended first": 0, "whole checkpoints loaded": 0}
     for i in range(n):
         run = folder / f"terminated-{i}"
-        pid = fork(lambda run=run: train_runner(run, n_checkpoints=0))
-        code = strike(pid, rng.uniform(0.3, 0.9) * seconds, signal.SIGTERM)
+        child = Child(partial(train_runner, run, n_checkpoints=0))
+        code = strike(child, rng.uniform(0.3, 0.9) * seconds, signal.SIGTERM)
         assert code in (0, 3), code
-        n_whole = require_loadable(run)
-        seen["SIGTERM" if n_whole else "before training" if code else "ended first"] += 1
-        assert not ((run / "out").exists() and code), "an SAE of an unfinished run"
+        done, n_whole = ended(run, code), require_loadable(run)
+        seen["ended first" if done else "SIGTERM" if n_whole else "before training"] += 1
         seen["whole checkpoints loaded"] += n_whole
         assert not any(map(within_a_step, checkpoints(run))), "a checkpoint of half a step"
-        undisturbed(lambda run=run: train_runner(run))
+        undisturbed(partial(train_runner, run))
     return seen
 
 
@@ -116,9 +126,9 @@ def resume_gap(folder: Path) -> dict[str, float]:
     other batches.
     """
     whole, resumed = folder / "whole", folder / "resumed"
-    seconds = undisturbed(lambda: train_runner(whole))
-    strike(fork(lambda: train_runner(resumed)), 0.7 * seconds, signal.SIGKILL)
-    undisturbed(lambda: train_runner(resumed))
+    seconds = undisturbed(partial(train_runner, whole))
+    strike(Child(partial(train_runner, resumed)), 0.7 * seconds, signal.SIGKILL)
+    undisturbed(partial(train_runner, resumed))
     x = activations()
     expected, got = (SAE.load_from_disk(run / "out")(x) for run in (whole, resumed))
     distance = ((got - expected).norm() / expected.norm()).item()
