@@ -101,15 +101,15 @@ def signed_latents(
         latents: look at these alone. None looks at all, in the order of their numbers.
 
     Raises:
-        ValueError: the text has no token, or more than the model has positions; ``k`` is not from
-            1 to ``d_sae``; there is no such latent; the model has no tokenizer, or the SAE no hook
-            of it; or activations are not finite.
+        ValueError: the text has no token, or more than the model has positions; ``k`` is below
+            1; there is no such latent; the model has no tokenizer, or the SAE no hook of it; or
+            activations are not finite.
     """
     require_sae(sae)
     require(isinstance(text, str), "text", type(text).__name__, "a str")
     require_unicode("text", text)
     k = checked("k", k, int)
-    require(1 <= k <= sae.cfg.d_sae, "k", k, f"from 1 to {sae.cfg.d_sae}")
+    require(k >= 1, "k", k, "at least 1")
     shown = list(dict.fromkeys(numbers_of_latents(sae, latents)))
     require(len(shown) > 0, "latents", shown, "None or at least one latent")
     tokenizer = required_tokenizer(model)
