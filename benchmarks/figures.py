@@ -228,7 +228,8 @@ def write_all(out: Path) -> None:
         ),
         "half_width_paper.md": peers_table(equal, cells, "sa_gsae-half", GATED_SAES, 32),
         "half_width_paper_bi_jumprelu.md": peers_table(of_half, cells, HALF.sae, GATED_SAES, 32),
-        "half_width_sa_gsae.md": gaps_table(equal, cells, "sa_gsae-half", OF_BATCHTOPK),
+        "half_width_sa_gsae.md": gaps_table(equal, cells, "sa_gsae-half", OF_BATCHTOPK, L0S),
+        "half_width_seeds_sa_gsae.md": seeds_table(all_seeds, cells, "sa_gsae-half", OF_BATCHTOPK),
         "widths.md": widths_table(
             widths(equal),
             {f"{model}, mlp_out": d_in for model, d_in in D_IN.items()},

@@ -188,6 +188,11 @@ def test_the_papers_own_pair_is_as_the_pages_say() -> None:
     table = (ROOT / "results" / "half_width_sa_gsae.md").read_text().replace("−", "-")
     at_128 = [float(row[-1]) for row in fields_of(table)[1:]]
     assert sum(gap > -0.002 for gap in at_128) == 5
+    few = {tuple(row[:1]): [-float(gap) for gap in row[2:-1]] for row in fields_of(table)[1:]}
+    *of_attention, level = few.pop(("SmolLM2, attn_out",))
+    assert abs(level) < 0.002
+    behind = [*of_attention, *(gap for gaps in few.values() for gap in gaps)]
+    assert f"Up to L0 64 it is {min(behind):.3f} to {max(behind):.3f} behind." in page
 
 
 def test_on_other_text_the_lead_is_as_the_pages_say() -> None:
@@ -250,15 +255,38 @@ def test_the_lead_in_wider_saes_is_as_the_pages_say() -> None:
     assert f"is [{leads[-1]:.4f}](results/equal_width.md#wider)" in which
 
 
-def test_half_width_agrees_over_seeds() -> None:
-    table = (ROOT / "results" / "half_width_seeds.md").read_text().replace("−", "-")
-    rows = fields_of(table)[1:]
-    assert len(rows) == 3
-    for place, _, *fields in rows:
-        for field in fields:
-            low, high = map(float, re.findall(r"[+-]\d\.\d{4}", field)[1:])
-            assert field.endswith(", n = 3")
-            assert high - low < 0.002, (place, field)
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("half_width_seeds", "**Three seeds agree.**"),
+        ("half_width_seeds_sa_gsae", "Three seeds agree here too."),
+    ],
+)
+def test_half_width_agrees_over_seeds(name: str, said: str) -> None:
+    table = (ROOT / "results" / f"{name}.md").read_text().replace("−", "-")
+    fields = [field for row in fields_of(table)[1:] for field in row[2:]]
+    assert len(fields) == 6 * 3
+    assert all(field.endswith(", n = 3") for field in fields)
+    ends = [map(float, re.findall(r"[+-]\d\.\d{4}", field)[1:]) for field in fields]
+    spread = max(high - low for low, high in ends)
+    assert spread < 0.004
+    page = (ROOT / "docs" / "results" / "half_width.md").read_text()
+    assert f"{said} Their gaps differ by at most {spread:.4f}." in page
+
+
+@pytest.mark.parametrize(
+    ("sae", "said"),
+    [
+        ("bi_jumprelu-warm-up-400-half", "**At most {:.1%} of the latents of half width are dead"),
+        ("sa_gsae-half", "At most {:.1%} of these latents are dead in any run."),
+    ],
+)
+def test_few_latents_of_half_width_are_dead(sae: str, said: str) -> None:
+    sweeps = json.loads((ROOT / "results" / "equal_width.json").read_text())["sweeps"]
+    runs = [run for sweep in sweeps.values() for run in sweep["runs"] if run[1].startswith(sae)]
+    assert len(runs) == 6 * (5 + 2 * 3)
+    page = (ROOT / "docs" / "results" / "half_width.md").read_text()
+    assert said.format(max(run[7] for run in runs)) in page
 
 
 def test_seeds_agree_on_what_is_ahead_and_what_is_level() -> None:
