@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from sae_lens import StandardTrainingSAEConfig, TrainingSAEConfig
 
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.training.config import build_runner_config
+from sae_lens_signaware.training.measured_run import train_and_measure
 from sae_lens_signaware.training.values import check_values
 from tests.support.runners import BASE, runner_config
 from tests.support.saes import (
@@ -147,3 +149,10 @@ def test_an_own_architecture_may_leave_k_out(tmp_path: Path) -> None:
     check_values(runner_config(OptionalK(d_in=16, d_sae=32), tmp_path))
     with pytest.raises(InvalidInputError, match=r"^sae\.k must be above 0 and at most d_sae, 32"):
         check_values(runner_config(OptionalK(d_in=16, d_sae=32, k=33), tmp_path))
+
+
+@pytest.mark.parametrize("seed", ["0", None, 1.5])
+def test_a_seed_that_is_no_integer_is_one_line(seed: Any, tmp_path: Path) -> None:
+    cfg = runner_config(training_config("sa_gsae"), tmp_path, seed=seed)
+    with pytest.raises(InvalidInputError, match=f"^seed must be an integer, got {seed!r}"):
+        train_and_measure(cfg, Console(quiet=True))
