@@ -131,6 +131,8 @@ def test_a_flag_can_switch_a_field_off(null: str, tmp_path: Path) -> None:
     assert cfg.sae.d_sae == 40
     with pytest.raises(ConfigError, match=r"dtype must be a text or a torch.dtype, got None"):
         load_runner_config(path, ["--dtype", null])
+    with pytest.raises(ConfigError, match=r"^sae\.dtype must be a text"):
+        load_runner_config(path, ["--sae.dtype", null])
 
 
 @pytest.mark.parametrize(
