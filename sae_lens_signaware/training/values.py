@@ -45,8 +45,22 @@ def check_counts(values: Mapping[str, object], logger: Mapping[str, object]) -> 
         require(not isinstance(value, int) or value >= 1, name, value, "at least 1")
     positions = values.get("seqpos_slice")
     if isinstance(positions, list | tuple):
-        allowed = "one to three numbers, as slice() takes them"
-        require(1 <= len(positions) <= 3, "seqpos_slice", list(positions), allowed)
+        default = LanguageModelSAERunnerConfig.context_size
+        _check_positions(list(positions), values.get("context_size", default))
+
+
+def _check_positions(positions: list[Any], context_size: object) -> None:
+    allowed = "one to three numbers, as slice() takes them"
+    require(1 <= len(positions) <= 3, "seqpos_slice", positions, allowed)
+    if not all(isinstance(number, int | None) for number in [*positions, context_size]):
+        return  # named with their types
+    # SAELens refuses a step of 1, and None as the third number
+    step = positions[2] if len(positions) == 3 else 2
+    is_above_1 = isinstance(step, int) and step > 1
+    require(is_above_1, "seqpos_slice", positions, "without a step, or with one above 1")
+    n_left = len(range(context_size)[slice(*positions)]) if isinstance(context_size, int) else 1
+    allowed = f"a slice that leaves a position of context_size, {context_size}"
+    require(n_left > 0, "seqpos_slice", positions, allowed)
 
 
 def check_values(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
