@@ -98,6 +98,7 @@ def _points_of(
             and run.cell in cells
             and run.sae in saes
             and run.target_l0 in (None, L0)
+            and l0 > 0  # else it has no place in log L0
         ):
             d_sae = run.cfg.sae.d_sae
             yield TimedPoint(run.cell, architecture, d_sae, n_steps_of(run), l0, r2, dead_share)

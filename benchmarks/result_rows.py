@@ -86,8 +86,11 @@ def _json(value: object, depth: int = 1) -> str:
 
 
 def means(rows: Sequence[Row], cell: str, sae: str) -> list[Row]:
-    """Means over seeds, one row for each swept value, in the order of L0; ``seed`` is how many."""
-    mine = [row for row in rows if (row.cell, row.sae) == (cell, sae)]
+    """Means over seeds, one row for each swept value, in the order of L0; ``seed`` is how many.
+
+    An SAE of which no latent fires has no place in log L0, and is left out, as in the sweeps.
+    """
+    mine = [row for row in rows if (row.cell, row.sae) == (cell, sae) and row.l0 > 0]
     first = Row._fields.index("l0")
     found = []
     for swept, value in {(row.swept, row.value) for row in mine}:

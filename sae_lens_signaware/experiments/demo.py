@@ -91,7 +91,8 @@ def run_demo(
     A second run in the same folder goes on where the first was interrupted.
 
     Raises:
-        ConfigError: a package is not installed, one that the report needs included.
+        ConfigError: a package is not installed, one that the report needs included; or the text
+            has fewer tokens than ``n_train_tokens``.
     """
     for package, what in PACKAGES.items():
         if importlib.util.find_spec(package) is None:
@@ -110,7 +111,11 @@ def run_demo(
     with without_bars():  # transformers draws one as it reads the weights
         options = {"--out": out, "--steps": n_steps, "--train-tokens": n_train_tokens}
         command = shlex.join(["sae-lens-signaware", "demo", *map(str, chain(*options.items()))])
-        result = stages.run_sweep(config, runs, out, console, command)
+        try:
+            result = stages.run_sweep(config, runs, out, console, command)
+        except ConfigError as error:  # its fields are none of the demo's user
+            line = str(error).replace("n_cached_tokens, n_heldout_tokens", "--train-tokens")
+            raise ConfigError(line) from None
     summary.plot_cell(result, CELL, out / "frontier.png")
     console.print(result.point_table(), result.verdict_table())
     return result

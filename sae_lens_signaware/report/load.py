@@ -1,5 +1,6 @@
 """Result files below a folder, read by the dataclasses that wrote them."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +126,13 @@ def _require_folder(folder: Path) -> None:
 
 def _read_latents(folder: Path) -> dict[Path, SAELatents]:
     paths = (path for path in folder.rglob("*.json") if path.parent.resolve().name == "latents")
-    return _read_all(SAELatents.read, sorted(paths))
+    return _read_all(SAELatents.read, sorted(p for p in paths if not _is_of_a_run(p)))
+
+
+def _is_of_a_run(path: Path) -> bool:
+    """Whether a sweep keeps the result of a run there: an SAE may be called "latents"."""
+    place = path.absolute().as_posix()
+    return re.search("/runs/[^/]+/seed-[^/]+/latents/[^/]+$", place) is not None
 
 
 def _read_all(read: Callable[[Path], T], paths: list[Path]) -> dict[Path, T]:

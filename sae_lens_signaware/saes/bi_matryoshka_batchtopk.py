@@ -4,7 +4,7 @@ SAELens's ``matryoshka_batchtopk`` (arXiv 2503.17547), by the size of the pre-ac
 :mod:`~sae_lens_signaware.saes.bi_batchtopk`; ours. It is saved as ``bi_jumprelu``.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -22,6 +22,14 @@ from sae_lens_signaware.saes.bi_batchtopk import (
 )
 from sae_lens_signaware.saes.latents import Latents
 from sae_lens_signaware.saes.training import Losses, Reconstruction
+
+
+def require_widths(field: str, widths: Sequence[int], d_sae: int) -> None:
+    """Raise InvalidInputError unless an SAE of ``d_sae`` latents can be nested at these widths."""
+    ascends = all(a < b for a, b in pairwise([0, *widths]))
+    is_right = len(widths) > 0 and ascends and widths[-1] <= d_sae
+    allowed = f"at least one ascending integer from 1 to d_sae = {d_sae}"
+    require(is_right, field, widths, allowed)
 
 
 @dataclass
@@ -60,15 +68,7 @@ class BiMatryoshkaBatchTopKTrainingSAEConfig(
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
-        widths = self.matryoshka_widths
-        require(
-            len(widths) > 0
-            and all(a < b for a, b in pairwise([0, *widths]))
-            and widths[-1] <= self.d_sae,
-            "matryoshka_widths",
-            widths,
-            f"at least one ascending integer from 1 to d_sae = {self.d_sae}",
-        )
+        require_widths("matryoshka_widths", self.matryoshka_widths, self.d_sae)
 
     @classmethod
     @override

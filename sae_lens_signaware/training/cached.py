@@ -85,11 +85,11 @@ def train_on_cache(
         no hook; what reads text asks for ``sae.cfg.metadata.hook_name``.
 
     Raises:
-        InvalidInputError: ``activations`` are of another shape or type, or all 0 where their scale
-            is estimated; ``checkpoint`` holds something else, which an interruption would remove,
-            or cannot be written; ``sae_cfg.dtype`` is one that Adam cannot train in; a config holds
-            what its checkpoint cannot, such as a ``torch.device``; or there are fewer activations
-            than ``trainer_cfg.train_batch_size_samples``.
+        InvalidInputError: ``activations`` are of another shape or type, not finite, or all 0 where
+            their scale is estimated; ``checkpoint`` holds something else, which an interruption
+            would remove, or cannot be written; ``sae_cfg.dtype`` is one that Adam cannot train in;
+            a config holds what its checkpoint cannot, such as a ``torch.device``; or there are
+            fewer activations than ``trainer_cfg.train_batch_size_samples``.
         RuntimeError: a loss of a signed architecture is not finite. SAELens's own look for none.
         InterruptedTraining: Ctrl-C or SIGTERM, between two steps, after the checkpoint is on disk.
     """
@@ -192,18 +192,21 @@ def _widened(sae: TrainingSAE[TrainingSAEConfig], activations: Tensor) -> torch.
 @torch.no_grad()
 def _mean_of_input(sae: TrainingSAE[TrainingSAEConfig], activations: Tensor) -> Tensor:
     """(d_in,) mean of what the SAE will see, and ``b_dec`` be subtracted from."""
-    normalisation = sae.cfg.normalize_activations
-    if normalisation == "covariance_whitening":
-        return torch.zeros(sae.cfg.d_in)  # whitening centres
-    dtype = _widened(sae, activations)
+    normalisation, dtype = sae.cfg.normalize_activations, _widened(sae, activations)
     blocks = (block.to(dtype) for block in activations.split(BLOCK))
     if normalisation == "expected_average_only_in":
         sums = [(x.sum(0), x.norm(dim=-1).sum()) for x in blocks]
         mean, norm = (torch.stack(s).sum(0) / len(activations) for s in zip(*sums, strict=True))
-        require(bool(norm > 0), "activations", "0 throughout", f"not 0, for {normalisation!r}")
-        return mean * sae.cfg.d_in**0.5 / norm
-    totals = [sae.run_time_activation_norm_fn_in(x).sum(0) for x in blocks]
-    return torch.stack(totals).sum(0) / len(activations)
+        require(bool(norm != 0), "activations", "0 throughout", f"not 0, for {normalisation!r}")
+        mean = mean * sae.cfg.d_in**0.5 / norm
+    else:
+        totals = [sae.run_time_activation_norm_fn_in(x).sum(0) for x in blocks]
+        mean = torch.stack(totals).sum(0) / len(activations)
+    # one row is enough for a NaN or an inf; not all SAEs look at their loss
+    allowed = f"finite where normalize_activations is {normalisation!r}"
+    require(bool(mean.isfinite().all()), "activations", "NaN or inf", allowed)
+    # whitening centres
+    return torch.zeros_like(mean) if normalisation == "covariance_whitening" else mean
 
 
 def fingerprint(activations: Tensor) -> str:

@@ -205,10 +205,10 @@ def _pop_nulls(
     waiting = [part for flag in flags for part in _split_null(flag)]
     while waiting:
         flag = waiting.pop(0)
-        name = flag.removeprefix("--").rpartition(".")[2]
+        section, _, name = flag.removeprefix("--").rpartition(".")
         if flag.startswith("--") and name in section_of and waiting[:1] in (["null"], ["None"]):
             waiting.pop(0)
-            nulls.setdefault(section_of[name], []).append(name)
+            nulls.setdefault(section or section_of[name], []).append(name)
         else:
             rest.append(flag)
     return rest, nulls

@@ -6,6 +6,7 @@ import torch
 from rich.console import Console
 from sae_lens import LanguageModelSAERunnerConfig, TrainingSAE, TrainingSAEConfig
 
+from sae_lens_signaware.checks import checked
 from sae_lens_signaware.evaluation.quality import missed_target_l0, target_l0_of
 from sae_lens_signaware.training.heldout import AFTER_TRAINING, measure_on_following_tokens
 from sae_lens_signaware.training.interruption import InterruptedException
@@ -46,8 +47,9 @@ def train_and_measure(
         OSError: the output folder could not be written; the message says where the SAE is.
         KeyboardInterrupt: on SIGINT or SIGTERM, after the checkpoint is on disk.
     """
-    check_seed("seed", cfg.seed)
-    torch.manual_seed(cfg.seed)  # of the initial weights and the order: SAELens 6.54 never reads it
+    seed = checked("seed", cfg.seed, int)
+    check_seed("seed", seed)
+    torch.manual_seed(seed)  # of the initial weights and the order: SAELens 6.54 never reads it
     return run_and_measure(SignawareTrainingRunner(cfg), console)
 
 

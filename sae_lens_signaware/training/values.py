@@ -5,10 +5,17 @@ from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import torch
-from sae_lens import LanguageModelSAERunnerConfig, TrainingSAEConfig
+from sae_lens import (
+    JumpReLUTrainingSAEConfig,
+    LanguageModelSAERunnerConfig,
+    MatryoshkaBatchTopKTrainingSAEConfig,
+    TrainingSAEConfig,
+)
 from sae_lens.constants import DTYPE_MAP
 
 from sae_lens_signaware.checks import one_line, require
+from sae_lens_signaware.evaluation.calibration import PER_TOKEN
+from sae_lens_signaware.saes.bi_matryoshka_batchtopk import require_widths
 
 AT_LEAST_ONE = (
     "training_tokens", "train_batch_size_tokens", "context_size", "n_batches_in_buffer",
@@ -19,6 +26,8 @@ SCHEDULERS = ("constant", "cosineannealing", "cosineannealingwarmrestarts")
 LOGGER_AT_LEAST_ONE = ("wandb_log_frequency", "eval_every_n_wandb_logs")
 MODEL_CLASSES = ("HookedTransformer", "HookedMamba", "AutoModelForCausalLM")
 DEVICES = ("device", "llm_device", "act_store_device")
+SAELENS_AUXK = ("topk", "batchtopk", "matryoshka_batchtopk", "abstopk")
+"""Architectures of SAELens whose AuxK loss raises for a normalisation by token."""
 
 
 def check_counts(values: Mapping[str, object], logger: Mapping[str, object]) -> None:
@@ -36,8 +45,22 @@ def check_counts(values: Mapping[str, object], logger: Mapping[str, object]) -> 
         require(not isinstance(value, int) or value >= 1, name, value, "at least 1")
     positions = values.get("seqpos_slice")
     if isinstance(positions, list | tuple):
-        allowed = "one to three numbers, as slice() takes them"
-        require(1 <= len(positions) <= 3, "seqpos_slice", list(positions), allowed)
+        default = LanguageModelSAERunnerConfig.context_size
+        _check_positions(list(positions), values.get("context_size", default))
+
+
+def _check_positions(positions: list[Any], context_size: object) -> None:
+    allowed = "one to three numbers, as slice() takes them"
+    require(1 <= len(positions) <= 3, "seqpos_slice", positions, allowed)
+    if not all(isinstance(number, int | None) for number in [*positions, context_size]):
+        return  # named with their types
+    # SAELens refuses a step of 1, and None as the third number
+    step = positions[2] if len(positions) == 3 else 2
+    is_above_1 = isinstance(step, int) and step > 1
+    require(is_above_1, "seqpos_slice", positions, "without a step, or with one above 1")
+    n_left = len(range(context_size)[slice(*positions)]) if isinstance(context_size, int) else 1
+    allowed = f"a slice that leaves a position of context_size, {context_size}"
+    require(n_left > 0, "seqpos_slice", positions, allowed)
 
 
 def check_values(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
@@ -57,6 +80,7 @@ def check_values(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
     _check_dtype("dtype", cfg.dtype, DTYPE_MAP)
     check_sae_dtype(cfg.sae)
     _check_widths(cfg.sae)
+    _check_saelens_own(cfg.sae)
     require_json("sae", cfg.sae.to_dict())
     for name in ("model_kwargs", "model_from_pretrained_kwargs"):
         require_json(name, getattr(cfg, name) or {})
@@ -64,6 +88,10 @@ def check_values(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
     require_one_of("model_class_name", cfg.model_class_name, MODEL_CLASSES)
     mixing = cfg.activations_mixing_fraction
     require(0 <= mixing <= 1, "activations_mixing_fraction", mixing, "between 0 and 1")
+    if cfg.logger.log_to_wandb:
+        allowed, n = "at least 1 where logger.log_to_wandb is true", cfg.n_eval_batches
+        fewer = "raise logger.eval_every_n_wandb_logs for fewer evaluations"
+        require(n >= 1, "n_eval_batches", n, allowed, fewer)
     _check_schedule(cfg)
 
 
@@ -76,8 +104,30 @@ def _check_widths(cfg: TrainingSAEConfig) -> None:
     """Check the shape of an SAE, which SAELens's own classes take as it is."""
     for name in ("d_in", "d_sae"):
         require(getattr(cfg, name) >= 1, f"sae.{name}", getattr(cfg, name), "at least 1")
-    k = getattr(cfg, "k", 1)
-    require(0 < k <= cfg.d_sae, "sae.k", k, f"above 0 and at most d_sae, {cfg.d_sae}")
+    k = getattr(cfg, "k", None)
+    is_right = k is None or 0 < k <= cfg.d_sae
+    require(is_right, "sae.k", k, f"above 0 and at most d_sae, {cfg.d_sae}")
+
+
+def _check_saelens_own(cfg: TrainingSAEConfig) -> None:
+    """Check what SAELens looks at when it makes an SAE of its own, or in the training."""
+    if isinstance(cfg, MatryoshkaBatchTopKTrainingSAEConfig):
+        require_widths("sae.matryoshka_widths", cfg.matryoshka_widths, cfg.d_sae)
+    if isinstance(cfg, JumpReLUTrainingSAEConfig):
+        bandwidth, target = cfg.jumprelu_bandwidth, cfg.target_l0
+        require(bandwidth > 0, "sae.jumprelu_bandwidth", bandwidth, "a number above 0")
+        if cfg.jumprelu_sparsity_loss_mode == "quadratic":
+            is_right = target is not None and 0 < target <= cfg.d_sae
+            allowed = f"above 0 and at most d_sae, {cfg.d_sae}, for the quadratic loss"
+            require(is_right, "sae.target_l0", target, allowed)
+    if cfg.architecture() in SAELENS_AUXK:
+        require(
+            cfg.normalize_activations not in PER_TOKEN,
+            "sae.normalize_activations",
+            cfg.normalize_activations,
+            "none, expected_average_only_in or covariance_whitening",
+            f"the AuxK loss of SAELens's {cfg.architecture()} stops at a dead latent otherwise",
+        )
 
 
 def check_sae_dtype(cfg: TrainingSAEConfig) -> None:

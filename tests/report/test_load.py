@@ -1,5 +1,6 @@
 """Results that are read from a folder."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,12 @@ def test_files_of_results_may_be_links(results: Path, tmp_path: Path) -> None:
 def test_sweeps_whose_folders_share_a_name_have_the_names_of_their_paths(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("a/out", "b/out", "c/other")]
     assert _names(folders, tmp_path) == ["a/out", "b/out", "other"]
+
+
+def test_results_of_an_sae_called_latents_are_no_latents(results: Path, tmp_path: Path) -> None:
+    shutil.copytree(results, tmp_path / "results")
+    run = tmp_path / "results" / "runs" / "mlp" / "seed-0" / "latents" / "k-8.json"
+    run.parent.mkdir(parents=True)
+    run.write_text('{"cell": "mlp"}')
+    found, there = read_results(tmp_path / "results"), read_results(results)
+    assert [one.latents for one in found.latents] == [one.latents for one in there.latents]

@@ -69,6 +69,26 @@ from tests.sweep.examples import last_line, sweep_values
             lambda v: v["cells"].update({"MLP": v["cells"]["mlp"]}),
             "cells: 'mlp' and 'MLP' would share a folder",
         ),
+        (
+            lambda v: v["saes"]["half"].update(runner={"lr": "0.1"}),
+            "saes.half.runner.lr must be a number, got '0.1'",
+        ),
+        (
+            lambda v: v["cells"]["mlp"].update(saes={"half": {"runner": {"lr": -1.0}}}),
+            "cells.mlp.saes.half.runner.lr must be a number above 0, got -1.0",
+        ),
+        (
+            lambda v: v["cells"]["mlp"].update(saes={"half": {"d_sae": "24"}}),
+            "cells.mlp.saes.half.d_sae must be an integer, got '24'",
+        ),
+        (
+            lambda v: v["cells"]["mlp"].update(saes={"half": {"l1_coefficient": [None]}}),
+            "cells.mlp.saes.half.l1_coefficient: what is swept must be numbers, got None",
+        ),
+        (
+            lambda v: v.update(n_cached_tokens=10**13),
+            "n_cached_tokens, n_heldout_tokens: the activations of 10,000,000,000,000 tokens do",
+        ),
         (lambda v: v["saes"]["half"].update(l1_coefficent=1), "saes.half.l1_coefficent: unknown"),
         (lambda v: v["saes"]["half"].update(architecture="sa_gae"), "saes.half.architecture: unk"),
         (lambda v: v["saes"]["half"].update(seeds=[2]), "saes.half.seeds: must be a list out of"),

@@ -173,7 +173,7 @@ def test_a_cell_without_a_run_of_the_value_is_named(
     result = invoke("sweep", str(write(values, tmp_path / "s.yaml")), "--out", str(out))
     assert result.exit_code == 0, result.stderr
     assert set(pages(out)) == {"resid-half-0.1.json"}
-    assert "no page of latents: half has no run of 0.1 at mlp" in result.stdout
+    assert "no page of latents: half has no run of 0.1 with the first seed at mlp" in result.stdout
 
 
 def test_an_sae_that_is_gone_is_left_out_and_named(

@@ -9,9 +9,11 @@ from rich.progress import Progress
 from sae_lens_signaware.experiments.sweep import runs as sweep
 from sae_lens_signaware.experiments.sweep.cache import make_caches
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
-from sae_lens_signaware.experiments.sweep.executors import ProgressView
+from sae_lens_signaware.experiments.sweep.executors import ProgressView, notes_on_content
 from sae_lens_signaware.experiments.sweep.store import SweepStore
 from tests.support.cli import assert_one_line_error, invoke
+from tests.support.configs import write
+from tests.sweep.examples import sweep_values
 
 
 def test_what_runs_can_be_seen_while_it_runs_and_no_longer(
@@ -53,6 +55,16 @@ def test_what_an_earlier_call_has_done_is_said_first(whole: tuple[Path, str], co
     result = invoke("sweep", str(config), "--out", str(whole[0]))
     assert result.stdout.startswith("16 of 16 runs are on disk; 0 to do\n")
     assert " to do" not in whole[1]
+
+
+def test_results_that_are_thrown_away_are_said_first(
+    whole: tuple[Path, str], data: Path, tmp_path: Path
+) -> None:
+    values = sweep_values(data)
+    values["saes"]["half"]["runner"] = {"lr": 1e-3}
+    changed, runs = load_sweep_config(write(values, tmp_path / "changed.yaml"))
+    notes = notes_on_content(SweepStore(changed, whole[0]), runs)
+    assert notes == ["8 results are of another config or another version of SAELens; trained again"]
 
 
 def test_an_output_folder_that_is_a_file_is_found_first(config: Path) -> None:

@@ -11,7 +11,7 @@ from rich.progress import Progress
 from sae_lens import ActivationsStore, LanguageModelSAERunnerConfig, TrainingSAEConfig
 from torch import Tensor
 
-from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.checks import ConfigError, one_line
 from sae_lens_signaware.evaluation.models import HookedRootModule, excluded_tokens
 from sae_lens_signaware.experiments.sweep.config import Run
 from sae_lens_signaware.experiments.sweep.store import SweepStore
@@ -139,15 +139,13 @@ def collect(
         Name of the cell -> (n_tokens, d_in), in the dtype of its cache.
 
     Raises:
-        ConfigError: the text is too short, or activations overflow the dtype of their cache.
+        ConfigError: the text is too short, the activations do not fit in memory, or they overflow
+            the dtype of their cache.
     """
     cfg = next(iter(cells.values())).cfg
     with naming_what_is_missing(cfg.model_name, cfg.model_class_name):
         store = make_store(model, cfg, dataset, d_ins_of(cells.values()))
-    out = {
-        cell: torch.empty(n_tokens, run.cfg.sae.d_in, device=store.device, dtype=run.cache_dtype)
-        for cell, run in cells.items()
-    }
+    out = {cell: _room_for(n_tokens, cell, run, store.device) for cell, run in cells.items()}
     label = escape(f"Activations of {Path(dataset).name}")
     task = progress.add_task(label, total=n_tokens)
     n = 0
@@ -174,6 +172,18 @@ def collect(
         n += n_new
         progress.update(task, completed=n)
     return out
+
+
+def _room_for(n_tokens: int, cell: str, run: Run, device: torch.device) -> Tensor:
+    d_in = run.cfg.sae.d_in
+    try:
+        return torch.empty(n_tokens, d_in, device=device, dtype=run.cache_dtype)
+    except (RuntimeError, TypeError) as error:  # the latter of a number above 64 bits
+        n_bytes = n_tokens * d_in * run.cache_dtype.itemsize
+        raise ConfigError(
+            f"n_cached_tokens, n_heldout_tokens: the activations of {n_tokens:,} tokens do not fit "
+            f"in memory, {n_bytes / 1e9:,.0f} GB for {cell}: {one_line(error)}"
+        ) from None
 
 
 def _require_no_overflow(rows: Tensor, cell: str, run: Run) -> None:

@@ -1,6 +1,7 @@
 """Sweep files: strict YAML, of which every SAE is checked before the first token is read."""
 
 import copy
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,41 +208,52 @@ def checked_sweep(values: Mapping[str, object], source: str) -> tuple[SweepConfi
 
 
 def _runs(config: SweepConfig, source: str) -> Iterator[Run]:
-    for cell_name, cell in config.cells.items():
+    for cell in config.cells:
         for seed in config.seeds:
-            for sae_name, shared in config.saes.items():
-                own = cell.saes.get(sae_name, {})
-                fields = {**shared, **own}
-                if "d_in" in fields:
-                    raise ConfigError(f"saes.{sae_name}.d_in: is that of the cell, leave it out")
-                if seed not in _seeds_of(config, sae_name, fields.pop("seeds", config.seeds)):
-                    continue
-                fields.pop("runner", None)
-                runner = dict(config.runner)
-                for where, part in (("saes", shared), (f"cells.{cell_name}.saes", own)):
-                    runner |= _own_runner_fields(f"{where}.{sae_name}", part.get("runner", {}))
-                swept = list(swept_fields(fields))
-                if len(swept) != 1 or not fields[swept[0]]:
-                    lists = {name: fields[name] for name in swept}
-                    raise ConfigError(
-                        f"saes.{sae_name}: exactly one field must hold a list of values to sweep, "
-                        f"at least one value, got {lists or 'none'}"
-                    )
-                for value in fields[swept[0]]:
-                    if isinstance(value, bool) or not isinstance(value, int | float):
-                        raise ConfigError(
-                            f"saes.{sae_name}.{swept[0]}: what is swept must be numbers, "
-                            f"got {value!r}"
-                        )
-                    sae = {**fields, swept[0]: value, "d_in": cell.d_in}
-                    cfg = _runner_config(runner, cell, seed, sae_name, sae, source)
-                    if swept[0] == "target_l0" and target_l0_of(cfg.sae.to_dict()) is None:
-                        raise ConfigError(
-                            f"saes.{sae_name}.target_l0: {cfg.sae.architecture()} does not read it "
-                            "with these settings; sweep a coefficient"
-                        )
-                    dtype = cell.cache_dtype or config.cache_dtype or cfg.dtype
-                    yield Run(cell_name, seed, sae_name, swept[0], value, cfg, DTYPE_MAP[dtype])
+            for sae in config.saes:
+                yield from _runs_of(config, cell, seed, sae, source)
+
+
+def _runs_of(
+    config: SweepConfig, cell_name: str, seed: int, sae_name: str, source: str
+) -> Iterator[Run]:
+    """The runs of an SAE on one cell with one seed."""
+    cell, shared = config.cells[cell_name], config.saes[sae_name]
+    own = cell.saes.get(sae_name, {})
+    fields = {**shared, **own}
+    if "d_in" in fields:
+        raise ConfigError(f"saes.{sae_name}.d_in: is that of the cell, leave it out")
+    if seed not in _seeds_of(config, sae_name, fields.pop("seeds", config.seeds)):
+        return
+    fields.pop("runner", None)
+    runner, places = dict(config.runner), dict[str, str]()
+    for where, part in (("saes", shared), (f"cells.{cell_name}.saes", own)):
+        where = f"{where}.{sae_name}."
+        of_runner = _own_runner_fields(where, part.get("runner", {}))
+        runner |= of_runner
+        places |= dict.fromkeys((f"sae.{field}" for field in part), where)
+        places |= dict.fromkeys(of_runner, f"{where}runner.")
+    swept = list(swept_fields(fields))
+    if len(swept) != 1 or not fields[swept[0]]:
+        lists = {name: fields[name] for name in swept}
+        raise ConfigError(
+            f"saes.{sae_name}: exactly one field must hold a list of values to sweep, "
+            f"at least one value, got {lists or 'none'}"
+        )
+    name = swept[0]
+    where = f"{places[f'sae.{name}']}{name}"
+    for value in fields[name]:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigError(f"{where}: what is swept must be numbers, got {value!r}")
+        sae = {**fields, name: value, "d_in": cell.d_in}
+        cfg = _runner_config(runner, cell, seed, sae_name, sae, places, source)
+        if name == "target_l0" and target_l0_of(cfg.sae.to_dict()) is None:
+            raise ConfigError(
+                f"{where}: {cfg.sae.architecture()} does not read it with these settings; "
+                "sweep a coefficient"
+            )
+        dtype = cell.cache_dtype or config.cache_dtype or cfg.dtype
+        yield Run(cell_name, seed, sae_name, name, value, cfg, DTYPE_MAP[dtype])
 
 
 def _seeds_of(config: SweepConfig, sae_name: str, seeds: object) -> tuple[int, ...]:
@@ -253,8 +265,8 @@ def _seeds_of(config: SweepConfig, sae_name: str, seeds: object) -> tuple[int, .
     return tuple(seeds)
 
 
-def _own_runner_fields(sae: str, own: object) -> dict[str, object]:
-    where = f"{sae}.runner"
+def _own_runner_fields(where: str, own: object) -> dict[str, object]:
+    where += "runner"
     if not isinstance(own, dict):
         raise ConfigError(f"{where}: must be a mapping of fields, got {own!r}")
     for field in own:
@@ -272,8 +284,14 @@ def _runner_config(
     seed: int,
     name: str,
     sae: Mapping[str, object],
+    places: Mapping[str, str],
     source: str,
 ) -> LanguageModelSAERunnerConfig[TrainingSAEConfig]:
+    """The checked config of a run.
+
+    Args:
+        places: field that an SAE or a cell has of its own -> what precedes it in the sweep file.
+    """
     values = copy.deepcopy(dict(runner))
     for field in _SET_BY_SWEEP:
         if field in values:
@@ -290,5 +308,6 @@ def _runner_config(
         return cfg
     except InvalidInputError as error:
         message = str(error)
-        where = f"saes.{name}." if message.startswith("sae.") else "runner."
+        shared = f"saes.{name}." if message.startswith("sae.") else "runner."
+        where = places.get(re.split(r"[^\w.]", message)[0], shared)
         raise ConfigError(where + message.removeprefix("sae.")) from None

@@ -98,6 +98,10 @@ def notes_on_content(store: SweepStore, runs: Sequence[Run]) -> list[str]:
         )
     if n := store.count_of(Match.OTHER_CONTENT, runs):
         notes.append(f"{n} results are of another model or text in the same place; trained again")
+    if n := store.count_of(Match.OTHER, runs):
+        notes.append(
+            f"{n} results are of another config or another version of SAELens; trained again"
+        )
     unchecked = {run.cell for run in store.unfinished(runs) if store.has_unchecked_cache(run)}
     if unchecked:
         notes.append(

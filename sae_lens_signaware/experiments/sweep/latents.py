@@ -96,7 +96,8 @@ class LatentsStage:
         asked = [r for r in self.runs if r.sae in self.shown.saes and r.value == self.shown.value]
         for cell, sae in itertools.product(self.store.config.cells, self.shown.saes):
             if not any((run.cell, run.sae) == (cell, sae) for run in asked):
-                line = f"no page of latents: {sae} has no run of {self.shown.value:g} at {cell}"
+                asked_for = f"{self.shown.value:g} with the first seed"
+                line = f"no page of latents: {sae} has no run of {asked_for} at {cell}"
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
         asked = [r for r in asked if (result := self.store.finished(r)) and result.quality.l0 > 0]
         asked = [run for run in asked if self._has_sae(run, console)]
