@@ -180,7 +180,7 @@ def minus_bias_init_of(cfg: Any) -> float:
     """
     if cfg.minus_bias_init is not None:
         return cfg.minus_bias_init
-    l0 = cfg.k if hasattr(cfg, "k") else cfg.target_l0
+    l0 = cfg.k if hasattr(cfg, "k") else getattr(cfg, "target_l0", None)
     if l0 is None:
         return MINUS_BIAS_INIT
     return max(MINUS_BIAS_INIT, -MINUS_BIAS_OF_SIZE * math.sqrt(cfg.d_in / l0))
