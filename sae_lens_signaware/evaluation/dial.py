@@ -18,6 +18,7 @@ from sae_lens_signaware.evaluation.inputs import numbers_of_latents, require_aut
 from sae_lens_signaware.evaluation.models import (
     HookedRootModule,
     on_model,
+    require_head,
     require_hook,
 )
 from sae_lens_signaware.evaluation.prompts import hook_of, require_tokens
@@ -139,7 +140,7 @@ def polarity_dial(
     Raises:
         ValueError: a latent or a token is out of range, a coefficient is not finite or not above
             0, there are too few tokens for the metric or more than the model has positions, or the
-            model lacks the SAE's hook.
+            model lacks the SAE's hook, which may be of another width or lack the SAE's head.
     """
     require_autoencoder(sae)
     latent = checked("latent", latent, int | tuple[int, int])
@@ -204,10 +205,11 @@ def _measure(
 
     def add(activations: Tensor, hook: object) -> Tensor:
         del hook
+        require_head(hook_name, head, activations.shape)
+        # without a head, all heads of hook_z are one activation of the SAE
+        width = activations.shape[2 if head is None else 3 :].numel()
+        require(width == len(added), "activations at " + hook_name, width, f"{len(added)} wide")
         if head is None:
-            # all heads of hook_z are one activation of the SAE
-            width = activations.shape[2:].numel()
-            require(width == len(added), "activations at " + hook_name, width, f"{len(added)} wide")
             return activations + added.to(activations).view(activations.shape[2:])
         activations = activations.clone()
         activations[:, :, head] += added.to(activations)
