@@ -117,6 +117,13 @@ def test_without_a_threshold_a_step_goes_over_all_latents() -> None:
     assert sae.get_coefficients() == {}
 
 
+def test_a_whitening_that_no_bias_takes_up_is_refused() -> None:
+    whitened: Any = {"normalize_activations": "covariance_whitening"}
+    training(**whitened, apply_b_dec_to_input=True)
+    with pytest.raises(InvalidInputError, match=r"^apply_b_dec_to_input must be true .* own_topk"):
+        training(**whitened, apply_b_dec_to_input=False)
+
+
 def test_state_of_its_own_is_in_files_for_training_alone(tmp_path: Path) -> None:
     sae = training(dtype="bfloat16")
     sae.gain.data.fill_(GAIN)

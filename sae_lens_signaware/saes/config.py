@@ -199,6 +199,20 @@ def require_threshold(cfg: object, field: str) -> None:
     require(value <= MAX_FLOAT32, field, value, f"at most {MAX_FLOAT32:.3g}")
 
 
+def require_whitening_folds(cfg: Any, has_b_enc: bool) -> None:
+    """Raise InvalidInputError where SAELens would fold a whitening and change the output."""
+    require(
+        cfg.normalize_activations != "covariance_whitening"
+        or cfg.apply_b_dec_to_input
+        or has_b_enc,
+        "apply_b_dec_to_input",
+        cfg.apply_b_dec_to_input,
+        "true with normalize_activations='covariance_whitening'",
+        f"folding the whitening shifts pi, and {cfg.architecture()} has no encoder bias to absorb "
+        "that",
+    )
+
+
 def require_steerable(cfg: SignedTrainingSAEConfig, coefficient: str) -> None:
     """Raise InvalidInputError where ``target_l0`` is set and its coefficient is 0."""
     value = getattr(cfg, coefficient)
