@@ -14,7 +14,11 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
 from sae_lens_signaware.checks import checked, require
-from sae_lens_signaware.evaluation.inputs import numbers_of_latents, require_autoencoder
+from sae_lens_signaware.evaluation.inputs import (
+    numbers_of_latents,
+    require_autoencoder,
+    require_sae,
+)
 from sae_lens_signaware.evaluation.models import (
     HookedRootModule,
     on_model,
@@ -187,7 +191,13 @@ def nearest_antipodal_pair(plain: SAE[Any], direction: Tensor) -> tuple[int, int
     Args:
         plain: any SAELens SAE; its decoder rows are searched.
         direction: (d_in,) of the axis, e.g. ``signed.W_dec[i]``.
+
+    Raises:
+        InvalidInputError: ``plain`` is no SAE, or ``direction`` no such tensor.
     """
+    require_sae(plain)
+    is_tensor = isinstance(direction, Tensor)
+    require(is_tensor, "direction", type(direction).__name__, "a tensor, such as sae.W_dec[i]")
     rows, shape = decoder_directions(plain), tuple(direction.shape)
     require(shape == rows.shape[1:], "direction", shape, f"({rows.shape[1]},), one of the decoder")
     cosine = cosine_similarity(rows, direction.detach().float().to(rows.device)[None], dim=1)
