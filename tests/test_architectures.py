@@ -309,7 +309,7 @@ def test_wrong_weights_give_one_line(architecture: str, tying: str, tmp_path: Pa
         SAE.load_from_disk(tmp_path)
     assert "\n" not in str(e.value)
 
-    name = next(name for name in state if name not in ("W_enc", "W_dec", "b_dec"))
+    name = next((name for name in state if name not in ("W_enc", "W_dec", "b_dec")), "b_dec")
     save_file({k: v for k, v in state.items() if k != name}, file)
     with pytest.raises(ValueError, match=rf"missing \['{name}'\]"):
         SAE.load_from_disk(tmp_path)

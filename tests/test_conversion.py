@@ -1,5 +1,6 @@
 """The split is exact: same output, latents are the two sides, plain SAELens loads the result."""
 
+import contextlib
 import subprocess
 import sys
 import textwrap
@@ -130,7 +131,8 @@ def test_split_refuses_a_plain_sae() -> None:
 @each_variant
 def test_split_after_fold_and_with_hook_z(architecture: str, tying: str) -> None:
     sae = make_sae(architecture, tying, reshape_activations="hook_z", dtype="float64")
-    sae.fold_W_dec_norm()
+    with contextlib.suppress(NotImplementedError):  # its choice of latents depends on the norm
+        sae.fold_W_dec_norm()
     x = torch.randn(6, 2, D_IN // 2, dtype=torch.float64)
     plain = split_polarities(sae)
     torch.testing.assert_close(plain(x), sae(x), rtol=0, atol=1e-12)

@@ -10,6 +10,7 @@ from sae_lens import JumpReLUSAE, JumpReLUSAEConfig
 from transformer_lens import HookedTransformer
 
 import sae_lens_signaware as signaware
+from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.evaluation.dial import nearest_antipodal_pair
 from sae_lens_signaware.evaluation.results import Provenance
 from tests.support.models import HOOK, tiny_model_config
@@ -220,6 +221,24 @@ def test_a_head_is_dialled_alone_and_all_heads_at_once() -> None:
     wrong.cfg.metadata.hook_name = hook
     with pytest.raises(ValueError, match="hook_z must be 8 wide, got 16"):
         signaware.polarity_dial(model, wrong, 2, tokens, [4.0])
+
+
+@pytest.mark.parametrize(
+    ("hook", "head", "message"),
+    [
+        # as many positions as the SAE is wide: a position could be taken for a head
+        (HOOK, 1, "hook_head_index must be null: 'blocks.0.hook_mlp_out' has no heads, got 1"),
+        ("blocks.0.attn.hook_z", 2, "hook_head_index must be below 2, got 2"),
+        ("blocks.0.attn.hook_z", 0, "activations at blocks.0.attn.hook_z must be 16 wide, got 8"),
+    ],
+)
+def test_a_head_that_is_not_there_is_named(hook: str, head: int, message: str) -> None:
+    sae = signed_sae(hook)
+    sae.cfg.metadata.hook_head_index = head
+    tokens = torch.randint(0, 64, (3, D_IN))
+    with pytest.raises(InvalidInputError) as error:
+        signaware.polarity_dial(HookedTransformer(tiny_model_config()), sae, 2, tokens, [4.0])
+    assert str(error.value) == message
 
 
 def test_a_difference_of_logits_needs_one_position_alone() -> None:

@@ -7,7 +7,7 @@ import torch
 from sae_lens import SAE, TrainingSAE
 from safetensors.torch import load_file
 
-from sae_lens_signaware.saes.state import TRAINING_STATE
+from sae_lens_signaware.saes.state import TRAINING_STATE, names_of_bases
 from tests.support.saes import (
     D_IN,
     each_threshold_variant,
@@ -68,7 +68,7 @@ def test_training_state_survives_a_file(
         if dtype == "float32"
         else {
             f"{name}_bytes"
-            for name in (*sae._kept_in_own_dtype, *TRAINING_STATE)
+            for name in (*names_of_bases(type(sae), "_kept_in_own_dtype"), *TRAINING_STATE)
             if hasattr(sae, name) and getattr(sae, name).dtype != sae.dtype
         }
     )

@@ -104,6 +104,49 @@ def test_counts_that_are_none_are_one_line(
         measure(model, hooked_sae(), prompt_ids(6), [5, 9], **kwargs)
 
 
+@pytest.mark.parametrize(
+    ("measure", "line"),
+    [
+        (
+            lambda sae, x: signaware.SignedEvaluator(n_batches=0),
+            "n_batches must be at least 1, got 0",
+        ),
+        (
+            lambda sae, x: signaware.SignedEvaluator(bipolar_min_share=10),
+            "bipolar_min_share must be from 0 to 0.5, got 10",
+        ),
+        (
+            lambda sae, x: signaware.measure_quality(sae, x, "noise", 10),
+            "bipolar_min_share must be from 0 to 0.5, got 10",
+        ),
+        (
+            lambda sae, x: signaware.bipolar_census(sae, x).bipolar_share(10),
+            "min_share must be from 0 to 0.5, got 10",
+        ),
+        (
+            lambda sae, x: signaware.antipodal_audit(sae, x, None),
+            "max_cosine must be a number, got None",
+        ),
+        (
+            lambda sae, x: signaware.antipodal_audit(sae, x, block_size=0),
+            "block_size must be at least 1, got 0",
+        ),
+        (
+            lambda sae, x: signaware.nearest_antipodal_pair(x, sae),
+            "sae must be an SAE of SAELens, got 'Tensor'",
+        ),
+        (
+            lambda sae, x: signaware.nearest_antipodal_pair(sae, [1.0] * 16),
+            "direction must be a tensor, such as sae.W_dec[i], got 'list'",
+        ),
+    ],
+)
+def test_numbers_out_of_range_are_one_line(measure: Callable[..., Any], line: str) -> None:
+    with pytest.raises(InvalidInputError) as error:
+        measure(make_sae("bi_jumprelu"), torch.randn(9, 16))
+    assert str(error.value) == line
+
+
 def test_a_model_that_hides_its_embeddings_is_named() -> None:
     hidden: Any = torch.nn.Linear(2, 2)
     assert vocabulary_of(hidden) is None

@@ -210,6 +210,20 @@ def test_merge_command(tmp_path: Path) -> None:
     assert_one_line_error(invoke(*args), 2, "exists already")
 
 
+@pytest.mark.parametrize("architecture", ["sa_gsae", "bi_jumprelu"])
+def test_thresholds_of_64_bits_are_not_rounded(architecture: str) -> None:
+    sae = make_sae(architecture, "none", dtype="float64")
+    threshold = torch.linspace(0.1, 0.3, 2 * D_SAE, dtype=torch.float64)  # no 32 bits hold these
+    sae.threshold.data.copy_(threshold.view(2, D_SAE))
+    x = torch.randn(400, D_IN, dtype=torch.float64)
+    merged = signaware.merge_antipodal(signaware.split_polarities(sae), x)
+    assert merged.cfg.d_sae == D_SAE
+    expected = sae.threshold
+    if architecture == "bi_jumprelu":  # below -b_mag, z is 0 all the same
+        expected = expected.maximum(-sae.b_mag)
+    torch.testing.assert_close(merged.threshold, expected, rtol=0, atol=1e-15)
+
+
 def test_a_float16_sae_is_merged() -> None:
     sae, x = plain_with_pairs()
     half = sae.to(torch.float16)

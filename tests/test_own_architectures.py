@@ -22,6 +22,7 @@ from torch import Tensor
 from sae_lens_signaware import saes
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.saes import state
+from sae_lens_signaware.saes.config import MINUS_BIAS_INIT, minus_bias_init_of
 from tests.support.training import step_input
 
 D_IN, D_SAE = 16, 200
@@ -116,6 +117,13 @@ def test_without_a_threshold_a_step_goes_over_all_latents() -> None:
     assert sae.get_coefficients() == {}
 
 
+def test_a_whitening_that_no_bias_takes_up_is_refused() -> None:
+    whitened: Any = {"normalize_activations": "covariance_whitening"}
+    training(**whitened, apply_b_dec_to_input=True)
+    with pytest.raises(InvalidInputError, match=r"^apply_b_dec_to_input must be true .* own_topk"):
+        training(**whitened, apply_b_dec_to_input=False)
+
+
 def test_state_of_its_own_is_in_files_for_training_alone(tmp_path: Path) -> None:
     sae = training(dtype="bfloat16")
     sae.gain.data.fill_(GAIN)
@@ -179,8 +187,41 @@ def test_a_sparsity_coefficient_is_checked(fields: dict[str, Any], message: str)
     assert message in str(error.value)
 
 
+@dataclass(kw_only=True)
+class SidesConfig(Fields, saes.SignedTrainingFields, TopKTrainingSAEConfig):
+    k: int = 4
+    minus_bias_init: float | None = -1.0
+    dead_threshold_decay: float = 0.01
+
+
+class Sides(saes.SideBiasMixin, Training): ...
+
+
+def test_the_biases_of_sides_are_not_rounded_in_16_bits(tmp_path: Path) -> None:
+    cfg: Any = SidesConfig(d_in=D_IN, d_sae=D_SAE, dtype="bfloat16")
+    sae: Any = Sides(cfg)
+    kept = ("b_mag", "b_enc", "gain")  # of the mixin, and of the class that it is mixed into
+    for name in kept:
+        getattr(sae, name).data.fill_(GAIN)
+    sae.save_model(tmp_path)
+    resumed: Any = Sides(cfg)
+    resumed.load_weights_from_checkpoint(tmp_path)
+    for again in (resumed, sae.to(torch.bfloat16)):
+        for name in kept:
+            assert getattr(again, name).dtype == torch.float32, name
+            assert (getattr(again, name) == torch.tensor(GAIN)).all(), name
+
+
+def test_without_k_and_target_l0_the_bias_starts_at_its_largest() -> None:
+    @dataclass(kw_only=True)
+    class Neither(Fields, saes.SignedTrainingFields, TrainingSAEConfig):
+        minus_bias_init: float | None = None
+
+    assert minus_bias_init_of(Neither(d_in=D_IN, d_sae=D_SAE)) == MINUS_BIAS_INIT
+
+
 def test_register_says_what_is_missing() -> None:
-    class Sides(saes.SideBiasMixin, Own, TrainingSAE[TrainingConfig]):
+    class NoBias(saes.SideBiasMixin, Own, TrainingSAE[TrainingConfig]):
         _auxk_names = Training._auxk_names
 
     class NoName(saes.SparsityLossMixin, Own, TrainingSAE[LossConfig]): ...
@@ -191,7 +232,7 @@ def test_register_says_what_is_missing() -> None:
     for sae_class, config_class, message in (
         (NoName, LossConfig, "NoName._sparsity_coefficient must be the NAME of its field"),
         (WithLoss, TrainingConfig, "'l1_coefficient', 'l1_warm_up_steps', 'target_l0'"),
-        (Sides, TrainingConfig, "got ['dead_threshold_decay', 'minus_bias_init']"),
+        (NoBias, TrainingConfig, "got ['dead_threshold_decay', 'minus_bias_init']"),
         (Training, NoWindow, "NoWindow must be with these fields, which the mixins of its SAE"),
     ):
         with pytest.raises(InvalidInputError) as error:

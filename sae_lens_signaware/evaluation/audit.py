@@ -9,7 +9,7 @@ from rich.table import Table
 from sae_lens import SAE
 from torch import Tensor
 
-from sae_lens_signaware.checks import require
+from sae_lens_signaware.checks import checked, require
 from sae_lens_signaware.evaluation.inputs import (
     batches_of,
     dense_and_finite,
@@ -114,14 +114,15 @@ def antipodal_audit(
         activations: (n, d_in) or (batch, position, d_in) tensors, or one such tensor, scaled as
             the SAE expects them; None searches the decoder alone.
         max_cosine: a pair has at most this cosine, from -1 to below 0.
-        block_size: rows of a block of the search.
+        block_size: rows of a block of the search, at least 1.
 
     Raises:
-        ValueError: ``max_cosine`` is out of range; activations are empty, of the wrong shape or
-            type, or not finite.
+        ValueError: ``max_cosine`` or ``block_size`` is out of range; activations are empty, of the
+            wrong shape or type, or not finite.
     """
     require_sae(sae)
     require_max_cosine(max_cosine)
+    require(checked("block_size", block_size, int) >= 1, "block_size", block_size, "at least 1")
     a, b, cosine = find_antipodal_pairs(decoder_directions(sae), max_cosine, block_size)
     if activations is None:
         stats = _PairSums(len(a)).result()
@@ -146,7 +147,8 @@ def antipodal_audit(
 
 def require_max_cosine(max_cosine: float) -> None:
     """Raise InvalidInputError for a cosine that two ends of an axis do not have."""
-    require(-1 <= max_cosine < 0, "max_cosine", max_cosine, "from -1 to below 0")
+    in_range = -1 <= checked("max_cosine", max_cosine, float) < 0
+    require(in_range, "max_cosine", max_cosine, "from -1 to below 0")
 
 
 def find_antipodal_pairs(

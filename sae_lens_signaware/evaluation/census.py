@@ -8,6 +8,7 @@ import torch
 from sae_lens import SAE
 from torch import Tensor
 
+from sae_lens_signaware.checks import checked, require
 from sae_lens_signaware.evaluation.results import Provenance, Result
 from sae_lens_signaware.evaluation.streaming import SideSums, squared_norms, sum_sides
 from sae_lens_signaware.saes.conversion import log_sparsity_of
@@ -71,7 +72,12 @@ class BipolarCensus(Result):
         return 1 - self.alive.double().mean().item()
 
     def bipolar(self, min_share: float = BIPOLAR_MIN_SHARE) -> Tensor:
-        """Which latents are alive and have ``min_share`` of their firings on the rarer side."""
+        """Which latents are alive and have ``min_share`` of their firings on the rarer side.
+
+        Raises:
+            InvalidInputError: ``min_share`` is not from 0 to 1/2.
+        """
+        require_min_share("min_share", min_share)
         return self.alive & (self.min_share.nan_to_num(0.0) >= min_share)
 
     def bipolar_share(self, min_share: float = BIPOLAR_MIN_SHARE) -> float:
@@ -100,6 +106,11 @@ def bipolar_census(sae: SAE[Any], activations: Iterable[Tensor] | Tensor) -> Bip
         ValueError: activations are empty, of the wrong shape or type, or not finite.
     """
     return census_of(sae, sum_sides(sae, activations))
+
+
+def require_min_share(field: str, value: float) -> None:
+    """Raise InvalidInputError for a share that the rarer side of no latent has."""
+    require(0 <= checked(field, value, float) <= 0.5, field, value, "from 0 to 0.5")
 
 
 def census_of(sae: SAE[Any], sums: SideSums) -> BipolarCensus:

@@ -14,10 +14,15 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
 from sae_lens_signaware.checks import checked, require
-from sae_lens_signaware.evaluation.inputs import numbers_of_latents, require_autoencoder
+from sae_lens_signaware.evaluation.inputs import (
+    numbers_of_latents,
+    require_autoencoder,
+    require_sae,
+)
 from sae_lens_signaware.evaluation.models import (
     HookedRootModule,
     on_model,
+    require_head,
     require_hook,
 )
 from sae_lens_signaware.evaluation.prompts import hook_of, require_tokens
@@ -139,7 +144,7 @@ def polarity_dial(
     Raises:
         ValueError: a latent or a token is out of range, a coefficient is not finite or not above
             0, there are too few tokens for the metric or more than the model has positions, or the
-            model lacks the SAE's hook.
+            model lacks the SAE's hook, which may be of another width or lack the SAE's head.
     """
     require_autoencoder(sae)
     latent = checked("latent", latent, int | tuple[int, int])
@@ -186,7 +191,13 @@ def nearest_antipodal_pair(plain: SAE[Any], direction: Tensor) -> tuple[int, int
     Args:
         plain: any SAELens SAE; its decoder rows are searched.
         direction: (d_in,) of the axis, e.g. ``signed.W_dec[i]``.
+
+    Raises:
+        InvalidInputError: ``plain`` is no SAE, or ``direction`` no such tensor.
     """
+    require_sae(plain)
+    is_tensor = isinstance(direction, Tensor)
+    require(is_tensor, "direction", type(direction).__name__, "a tensor, such as sae.W_dec[i]")
     rows, shape = decoder_directions(plain), tuple(direction.shape)
     require(shape == rows.shape[1:], "direction", shape, f"({rows.shape[1]},), one of the decoder")
     cosine = cosine_similarity(rows, direction.detach().float().to(rows.device)[None], dim=1)
@@ -204,10 +215,11 @@ def _measure(
 
     def add(activations: Tensor, hook: object) -> Tensor:
         del hook
+        require_head(hook_name, head, activations.shape)
+        # without a head, all heads of hook_z are one activation of the SAE
+        width = activations.shape[2 if head is None else 3 :].numel()
+        require(width == len(added), "activations at " + hook_name, width, f"{len(added)} wide")
         if head is None:
-            # all heads of hook_z are one activation of the SAE
-            width = activations.shape[2:].numel()
-            require(width == len(added), "activations at " + hook_name, width, f"{len(added)} wide")
             return activations + added.to(activations).view(activations.shape[2:])
         activations = activations.clone()
         activations[:, :, head] += added.to(activations)

@@ -13,14 +13,14 @@ from sae_lens.training.activation_scaler import ActivationScaler
 from sae_lens.training.sae_trainer import Evaluator
 from torch import Tensor
 
-from sae_lens_signaware.checks import InvalidInputError
+from sae_lens_signaware.checks import InvalidInputError, checked, require
 from sae_lens_signaware.evaluation.calibration import (
     PolarityCalibration,
     calibration_of,
     gain_quantiles,
     has_common_units,
 )
-from sae_lens_signaware.evaluation.census import BipolarCensus, census_of
+from sae_lens_signaware.evaluation.census import BipolarCensus, census_of, require_min_share
 from sae_lens_signaware.evaluation.streaming import explained_variance_of, sum_sides
 from sae_lens_signaware.saes.metrics import BIPOLAR_MIN_SHARE
 
@@ -39,12 +39,19 @@ class SignedEvaluator:
     Attributes:
         n_batches: batches of the data provider that a measurement takes.
         inner: another evaluator whose metrics are logged as well.
-        bipolar_min_share: least share of its firings that a bipolar latent has on its rarer side.
+        bipolar_min_share: least share of its firings that a bipolar latent has on its rarer side,
+            from 0 to 1/2.
     """
 
     n_batches: int = 4
     inner: Evaluator[TrainingSAE[Any]] | None = None
     bipolar_min_share: float = BIPOLAR_MIN_SHARE
+
+    def __post_init__(self) -> None:
+        # now, and not at the first evaluation of a training
+        n_batches = checked("n_batches", self.n_batches, int)
+        require(n_batches >= 1, "n_batches", n_batches, "at least 1")
+        require_min_share("bipolar_min_share", self.bipolar_min_share)
 
     @torch.no_grad()
     def __call__(

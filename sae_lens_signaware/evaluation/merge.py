@@ -113,7 +113,8 @@ def _merge(
     def rows(param: Tensor, of_neg: Tensor, unpaired: float = 0.0) -> Tensor:
         """A parameter of both sides, (2, d_sae); ``unpaired`` fills the - sides without a pair."""
         # float16 does not reach as far as the threshold of a side that is never active
-        param = param.float() if unpaired else param
+        wide = torch.promote_types(param.dtype, torch.float32)
+        param = param.to(wide) if unpaired else param
         other = torch.full_like(param[pos], unpaired)
         other[:n] = of_neg
         return torch.stack([param[pos], other])

@@ -15,7 +15,7 @@ from sae_lens.training.activation_scaler import ActivationScaler
 from torch import Tensor
 
 from sae_lens_signaware.checks import InvalidInputError, check_fields, require
-from sae_lens_signaware.evaluation.census import BipolarCensus, census_of
+from sae_lens_signaware.evaluation.census import BipolarCensus, census_of, require_min_share
 from sae_lens_signaware.evaluation.models import HookedRootModule
 from sae_lens_signaware.evaluation.streaming import explained_variance_of, sum_sides
 from sae_lens_signaware.saes.metrics import BIPOLAR_MIN_SHARE
@@ -67,7 +67,8 @@ class SAEQuality:
         explained_variance: R² by SAELens's ExplainedVarianceCalculator; 1 is perfect.
         dead_share: share of latents that never fired on either side over ``n_tokens``; it shrinks
             as ``n_tokens`` grows, so cite both.
-        bipolar_share: share of the alive latents whose rarer side makes up >= 0.1 of their firings.
+        bipolar_share: share of the alive latents whose rarer side makes up >= 0.1 of their firings,
+            or what :func:`measure_quality` was asked for.
         n_tokens: tokens measured on.
         loss_recovered: (CE_zero - CE_sae) / (CE_zero - CE_orig), None where it was not measured.
         loss_recovered_tokens: of the contexts that was measured on, with what these have of special
@@ -137,12 +138,14 @@ def measure_quality(
             the SAE expects them. Of an ``ActivationsStore``, which never ends, take
             ``itertools.islice(store, n_batches)``.
         tokens_from: goes into the result, word for word.
-        bipolar_min_share: see :class:`SAEQuality`.
+        bipolar_min_share: share of its firings that a bipolar latent has on its rarer side at
+            least, from 0 to 1/2. The result does not keep it.
 
     Raises:
-        ValueError: activations are empty, of the wrong shape or type, or not finite; or R² is not
-            defined, as they do not differ.
+        ValueError: activations are empty, of the wrong shape or type, or not finite; R² is not
+            defined, as they do not differ; or ``bipolar_min_share`` is out of range.
     """
+    require_min_share("bipolar_min_share", bipolar_min_share)
     variance = ExplainedVarianceCalculator()
     census = census_of(sae, sum_sides(sae, activations, variance=variance))
     quality = SAEQuality(

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import torch
 from sae_lens import TrainingSAEConfig, logger
 from sae_lens.config import SAETrainerConfig
 from torch import Tensor
@@ -66,6 +67,19 @@ def train_save_and_measure(
     is_whole = n_steps * batch_size >= trainer_cfg.total_training_samples
     seconds_per_step = trained.seconds / n_steps if is_whole and n_steps else None
     return TrainedSAE(saved.sae, saved.quality, saved.census, seconds_per_step)
+
+
+@contextlib.contextmanager
+def torch_threads(n: int | None) -> Iterator[None]:
+    """Let torch use ``n`` threads, and then as many as before; None leaves it as it is."""
+    before = torch.get_num_threads()
+    if n is not None:
+        torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        if n is not None:
+            torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from sae_lens_signaware.saes.activations import active_mask
+from sae_lens_signaware.saes.config import require_whitening_folds
 from sae_lens_signaware.saes.kernels import (
     MAX_DENSITY,
     encode_active,
@@ -81,6 +82,10 @@ class SignedSAEMixin(_Host):
         super().__init_subclass__(**kwargs)
         methods = {name: getattr(cls, name, None) for name in EXTENSION_POINTS}
         cls._redefined = frozenset(n for n, method in methods.items() if _is_foreign(method))
+
+    def __init__(self, cfg: Any, use_error_term: bool = False) -> None:
+        super().__init__(cfg, use_error_term)
+        require_whitening_folds(self.cfg, has_b_enc=self._encoder_bias is not None)
 
     def _activate(self, pre: Tensor, latents: Latents) -> Tensor:
         """Signed latents z of pre-activations ``pre``, values of ``latents``; the same shape."""

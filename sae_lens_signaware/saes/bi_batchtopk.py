@@ -30,7 +30,7 @@ from sae_lens_signaware.saes.config import (
 )
 from sae_lens_signaware.saes.largest import Encoder, encode_largest
 from sae_lens_signaware.saes.latents import ActiveLatents, Latents
-from sae_lens_signaware.saes.side_bias import SIDE_BIASES, SideBiasMixin
+from sae_lens_signaware.saes.side_bias import SideBiasMixin
 
 CUTOFF_MARGIN = 0.9
 """Factor of the last batch's cutoff at which the next batch is first looked at."""
@@ -110,7 +110,7 @@ class BiBatchTopKTrainingSAE(SideBiasMixin, BatchTopKTrainingSAE):
     # narrowed as SAELens narrows it
     cfg: BiBatchTopKTrainingSAEConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    _kept_in_own_dtype = ("topk_threshold", *SIDE_BIASES)
+    _kept_in_own_dtype = ("topk_threshold",)
     _auxk_names = ("aux_loss_coefficient", "auxiliary_reconstruction_loss")
 
     _cutoff: float | None = None  # about the smallest size that the last batch kept; for speed

@@ -34,7 +34,7 @@ from sae_lens_signaware.saes.config import (
 )
 from sae_lens_signaware.saes.latents import Latents
 from sae_lens_signaware.saes.plain import both_sides, make_plain
-from sae_lens_signaware.saes.side_bias import SIDE_BIASES, SideBiasMixin
+from sae_lens_signaware.saes.side_bias import SideBiasMixin
 from sae_lens_signaware.saes.thresholds import ThresholdTrainingMixin
 from sae_lens_signaware.saes.tiled import TiledStep, TiledStepMixin
 from sae_lens_signaware.saes.training import Losses
@@ -194,7 +194,6 @@ class BiJumpReLUTrainingSAE(
     """
 
     _sparsity_coefficient = "l0"
-    _kept_in_own_dtype = (*ThresholdTrainingMixin._kept_in_own_dtype, *SIDE_BIASES)
 
     @override
     def _activate(self, pre: Tensor, latents: Latents) -> Tensor:

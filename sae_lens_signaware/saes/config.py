@@ -180,7 +180,7 @@ def minus_bias_init_of(cfg: Any) -> float:
     """
     if cfg.minus_bias_init is not None:
         return cfg.minus_bias_init
-    l0 = cfg.k if hasattr(cfg, "k") else cfg.target_l0
+    l0 = cfg.k if hasattr(cfg, "k") else getattr(cfg, "target_l0", None)
     if l0 is None:
         return MINUS_BIAS_INIT
     return max(MINUS_BIAS_INIT, -MINUS_BIAS_OF_SIZE * math.sqrt(cfg.d_in / l0))
@@ -197,6 +197,20 @@ def require_threshold(cfg: object, field: str) -> None:
     require_not_negative(cfg, field)
     value = getattr(cfg, field)
     require(value <= MAX_FLOAT32, field, value, f"at most {MAX_FLOAT32:.3g}")
+
+
+def require_whitening_folds(cfg: Any, has_b_enc: bool) -> None:
+    """Raise InvalidInputError where SAELens would fold a whitening and change the output."""
+    require(
+        cfg.normalize_activations != "covariance_whitening"
+        or cfg.apply_b_dec_to_input
+        or has_b_enc,
+        "apply_b_dec_to_input",
+        cfg.apply_b_dec_to_input,
+        "true with normalize_activations='covariance_whitening'",
+        f"folding the whitening shifts pi, and {cfg.architecture()} has no encoder bias to absorb "
+        "that",
+    )
 
 
 def require_steerable(cfg: SignedTrainingSAEConfig, coefficient: str) -> None:

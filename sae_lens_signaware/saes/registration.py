@@ -16,7 +16,7 @@ from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
 from sae_lens_signaware.checks import require
 from sae_lens_signaware.saes.dead_latents import DeadLatentsMixin
 from sae_lens_signaware.saes.sparsity_loss import SparsityLossMixin
-from sae_lens_signaware.saes.state import declare_training_state
+from sae_lens_signaware.saes.state import declare_training_state, names_of_bases
 
 
 def register(
@@ -66,7 +66,7 @@ def _check_training(
     """Raise InvalidInputError for what would stop a training at its first step, or later."""
     missing = sorted(getattr(training_class, "__abstractmethods__", ()))
     require(not missing, training_class.__name__, missing, "with these methods written")
-    needed = [name for c in training_class.__mro__ for name in vars(c).get("_reads", ())]
+    needed = names_of_bases(training_class, "_reads")
     if issubclass(training_class, DeadLatentsMixin):
         needed.append(training_class._auxk_names[0])
     if issubclass(training_class, SparsityLossMixin):

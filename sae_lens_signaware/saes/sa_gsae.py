@@ -25,6 +25,7 @@ from sae_lens_signaware.saes.config import (
     require_not_negative,
     require_steerable,
     require_threshold,
+    require_whitening_folds,
 )
 from sae_lens_signaware.saes.latents import Latents
 from sae_lens_signaware.saes.plain import both_sides, make_plain
@@ -56,13 +57,7 @@ def _check(cfg: "SAGatedSAEConfig | SAGatedTrainingSAEConfig") -> None:
         "'full' where two_sided is false",
         "the - side is never active, so it has no parameters to untie",
     )
-    require(
-        cfg.normalize_activations != "covariance_whitening" or cfg.apply_b_dec_to_input,
-        "apply_b_dec_to_input",
-        cfg.apply_b_dec_to_input,
-        "true with normalize_activations='covariance_whitening'",
-        "folding the whitening shifts pi, and sa_gsae has no encoder bias to absorb that",
-    )
+    require_whitening_folds(cfg, has_b_enc=False)
 
 
 @dataclass

@@ -31,6 +31,7 @@ class SideBiasMixin(DeadLatentsMixin):
     b_mag: nn.Parameter
 
     _reads = ("minus_bias_init", "dead_threshold_decay")
+    _kept_in_own_dtype = SIDE_BIASES
 
     def initialize_weights(self) -> None:
         super().initialize_weights()

@@ -31,6 +31,12 @@ def declare_training_state(names: Iterable[str]) -> None:
     _declared.update(names)
 
 
+def names_of_bases(cls: type, attribute: str) -> list[str]:
+    """The names that a class and its bases list in an attribute, each once."""
+    named = (vars(c).get(attribute, ()) for c in cls.__mro__)
+    return list(dict.fromkeys(name for names in named for name in names))
+
+
 def to_bytes(tensor: Tensor) -> Tensor:
     """The memory of a tensor, (n_bytes,) uint8."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).clone()

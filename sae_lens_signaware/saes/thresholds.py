@@ -18,7 +18,7 @@ class ThresholdTrainingMixin(SparsityLossMixin):
     n_threshold_resets: Tensor
 
     _reads = ("dead_threshold_decay", "dead_threshold_reset", "threshold_reset_interval")
-    _kept_in_own_dtype = (*SparsityLossMixin._kept_in_own_dtype, "threshold")
+    _kept_in_own_dtype = ("threshold",)
 
     def _threshold_init(self) -> float:
         """Initial threshold; 0 if nothing else is said."""

@@ -19,7 +19,7 @@ from sae_lens_signaware.saes.finite_losses import FiniteLossMixin
 from sae_lens_signaware.saes.kernels import pre_activation
 from sae_lens_signaware.saes.latents import AllLatents, Latents
 from sae_lens_signaware.saes.metrics import parameter_histograms, side_metrics
-from sae_lens_signaware.saes.state import add_exact_state, drop_training_state
+from sae_lens_signaware.saes.state import add_exact_state, drop_training_state, names_of_bases
 
 _Host = TrainingSAE[Any] if TYPE_CHECKING else object
 
@@ -78,7 +78,10 @@ class SignedTrainingMixin(FiniteLossMixin, SignedSAEMixin, _Host):
     """
 
     _kept_in_own_dtype: tuple[str, ...] = ()
-    """Parameters and buffers that keep their dtype whatever the SAE's is, in files too."""
+    """Parameters and buffers that keep their dtype whatever the SAE's is, in files too.
+
+    Each class names its own, and those of its bases count as well.
+    """
 
     _auxk_names = ("auxk_coefficient", "auxk_loss")
     """AuxK's coefficient in the config, and its loss in the logs."""
@@ -125,7 +128,7 @@ class SignedTrainingMixin(FiniteLossMixin, SignedSAEMixin, _Host):
         # float32 as well). Overriding torch's _apply is how SAELens does it.
         kept = {
             name: tensor.data
-            for name in self._kept_in_own_dtype
+            for name in names_of_bases(type(self), "_kept_in_own_dtype")
             if (tensor := getattr(self, name, None)) is not None
         }
         module = super()._apply(fn, recurse)
@@ -292,7 +295,8 @@ class SignedTrainingMixin(FiniteLossMixin, SignedSAEMixin, _Host):
         """Add exact training state where the dtype would round it; refuse a failed run's."""
         self.require_finite_losses()
         super().process_state_dict_for_saving(state_dict)
-        add_exact_state(state_dict, self.dtype, self._kept_in_own_dtype + self._training_state)
+        kept = names_of_bases(type(self), "_kept_in_own_dtype")
+        add_exact_state(state_dict, self.dtype, [*kept, *self._training_state])
 
     def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
         """Drop what only training needs."""

@@ -128,6 +128,23 @@ def test_the_config_in_a_result_makes_the_same_table_again(tmp_path: Path) -> No
     assert protocols.run_protocol(again, "").rows == first.rows
 
 
+def test_a_protocol_leaves_the_threads_of_its_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = protocols.load_protocol_config(write(values_of("a"), tmp_path / "p.yaml"))
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+
+    def stopped(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(protocols.dial, "run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        protocols.run_protocol(config, "x")
+    assert asked == [1, 2]
+
+
 def test_batchtopk_is_measured_as_the_sae_that_users_load() -> None:
     from sae_lens_signaware.experiments.protocols.saes import candidates_of
 

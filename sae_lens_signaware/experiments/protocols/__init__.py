@@ -4,8 +4,7 @@ The names of A to C are those of arXiv 2605.28149's appendix; the details are th
 Protocol D, natural opposites, is :mod:`sae_lens_signaware.experiments.opposites`.
 """
 
-import torch
-
+from sae_lens_signaware.experiments.pipeline import torch_threads
 from sae_lens_signaware.experiments.protocols import anomaly, consolidation, dial, two_sided
 from sae_lens_signaware.experiments.protocols.config import (
     AnomalyConfig,
@@ -50,8 +49,11 @@ def run_protocol(
         command: written into the result.
         advance: called with an SAE's name after each training.
     """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    with torch_threads(config.threads):
+        return _run(config, command, advance)
+
+
+def _run(config: ProtocolConfig, command: str, advance: Advance) -> ProtocolResult:
     if isinstance(config, DialConfig):
         return dial.run(config, command, advance)
     if isinstance(config, AnomalyConfig):

@@ -8,9 +8,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
-import torch
-
-from sae_lens_signaware.experiments.pipeline import train_save_and_measure
+from sae_lens_signaware.experiments.pipeline import torch_threads, train_save_and_measure
 from sae_lens_signaware.experiments.sweep.config import Run
 from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.experiments.sweep.store import (
@@ -104,8 +102,11 @@ def run_group(
         KeyboardInterrupt: after training; the result is on disk.
         CacheOverwrittenError: by another sweep; no run of the cell can be trained.
     """
-    if store.config.threads is not None:
-        torch.set_num_threads(store.config.threads)
+    with torch_threads(store.config.threads):
+        _run_all(store, runs, report)
+
+
+def _run_all(store: SweepStore, runs: Sequence[Run], report: Callable[[], None]) -> None:
     activations: CachedActivations | None = None
     for run in runs:
         if store.finished(run) is not None:

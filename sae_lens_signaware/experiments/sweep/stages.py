@@ -8,6 +8,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.experiments.pipeline import torch_threads
 from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
 from sae_lens_signaware.experiments.sweep.executors import run_local
 from sae_lens_signaware.experiments.sweep.latents import write_latents
@@ -38,7 +39,8 @@ def run_sweep(
         store = executor(config, runs, out, console)
         result = summarise(config, runs, out, store)
         result.write(out, command)
-        write_latents(config, runs, out, console)
+        with torch_threads(config.threads):
+            write_latents(config, runs, out, console)
     return result
 
 
