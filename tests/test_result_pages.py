@@ -195,6 +195,44 @@ def test_the_papers_own_pair_is_as_the_pages_say() -> None:
     assert f"Up to L0 64 it is {min(behind):.3f} to {max(behind):.3f} behind." in page
 
 
+def test_bi_batchtopk_is_as_the_pages_say(figures: Any) -> None:
+    table = (ROOT / "results" / "equal_width_bi_batchtopk.md").read_text().replace("−", "-")
+    rows = [[*row[:2], *map(float, row[2:])] for row in fields_of(table)[1:]]
+    of_batchtopk = [row for row in rows if "`batchtopk`" in row[1]]
+    assert len(of_batchtopk) == 6
+    assert sum(row[-1] > 0.002 for row in of_batchtopk) == 5
+    assert all(row[-1] > -0.002 for row in rows)
+    behind = [row for row in of_batchtopk if row[2] < -0.002]
+    assert [row[0] for row in behind] == [
+        "SmolLM2, attn_out",
+        "Gemma 3, mlp_out",
+        "Gemma 3, attn_out",
+    ]
+    which = (ROOT / "docs" / "which.md").read_text()
+    ends = sorted(-row[2] for row in behind)
+    assert f"At L0 8** it is {ends[0]:.3f} to {ends[-1]:.3f} behind BatchTopK" in which
+    assert f"[{ends_at_l0_32(of_batchtopk)}](results/equal_width.md#the-other-signed-saes)" in which
+    assert sum(row[2] < -0.002 for row in rows if "`bi_jumprelu`" in row[1]) == 5
+    dead = {
+        row.sae: row.dead_share
+        for row in figures.one_pass()
+        if (row.cell, row.value, row.seed) == ("Gemma 3, attn_out", 8, 0)
+    }
+    page = (ROOT / "docs" / "results" / "dead_latents.md").read_text()
+    ours, nested, of_saelens = (
+        dead[sae] for sae in ("bi_batchtopk", "bi_matryoshka_batchtopk", "batchtopk")
+    )
+    assert (
+        f"{ours:.0%} in `bi_batchtopk`, {nested:.0%} in `bi_matryoshka_batchtopk` "
+        f"and {of_saelens:.0%} in SAELens's"
+    ) in page
+
+
+def ends_at_l0_32(rows: list[list[Any]]) -> str:
+    gaps = [row[3] for row in rows]
+    return f"{-min(gaps):.3f} below to {max(gaps):.3f} above"
+
+
 def test_on_other_text_the_lead_is_as_the_pages_say() -> None:
     table = (ROOT / "results" / "other_text.md").read_text().replace("−", "-")
     rows = [(*row[:2], *(float(f.split()[0]) for f in row[3:])) for row in fields_of(table)[1:]]
