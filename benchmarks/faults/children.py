@@ -10,11 +10,13 @@ import faulthandler
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 import torch
+from tqdm.auto import tqdm
 
 LIMIT = 120.0  # seconds, of a child that uses less than one
 
@@ -32,6 +34,7 @@ def _run(work: Callable[[], object], clock: Connection) -> None:
         # where it hangs, it shows where, and ends with code 1
         faulthandler.dump_traceback_later(LIMIT, exit=True, file=os.dup(2))
         torch.set_num_threads(1)
+        tqdm.set_lock(threading.RLock())  # tqdm's own is a semaphore, which a kill would leave
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command line does
         for stream in (1, 2):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)

@@ -84,6 +84,13 @@ def _above_0(v: Any) -> bool:
     return _number(v) and v > 0
 
 
+def _widths(v: Any) -> bool:
+    """Nested widths of 24 latents."""
+    return (
+        isinstance(v, list) and all(map(_integer, v)) and v == sorted({*v} & {*range(1, 25)}) != []
+    )
+
+
 # What each field of a cfg.json may hold, by its documentation. The package's checks are not used.
 ACCEPTS: dict[str, Callable[[Any], bool]] = {
     "d_in": _nothing,
@@ -108,7 +115,7 @@ ACCEPTS: dict[str, Callable[[Any], bool]] = {
     "k": lambda v: _number(v) and 0 < v <= 24,
     "topk_threshold_lr": lambda v: _number(v) and 0 < v <= 1,
     "rescale_acts_by_decoder_norm": _boolean,
-    "matryoshka_widths": _nothing,
+    "matryoshka_widths": _widths,
     "use_matryoshka_aux_loss": _boolean,
     "detach_decoder": _boolean,
     "detach_norm": _boolean,
