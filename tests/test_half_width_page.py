@@ -37,7 +37,8 @@ def test_the_papers_own_pair_is_as_the_pages_say() -> None:
     *of_attention, level = few.pop(("SmolLM2, attn_out",))
     assert abs(level) < 0.002
     behind = [*of_attention, *(gap for gaps in few.values() for gap in gaps)]
-    assert f"Up to L0 64 it is {min(behind):.3f} to {max(behind):.3f} behind." in page
+    said = f"Up to L0 64 it is {min(behind):.3f} to {max(behind):.3f} behind"
+    assert f"{said}, but level at L0 64 on the attention of SmolLM2." in page
 
 
 @pytest.mark.parametrize(
