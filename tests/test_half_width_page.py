@@ -37,27 +37,29 @@ def test_the_papers_own_pair_is_as_the_pages_say() -> None:
     *of_attention, level = few.pop(("SmolLM2, attn_out",))
     assert abs(level) < 0.002
     behind = [*of_attention, *(gap for gaps in few.values() for gap in gaps)]
-    said = f"Up to L0 64 it is {min(behind):.3f} to {max(behind):.3f} behind"
-    assert f"{said}, but level at L0 64 on the attention of SmolLM2." in page
+    said = f"**Below that** it is {min(behind):.3f} to {max(behind):.3f} behind"
+    assert f"{said}, but level on the attention of SmolLM2 at L0 64." in page
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "said", "of_gemma"),
     [
-        ("half_width_seeds", "**Three seeds agree.**"),
-        ("half_width_seeds_sa_gsae", "Three seeds agree here too."),
+        ("half_width_seeds", "**Three seeds agree.**", 0.0021),
+        ("half_width_seeds_sa_gsae", "Three seeds agree here too.", 0.0039),
     ],
 )
-def test_half_width_agrees_over_seeds(name: str, said: str) -> None:
+def test_half_width_agrees_over_seeds(name: str, said: str, of_gemma: float) -> None:
     table = (ROOT / "results" / f"{name}.md").read_text().replace("−", "-")
-    fields = [field for row in fields_of(table)[1:] for field in row[2:]]
-    assert len(fields) == 6 * 3
-    assert all(field.endswith(", n = 3") for field in fields)
-    ends = [map(float, re.findall(r"[+-]\d\.\d{4}", field)[1:]) for field in fields]
-    spread = max(high - low for low, high in ends)
-    assert spread < 0.004
+    spreads = []
+    for place, _, *fields in fields_of(table)[1:]:
+        for field in fields:
+            low, high = map(float, re.findall(r"[+-]\d\.\d{4}", field)[1:])
+            assert field.endswith(", n = 3")
+            assert high - low < (of_gemma if "Gemma" in place else 0.002), (place, field)
+            spreads.append(high - low)
+    assert len(spreads) == 6 * 3
     page = (ROOT / "docs" / "results" / "half_width.md").read_text()
-    assert f"{said} Their gaps differ by at most {spread:.4f}." in page
+    assert f"{said} Their gaps differ by at most {max(spreads):.4f}." in page
 
 
 @pytest.mark.parametrize(

@@ -53,22 +53,32 @@ def require_loadable(folder: Path) -> int:
     whole = checkpoints(folder)
     for path in whole:
         TrainingSAE.load_from_disk(path)
-        torch.load(path / "trainer_state.pt", weights_only=True)
+        trainer_state(path)
     return len(whole)
+
+
+def trainer_state(checkpoint: Path) -> Any:
+    return torch.load(checkpoint / "trainer_state.pt", weights_only=True)
 
 
 def within_a_step(checkpoint: Path) -> bool:
     """Whether its samples are counted but its step is not done."""
-    state = torch.load(checkpoint / "trainer_state.pt", weights_only=True)
+    state = trainer_state(checkpoint)
     return state["n_training_samples"] != state["n_training_steps"] * BATCH
 
 
 def ended(run: Path, code: int) -> bool:
-    """Whether its SAE is there, whole; a signal may come after that, before the process ends."""
+    """Whether its SAE is there, whole; a signal may come after that, before the process ends.
+
+    The checkpoints of such a run go to its last four steps, or there are none.
+    """
     if not (run / "out").exists():
         assert code, "ended without an SAE"
         return False
     TrainingSAE.load_from_disk(run / "out")
+    states = map(trainer_state, checkpoints(run))
+    n_seen = max((state["n_training_samples"] for state in states), default=N_STEPS * BATCH)
+    assert n_seen >= (N_STEPS - 4) * BATCH, "an SAE of an unfinished run"
     return True
 
 
