@@ -65,6 +65,7 @@ def protocol(
 
     Example: sae-lens-signaware protocol configs/protocol-a-polarity-dial.yaml --out protocols_out
     """
+    from rich.markup import escape
     from rich.progress import Progress
 
     from sae_lens_signaware.experiments import protocols
@@ -76,7 +77,9 @@ def protocol(
         with Progress(console=console) as progress:
             task = progress.add_task("Trainings", total=protocols.n_trainings(cfg))
             result = protocols.run_protocol(
-                cfg, command, lambda name: progress.update(task, advance=1, description=name)
+                cfg,
+                command,
+                lambda name: progress.update(task, advance=1, description=escape(name)),
             )
     except KeyboardInterrupt:
         raise KeyboardInterrupt("Nothing was written.") from None

@@ -120,6 +120,15 @@ def test_a_protocol_through_the_command_line(which: str, tmp_path: Path) -> None
         assert [row[column("by one latent")] for row in reference] == [None, 0.0]
 
 
+def test_brackets_in_the_name_of_an_sae_mean_themselves(tmp_path: Path) -> None:
+    values = values_of("b") | {"saes": {"wide [/2H]": SAES["abstopk H"]}}
+    config, out = write(values, tmp_path / "p.yaml"), tmp_path / "out"
+    result = invoke("protocol", str(config), "--out", str(out))
+    assert result.exit_code == 0, result.stderr
+    assert "wide [/2H]" in result.stdout
+    assert ProtocolResult.read(out / "protocol-b.json").rows[0][0] == "wide [/2H]"
+
+
 def test_the_config_in_a_result_makes_the_same_table_again(tmp_path: Path) -> None:
     config = protocols.load_protocol_config(write(values_of("b"), tmp_path / "p.yaml"))
     first = protocols.run_protocol(config, "")

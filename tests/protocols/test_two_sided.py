@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from sae_lens_signaware.experiments import protocols
 from sae_lens_signaware.experiments.protocols import two_sided
+from sae_lens_signaware.experiments.protocols.config import TwoSidedConfig
 from sae_lens_signaware.experiments.protocols.data import TwoSidedData
 from sae_lens_signaware.experiments.protocols.world import seeded
-from tests.protocols.examples import TWO_SIDED, plain_sae, signed_sae
+from tests.protocols.examples import SAES, TWO_SIDED, plain_sae, signed_sae, values_of
 
 N = 10_000
 
@@ -169,3 +171,11 @@ def test_the_noise_has_its_deviation_in_each_coordinate() -> None:
         amplitudes, x = made.sample(5_000)
     rest = x - amplitudes @ made.directions
     assert rest.std(0).tolist() == pytest.approx([0.3] * 16, rel=0.05)
+
+
+def test_trainings_are_counted_at_the_l0s_that_are_trained() -> None:
+    # abstopk takes no k of 1.5, which no SAE is asked for
+    values = values_of("e") | {"target_l0": 1.5, "saes": {"x": SAES["abstopk H"]}}
+    values["data"]["l0_factors"] = [2.0, 4.0]
+    config = TwoSidedConfig.model_validate(values)
+    assert protocols.n_trainings(config) == 2 * len(values["data"]["shares"])

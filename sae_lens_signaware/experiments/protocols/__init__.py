@@ -30,7 +30,8 @@ __all__ = [
 
 def n_trainings(config: ProtocolConfig) -> int:
     """Return the number of SAEs that :func:`run_protocol` trains."""
-    candidates = candidates_of(config.saes, config.target_l0, config.d_in)
+    # as many at each L0; target_l0 itself may be none of them
+    candidates = candidates_of(config.saes, config.target_l0s[0], config.d_in)
     worlds = config.n_worlds * len(config.target_l0s)
     return worlds * len(config.seeds) * sum(map(len, candidates.values()))
 
