@@ -12,6 +12,7 @@ from transformer_lens import HookedTransformer
 import sae_lens_signaware as signaware
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.evaluation.models import embedding_of, vocabulary_of
+from tests.support.cli import invoke
 from tests.support.models import HOOK, hooked_transformer, prompt_ids
 from tests.support.saes import make_sae
 
@@ -53,6 +54,23 @@ def test_labels_and_ks_of_any_kind_are_those_of_a_list(source: Any, tmp_path: Pa
         found = signaware.probe(hooked_sae(), source, labels, ks=ks, **fast)
         assert found.to_dict() == expected.to_dict()
         found.write(tmp_path / "probes.json")
+
+
+def test_numbers_of_numpy_are_python_s_own_in_a_file(
+    model: HookedTransformer, source: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("sklearn")
+    path, numbers = tmp_path / "result.json", {"n_resamples": 5, "seed": 3, "max_cosine": -0.5}
+    of_numpy: Any = {
+        name: np.asarray(n, np.float32 if n < 0 else int)[()] for name, n in numbers.items()
+    }
+    signaware.probe(hooked_sae(), source, LABELS, ks=[1], with_raw=False, **of_numpy).write(path)
+    read = signaware.SparseProbes.read(path)
+    assert {name: getattr(read, name) for name in numbers} == numbers
+    n_before: Any = np.int64(4)
+    args = (model, hooked_sae(), prompt_ids(6), [5, 9])
+    signaware.side_opposition(*args, n_before=n_before).write(path)
+    assert signaware.SideOpposition.read(path).n_before == 4
 
 
 def test_a_source_of_another_kind_is_one_line(source: Any) -> None:
@@ -102,6 +120,30 @@ def test_counts_that_are_none_are_one_line(
 ) -> None:
     with pytest.raises(InvalidInputError, match=line):
         measure(model, hooked_sae(), prompt_ids(6), [5, 9], **kwargs)
+
+
+def test_a_context_size_that_is_no_integer_is_one_line(model: HookedTransformer) -> None:
+    wrong: Any = 8.5
+    with pytest.raises(InvalidInputError, match=r"^context_size must be an integer, got 8\.5$"):
+        signaware.text_activations(model, TEXTS, [HOOK], context_size=wrong)
+    result = invoke("probe", "no_sae", "--data", "no.csv", "--context-size", "1")
+    assert result.exit_code == 2
+    assert "Invalid value for '--context-size'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "line"),
+    [
+        ({"n_resamples": 9.5}, "n_resamples must be an integer, got 9.5"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"seed": None}, "seed must be an integer, got None"),
+    ],
+)
+def test_numbers_of_a_probe_that_are_none_are_one_line(kwargs: Any, line: str, source: Any) -> None:
+    pytest.importorskip("sklearn")
+    with pytest.raises(InvalidInputError) as error:
+        signaware.probe(hooked_sae(), source, LABELS, **kwargs)
+    assert str(error.value) == line
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def probe(
     hook_name: Annotated[
         str | None, typer.Option(help="Where the SAE's activations are; likewise.")
     ] = None,
-    context_size: Annotated[int, typer.Option(help="Tokens of a text at most.")] = 256,
+    context_size: Annotated[int, typer.Option(min=2, help="Tokens of a text at most.")] = 256,
     k: Annotated[
         list[int] | None,
         typer.Option(help="Number of latents; give it again for more; 1, 2, 4, 8, 16 if left out."),

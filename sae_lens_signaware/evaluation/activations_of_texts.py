@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sae_lens_signaware.checks import InvalidInputError, require
+from sae_lens_signaware.checks import InvalidInputError, checked, require
 from sae_lens_signaware.evaluation.inputs import require_in_range
 from sae_lens_signaware.evaluation.labelled_texts import require_text
 from sae_lens_signaware.evaluation.models import (
@@ -120,6 +120,7 @@ def text_activations(
     allowed = "a list of at least one hook point"
     are_names = not isinstance(hook_names, str) and len(hook_names) > 0
     require(are_names, "hook_names", hook_names, allowed)
+    context_size = checked("context_size", context_size, int)
     require(context_size >= 2, "context_size", context_size, "at least 2")
     heads = head_indices or [None] * len(hook_names)
     n_heads, allowed = len(heads), f"one for each of the {len(hook_names)} hook points"

@@ -147,7 +147,8 @@ def side_opposition(
     require(len(latents) >= 2, "latents", latents, "at least two, for pairs of other ones")
     k = checked("k", k, int)
     require(k >= 2, "k", k, "at least 2")
-    require(checked("n_before", n_before, int) >= 1, "n_before", n_before, "at least 1")
+    n_before = checked("n_before", n_before, int)
+    require(n_before >= 1, "n_before", n_before, "at least 1")
     require(len(set(latents)) == len(latents), "latents", latents, "all different")
     require_common_units(sae, "side_opposition")  # what a latent writes is added to activations
     head = sae.cfg.metadata.hook_head_index

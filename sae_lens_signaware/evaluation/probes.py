@@ -86,7 +86,11 @@ def probe(
     require(len(labels) == n_texts, "labels", len(labels), f"one for each of the {n_texts} texts")
     require(aggregation in AGGREGATIONS, "aggregation", aggregation, ", ".join(AGGREGATIONS))
     ks = check_search(ks, max_cosine)
+    # Python's own numbers, which JSON holds
+    max_cosine = checked("max_cosine", max_cosine, float)
+    n_resamples, seed = checked("n_resamples", n_resamples, int), checked("seed", seed, int)
     require(n_resamples >= 1, "n_resamples", n_resamples, "at least 1")
+    require(seed >= 0, "seed", seed, "at least 0")
     prober = _Prober(labels_of(labels), parts, n_resamples, seed)
     sides = side_values(sae, source, aggregation)
     side, fit = side_features(sides), torch.from_numpy(prober.fit)
