@@ -8,7 +8,7 @@ from transformer_lens import HookedTransformer
 
 import sae_lens_signaware as signaware
 from tests.mps_device import DEVICE, MPSDevice, is_on_device, place
-from tests.support.models import HOOK, tiny_model_config
+from tests.support.models import HOOK, hooked_transformer, tiny_model_config
 from tests.support.saes import D_IN, each_variant, make_sae
 
 
@@ -78,3 +78,12 @@ def test_the_dial_on_a_device_without_float64() -> None:
     with MPSDevice():
         dial = signaware.polarity_dial(OnDevice(), on_device(sae), *args[2:], logit_tokens=(1, 2))
     torch.testing.assert_close(dial.effect, expected.effect)
+
+
+def test_the_latents_of_a_text_on_a_device_without_float64() -> None:
+    model, sae = hooked_transformer(), make_sae("sa_gsae")
+    sae.cfg.metadata.hook_name = HOOK
+    expected = signaware.signed_latents(model, sae, "w5 w9").tokens
+    with MPSDevice():
+        found = signaware.signed_latents(model, on_device(sae), "w5 w9").tokens
+    assert [token.latents for token in found] == [token.latents for token in expected]

@@ -119,7 +119,7 @@ def signed_latents(
     with flat_activations(sae):
         (prompts,) = prompts_of_tokens(model, sae, torch.tensor([bos + ids]), 1, [])
         require_in_range(prompts.activations)
-        z = dense_latents(sae, prompts.activations)[0, len(bos) :, shown].double().cpu()
+        z = dense_latents(sae, prompts.activations)[0, len(bos) :, shown].cpu().double()
     order = z.abs().sort(dim=-1, descending=True, stable=True).indices[:, :k]
     tokens = []
     for token, row, strongest in zip(ids, z, order.tolist(), strict=True):
