@@ -129,6 +129,8 @@ def test_k_of_numpy_is_written(model: HookedTransformer, tmp_path: Path) -> None
         (prompt_ids(6).numpy(), r"tokens must be a tensor of token ids .*, got 'ndarray'"),
         (tokens(6), r"tokens must be a tensor of token ids .*, got 'Dataset'"),
         (prompt_ids(6).float(), r"tokens must be whole numbers.*, got torch\.float32"),
+        (prompt_ids(6).short(), r"tokens must be .* of torch\.int64 or .*, got torch\.int16"),
+        (prompt_ids(6).byte(), r"tokens must be .* of torch\.int64 or .*, got torch\.uint8"),
         (
             prompt_ids(6) + 40,
             r"tokens must be token ids from 0 to 63, got 103: are they",

@@ -139,8 +139,9 @@ def require_tokens(model: HookedRootModule, tokens: Tensor, shortest: int = 1) -
     fits = tokens.ndim == 2 and len(tokens) > 0 and tokens.shape[1] >= shortest
     allowed = f"(prompt, position) of at least one prompt and at least {shortest} position(s)"
     require(fits, "tokens", tuple(tokens.shape), allowed)
-    is_whole = not (tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool)
-    require(is_whole, "tokens", tokens.dtype, "whole numbers, such as torch.int64")
+    # an embedding takes no other ones, and uint8 would be a mask
+    is_index = tokens.dtype in (torch.int64, torch.int32)
+    require(is_index, "tokens", tokens.dtype, "whole numbers of torch.int64 or torch.int32")
     require_positions(model, "tokens: positions", tokens.shape[1])
     n = vocabulary_of(model)
     for value in (tokens.min().item(), tokens.max().item()):
