@@ -11,6 +11,7 @@ from transformer_lens import HookedTransformer
 
 import sae_lens_signaware as signaware
 from sae_lens_signaware.checks import InvalidInputError
+from sae_lens_signaware.evaluation.labelled_texts import labels_of
 from sae_lens_signaware.evaluation.models import embedding_of, vocabulary_of
 from tests.support.cli import invoke
 from tests.support.models import HOOK, hooked_transformer, prompt_ids
@@ -71,6 +72,12 @@ def test_numbers_of_numpy_are_python_s_own_in_a_file(
     args = (model, hooked_sae(), prompt_ids(6), [5, 9])
     signaware.side_opposition(*args, n_before=n_before).write(path)
     assert signaware.SideOpposition.read(path).n_before == 4
+
+
+def test_labels_with_an_underscore_are_names() -> None:
+    assert labels_of(["1_2", "1_1", "1_2"]).classes == ("1_1", "1_2")
+    with pytest.raises(InvalidInputError, match="got 3 values, one of them '1_000'"):
+        labels_of(["1_000", "2", "3"])
 
 
 def test_a_source_of_another_kind_is_one_line(source: Any) -> None:

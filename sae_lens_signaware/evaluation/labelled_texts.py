@@ -167,6 +167,8 @@ def labels_of(labels: Sequence[object]) -> Labels:
 
 def _number(label: object) -> float | None:
     """The label, a string or a number, as a number; None where it is a name."""
+    if isinstance(label, str) and "_" in label:
+        return None  # Python takes 1_1 for 11
     try:
         # whatever it is, float tells
         return float(label)  # pyright: ignore[reportArgumentType]
