@@ -3,10 +3,12 @@
 import csv
 import io
 import json
+import random
 import re
 import subprocess
 import sys
 import tarfile
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -150,9 +152,25 @@ def test_what_is_no_such_archive_is_one_line(tmp_path: Path) -> None:
     broken.write_bytes(tar(truths()))
     with pytest.raises(ConfigError, match="must hold one file hutto_ICWSM_2014"):
         rated.rated_texts(broken)
+    latin = {f"x/{rated.FILES['valence_tweets']}": "1\t0.5\tcaf\xe9\r\n".encode("latin-1")}
+    with pytest.raises(ConfigError, match="must hold texts in UTF-8: 'utf-8' codec"):
+        rated.rated_texts(sdist(tmp_path, truths() | latin))
     for line in ("1\t0.5\r\n", "1\tnan\ttext\r\n", "1\tgood\ttext\r\n"):
         with pytest.raises(ConfigError, match="line 1 must be an id, a rating and a text"):
             rated.rated_texts(sdist(tmp_path, truths(valence_tweets=line)))
+
+
+def test_an_archive_that_is_damaged_far_behind_its_start_is_one_line(tmp_path: Path) -> None:
+    member, compress = tarfile.TarInfo("text"), zlib.compressobj(wbits=31)
+    member.size = 2**20
+    whole = compress.compress(member.tobuf() + random.Random(0).randbytes(2**19))
+    whole += compress.flush(zlib.Z_SYNC_FLUSH)
+    path = tmp_path / "damaged.tar.gz"
+    path.write_bytes(whole + b"\xff" * 50)  # a block of a kind that there is not
+    with pytest.raises(
+        ConfigError, match=r"^vader: .* is no tar archive: Error -3 .* invalid block"
+    ):
+        rated.rated_texts(path)
 
 
 def test_pip_is_not_asked_for_what_is_there_and_its_failure_is_one_line(
@@ -187,8 +205,9 @@ def test_the_command_writes_all_sets(
         rows = list(csv.DictReader(file))
     expected = template_texts(OPPOSITES["formality"], 20)
     assert [tuple(row.values()) for row in rows] == [tuple(row) for row in expected]
-    monkeypatch.setattr(sys, "argv", ["x", str(out), "--pairs", "0"])
-    with pytest.raises(SystemExit) as caught:
-        command.main()
-    assert caught.value.code == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    for wrong in ([str(out), "--pairs", "0"], [str(out / "opposites.json")]):
+        monkeypatch.setattr(sys, "argv", ["x", *wrong])
+        with pytest.raises(SystemExit) as caught:
+            command.main()
+        assert caught.value.code == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1

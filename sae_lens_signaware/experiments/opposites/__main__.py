@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from sae_lens_signaware.checks import InvalidInputError
+from sae_lens_signaware.checks import InvalidInputError, require_writable
 from sae_lens_signaware.experiments.opposites import (
     OPPOSITES,
     fetch_sdist,
@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the choice of pairs")
     args = parser.parse_args()
     try:
+        require_writable("out", args.out)
         sets = {
             name: template_texts(opposite, args.pairs, args.seed)
             for name, opposite in OPPOSITES.items()

@@ -11,6 +11,7 @@ import math
 import subprocess
 import sys
 import tarfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from sae_lens_signaware.checks import ConfigError, one_line
@@ -58,10 +59,13 @@ def rated_texts(sdist: Path) -> dict[str, list[Row]]:
     outer = _members(sdist, _read(sdist))
     (inner,) = _named(outer, ARCHIVE, sdist)
     files = _members(f"{sdist}: {ARCHIVE}", inner)
-    return {
-        name: _rows(name, _named(files, file, sdist)[0].decode("utf-8"), file)
-        for name, file in FILES.items()
-    }
+    try:
+        texts = {
+            name: _named(files, file, sdist)[0].decode("utf-8") for name, file in FILES.items()
+        }
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"vader: {sdist} must hold texts in UTF-8: {error}") from None
+    return {name: _rows(name, texts[name], file) for name, file in FILES.items()}
 
 
 def _read(sdist: Path) -> bytes:
@@ -87,7 +91,7 @@ def _members(source: object, content: bytes) -> dict[str, bytes]:
                 file = archive.extractfile(member)
                 if file is not None:
                     files[member.name] = file.read()
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"vader: {source} is no tar archive: {error}") from None
     return files
 
