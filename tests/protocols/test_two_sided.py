@@ -179,3 +179,11 @@ def test_trainings_are_counted_at_the_l0s_that_are_trained() -> None:
     values["data"]["l0_factors"] = [2.0, 4.0]
     config = TwoSidedConfig.model_validate(values)
     assert protocols.n_trainings(config) == 2 * len(values["data"]["shares"])
+
+
+def test_an_l0_that_a_factor_gives_is_a_whole_number() -> None:
+    values = values_of("e") | {"target_l0": 50.0, "saes": {"x": SAES["abstopk H"] | {"d_sae": 64}}}
+    values["data"]["l0_factors"] = [1.1, 0.02]  # 55.00000000000001
+    config = TwoSidedConfig.model_validate(values)
+    assert config.target_l0s == [55.0, 1.0]
+    assert protocols.n_trainings(config) == 2 * len(values["data"]["shares"])

@@ -114,7 +114,8 @@ class TwoSidedConfig(ProtocolConfig):
     @property
     def target_l0s(self) -> list[float]:
         """``target_l0`` times each factor."""
-        return [factor * self.target_l0 for factor in self.data.l0_factors]
+        # 1.1 * 50 is 55.00000000000001, which is no k
+        return [round(factor * self.target_l0, 9) for factor in self.data.l0_factors]
 
     @property
     def n_worlds(self) -> int:

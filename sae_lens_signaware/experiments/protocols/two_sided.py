@@ -190,9 +190,10 @@ def run(config: TwoSidedConfig, command: str, advance: Advance) -> ProtocolResul
 
     rows: list[list[TableValue]] = []
     collected: list[Collected[Measures]] = []
-    for share, factor in itertools.product(data.shares, data.l0_factors):
+    asked = zip(data.l0_factors, config.target_l0s, strict=True)
+    for share, (factor, l0) in itertools.product(data.shares, asked):
         of_share = functools.partial(prepare, share)
-        collected.append(collect(config, factor * config.target_l0, of_share, advance))
+        collected.append(collect(config, l0, of_share, advance))
         measures = collected[-1].measures
         rows += [_row(name, share, factor, runs) for name, runs in measures.items()]
     return make_result(
