@@ -241,6 +241,10 @@ def test_paths_are_printed_as_they_are(name: str, tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert name in result.stdout.replace("\n", "")
     assert (tmp_path / name / "cfg.json").exists()
+    missing = invoke("report", str(tmp_path / "none" / name))
+    assert_one_line_error(missing, 2, f"got '{tmp_path / 'none' / name}'")
+    result = invoke("push", str(tmp_path / "sae"), "me/x", "--sae-id", name)
+    assert_one_line_error(result, 2, f"got '{name}'")
 
 
 def test_a_hub_that_is_not_there_is_one_line(

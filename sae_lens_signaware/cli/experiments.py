@@ -101,9 +101,11 @@ def report(
 
     Example: sae-lens-signaware report sweep_out --out report.html
     """
+    from rich.text import Text
+
     from sae_lens_signaware.report import write_report
 
     require_file(out)
-    with console.status(f"Reading {results}"):
+    with console.status(Text(f"Reading {results}")):  # a str would be markup
         path = write_report(results, out, latents_only)
     console.print(f"Written to {path}, {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)

@@ -26,12 +26,14 @@ def push(
 
     Example: sae-lens-signaware push output me/my-saes --sae-id blocks.8.hook_mlp_out
     """
+    from rich.text import Text
+
     from sae_lens_signaware import hub
     from sae_lens_signaware.hub.model_card import TWIN
 
     sae_id = sae_id or sae.resolve().name
     both = f"{sae_id} and {sae_id}{TWIN}"
-    with console.status(f"Uploading {both} to {repo}"):
+    with console.status(Text(f"Uploading {both} to {repo}")):  # a str would be markup
         url = hub.push(sae, repo, sae_id, base_model, dataset)
     console.print(f"{both} are at {url}", soft_wrap=True)
 
