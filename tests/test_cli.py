@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from sae_lens_signaware import BipolarCensus, PolarityCalibration
 from sae_lens_signaware.checks import ConfigError
-from sae_lens_signaware.cli.errors import reports_errors
+from sae_lens_signaware.cli.errors import console, reports_errors
 from sae_lens_signaware.experiments import demo
 from tests.support.cli import COMMANDS, assert_one_line_error, invoke
 from tests.support.hub import save_measured
@@ -232,6 +232,22 @@ def test_analyze_prints_a_table_and_writes_json(tmp_path: Path) -> None:
     args[-1] = str(file)
     message = "activations must be (n, 16) or (batch, position, 16) for this SAE, got (5, 17)"
     assert_one_line_error(invoke(*args), 2, message)
+
+
+@pytest.mark.parametrize(("command", "written"), [("analyze", "analysis.json"), ("audit", "")])
+def test_results_are_written_before_they_are_printed(
+    command: str, written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("No space left on device")
+
+    make_sae("sa_gsae").save_model(tmp_path / "sae")
+    save_file({"heldout": torch.randn(50, D_IN)}, tmp_path / "acts.safetensors")
+    monkeypatch.setattr(console, "print", full)
+    data = ("--activations", str(tmp_path / "acts.safetensors"), "--out", str(tmp_path / "out"))
+    result = invoke(command, str(tmp_path / "sae"), *data)
+    assert_one_line_error(result, 1, "No space left on device")
+    assert json.loads((tmp_path / "out" / written).read_text())
 
 
 @pytest.mark.parametrize("name", ["res[red]", "res[/a]", "a:b:c"])

@@ -92,9 +92,10 @@ def analyze(
     tensor = load_named_activations(activations, key)
     with console.status(f"Measuring {tensor.shape[:-1].numel():,} tokens"):
         analysis = analyze_sae(loaded, tensor)
+    if out is not None:  # before what may fail, as where the reader of a pipe is gone
+        analysis.write(out)
     console.print(analysis.table())
     if out is not None:
-        analysis.write(out)
         console.print(f"Written to {out}", soft_wrap=True)
 
 
@@ -123,9 +124,10 @@ def audit(
     tensor = load_named_activations(activations, key) if activations else None
     with console.status(f"Searching {loaded.cfg.d_sae:,} decoder rows"):
         result = antipodal_audit(loaded, tensor, max_cosine)
-    console.print(result.table())
     if out is not None:
         result.write(out)
+    console.print(result.table())
+    if out is not None:
         console.print(f"Written to {out}", soft_wrap=True)
 
 
