@@ -77,6 +77,8 @@ def test_split_of_a_folder(tmp_path: Path) -> None:
     assert (tmp_path / "plain" / "sparsity.safetensors").exists()
     again = invoke("split", str(tmp_path / "signed"), str(tmp_path / "plain"))
     assert_one_line_error(again, 2, "exists already")
+    before = invoke("split", "none", str(tmp_path / "plain"))
+    assert_one_line_error(before, 2, "exists already")  # before an SAE is loaded from the Hub
 
 
 def test_split_from_the_hub(hub: HubServer, tmp_path: Path) -> None:
@@ -86,6 +88,8 @@ def test_split_from_the_hub(hub: HubServer, tmp_path: Path) -> None:
     result = invoke("split", "someone/cli:mid", str(tmp_path / "plain"))
     assert result.exit_code == 0, result.stderr
     assert SAE.load_from_disk(tmp_path / "plain").cfg.architecture() == "jumprelu"
+    unnamed = invoke("push", str(tmp_path / "signed"), "someone/cli", "--sae-id", "")
+    assert_one_line_error(unnamed, 2, "sae_id must be a folder name")  # as of an unset variable
 
 
 def test_push_to_a_hub_that_answers_500(hub: HubServer, tmp_path: Path) -> None:

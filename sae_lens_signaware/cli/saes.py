@@ -31,7 +31,7 @@ def push(
     from sae_lens_signaware import hub
     from sae_lens_signaware.hub.model_card import TWIN
 
-    sae_id = sae_id or sae.resolve().name
+    sae_id = sae.resolve().name if sae_id is None else sae_id
     both = f"{sae_id} and {sae_id}{TWIN}"
     with console.status(Text(f"Uploading {both} to {repo}")):  # a str would be markup
         url = hub.push(sae, repo, sae_id, base_model, dataset)
@@ -49,7 +49,7 @@ def split(
     from sae_lens_signaware import hub
     from sae_lens_signaware.evaluation import write_split
 
-    require_writable("OUT's folder", out.parent)
+    _require_new(out)
     loaded = hub.load_sae_reference(sae)
     source = Path(sae)
     try:
@@ -147,9 +147,7 @@ def merge(
     from sae_lens_signaware.evaluation.saved import write_sae
     from sae_lens_signaware.training.cache import load_named_activations
 
-    if out.exists():
-        raise ConfigError(f"OUT: {out} exists already; name a new folder")
-    require_writable("OUT's folder", out.parent)
+    _require_new(out)
     loaded = hub.load_sae_reference(sae)
     tensor = load_named_activations(activations, key)
     try:
@@ -166,3 +164,10 @@ def merge(
         f"on {report['n_tokens']:,} tokens; in {out}",
         soft_wrap=True,
     )
+
+
+def _require_new(out: Path) -> None:
+    """Raise ConfigError, before an SAE is loaded, where no new folder can be made at ``out``."""
+    if out.exists():
+        raise ConfigError(f"OUT: {out} exists already; name a new folder")
+    require_writable("OUT's folder", out.parent)
