@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -315,3 +316,25 @@ def test_an_output_that_cannot_be_written_is_found_first(tmp_path: Path) -> None
     data = ("--activations", str(tmp_path / "none.safetensors"))  # looked at later
     result = invoke("analyze", sae, *data, "--out", str(tmp_path / "file"))
     assert_one_line_error(result, 2, f"out must be a folder, got '{tmp_path / 'file'}': {is_file}")
+
+
+@pytest.mark.parametrize(
+    ("config", "runner"),
+    [
+        ("sweep-smollm2-135m", "sweep.stages.run_sweep"),
+        ("protocol-a-polarity-dial", "protocols.run_protocol"),
+    ],
+)
+def test_the_command_of_a_result_has_the_modules_that_were_imported(
+    config: str, runner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*args: Any) -> None:
+        (command,) = (arg for arg in args if isinstance(arg, str))
+        raise ConfigError(command)
+
+    monkeypatch.setattr(f"sae_lens_signaware.experiments.{runner}", run)
+    path = str(Path(__file__).parent.parent / "configs" / f"{config}.yaml")
+    name = config.partition("-")[0]
+    words = ["--import", "json", "--import", "csv", name, path, "--out", str(tmp_path)]
+    result = invoke(*words)
+    assert_one_line_error(result, 2, f"Error: sae-lens-signaware {shlex.join(words)}")
