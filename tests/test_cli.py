@@ -1,6 +1,7 @@
 """The command line as a user meets it: a process, its exit code, its one line."""
 
 import json
+import os
 import re
 import shlex
 from importlib.metadata import version
@@ -301,6 +302,10 @@ def test_an_output_that_cannot_be_written_is_found_first(tmp_path: Path) -> None
     sae = str(tmp_path / "sae")
     result = invoke("audit", sae, "--out", str(tmp_path))
     assert_one_line_error(result, 2, f"out: {tmp_path} is a folder; name a file")
+    os.mkfifo(tmp_path / "pipe")
+    result = invoke("audit", sae, "--out", str(tmp_path / "pipe"))
+    assert_one_line_error(result, 2, f"out: {tmp_path / 'pipe'} is a device or a pipe; name a file")
+    assert (tmp_path / "pipe").is_fifo()
     (tmp_path / "file").write_text("mine")
     below = str(tmp_path / "file" / "below")
     none = ("--activations", str(tmp_path / "none.safetensors"))
