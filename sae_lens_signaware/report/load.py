@@ -75,8 +75,8 @@ def read_results(folder: Path) -> Results:
     """
     _require_folder(folder)
     pages = _read_latents(folder)
-    summaries = _read_all(SweepSummary.read, sorted(folder.rglob(SUMMARY_FILENAME)))
-    named = sorted(path for path in folder.rglob("protocol-*.json") if path not in pages)
+    summaries = _read_all(SweepSummary.read, _named(SUMMARY_FILENAME, folder))
+    named = [path for path in _named("protocol-*.json", folder) if path not in pages]
     protocols = _read_all(ProtocolResult.read, named)
     if not (summaries or pages or protocols):
         raise ConfigError(
@@ -119,6 +119,12 @@ def read_latents_file(path: Path) -> SAELatents:
         ConfigError: ``path`` is no such file; one line.
     """
     return _read_all(SAELatents.read, [path])[path]
+
+
+def _named(pattern: str, folder: Path) -> list[Path]:
+    """Files of that name; what a sweep writes beside a cache has the name of the cell."""
+    paths = sorted(folder.rglob(pattern))
+    return [path for path in paths if not path.with_suffix(".safetensors").exists()]
 
 
 def _require_folder(folder: Path) -> None:

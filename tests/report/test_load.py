@@ -48,7 +48,11 @@ def test_a_sweep_may_be_in_a_folder_of_any_name(name: str, results: Path, tmp_pa
     assert there.latents
 
 
-def test_the_latents_of_a_cell_called_like_a_protocol_are_latents(tmp_path: Path) -> None:
+def test_a_cell_may_be_called_like_a_file_of_results(tmp_path: Path) -> None:
     sae_latents(0, 0).write(tmp_path / "latents" / "protocol-a-signed-32.json")
+    (tmp_path / "cache").mkdir()
+    for cell in ("protocol-a", "sweep"):
+        for suffix in ("json", "safetensors"):
+            (tmp_path / "cache" / f"{cell}.{suffix}").write_text("{}")
     found = read_results(tmp_path)
-    assert (len(found.latents), found.protocols) == (1, [])
+    assert (len(found.latents), found.protocols, found.sweeps) == (1, [], [])
