@@ -61,8 +61,9 @@ def require(condition: bool, field: str, value: object, allowed: str, why: str =
 
 
 def short(value: object) -> str:
-    """Return ``repr(value)``, cut where it is long or deep: values come from files."""
-    return _repr.repr(value)
+    """Return ``repr(value)`` in one line, cut where it is long or deep: values come from files."""
+    # that of an array or a tensor has a line for each row; that of a text has none
+    return " ".join(line.strip() for line in _repr.repr(value).splitlines())
 
 
 def one_line(error: object) -> str:

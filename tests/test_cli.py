@@ -1,7 +1,9 @@
 """The command line as a user meets it: a process, its exit code, its one line."""
 
 import json
+import os
 import re
+import shlex
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from safetensors.torch import save_file
 
 from sae_lens_signaware import BipolarCensus, PolarityCalibration
 from sae_lens_signaware.checks import ConfigError
-from sae_lens_signaware.cli.errors import reports_errors
+from sae_lens_signaware.cli.errors import console, reports_errors
 from sae_lens_signaware.experiments import demo
 from tests.support.cli import COMMANDS, assert_one_line_error, invoke
 from tests.support.hub import save_measured
@@ -77,6 +79,8 @@ def test_split_of_a_folder(tmp_path: Path) -> None:
     assert (tmp_path / "plain" / "sparsity.safetensors").exists()
     again = invoke("split", str(tmp_path / "signed"), str(tmp_path / "plain"))
     assert_one_line_error(again, 2, "exists already")
+    before = invoke("split", "none", str(tmp_path / "plain"))
+    assert_one_line_error(before, 2, "exists already")  # before an SAE is loaded from the Hub
 
 
 def test_split_from_the_hub(hub: HubServer, tmp_path: Path) -> None:
@@ -86,6 +90,8 @@ def test_split_from_the_hub(hub: HubServer, tmp_path: Path) -> None:
     result = invoke("split", "someone/cli:mid", str(tmp_path / "plain"))
     assert result.exit_code == 0, result.stderr
     assert SAE.load_from_disk(tmp_path / "plain").cfg.architecture() == "jumprelu"
+    unnamed = invoke("push", str(tmp_path / "signed"), "someone/cli", "--sae-id", "")
+    assert_one_line_error(unnamed, 2, "sae_id must be a folder name")  # as of an unset variable
 
 
 def test_push_to_a_hub_that_answers_500(hub: HubServer, tmp_path: Path) -> None:
@@ -234,6 +240,22 @@ def test_analyze_prints_a_table_and_writes_json(tmp_path: Path) -> None:
     assert_one_line_error(invoke(*args), 2, message)
 
 
+@pytest.mark.parametrize(("command", "written"), [("analyze", "analysis.json"), ("audit", "")])
+def test_results_are_written_before_they_are_printed(
+    command: str, written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("No space left on device")
+
+    make_sae("sa_gsae").save_model(tmp_path / "sae")
+    save_file({"heldout": torch.randn(50, D_IN)}, tmp_path / "acts.safetensors")
+    monkeypatch.setattr(console, "print", full)
+    data = ("--activations", str(tmp_path / "acts.safetensors"), "--out", str(tmp_path / "out"))
+    result = invoke(command, str(tmp_path / "sae"), *data)
+    assert_one_line_error(result, 1, "No space left on device")
+    assert json.loads((tmp_path / "out" / written).read_text())
+
+
 @pytest.mark.parametrize("name", ["res[red]", "res[/a]", "a:b:c"])
 def test_paths_are_printed_as_they_are(name: str, tmp_path: Path) -> None:
     make_sae("sa_gsae").save_model(tmp_path / "sae")
@@ -241,6 +263,10 @@ def test_paths_are_printed_as_they_are(name: str, tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert name in result.stdout.replace("\n", "")
     assert (tmp_path / name / "cfg.json").exists()
+    missing = invoke("report", str(tmp_path / "none" / name))
+    assert_one_line_error(missing, 2, f"got '{tmp_path / 'none' / name}'")
+    result = invoke("push", str(tmp_path / "sae"), "me/x", "--sae-id", name)
+    assert_one_line_error(result, 2, f"got '{name}'")
 
 
 def test_a_hub_that_is_not_there_is_one_line(
@@ -276,6 +302,10 @@ def test_an_output_that_cannot_be_written_is_found_first(tmp_path: Path) -> None
     sae = str(tmp_path / "sae")
     result = invoke("audit", sae, "--out", str(tmp_path))
     assert_one_line_error(result, 2, f"out: {tmp_path} is a folder; name a file")
+    os.mkfifo(tmp_path / "pipe")
+    result = invoke("audit", sae, "--out", str(tmp_path / "pipe"))
+    assert_one_line_error(result, 2, f"out: {tmp_path / 'pipe'} is a device or a pipe; name a file")
+    assert (tmp_path / "pipe").is_fifo()
     (tmp_path / "file").write_text("mine")
     below = str(tmp_path / "file" / "below")
     none = ("--activations", str(tmp_path / "none.safetensors"))
@@ -291,3 +321,25 @@ def test_an_output_that_cannot_be_written_is_found_first(tmp_path: Path) -> None
     data = ("--activations", str(tmp_path / "none.safetensors"))  # looked at later
     result = invoke("analyze", sae, *data, "--out", str(tmp_path / "file"))
     assert_one_line_error(result, 2, f"out must be a folder, got '{tmp_path / 'file'}': {is_file}")
+
+
+@pytest.mark.parametrize(
+    ("config", "runner"),
+    [
+        ("sweep-smollm2-135m", "sweep.stages.run_sweep"),
+        ("protocol-a-polarity-dial", "protocols.run_protocol"),
+    ],
+)
+def test_the_command_of_a_result_has_the_modules_that_were_imported(
+    config: str, runner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*args: Any) -> None:
+        (command,) = (arg for arg in args if isinstance(arg, str))
+        raise ConfigError(command)
+
+    monkeypatch.setattr(f"sae_lens_signaware.experiments.{runner}", run)
+    path = str(Path(__file__).parent.parent / "configs" / f"{config}.yaml")
+    name = config.partition("-")[0]
+    words = ["--import", "json", "--import", "csv", name, path, "--out", str(tmp_path)]
+    result = invoke(*words)
+    assert_one_line_error(result, 2, f"Error: sae-lens-signaware {shlex.join(words)}")

@@ -62,6 +62,19 @@ def test_a_process_of_its_own_knows_the_architectures(program: list[str], tmp_pa
     assert "bi_jumprelu of width 24 -> jumprelu of width 48" in done.stdout
 
 
+def test_what_the_encoding_of_the_output_lacks_is_escaped(tmp_path: Path) -> None:
+    make_sae("bi_jumprelu").save_model(tmp_path / "sae")
+    call = [sys.executable, "-m", "sae_lens_signaware", "split"]
+    done = subprocess.run(
+        [*call, str(tmp_path / "sae"), str(tmp_path / "ü 漢")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"},  # the latter of paths
+    )
+    assert done.returncode == 0, done.stderr
+    assert "\\xfc \\u6f22; latent i is" in done.stdout
+
+
 def test_another_module_with_our_name_as_its_argument_knows_them_too(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "__init__.py").write_text("import sae_lens_signaware\n")

@@ -13,7 +13,6 @@ import sae_lens_signaware as signaware
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.evaluation.labelled_texts import labels_of
 from sae_lens_signaware.evaluation.models import embedding_of, vocabulary_of
-from tests.support.cli import invoke
 from tests.support.models import HOOK, hooked_transformer, prompt_ids
 from tests.support.saes import make_sae
 
@@ -133,9 +132,6 @@ def test_a_context_size_that_is_no_integer_is_one_line(model: HookedTransformer)
     wrong: Any = 8.5
     with pytest.raises(InvalidInputError, match=r"^context_size must be an integer, got 8\.5$"):
         signaware.text_activations(model, TEXTS, [HOOK], context_size=wrong)
-    result = invoke("probe", "no_sae", "--data", "no.csv", "--context-size", "1")
-    assert result.exit_code == 2
-    assert "Invalid value for '--context-size'" in result.stderr
 
 
 @pytest.mark.parametrize(

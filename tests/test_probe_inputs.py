@@ -1,8 +1,6 @@
-"""Inputs of probes: activations of texts, CSV files, parts, and the command with its one line."""
+"""Inputs of probes: activations of texts, CSV files and parts."""
 
 import csv
-import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ from safetensors.torch import save_file
 import sae_lens_signaware as signaware
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.evaluation.labelled_texts import fit_mask, labels_of
-from tests.support.cli import assert_one_line_error, invoke
 from tests.support.models import HOOK, hooked_transformer, tiny_gpt2, tiny_tokenizer
 from tests.support.saes import D_IN, make_sae
 
@@ -265,86 +262,3 @@ def test_activations_that_do_not_fit() -> None:
         signaware.text_activations(model, ["w1"], ["blocks.7.no"])
     with pytest.raises(InvalidInputError, match="context_size must be at least 2, got 1"):
         signaware.text_activations(model, ["w1"], [HOOK], prepend_bos=False, context_size=1)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A model, an SAE of one of its hook points, and labelled texts."""
-    tiny_gpt2().save_pretrained(tmp_path / "model")
-    tiny_tokenizer().save_pretrained(tmp_path / "model")
-    sae = make_sae("sa_gsae")
-    sae.cfg.metadata.hook_name = GPT2_HOOK
-    sae.cfg.metadata.model_class_name = "AutoModelForCausalLM"
-    sae.save_model(tmp_path / "sae")
-    rng = np.random.default_rng(0)
-    lines = [f"{' '.join(f'w{i}' for i in rng.integers(0, 63, 4))},{n}" for n in range(40)]
-    write_csv(tmp_path / "texts.csv", "\n".join(["text,label", *lines]) + "\n")
-    return tmp_path
-
-
-def call(folder: Path, *args: str, data: str = "texts.csv") -> Any:
-    held = ("--data", str(folder / data), "--model", str(folder / "model"))
-    return invoke("probe", str(folder / "sae"), *held, *args)
-
-
-def test_the_command_prints_and_writes_what_the_function_gives(folder: Path) -> None:
-    result = call(folder, "--k", "1", "--k", "3", "--out", str(folder / "probes.json"))
-    assert result.exit_code == 0, result.stderr
-    held = signaware.SparseProbes.read(folder / "probes.json")
-    assert {(p.form, p.k) for p in held.probes} >= {("axis", 3), ("side", 1), ("raw", D_IN)}
-    assert f"{held.of('axis', 3).value:.3f}" in result.stdout
-    assert held.hook_name == GPT2_HOOK
-    assert json.loads((folder / "probes.json").read_text())["ends"][0]["verdict"]
-    model = signaware.training.hooks.load_model_with_hooks(
-        str(folder / "model"), "AutoModelForCausalLM", None, [GPT2_HOOK]
-    )
-    texts = signaware.read_labelled_texts(folder / "texts.csv")
-    (source,) = signaware.text_activations(model, texts.texts, [GPT2_HOOK])
-    again = signaware.probe(
-        signaware.load_sae_reference(str(folder / "sae")), source, texts.labels, ks=[1, 3]
-    )
-    assert again.probes == held.probes
-
-
-def test_the_command_says_in_one_line_what_is_wrong(folder: Path) -> None:
-    assert_one_line_error(call(folder, "--text-column", "texts"), 2, "did you mean 'text'?")
-    assert_one_line_error(call(folder, "--text-column", "xyz"), 2, "'xyz'; known: label, text")
-    assert_one_line_error(call(folder, data="none.csv"), 2, "does not exist")
-    hook = call(folder, "--hook-name", "transformer.h.9.mlp")
-    assert hook.exit_code == 2
-    # above it is the progress bar of transformers, which loads the model
-    assert hook.stderr.splitlines()[-1].startswith("Error: hook_name: the model has no module")
-    kwargs = call(folder, "--model-kwargs", "{gguf_file}")
-    assert_one_line_error(kwargs, 2, "model-kwargs must be JSON, got '{gguf_file}'")
-    assert_one_line_error(call(folder, "--model-kwargs", "3"), 2, "must be a JSON object, got '3'")
-    assert_one_line_error(call(folder, "--out", str(folder)), 2, f"out: {folder} is a folder; name")
-    assert_one_line_error(call(folder, "--model-class", "Foo"), 2, "model_class_name must be one")
-    assert_one_line_error(
-        call(folder, "--device", "gpu"), 2, "device must be a device that computes"
-    )
-    # one line alone, so no model was loaded
-    assert_one_line_error(call(folder, "--max-cosine", "0.5"), 2, "max_cosine must be from -1 to")
-    assert_one_line_error(call(folder, "--k", "0"), 2, "ks must be numbers of at least 1, got [0]")
-    one_class = "\n".join(["text,label", *["w1,a"] * 40])
-    write_csv(folder / "one.csv", one_class)
-    assert_one_line_error(call(folder, data="one.csv"), 2, "got only 'a'")
-    write_csv(folder / "few.csv", "text,label\nw1,1\nw2,2\nw3,3\n")
-    assert_one_line_error(call(folder, data="few.csv"), 2, "at least 10, got 1")
-    sae = signaware.load_sae_reference(str(folder / "sae"))
-    sae.cfg.metadata.hook_name = None
-    sae.save_model(folder / "sae")
-    assert_one_line_error(call(folder), 2, "give --hook-name")
-
-
-def test_without_scikit_learn_one_line_names_the_extra(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util,
-        "find_spec",
-        lambda name, *args: None if name == "sklearn" else find_spec(name, *args),
-    )
-    result = call(folder)
-    assert_one_line_error(result, 2, "scikit-learn is not installed")
-    assert "pip install 'sae-lens-signaware[probe]'" in result.stderr

@@ -123,10 +123,11 @@ def test_numbers_of_numpy_are_numbers() -> None:
 
 
 def test_an_error_stays_short() -> None:
-    for value in ("x" * 10**6, nested(900), 10**400, list(range(10**5))):
+    for value in ("x" * 10**6, nested(900), 10**400, list(range(10**5)), torch.eye(9)):
         with pytest.raises(InvalidInputError) as error:
             require(False, "field", value, "short")
         assert len(str(error.value)) < 400
+        assert "\n" not in str(error.value)
 
 
 def test_thresholds_below_0(tmp_path: Path) -> None:

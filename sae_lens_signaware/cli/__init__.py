@@ -7,6 +7,7 @@ answers at once.
 import functools
 import importlib
 import importlib.metadata
+import io
 import signal
 import sys
 from collections.abc import Callable
@@ -116,6 +117,8 @@ def main() -> None:
     """Entry point of ``sae-lens-signaware``."""
     # As Ctrl-C: what can be gone on with is saved, and nothing half-written stays.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what its encoding lacks is escaped, as in stderr
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         sys.exit(app(standalone_mode=False))
     except typer.Abort:

@@ -100,6 +100,8 @@ def require_file(out: Path) -> None:
     """Raise ConfigError, before long work starts, where no file can be made at ``out``."""
     if out.is_dir():
         raise ConfigError(f"out: {out} is a folder; name a file")
+    if out.exists() and not out.is_file():  # as /dev/stdout, in whose place the file would be put
+        raise ConfigError(f"out: {out} is a device or a pipe; name a file")
     require_writable("out's folder", out.parent)
 
 

@@ -18,6 +18,7 @@ from sae_lens_signaware.cli.errors import (
 
 
 def sweep(
+    context: typer.Context,
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="A sweep file.")],
     out: Annotated[
         Path, typer.Option(help="Folder for caches, SAEs, results, sweep.json and plots.")
@@ -35,7 +36,7 @@ def sweep(
 
     cfg, runs = load_sweep_config(config)
     require_writable("out", out)
-    command = shlex.join(["sae-lens-signaware", "sweep", str(config), "--out", str(out)])
+    command = _command(context, config, out)
     run_all = executors.run_local
     if executor == "ray":
         command, run_all = f"{command} --executor ray", executors.run_ray
@@ -56,6 +57,7 @@ def sweep(
 
 
 def protocol(
+    context: typer.Context,
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="A protocol file.")],
     out: Annotated[Path, typer.Option(help="Folder for protocol-a.json, -b, -c or -e.")] = Path(
         "protocols_out"
@@ -72,7 +74,7 @@ def protocol(
 
     require_writable("out", out)
     cfg = protocols.load_protocol_config(config)
-    command = shlex.join(["sae-lens-signaware", "protocol", str(config), "--out", str(out)])
+    command = _command(context, config, out)
     try:
         with Progress(console=console) as progress:
             task = progress.add_task("Trainings", total=protocols.n_trainings(cfg))
@@ -104,9 +106,19 @@ def report(
 
     Example: sae-lens-signaware report sweep_out --out report.html
     """
+    from rich.text import Text
+
     from sae_lens_signaware.report import write_report
 
     require_file(out)
-    with console.status(f"Reading {results}"):
+    with console.status(Text(f"Reading {results}")):  # a str would be markup
         path = write_report(results, out, latents_only)
     console.print(f"Written to {path}, {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
+
+
+def _command(context: typer.Context, config: Path, out: Path) -> str:
+    """Return the command that is running, with the modules that its config may need."""
+    modules = context.parent.params["modules"] if context.parent else None
+    imports = [word for module in modules or () for word in ("--import", module)]
+    name = str(context.info_name)
+    return shlex.join(["sae-lens-signaware", *imports, name, str(config), "--out", str(out)])

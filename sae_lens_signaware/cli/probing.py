@@ -1,5 +1,6 @@
 """The command that probes an SAE's latents for a label of texts."""
 
+import functools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -41,7 +42,7 @@ def probe(
     hook_name: Annotated[
         str | None, typer.Option(help="Where the SAE's activations are; likewise.")
     ] = None,
-    context_size: Annotated[int, typer.Option(min=2, help="Tokens of a text at most.")] = 256,
+    context_size: Annotated[int, typer.Option(help="Tokens of a text at most.")] = 256,
     k: Annotated[
         list[int] | None,
         typer.Option(help="Number of latents; give it again for more; 1, 2, 4, 8, 16 if left out."),
@@ -68,6 +69,8 @@ def probe(
 
     from sae_lens_signaware import hub
     from sae_lens_signaware.evaluation import labelled_texts, probes, text_activations
+    from sae_lens_signaware.evaluation.activations_of_texts import check_context_size
+    from sae_lens_signaware.evaluation.probe_features import side_values
     from sae_lens_signaware.evaluation.probe_scores import require_scikit_learn
     from sae_lens_signaware.evaluation.probes import check_search
 
@@ -79,21 +82,25 @@ def probe(
     labelled_texts.fit_mask(labelled_texts.labels_of(held.labels), held.parts, seed)
     ks = k or probes.KS
     check_search(ks, max_cosine)
+    check_context_size(context_size)
+    given_kwargs = _model_kwargs(model_kwargs)
     loaded = hub.load_sae_reference(sae)
     metadata = loaded.cfg.metadata
     hook = hook_name or _required(metadata.hook_name, "hook-name")
-    language_model = _model(loaded, model, model_class, model_kwargs, hook, device)
+    language_model = _model(loaded, model, model_class, given_kwargs, hook, device)
+    activations_of = functools.partial(
+        text_activations,
+        language_model,
+        hook_names=[hook],
+        head_indices=[metadata.hook_head_index],
+        prepend_bos=metadata.prepend_bos is not False,
+        context_size=context_size,
+    )
+    (of_one,) = activations_of(held.texts[:1])
+    side_values(loaded, of_one)  # whether they are those that the SAE takes
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task(escape(f"Activations of {hook}"), total=len(held.texts))
-        (source,) = text_activations(
-            language_model,
-            held.texts,
-            [hook],
-            head_indices=[metadata.hook_head_index],
-            prepend_bos=metadata.prepend_bos is not False,
-            context_size=context_size,
-            advance=lambda n: progress.advance(task, n),
-        )
+        (source,) = activations_of(held.texts, advance=lambda n: progress.advance(task, n))
     with console.status(f"Probing {loaded.cfg.d_sae:,} latents"):
         result = probes.probe(
             loaded,
@@ -105,10 +112,11 @@ def probe(
             max_cosine=max_cosine,
             seed=seed,
         )
+    if out is not None:
+        result.write(out)
     console.print(result.table())
     console.print(result.ends_table())
     if out is not None:
-        result.write(out)
         console.print(f"Written to {out}", soft_wrap=True)
 
 
@@ -118,11 +126,24 @@ def _required(value: Any, option: str) -> Any:
     return value
 
 
+def _model_kwargs(given: str | None) -> dict[str, Any] | None:
+    """Read --model-kwargs; None where it is left out."""
+    if given is None:
+        return None
+    try:
+        kwargs = json.loads(given)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"model-kwargs must be JSON, got {given!r}: {error}") from None
+    if not isinstance(kwargs, dict):
+        raise ConfigError(f"model-kwargs must be a JSON object, got {given!r}")
+    return kwargs
+
+
 def _model(
     sae: "SAE[Any]",
     name: str | None,
     class_name: str | None,
-    kwargs: str | None,
+    kwargs: dict[str, Any] | None,
     hook: str,
     device: str,
 ) -> "HookedRootModule":
@@ -130,18 +151,11 @@ def _model(
     from sae_lens_signaware.training.hooks import load_model_with_hooks
 
     metadata = sae.cfg.metadata
-    given = metadata.model_from_pretrained_kwargs or {}
-    if kwargs is not None:
-        try:
-            given = json.loads(kwargs)
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"model-kwargs must be JSON, got {kwargs!r}: {error}") from None
-        if not isinstance(given, dict):
-            raise ConfigError(f"model-kwargs must be a JSON object, got {kwargs!r}")
+    of_sae = metadata.model_from_pretrained_kwargs or {}
     return load_model_with_hooks(
         name or _required(metadata.model_name, "model"),
         class_name or metadata.model_class_name or "HookedTransformer",
-        given,
+        of_sae if kwargs is None else kwargs,
         [hook],
         device,
     )

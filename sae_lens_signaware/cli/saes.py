@@ -26,12 +26,14 @@ def push(
 
     Example: sae-lens-signaware push output me/my-saes --sae-id blocks.8.hook_mlp_out
     """
+    from rich.text import Text
+
     from sae_lens_signaware import hub
     from sae_lens_signaware.hub.model_card import TWIN
 
-    sae_id = sae_id or sae.resolve().name
+    sae_id = sae.resolve().name if sae_id is None else sae_id
     both = f"{sae_id} and {sae_id}{TWIN}"
-    with console.status(f"Uploading {both} to {repo}"):
+    with console.status(Text(f"Uploading {both} to {repo}")):  # a str would be markup
         url = hub.push(sae, repo, sae_id, base_model, dataset)
     console.print(f"{both} are at {url}", soft_wrap=True)
 
@@ -47,7 +49,7 @@ def split(
     from sae_lens_signaware import hub
     from sae_lens_signaware.evaluation import write_split
 
-    require_writable("OUT's folder", out.parent)
+    _require_new(out)
     loaded = hub.load_sae_reference(sae)
     source = Path(sae)
     try:
@@ -90,9 +92,10 @@ def analyze(
     tensor = load_named_activations(activations, key)
     with console.status(f"Measuring {tensor.shape[:-1].numel():,} tokens"):
         analysis = analyze_sae(loaded, tensor)
+    if out is not None:  # before what may fail, as where the reader of a pipe is gone
+        analysis.write(out)
     console.print(analysis.table())
     if out is not None:
-        analysis.write(out)
         console.print(f"Written to {out}", soft_wrap=True)
 
 
@@ -121,9 +124,10 @@ def audit(
     tensor = load_named_activations(activations, key) if activations else None
     with console.status(f"Searching {loaded.cfg.d_sae:,} decoder rows"):
         result = antipodal_audit(loaded, tensor, max_cosine)
-    console.print(result.table())
     if out is not None:
         result.write(out)
+    console.print(result.table())
+    if out is not None:
         console.print(f"Written to {out}", soft_wrap=True)
 
 
@@ -143,9 +147,7 @@ def merge(
     from sae_lens_signaware.evaluation.saved import write_sae
     from sae_lens_signaware.training.cache import load_named_activations
 
-    if out.exists():
-        raise ConfigError(f"OUT: {out} exists already; name a new folder")
-    require_writable("OUT's folder", out.parent)
+    _require_new(out)
     loaded = hub.load_sae_reference(sae)
     tensor = load_named_activations(activations, key)
     try:
@@ -162,3 +164,10 @@ def merge(
         f"on {report['n_tokens']:,} tokens; in {out}",
         soft_wrap=True,
     )
+
+
+def _require_new(out: Path) -> None:
+    """Raise ConfigError, before an SAE is loaded, where no new folder can be made at ``out``."""
+    if out.exists():
+        raise ConfigError(f"OUT: {out} exists already; name a new folder")
+    require_writable("OUT's folder", out.parent)

@@ -120,8 +120,7 @@ def text_activations(
     allowed = "a list of at least one hook point"
     are_names = not isinstance(hook_names, str) and len(hook_names) > 0
     require(are_names, "hook_names", hook_names, allowed)
-    context_size = checked("context_size", context_size, int)
-    require(context_size >= 2, "context_size", context_size, "at least 2")
+    context_size = check_context_size(context_size)
     heads = head_indices or [None] * len(hook_names)
     n_heads, allowed = len(heads), f"one for each of the {len(hook_names)} hook points"
     require(n_heads == len(hook_names), "head_indices", n_heads, allowed)
@@ -151,6 +150,20 @@ def text_activations(
         TextActivations(torch.cat(of_hook), counts, name, n_cut)
         for name, of_hook in zip(hook_names, rows, strict=True)
     ]
+
+
+def check_context_size(context_size: int) -> int:
+    """Check what :func:`text_activations` takes, which a caller may do before a model is there.
+
+    Returns:
+        It, as an integer of Python's own.
+
+    Raises:
+        InvalidInputError: it is no integer, or below 2.
+    """
+    context_size = checked("context_size", context_size, int)
+    require(context_size >= 2, "context_size", context_size, "at least 2")
+    return context_size
 
 
 def _tokens_of(

@@ -9,6 +9,7 @@ from typing import TypeVar
 from sae_lens_signaware.checks import ConfigError, one_line
 from sae_lens_signaware.experiments.protocols.result import ProtocolResult
 from sae_lens_signaware.experiments.sweep.latent_results import SAELatents
+from sae_lens_signaware.experiments.sweep.store import LATENTS_FOLDER
 from sae_lens_signaware.experiments.sweep.summary import SUMMARY_FILENAME, SweepSummary
 
 ABLATIONS = "ablations"
@@ -74,8 +75,9 @@ def read_results(folder: Path) -> Results:
     """
     _require_folder(folder)
     pages = _read_latents(folder)
-    summaries = _read_all(SweepSummary.read, sorted(folder.rglob(SUMMARY_FILENAME)))
-    protocols = _read_all(ProtocolResult.read, sorted(folder.rglob("protocol-*.json")))
+    summaries = _read_all(SweepSummary.read, _named(SUMMARY_FILENAME, folder))
+    named = [path for path in _named("protocol-*.json", folder) if path not in pages]
+    protocols = _read_all(ProtocolResult.read, named)
     if not (summaries or pages or protocols):
         raise ConfigError(
             f"RESULTS: {str(folder)!r} holds no {SUMMARY_FILENAME}, latents/*.json or "
@@ -119,20 +121,29 @@ def read_latents_file(path: Path) -> SAELatents:
     return _read_all(SAELatents.read, [path])[path]
 
 
+def _named(pattern: str, folder: Path) -> list[Path]:
+    """Files of that name; what a sweep writes beside a cache has the name of the cell."""
+    paths = sorted(folder.rglob(pattern))
+    return [path for path in paths if not path.with_suffix(".safetensors").exists()]
+
+
 def _require_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise ConfigError(f"RESULTS: must be a folder that a sweep wrote, got {str(folder)!r}")
 
 
 def _read_latents(folder: Path) -> dict[Path, SAELatents]:
-    paths = (path for path in folder.rglob("*.json") if path.parent.resolve().name == "latents")
-    return _read_all(SAELatents.read, sorted(p for p in paths if not _is_of_a_run(p)))
+    paths = sorted(path for path in folder.rglob("*.json") if _has_latents(path.parent))
+    return _read_all(SAELatents.read, paths)
 
 
-def _is_of_a_run(path: Path) -> bool:
-    """Whether a sweep keeps the result of a run there: an SAE may be called "latents"."""
-    place = path.absolute().as_posix()
-    return re.search("/runs/[^/]+/seed-[^/]+/latents/[^/]+$", place) is not None
+def _has_latents(folder: Path) -> bool:
+    """Whether a sweep writes its latents there, and nothing else that is called "latents"."""
+    if folder.resolve().name != LATENTS_FOLDER or (folder / SUMMARY_FILENAME).is_file():
+        return False  # the second is a sweep's own folder
+    # an SAE's results of its runs; a sweep may be in such a place as well, and has its summary
+    is_of_runs = re.search("/runs/[^/]+/seed-[^/]+/latents$", folder.absolute().as_posix())
+    return is_of_runs is None or (folder.parent / SUMMARY_FILENAME).is_file()
 
 
 def _read_all(read: Callable[[Path], T], paths: list[Path]) -> dict[Path, T]:

@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("plotly", reason="needs the [report] extra")
 from sae_lens_signaware.report.load import _names, read_results
+from tests.report.pages import sae_latents
 
 
 def test_files_of_results_may_be_links(results: Path, tmp_path: Path) -> None:
@@ -35,3 +36,23 @@ def test_results_of_an_sae_called_latents_are_no_latents(results: Path, tmp_path
     run.write_text('{"cell": "mlp"}')
     found, there = read_results(tmp_path / "results"), read_results(results)
     assert [one.latents for one in found.latents] == [one.latents for one in there.latents]
+
+
+@pytest.mark.parametrize("name", ["runs/mlp/seed-0", "latents"])
+def test_a_sweep_may_be_in_a_folder_of_any_name(name: str, results: Path, tmp_path: Path) -> None:
+    shutil.copytree(results / "main_sweep", tmp_path / name)
+    (tmp_path / name / "digests.json").write_text("{}")  # which a sweep writes too
+    found, there = read_results(tmp_path), read_results(results / "main_sweep")
+    assert [one.latents for one in found.latents] == [one.latents for one in there.latents]
+    assert len(found.sweeps) == len(there.sweeps) == 1
+    assert there.latents
+
+
+def test_a_cell_may_be_called_like_a_file_of_results(tmp_path: Path) -> None:
+    sae_latents(0, 0).write(tmp_path / "latents" / "protocol-a-signed-32.json")
+    (tmp_path / "cache").mkdir()
+    for cell in ("protocol-a", "sweep"):
+        for suffix in ("json", "safetensors"):
+            (tmp_path / "cache" / f"{cell}.{suffix}").write_text("{}")
+    found = read_results(tmp_path)
+    assert (len(found.latents), found.protocols, found.sweeps) == (1, [], [])
