@@ -102,13 +102,14 @@ def auxk_loss(
     dead: Tensor,
     two_sided: bool,
     by_norm: bool = False,
+    aux_k: int | None = None,
 ) -> Tensor:
-    """min(n_dead / k, 1) * mean ||x - x^ - z~ W_dec||^2.
+    """min(n_dead / k, 1) * mean ||x - x^ - z~ W_dec||^2, k = aux_k or half of d_in.
 
     z~ holds the k largest ungated latents among the dead, or those of the largest |z~| ||W_dec,i||.
     """
     batch, d_in = x.shape
-    k = max(1, d_in // 2)
+    k = max(1, d_in // 2) if aux_k is None else aux_k
     total = torch.zeros((), dtype=x.dtype)
     for n in range(batch):
         x_c = x[n] - p["b_dec"]

@@ -17,6 +17,7 @@ from tests.support.saes import (
     auxk_names,
     each_variant,
     make_training_sae,
+    training_config,
 )
 from tests.support.training import (
     TOLERANCE,
@@ -54,6 +55,7 @@ def test_the_dead_are_counted_on_a_cpu_alone() -> None:
     n_dead=st.integers(1, 7),
     sparse=st.booleans(),
     on_gpu=st.booleans(),
+    aux_k=st.sampled_from([None, 1, 2, 4]),  # a share of these is exact in 32 bits
 )
 def test_loss_and_gradients(
     shape: tuple[int, int, int],
@@ -62,6 +64,7 @@ def test_loss_and_gradients(
     n_dead: int,
     sparse: bool,
     on_gpu: bool,
+    aux_k: int | None,
 ) -> None:
     batch, d_in, d_sae = shape
     architecture, tying = variant
@@ -69,6 +72,10 @@ def test_loss_and_gradients(
     tying = "full" if sides else tying
     coefficient, name = auxk_names(architecture)
     fields: Any = {coefficient: 0.5, **sides}
+    if hasattr(training_config(architecture), "aux_k"):
+        fields["aux_k"] = aux_k
+    else:
+        aux_k = None
     sae = float64_sae(architecture, tying, d_in=d_in, d_sae=d_sae, **fields)
     g = torch.Generator().manual_seed(seed)
     x = torch.randn(batch, d_in, generator=g, dtype=torch.float64) * 2
@@ -79,7 +86,9 @@ def test_loss_and_gradients(
     assert out.feature_acts.is_sparse == sparse
     p = leaves(sae)
     by_norm = sae._latent_scale() is not None
-    wanted = 0.5 * reference.auxk_loss(x, out.sae_out.detach(), p, dead, bool(not sides), by_norm)
+    wanted = 0.5 * reference.auxk_loss(
+        x, out.sae_out.detach(), p, dead, bool(not sides), by_norm, aux_k
+    )
     torch.testing.assert_close(out.losses[name], wanted, **TOLERANCE)
     assert out.loss.item() == pytest.approx(sum(v.item() for v in out.losses.values()))
 

@@ -43,8 +43,9 @@ def auxk_loss(
     error: Tensor,
     dead: Tensor,
     to_input_space: Callable[[Tensor], Tensor],
+    k: int | None = None,
 ) -> Tensor:
-    """min(n_dead / k, 1) * mean over tokens of ||e - z~ W_dec||^2,  k = d_in // 2.
+    """min(n_dead / k, 1) * mean over tokens of ||e - z~ W_dec||^2.
 
     n_dead of the latents are dead.
 
@@ -55,11 +56,12 @@ def auxk_loss(
         W_dec, dead: (n, d_in) and (n,) bool, of the same latents.
         error: (n_tokens, d_in), e = x - x^, a constant.
         to_input_space: what a product with the decoder is in the units of ``error``.
+        k: how many latents of a token learn; None takes d_in // 2.
 
     Returns:
         ().
     """
-    k = max(1, error.shape[-1] // 2)
+    k = k or max(1, error.shape[-1] // 2)
     recons = to_input_space(top_dead(ungated, dead, k) @ W_dec)
     scale = (dead.sum() / k).clamp(max=1.0)
     return scale * (recons - error).pow(2).sum(-1).mean()

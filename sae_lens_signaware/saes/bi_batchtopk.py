@@ -40,6 +40,22 @@ WINDOW_SHRINKS_ABOVE = 64
 """``k`` above which a latent counts as dead sooner than after ``dead_after_tokens``."""
 
 
+def annealed_k(k: float, start: float, n_steps: int, step: int) -> float:
+    """k of a training step: it falls linearly from ``start`` to ``k`` in the first ``n_steps``.
+
+        k + (start - k) * max(1 - step / n_steps, 0)
+
+    Source: ``k_anneal_steps`` of the dictionary_learning library, whose start is d_in. Where
+    ``start`` is below ``k`` there is nothing to anneal.
+
+    Args:
+        step: number of steps that are done.
+    """
+    if step >= n_steps:
+        return k
+    return k + max(start - k, 0.0) * (1 - step / n_steps)
+
+
 @torch.compiler.disable  # a graph cannot hold a tensor of so many values as are active
 def _update_threshold(sae: "BiBatchTopKTrainingSAE", coo: Tensor) -> None:
     sae.update_topk_threshold(coo.values())
@@ -62,6 +78,10 @@ class BiBatchTopKTrainingSAEConfig(SignedTrainingFields, BatchTopKTrainingSAECon
         dead_after_tokens: a latent that has not been active for so many tokens counts as dead. For
             k above 64 it is 64 / k times as many. null counts the runner's dead_feature_window of
             steps instead.
+        aux_k: how many dead latents of a token learn so. With more of them each one's share of the
+            error is smaller, and may stay below what the batch keeps. null takes half of d_in.
+        k_anneal_steps: number of first steps in which k falls linearly, from half of d_in to its
+            value. 0 switches it off.
         dead_threshold_decay: share of a b_mag below 0 that a dead latent loses in each step, until
             it is active again. 0 switches it off.
         rescale_acts_by_decoder_norm: whether pre-activations are multiplied by the norms of the
@@ -76,13 +96,17 @@ class BiBatchTopKTrainingSAEConfig(SignedTrainingFields, BatchTopKTrainingSAECon
     format_version: int = 2
     minus_bias_init: float | None = None
     dead_threshold_decay: float = 0.01
+    aux_k: int | None = None
+    k_anneal_steps: int = 0
 
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
         lr = self.topk_threshold_lr
         require(0 < lr <= 1, "topk_threshold_lr", lr, "a number above 0 and at most 1")
-        require_not_negative(self, "aux_loss_coefficient")
+        require_not_negative(self, "aux_loss_coefficient", "k_anneal_steps")
+        allowed = "null or an integer >= 1"
+        require(self.aux_k is None or self.aux_k >= 1, "aux_k", self.aux_k, allowed)
         require_share(self, "dead_threshold_decay")
         require_bias(self)
 
@@ -113,6 +137,7 @@ class BiBatchTopKTrainingSAE(SideBiasMixin, BatchTopKTrainingSAE):
     _kept_in_own_dtype = ("topk_threshold",)
     _auxk_names = ("aux_loss_coefficient", "auxiliary_reconstruction_loss")
 
+    _annealed: float | None = None  # k while a step runs
     _cutoff: float | None = None  # about the smallest size that the last batch kept; for speed
     _norm: Tensor | None = None  # norms of the decoder rows while a step runs; for speed
 
@@ -120,8 +145,17 @@ class BiBatchTopKTrainingSAE(SideBiasMixin, BatchTopKTrainingSAE):
     def get_activation_fn(self):
         return lambda pre: bi_batch_topk(pre, self._n_largest(pre.shape[:-1].numel()))
 
+    @property
+    def _k(self) -> float:
+        """k of the step that runs, and that of the config outside of one."""
+        return self.cfg.k if self._annealed is None else self._annealed
+
     def _n_largest(self, n_tokens: int) -> int:
-        return int(self.cfg.k * n_tokens)  # rounded as SAELens's BatchTopK does
+        return int(self._k * n_tokens)  # rounded as SAELens's BatchTopK does
+
+    @override
+    def _aux_k(self) -> int | None:
+        return self.cfg.aux_k
 
     @override
     def _dead_after(self) -> float | None:
@@ -138,10 +172,12 @@ class BiBatchTopKTrainingSAE(SideBiasMixin, BatchTopKTrainingSAE):
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         # a step uses the norms four times, and each time would read the whole decoder
         self._norm = self._latent_scale()
+        start, done = min(self.cfg.d_in // 2, self.cfg.d_sae), step_input.n_training_steps
+        self._annealed = annealed_k(self.cfg.k, start, self.cfg.k_anneal_steps, done)
         try:
             return super().training_forward_pass(step_input)
         finally:
-            self._norm = None
+            self._norm = self._annealed = None
 
     @override
     def _latent_scale(self) -> Tensor | None:
@@ -152,7 +188,7 @@ class BiBatchTopKTrainingSAE(SideBiasMixin, BatchTopKTrainingSAE):
     @override
     def _find_active(self, x_c: Tensor, margin: float) -> tuple[ActiveLatents, Tensor] | None:
         del margin
-        if self._must_see_all_latents(x_c, self.cfg.k / self.cfg.d_sae):
+        if self._must_see_all_latents(x_c, self._k / self.cfg.d_sae):
             return None
         x, scale = x_c.detach().reshape(-1, x_c.shape[-1]), self._latent_scale()
         b_enc, b_mag = self._encoder_bias, self._size_bias.detach()[0]

@@ -55,6 +55,11 @@ class BiMatryoshkaBatchTopKTrainingSAEConfig(
         dead_after_tokens: a latent that has not been active for so many tokens counts as dead. For
             k above 64 it is 64 / k times as many. null counts the runner's dead_feature_window of
             steps instead.
+        aux_k: how many dead latents of a token learn so, of each width where
+            use_matryoshka_aux_loss is on. With more of them each one's share of the error is
+            smaller, and may stay below what the batch keeps. null takes half of d_in.
+        k_anneal_steps: number of first steps in which k falls linearly, from half of d_in to its
+            value. 0 switches it off.
         dead_threshold_decay: share of a b_mag below 0 that a dead latent loses in each step, until
             it is active again. 0 switches it off.
         rescale_acts_by_decoder_norm: whether pre-activations are multiplied by the norms of the

@@ -86,6 +86,10 @@ class SignedTrainingMixin(FiniteLossMixin, SignedSAEMixin, _Host):
     _auxk_names = ("auxk_coefficient", "auxk_loss")
     """AuxK's coefficient in the config, and its loss in the logs."""
 
+    def _aux_k(self) -> int | None:
+        """Dead latents of a token that AuxK teaches; None for half of d_in."""
+        return None
+
     def get_coefficients(self) -> dict[str, float | TrainCoefficientConfig]:
         """Those of an architecture's own class; without a sparsity loss there need be none."""
         # SAELens's is abstract, and its body gives None
@@ -264,6 +268,7 @@ class SignedTrainingMixin(FiniteLossMixin, SignedSAEMixin, _Host):
             (sae_in - sae_out).detach(),
             dead[columns],
             lambda product: self._scaled_out(sae_in, product),
+            self._aux_k(),
         )
 
     def _pre_of(self, x_c: Tensor, columns: Tensor | slice) -> Tensor:
