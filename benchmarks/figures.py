@@ -91,6 +91,12 @@ LONGER = {
     "bi_batchtopk": SIGNED["bi_batchtopk"],
     "batchtopk": PLAIN["batchtopk"],
 }
+ANNEALED = "bi_batchtopk-anneal-400"
+"""In results/equal_width.json, on Gemma 3 alone."""
+WITH_ANNEALED = {
+    ANNEALED: "`bi_batchtopk`, annealed k",
+    f"{ANNEALED}-aux-k-8": "`bi_batchtopk`, annealed k, aux_k 8",
+}
 OF_GEMMAS_RESID = {
     NARROW: "`bi_jumprelu`, bandwidth 0.1",
     NARROW_SHORT: "`bi_jumprelu`, bandwidth 0.1, warm-up 400",
@@ -195,8 +201,10 @@ def write_all(out: Path) -> None:
         "one_recipe_dead.md": dead_table(today, cells, SIGNED),
         "protocol-e.md": two_sided_table(worlds),
         "one_recipe.md": points_table(today, cells, ONE_RECIPE),
-        "one_pass.md": points_table(equal, cells, WITH_SHORT | OF_GEMMAS_RESID | ALL_PLAIN),
-        "one_pass_dead.md": dead_table(all_seeds, cells, WITH_SHORT | PLAIN),
+        "one_pass.md": points_table(
+            equal, cells, WITH_SHORT | WITH_ANNEALED | OF_GEMMAS_RESID | ALL_PLAIN
+        ),
+        "one_pass_dead.md": dead_table(all_seeds, cells, WITH_SHORT | WITH_ANNEALED | PLAIN),
         "equal_steps.md": equal_steps_table(reached, CELLS[:2], ONE_RECIPE, 1152),
         "equal_time.md": equal_time_table(reached, CELLS[:2], ONE_RECIPE),
         "equal_width_gaps.md": gaps_table(equal, cells, SHORT, PLAIN, L0S),
@@ -208,6 +216,12 @@ def write_all(out: Path) -> None:
         "equal_width_sa_gsae.md": gaps_table(equal, cells, "sa_gsae", OF_BATCHTOPK, L0S),
         "equal_width_bi_batchtopk.md": gaps_table(
             equal, cells, "bi_batchtopk", OF_BATCHTOPK | {SHORT: WITH_SHORT[SHORT]}
+        ),
+        "equal_width_annealed.md": gaps_table(
+            equal,
+            [cell for cell in cells if cell.startswith("Gemma 3")],
+            ANNEALED,
+            OF_BATCHTOPK | {name: WITH_SHORT[name] for name in ("bi_batchtopk", SHORT)},
         ),
         "equal_width_narrow.md": gaps_table(equal, cells, NARROW_SHORT, OF_BATCHTOPK),
         "loss_recovered.md": loss_table(

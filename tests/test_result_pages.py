@@ -50,6 +50,7 @@ def test_a_preset_is_the_signed_sae_that_came_out_best(figures: Any) -> None:
         **{name: {} for name in figures.SIGNED},
         "bi_jumprelu": {"l0_warm_up_steps": 800},
         figures.SHORT: {"l0_warm_up_steps": 400},
+        figures.ANNEALED: {"k_anneal_steps": 400},
         figures.NARROW: {"l0_warm_up_steps": 800, **narrow},
         figures.NARROW_SHORT: {"l0_warm_up_steps": 400, **narrow},
     }
@@ -71,10 +72,11 @@ def test_a_preset_is_the_signed_sae_that_came_out_best(figures: Any) -> None:
         assert sae["architecture"] == best.partition("-")[0]
         assert {name: sae[name] for name in settings[best]} == settings[best]
         assert ("jumprelu_bandwidth" in sae) == ("jumprelu_bandwidth" in settings[best])
+        assert ("k_anneal_steps" in sae) == (best == figures.ANNEALED)
         of_both = f"{r2[best]:.4f}", f"{r2['batchtopk']:.4f}"
         assert "# R² there: {}, and {} of SAELens's batchtopk".format(*of_both) in path.read_text()
-        architecture = sae["architecture"]
-        assert f"| `configs/{path.name}` | `{architecture}` | {of_both[0]} | {of_both[1]} |" in page
+        shown = f"`{sae['architecture']}`" + (", annealed k" if best == figures.ANNEALED else "")
+        assert f"| `configs/{path.name}` | {shown} | {of_both[0]} | {of_both[1]} |" in page
 
 
 def test_the_page_on_equal_width_says_what_the_results_show() -> None:

@@ -27,6 +27,7 @@ ON_VALIDATION = [
     SEARCH,
     FOLDER / "revival-smollm2-135m.yaml",
     FOLDER / "gemma-resid-gemma3-270m.yaml",
+    FOLDER / "k-anneal-gemma3-270m.yaml",
     FOLDER / "warm-up-smollm2-135m.yaml",
 ]
 ONE_PASS = [EQUAL_WIDTH, FOLDER / "equal-width-gemma3-270m.yaml", *ON_VALIDATION]
@@ -179,10 +180,11 @@ def test_what_may_join_two_ends_differs_from_equal_width_in_one_option(path: Pat
 
 def test_the_sweeps_of_equal_width_differ_in_the_model_and_its_widths_alone() -> None:
     smollm2, gemma3 = (load_sweep_config(path)[0] for path in ONE_PASS[:2])
-    # on Gemma's residual stream another bandwidth is compared as well
+    # on Gemma's residual stream another bandwidth is compared as well, on its attention aux_k
     shared = [pair for pair in gemma3.compare if not any("bandwidth" in sae for sae in pair)]
     assert list(smollm2.compare) == shared
     assert set(gemma3.saes) - set(smollm2.saes) == {
+        "bi_batchtopk-anneal-400-aux-k-8-full",
         "bi_jumprelu-bandwidth-0.1-full",
         "bi_jumprelu-bandwidth-0.1-warm-up-400-full",
         "jumprelu-bandwidth-0.1-full",

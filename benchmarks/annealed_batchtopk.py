@@ -1,0 +1,46 @@
+"""SAELens's BatchTopK with the annealed k of ``bi_batchtopk``: what annealing gives without a sign.
+
+    PYTHONPATH=benchmarks sae-lens-signaware --import annealed_batchtopk sweep \\
+        benchmarks/annealed_batchtopk.yaml --out sweep_out/k_anneal_gemma3_plain
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig, register_sae_training_class
+from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
+from typing_extensions import override
+
+from sae_lens_signaware.saes.bi_batchtopk import annealed_k
+
+
+@dataclass
+class AnnealedBatchTopKTrainingSAEConfig(BatchTopKTrainingSAEConfig):
+    """SAELens's, and ``k_anneal_steps`` as in ``bi_batchtopk``."""
+
+    k_anneal_steps: int = 0
+
+    @override
+    @classmethod
+    def architecture(cls) -> str:
+        return "annealed_batchtopk"
+
+
+class AnnealedBatchTopKTrainingSAE(BatchTopKTrainingSAE):
+    """SAELens's, which keeps the k * n largest latents of its step's k."""
+
+    @override
+    def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
+        cfg: Any = self.cfg
+        start, done = min(cfg.d_in // 2, cfg.d_sae), step_input.n_training_steps
+        activation: Any = self.activation_fn
+        activation.k = annealed_k(cfg.k, start, cfg.k_anneal_steps, done)
+        try:
+            return super().training_forward_pass(step_input)
+        finally:
+            activation.k = cfg.k
+
+
+register_sae_training_class(
+    "annealed_batchtopk", AnnealedBatchTopKTrainingSAE, AnnealedBatchTopKTrainingSAEConfig
+)
