@@ -39,7 +39,8 @@ def test_both_pages_have_the_mlp_output() -> None:
         runs["mlp_out", f"batchtopk{ANNEALED}", k][0] - runs["mlp_out", "batchtopk", k][0]
         for k in (8, 32)
     ]
-    assert f"BatchTopK is {gains[0]:.3f} and {gains[1]:.3f} better" in (ROOT / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
+    assert f"BatchTopK is {gains[0]:.3f} and {gains[1]:.3f} better" in readme
 
 
 def test_the_log_has_every_trial_on_attention() -> None:
