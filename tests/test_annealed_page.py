@@ -71,3 +71,7 @@ def test_at_the_highest_l0_a_lead_is_left() -> None:
     assert f"gives SAELens's BatchTopK {run[6]:.4f} on held-out text" in page
     assert f"has {plain:.4f} without, and `bi_jumprelu` has {signed:.4f}." in page
     assert f"is {signed - run[6]:.3f} in place of {signed - plain:.3f}." in page
+    annealed = f"{r2['bi_batchtopk-anneal-400-full']:.4f}"
+    assert f"`bi_batchtopk` with an annealed k has {annealed}" in page
+    both = f"`bi_batchtopk` has {annealed} there, and SAELens's BatchTopK {run[6]:.4f}."
+    assert both in (ROOT / "docs" / "log.md").read_text()

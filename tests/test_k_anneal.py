@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from sae_lens import SAETrainer
+from sae_lens import LanguageModelSAERunnerConfig, LoggingConfig, SAETrainer
 
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.saes.bi_batchtopk import annealed_k
+from sae_lens_signaware.training.values import check_ramps
 from tests.support.saes import D_IN, make_training_sae, training_config
 from tests.support.training import batches, path, step_input, trainer_config
 
@@ -83,6 +84,21 @@ def test_saelens_trainer_counts_the_steps(architecture: str) -> None:
     trainer: Any = SAETrainer(trainer_config(6), sae, batches())
     trainer.fit()
     assert n_active == [int(64 * (2 + (START - 2) * max(1 - i / 4, 0))) for i in range(6)]
+
+
+def test_an_annealing_that_never_ends_is_refused() -> None:
+    cfg: Any = LanguageModelSAERunnerConfig(
+        sae=training_config("bi_batchtopk", k_anneal_steps=20),
+        training_tokens=20 * 64,
+        train_batch_size_tokens=64,
+        logger=LoggingConfig(log_to_wandb=False),
+        device="cpu",
+    )
+    line = r"^sae\.k_anneal_steps must be below the 20 steps of the training, got 20$"
+    with pytest.raises(InvalidInputError, match=line):
+        check_ramps(cfg)
+    cfg.training_tokens += 64
+    check_ramps(cfg)
 
 
 @pytest.mark.parametrize(

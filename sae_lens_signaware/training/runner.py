@@ -210,7 +210,7 @@ def _check_config(cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig]) -> None:
     try:
         check_ramps(cfg)
     except InvalidInputError as error:  # as in a short try of a long training
-        logger.warning(f"{error}: the learning rate does not end where the config says")
+        logger.warning(f"{error}: the schedule does not end where the config says")
     # an interruption writes to checkpoint_path, whatever n_checkpoints is
     for name in ("output_path", "checkpoint_path"):
         path = getattr(cfg, name)

@@ -173,7 +173,7 @@ def check_ramps(cfg: LanguageModelSAERunnerConfig[Any], between: Literal[0, 1] =
 
     SAELens takes others: the decay then starts with the first step, and does not reach its end.
     Where ``target_l0`` steers the sparsity, its warm-up has to end before the training does: until
-    then the coefficient is only lowered.
+    then the coefficient is only lowered. So has ``k_anneal_steps``, or ``k`` is not reached.
 
     Args:
         between: steps that are to be between them.
@@ -182,7 +182,7 @@ def check_ramps(cfg: LanguageModelSAERunnerConfig[Any], between: Literal[0, 1] =
         How many are.
 
     Raises:
-        InvalidInputError: fewer are.
+        InvalidInputError: fewer are, or one of them is too long.
     """
     steps = cfg.training_tokens // cfg.train_batch_size_tokens
     left = steps - cfg.lr_warm_up_steps - cfg.lr_decay_steps
@@ -195,6 +195,8 @@ def check_ramps(cfg: LanguageModelSAERunnerConfig[Any], between: Literal[0, 1] =
             value = fields[name]
             allowed = f"below the {steps} steps of the training where target_l0 is set"
             require(value < steps, f"sae.{name}", value, allowed)
+    n_anneal, allowed = getattr(cfg.sae, "k_anneal_steps", 0), f"below the {steps} steps"
+    require(n_anneal < steps, "sae.k_anneal_steps", n_anneal, f"{allowed} of the training")
     return left
 
 
