@@ -11,7 +11,7 @@ from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig, register_
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from typing_extensions import override
 
-from sae_lens_signaware.saes.bi_batchtopk import annealed_k
+from sae_lens_signaware.saes.bi_batchtopk import k_of_step
 
 
 @dataclass
@@ -31,14 +31,12 @@ class AnnealedBatchTopKTrainingSAE(BatchTopKTrainingSAE):
 
     @override
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
-        cfg: Any = self.cfg
-        start, done = min(cfg.d_in // 2, cfg.d_sae), step_input.n_training_steps
         activation: Any = self.activation_fn
-        activation.k = annealed_k(cfg.k, start, cfg.k_anneal_steps, done)
+        activation.k = k_of_step(self.cfg, step_input.n_training_steps)
         try:
             return super().training_forward_pass(step_input)
         finally:
-            activation.k = cfg.k
+            activation.k = self.cfg.k
 
 
 register_sae_training_class(

@@ -96,6 +96,19 @@ def print_failures(failures: Mapping[str, str]) -> None:
         errors.print(f"failed: {name}: {reason}", soft_wrap=True, markup=False, highlight=False)
 
 
+def write_and_print(out: Path | None, write: Callable[[Path], object], *tables: object) -> None:
+    """Write a result, where ``out`` says so, and print its tables.
+
+    It is written first, since printing may fail, as where the reader of a pipe is gone.
+    """
+    if out is not None:
+        write(out)
+    for table in tables:
+        console.print(table)
+    if out is not None:
+        console.print(f"Written to {out}", soft_wrap=True)
+
+
 def require_file(out: Path) -> None:
     """Raise ConfigError, before long work starts, where no file can be made at ``out``."""
     if out.is_dir():

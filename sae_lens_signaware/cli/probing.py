@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sae_lens_signaware.checks import ConfigError
-from sae_lens_signaware.cli.errors import console, require_file
+from sae_lens_signaware.cli.errors import console, require_file, write_and_print
 from sae_lens_signaware.cli.saes import SaeArgument
 
 if TYPE_CHECKING:
@@ -112,12 +112,7 @@ def probe(
             max_cosine=max_cosine,
             seed=seed,
         )
-    if out is not None:
-        result.write(out)
-    console.print(result.table())
-    console.print(result.ends_table())
-    if out is not None:
-        console.print(f"Written to {out}", soft_wrap=True)
+    write_and_print(out, result.write, result.table(), result.ends_table())
 
 
 def _required(value: Any, option: str) -> Any:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sae_lens_signaware.checks import ConfigError, require_writable
-from sae_lens_signaware.cli.errors import console, require_file
+from sae_lens_signaware.cli.errors import console, require_file, write_and_print
 
 SaeArgument = Annotated[str, typer.Argument(metavar="SAE", help="A folder, or REPO:ID on the Hub.")]
 
@@ -92,11 +92,7 @@ def analyze(
     tensor = load_named_activations(activations, key)
     with console.status(f"Measuring {tensor.shape[:-1].numel():,} tokens"):
         analysis = analyze_sae(loaded, tensor)
-    if out is not None:  # before what may fail, as where the reader of a pipe is gone
-        analysis.write(out)
-    console.print(analysis.table())
-    if out is not None:
-        console.print(f"Written to {out}", soft_wrap=True)
+    write_and_print(out, analysis.write, analysis.table())
 
 
 def audit(
@@ -124,11 +120,7 @@ def audit(
     tensor = load_named_activations(activations, key) if activations else None
     with console.status(f"Searching {loaded.cfg.d_sae:,} decoder rows"):
         result = antipodal_audit(loaded, tensor, max_cosine)
-    if out is not None:
-        result.write(out)
-    console.print(result.table())
-    if out is not None:
-        console.print(f"Written to {out}", soft_wrap=True)
+    write_and_print(out, result.write, result.table())
 
 
 def merge(

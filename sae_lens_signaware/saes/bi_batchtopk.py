@@ -26,6 +26,7 @@ from sae_lens_signaware.saes.config import (
     SignedTrainingFields,
     require_bias,
     require_not_negative,
+    require_null_or_positive,
     require_share,
 )
 from sae_lens_signaware.saes.largest import Encoder, encode_largest
@@ -54,6 +55,11 @@ def annealed_k(k: float, start: float, n_steps: int, step: int) -> float:
     if step >= n_steps:
         return k
     return k + max(start - k, 0.0) * (1 - step / n_steps)
+
+
+def k_of_step(cfg: Any, step: int) -> float:
+    """:func:`annealed_k` of a config with ``k_anneal_steps``: from half of d_in, or all latents."""
+    return annealed_k(cfg.k, min(cfg.d_in // 2, cfg.d_sae), cfg.k_anneal_steps, step)
 
 
 @torch.compiler.disable  # a graph cannot hold a tensor of so many values as are active
@@ -105,8 +111,7 @@ class BiBatchTopKTrainingSAEConfig(SignedTrainingFields, BatchTopKTrainingSAECon
         lr = self.topk_threshold_lr
         require(0 < lr <= 1, "topk_threshold_lr", lr, "a number above 0 and at most 1")
         require_not_negative(self, "aux_loss_coefficient", "k_anneal_steps")
-        allowed = "null or an integer >= 1"
-        require(self.aux_k is None or self.aux_k >= 1, "aux_k", self.aux_k, allowed)
+        require_null_or_positive(self, "aux_k")
         require_share(self, "dead_threshold_decay")
         require_bias(self)
 
@@ -172,8 +177,7 @@ class BiBatchTopKTrainingSAE(SideBiasMixin, BatchTopKTrainingSAE):
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         # a step uses the norms four times, and each time would read the whole decoder
         self._norm = self._latent_scale()
-        start, done = min(self.cfg.d_in // 2, self.cfg.d_sae), step_input.n_training_steps
-        self._annealed = annealed_k(self.cfg.k, start, self.cfg.k_anneal_steps, done)
+        self._annealed = k_of_step(self.cfg, step_input.n_training_steps)
         try:
             return super().training_forward_pass(step_input)
         finally:

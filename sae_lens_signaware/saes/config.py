@@ -77,7 +77,7 @@ class SignedTrainingFields(SignedFields):
         check_types(self)
         super().__post_init__()  # pyright: ignore[reportAttributeAccessIssue]  # SAELens's
         check_sizes(self)
-        require_window(self)
+        require_null_or_positive(self, "dead_after_tokens")
         if hasattr(self, "k"):
             require_k(self)
 
@@ -145,10 +145,10 @@ class ThresholdTrainingSAEConfig(SignedTrainingSAEConfig):
         require_share(self, "dead_threshold_decay")
 
 
-def require_window(cfg: Any) -> None:
-    """Raise InvalidInputError where ``dead_after_tokens`` is no number of tokens."""
-    window = cfg.dead_after_tokens
-    require(window is None or window >= 1, "dead_after_tokens", window, "null or an integer >= 1")
+def require_null_or_positive(cfg: object, field: str) -> None:
+    """Raise InvalidInputError where a field that counts is neither None nor at least 1."""
+    value = getattr(cfg, field)
+    require(value is None or value >= 1, field, value, "null or an integer >= 1")
 
 
 def require_k(cfg: Any) -> None:
