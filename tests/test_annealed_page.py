@@ -34,7 +34,7 @@ def test_both_pages_have_the_mlp_output() -> None:
     with_warm_up = runs["mlp_out", "bi_jumprelu-warm-up-400", 8][0]
     assert f"`bi_jumprelu`, warm-up 400 | {with_warm_up:.4f} | |" in page
     ends = [with_warm_up - runs["mlp_out", f"batchtopk{end}", 8][0] for end in (ANNEALED, "")]
-    assert f"by {ends[0]:.3f} in place of {ends[1]:.3f}" in page
+    assert f"| 8 | validation | {ends[1]:.3f} | {ends[0]:.3f} |" in page
     gains = [
         runs["mlp_out", f"batchtopk{ANNEALED}", k][0] - runs["mlp_out", "batchtopk", k][0]
         for k in (8, 32)
@@ -68,10 +68,9 @@ def test_at_the_highest_l0_a_lead_is_left() -> None:
     r2 = {r[1]: r[6] for r in rows if r[0] == "mlp_out" and r[2] == 0 and r[4] == 128}
     plain, signed = r2["batchtopk-full"], r2["bi_jumprelu-warm-up-400-full"]
     page = (ROOT / "docs" / "results" / "equal_width.md").read_text()
-    assert f"gives SAELens's BatchTopK {run[6]:.4f} on held-out text" in page
-    assert f"has {plain:.4f} without, and `bi_jumprelu` has {signed:.4f}." in page
-    assert f"is {signed - run[6]:.3f} in place of {signed - plain:.3f}." in page
-    annealed = f"{r2['bi_batchtopk-anneal-400-full']:.4f}"
-    assert f"`bi_batchtopk` with an annealed k has {annealed}" in page
-    both = f"`bi_batchtopk` has {annealed} there, and SAELens's BatchTopK {run[6]:.4f}."
-    assert both in (ROOT / "docs" / "log.md").read_text()
+    annealed = r2["bi_batchtopk-anneal-400-full"]
+    assert f"| SAELens's `batchtopk` | {plain:.4f} |\n" in page
+    assert f"| SAELens's `batchtopk`, k annealed in 400 steps | {run[6]:.4f} |\n" in page
+    assert f"| `bi_batchtopk`, k annealed in 400 steps | {annealed:.4f} |\n" in page
+    assert f"| `bi_jumprelu`, warm-up 400 | {signed:.4f} |\n" in page
+    assert f"| 128 | held-out | {signed - plain:.3f} | {signed - run[6]:.3f} |" in page
