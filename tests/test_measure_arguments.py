@@ -71,6 +71,9 @@ def test_numbers_of_numpy_are_python_s_own_in_a_file(
     args = (model, hooked_sae(), prompt_ids(6), [5, 9])
     signaware.side_opposition(*args, n_before=n_before).write(path)
     assert signaware.SideOpposition.read(path).n_before == 4
+    max_cosine: Any = np.float32(-0.5)
+    signaware.antipodal_audit(hooked_sae(), max_cosine=max_cosine).write(path)
+    assert signaware.AntipodalAudit.read(path).max_cosine == -0.5
 
 
 def test_labels_with_an_underscore_are_names() -> None:

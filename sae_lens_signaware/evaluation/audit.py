@@ -121,7 +121,7 @@ def antipodal_audit(
             wrong shape or type, or not finite.
     """
     require_sae(sae)
-    require_max_cosine(max_cosine)
+    max_cosine = checked_max_cosine(max_cosine)
     require(checked("block_size", block_size, int) >= 1, "block_size", block_size, "at least 1")
     a, b, cosine = find_antipodal_pairs(decoder_directions(sae), max_cosine, block_size)
     if activations is None:
@@ -145,10 +145,15 @@ def antipodal_audit(
     )
 
 
-def require_max_cosine(max_cosine: float) -> None:
-    """Raise InvalidInputError for a cosine that two ends of an axis do not have."""
-    in_range = -1 <= checked("max_cosine", max_cosine, float) < 0
-    require(in_range, "max_cosine", max_cosine, "from -1 to below 0")
+def checked_max_cosine(max_cosine: float) -> float:
+    """Return it as Python's own number, which JSON holds.
+
+    Raises:
+        InvalidInputError: two ends of an axis do not have such a cosine.
+    """
+    max_cosine = checked("max_cosine", max_cosine, float)
+    require(-1 <= max_cosine < 0, "max_cosine", max_cosine, "from -1 to below 0")
+    return max_cosine
 
 
 def find_antipodal_pairs(

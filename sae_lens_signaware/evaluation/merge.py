@@ -67,7 +67,7 @@ def merge_antipodal(
         "architecture": sae.cfg.architecture(),
         "d_sae": sae.cfg.d_sae,
         "n_pairs": len(pairs),
-        "max_cosine": max_cosine,
+        "max_cosine": audit.max_cosine,
         "n_tokens": before.n_tokens,
         "l0_before": before.l0,
         "l0_after": after.l0,

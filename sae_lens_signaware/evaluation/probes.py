@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sae_lens_signaware.checks import checked, require
 from sae_lens_signaware.evaluation.activations_of_texts import TextActivations
-from sae_lens_signaware.evaluation.audit import require_max_cosine
+from sae_lens_signaware.evaluation.audit import checked_max_cosine
 from sae_lens_signaware.evaluation.labelled_texts import Labels, fit_mask, labels_of
 from sae_lens_signaware.evaluation.probe_ends import Ends, ends_of
 from sae_lens_signaware.evaluation.probe_features import (
@@ -87,7 +87,7 @@ def probe(
     require(aggregation in AGGREGATIONS, "aggregation", aggregation, ", ".join(AGGREGATIONS))
     ks = check_search(ks, max_cosine)
     # Python's own numbers, which JSON holds
-    max_cosine = checked("max_cosine", max_cosine, float)
+    max_cosine = checked_max_cosine(max_cosine)
     n_resamples, seed = checked("n_resamples", n_resamples, int), checked("seed", seed, int)
     require(n_resamples >= 1, "n_resamples", n_resamples, "at least 1")
     require(seed >= 0, "seed", seed, "at least 0")
@@ -132,7 +132,7 @@ def check_search(ks: Iterable[int], max_cosine: float) -> list[int]:
     """
     numbers = checked("ks", list(ks) if isinstance(ks, Iterable) else ks, list[int])
     require(bool(numbers) and min(numbers) >= 1, "ks", numbers, "numbers of at least 1")
-    require_max_cosine(max_cosine)
+    checked_max_cosine(max_cosine)
     return numbers
 
 

@@ -16,26 +16,22 @@ def frontier_axes(path: Path, title: str, size: tuple[float, float]) -> Iterator
     Args:
         size: width and height in inches.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-    fig, ax = plt.subplots(figsize=size, dpi=150, layout="constrained")
-    try:
-        yield ax
-        ax.set_xscale("log", base=2)
-        ax.xaxis.set_major_formatter(ScalarFormatter())
-        ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.set_xlabel("L0 (active latents per token)")
-        ax.set_ylabel("R² on held-out tokens")
-        ax.set_title(as_text(title), loc="left", fontsize=10)
-        ax.grid(alpha=0.3)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fig.savefig(path)
-    finally:
-        plt.close(fig)
+    # without pyplot, whose backend is the caller's, as in a notebook
+    fig = Figure(figsize=size, dpi=150, layout="constrained")
+    ax = fig.subplots()
+    yield ax
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlabel("L0 (active latents per token)")
+    ax.set_ylabel("R² on held-out tokens")
+    ax.set_title(as_text(title), loc="left", fontsize=10)
+    ax.grid(alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fig.savefig(path)
 
 
 def as_text(name: str) -> str:

@@ -30,8 +30,9 @@ def write_report(results: str | Path, out: str | Path, latents_only: bool = Fals
     if latents_only:
         text = latents_page(read_latents(results))
     else:
+        script = plotly_js()  # what is not installed is said before anything is read
         content = read_results(results)
-        text = page(content, sections(content), plotly_js())
+        text = page(content, sections(content), script)
     write_text(text, out)
     return out
 

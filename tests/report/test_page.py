@@ -328,7 +328,7 @@ def test_wrong_out_and_missing_plotly(
         report.write_report(results, tmp_path)
     monkeypatch.setitem(sys.modules, "plotly.offline", None)
     with pytest.raises(ConfigError, match=r"pip install 'sae-lens-signaware\[report\]'"):
-        report.write_report(results, tmp_path / "r.html")
+        report.write_report(tmp_path / "none", tmp_path / "r.html")  # before anything is read
 
 
 def test_an_unfinished_sweep_without_a_result_has_a_page(tmp_path: Path) -> None:

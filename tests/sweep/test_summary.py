@@ -104,6 +104,15 @@ def drawn(results: list[RunResult], path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def test_a_picture_leaves_the_backend_of_the_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matplotlib = pytest.importorskip("matplotlib", reason="needs the [demo] extra")
+    monkeypatch.setitem(matplotlib.rcParams, "backend", "pdf")
+    drawn([run_result(0, 0, 0, 8)], tmp_path / "cell.svg")
+    assert matplotlib.get_backend() == "pdf"
+
+
 def test_the_legend_names_every_sae_once(tmp_path: Path) -> None:
     runs = [(0, 0), (1, 0), (1, 1)]  # seed, SAE: the second SAE lacks the first seed
     results = [run_result(0, seed, sae, value) for seed, sae in runs for value in (8, 64)]
