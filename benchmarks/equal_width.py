@@ -6,11 +6,13 @@
 Each config is a sweep; its output is read where the command in its first line writes it, below
 --root. A run that is not there keeps the figures that the JSON has of it, and a frontier counts
 where all of its runs are known. An SAE whose name ends in "-more-seeds" is the one before that
-ending, at fewer L0s of other seeds. Trains nothing.
+ending, at fewer L0s of other seeds. --import takes the module that registers an architecture of a
+config. Trains nothing.
 """
 
 import argparse
 import dataclasses
+import importlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -102,7 +104,10 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=Path(), help="folder the sweeps were run in")
     parser.add_argument("--json", type=Path, default=Path("results/equal_width.json"))
     parser.add_argument("--tables", type=Path, default=Path("results/equal_width.md"))
+    parser.add_argument("--import", dest="modules", action="append", default=[])
     args = parser.parse_args()
+    for module in args.modules:
+        importlib.import_module(module)
     kept = read_json(args.json)
     sweeps = {source.stem: read_joined(source, args.root, kept) for source in args.configs}
     command = own_command()

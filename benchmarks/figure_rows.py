@@ -30,6 +30,13 @@ def one_pass() -> list[Row]:
     return [row._replace(sae=row.sae.removesuffix("-full")) for row in rows]
 
 
+def annealed_k() -> list[Row]:
+    """The runs of BatchTopKs with an annealed k on the text of :func:`one_pass`, beside those."""
+    sweeps = read("annealed_batchtopk.json")["sweeps"]
+    names = {"SmolLM2": "annealed_smollm2", "Gemma 3": "annealed_gemma3"}
+    return [row for model, name in names.items() for row in rows_of(sweeps[name], model)]
+
+
 def with_short_half(rows: Sequence[Row]) -> list[Row]:
     """The runs of half width with the shorter warm-up in the place of the others of their cell."""
     short = f"{SHORT}-half"

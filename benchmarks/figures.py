@@ -30,6 +30,7 @@ from figure_rows import (
     ONE_PASS,
     ROOT,
     SHORT,
+    annealed_k,
     longer,
     one_pass,
     one_recipe,
@@ -92,7 +93,8 @@ LONGER = {
     "batchtopk": PLAIN["batchtopk"],
 }
 ANNEALED = "bi_batchtopk-anneal-400"
-"""In results/equal_width.json, on Gemma 3 alone."""
+"""In results/equal_width.json on Gemma 3, and in results/annealed_batchtopk.json on SmolLM2."""
+OF_PLAIN_ANNEALED = {"batchtopk-anneal-400": "SAELens's `batchtopk`, annealed k"}
 WITH_ANNEALED = {
     ANNEALED: "`bi_batchtopk`, annealed k",
     f"{ANNEALED}-aux-k-8": "`bi_batchtopk`, annealed k, aux_k 8",
@@ -139,6 +141,7 @@ def write_all(out: Path) -> None:
     long = rows_of(sweeps["quadruple"]) + rows_of(sweeps["quadruple_auxk"])
     today, all_seeds = one_recipe(), one_pass()
     equal = [row for row in all_seeds if row.seed == 0]  # the others have three L0s alone
+    annealed = equal + annealed_k()
     of_half = with_short_half(equal)
     cells = [f"{model}, {cell}" for model in MODELS for cell in CELLS]
     speed = read("speed.json")["sizes"]
@@ -202,9 +205,13 @@ def write_all(out: Path) -> None:
         "protocol-e.md": two_sided_table(worlds),
         "one_recipe.md": points_table(today, cells, ONE_RECIPE),
         "one_pass.md": points_table(
-            equal, cells, WITH_SHORT | WITH_ANNEALED | OF_GEMMAS_RESID | ALL_PLAIN
+            annealed,
+            cells,
+            WITH_SHORT | WITH_ANNEALED | OF_GEMMAS_RESID | ALL_PLAIN | OF_PLAIN_ANNEALED,
         ),
-        "one_pass_dead.md": dead_table(all_seeds, cells, WITH_SHORT | WITH_ANNEALED | PLAIN),
+        "one_pass_dead.md": dead_table(
+            all_seeds + annealed_k(), cells, WITH_SHORT | WITH_ANNEALED | PLAIN | OF_PLAIN_ANNEALED
+        ),
         "equal_steps.md": equal_steps_table(reached, CELLS[:2], ONE_RECIPE, 1152),
         "equal_time.md": equal_time_table(reached, CELLS[:2], ONE_RECIPE),
         "equal_width_gaps.md": gaps_table(equal, cells, SHORT, PLAIN, L0S),
@@ -217,13 +224,18 @@ def write_all(out: Path) -> None:
         "equal_width_bi_batchtopk.md": gaps_table(
             equal, cells, "bi_batchtopk", OF_BATCHTOPK | {SHORT: WITH_SHORT[SHORT]}
         ),
-        "equal_width_annealed.md": gaps_table(
-            equal,
-            [cell for cell in cells if cell.startswith("Gemma 3")],
-            ANNEALED,
-            OF_BATCHTOPK | {name: WITH_SHORT[name] for name in ("bi_batchtopk", SHORT)},
+        "equal_width_warm_up.md": gaps_table(
+            annealed, cells, SHORT, OF_BATCHTOPK | OF_PLAIN_ANNEALED
         ),
-        "equal_width_narrow.md": gaps_table(equal, cells, NARROW_SHORT, OF_BATCHTOPK),
+        "equal_width_annealed.md": gaps_table(
+            annealed,
+            cells,
+            ANNEALED,
+            OF_PLAIN_ANNEALED | {name: WITH_SHORT[name] for name in ("bi_batchtopk", SHORT)},
+        ),
+        "equal_width_narrow.md": gaps_table(
+            annealed, cells, NARROW_SHORT, OF_BATCHTOPK | OF_PLAIN_ANNEALED
+        ),
         "loss_recovered.md": loss_table(
             read("loss_recovered.json"),
             {"equal-width-smollm2-135m": "SmolLM2"},

@@ -19,7 +19,9 @@ def command_of(source: Path) -> tuple[str, Path]:
         SystemExit: the first line is no such command.
     """
     command = source.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
-    folder = re.search(r"^sae-lens-signaware sweep .* --out (\S+)$", command)
+    folder = re.search(
+        r"^(?:PYTHONPATH=\S+ )?sae-lens-signaware (?:--import \S+ )?sweep .* --out (\S+)$", command
+    )
     if folder is None:
         sys.exit(
             f"{source}: the first line must be '# sae-lens-signaware sweep CONFIG --out FOLDER', "

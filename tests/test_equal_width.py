@@ -32,10 +32,10 @@ def write_config(root: Path, first_line: str = COMMAND, **changes: Any) -> Path:
     return path
 
 
-def run(root: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], str]:
+def run(root: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> tuple[dict[str, Any], str]:
     paths = [str(root / name) for name in ("small.yaml", "small.json", "small.md")]
     args = ["equal_width.py", paths[0], "--root", str(root), "--json", paths[1]]
-    monkeypatch.setattr(sys, "argv", [*args, "--tables", paths[2]])
+    monkeypatch.setattr(sys, "argv", [*args, "--tables", paths[2], *more])
     importlib.import_module("equal_width").main()
     return json.loads(Path(paths[1]).read_text()), Path(paths[2]).read_text()
 
@@ -97,6 +97,20 @@ def test_a_config_without_its_command_is_one_line(
     write_config(root, first_line="# a sweep")
     with pytest.raises(SystemExit, match=r"the first line must be .*, got 'a sweep'"):
         run(root, monkeypatch)
+
+
+@pytest.mark.usefixtures("benchmark_script")
+def test_an_architecture_of_another_module_is_registered_first(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = "PYTHONPATH=benchmarks sae-lens-signaware --import own sweep small.yaml --out out"
+    saes = yaml.safe_load((SWEPT / "sweep.yaml").read_text())["saes"]
+    saes["own"] = {"architecture": "annealed_batchtopk", "d_sae": 32, "k": [4], "k_anneal_steps": 1}
+    write_config(root, first_line=f"# {command}", saes=saes)
+    values, _ = run(root, monkeypatch, "--import", "annealed_batchtopk")
+    block = values["sweeps"]["small"]
+    assert (block["command"], len(block["runs"])) == (command, 4)
+    assert block["n_runs"] == 5  # that of the other module is not done
 
 
 @pytest.mark.usefixtures("benchmark_script")
