@@ -1,7 +1,7 @@
 """Runs of results/ that the figures and tables of the documentation are of."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,20 @@ def one_recipe() -> list[Row]:
 
 def one_pass() -> list[Row]:
     """The runs on different tokens; those of full width are named as in :func:`one_recipe`."""
-    sweeps = read("equal_width.json")["sweeps"]
-    rows = [row for model, name in ONE_PASS.items() for row in rows_of(sweeps[name], model)]
+    rows = _of_models("equal_width.json", ONE_PASS)
     return [row._replace(sae=row.sae.removesuffix("-full")) for row in rows]
 
 
-def annealed_k() -> list[Row]:
+def annealed_runs() -> list[Row]:
     """The runs of BatchTopKs with an annealed k on the text of :func:`one_pass`, beside those."""
-    sweeps = read("annealed_batchtopk.json")["sweeps"]
     names = {"SmolLM2": "annealed_smollm2", "Gemma 3": "annealed_gemma3"}
-    return [row for model, name in names.items() for row in rows_of(sweeps[name], model)]
+    return _of_models("annealed_batchtopk.json", names)
+
+
+def _of_models(name: str, sweeps: Mapping[str, str]) -> list[Row]:
+    """The runs of sweeps in a file of results/, by model, with the model before each cell."""
+    of_file = read(name)["sweeps"]
+    return [row for model, sweep in sweeps.items() for row in rows_of(of_file[sweep], model)]
 
 
 def with_short_half(rows: Sequence[Row]) -> list[Row]:
@@ -53,12 +57,8 @@ def widths(equal: Sequence[Row]) -> list[Row]:
     """
     names = {SHORT: "bi_jumprelu-2", "batchtopk": "batchtopk-2", "batchtopk-double": "batchtopk-4"}
     known = [row._replace(sae=names[row.sae]) for row in equal if row.sae in names]
-    sweeps = read("widths.json")["sweeps"]
-    wider = [
-        row
-        for model, name in ONE_PASS.items()
-        for row in rows_of(sweeps[name.replace("equal-width", "widths")], model)
-    ]
+    of_widths = {model: name.replace("equal-width", "widths") for model, name in ONE_PASS.items()}
+    wider = _of_models("widths.json", of_widths)
     return [row for row in known + wider if row.value == 32]
 
 

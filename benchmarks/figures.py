@@ -30,7 +30,7 @@ from figure_rows import (
     ONE_PASS,
     ROOT,
     SHORT,
-    annealed_k,
+    annealed_runs,
     longer,
     one_pass,
     one_recipe,
@@ -139,9 +139,9 @@ def write_all(out: Path) -> None:
     """Write every figure and table."""
     sweeps = read("sweep.json")
     long = rows_of(sweeps["quadruple"]) + rows_of(sweeps["quadruple_auxk"])
-    today, all_seeds = one_recipe(), one_pass()
+    today, all_seeds, annealed = one_recipe(), one_pass(), annealed_runs()
     equal = [row for row in all_seeds if row.seed == 0]  # the others have three L0s alone
-    annealed = equal + annealed_k()
+    with_annealed = equal + annealed
     of_half = with_short_half(equal)
     cells = [f"{model}, {cell}" for model in MODELS for cell in CELLS]
     speed = read("speed.json")["sizes"]
@@ -205,12 +205,12 @@ def write_all(out: Path) -> None:
         "protocol-e.md": two_sided_table(worlds),
         "one_recipe.md": points_table(today, cells, ONE_RECIPE),
         "one_pass.md": points_table(
-            annealed,
+            with_annealed,
             cells,
             WITH_SHORT | WITH_ANNEALED | OF_GEMMAS_RESID | ALL_PLAIN | OF_PLAIN_ANNEALED,
         ),
         "one_pass_dead.md": dead_table(
-            all_seeds + annealed_k(), cells, WITH_SHORT | WITH_ANNEALED | PLAIN | OF_PLAIN_ANNEALED
+            all_seeds + annealed, cells, WITH_SHORT | WITH_ANNEALED | PLAIN | OF_PLAIN_ANNEALED
         ),
         "equal_steps.md": equal_steps_table(reached, CELLS[:2], ONE_RECIPE, 1152),
         "equal_time.md": equal_time_table(reached, CELLS[:2], ONE_RECIPE),
@@ -225,16 +225,16 @@ def write_all(out: Path) -> None:
             equal, cells, "bi_batchtopk", OF_BATCHTOPK | {SHORT: WITH_SHORT[SHORT]}
         ),
         "equal_width_warm_up.md": gaps_table(
-            annealed, cells, SHORT, OF_BATCHTOPK | OF_PLAIN_ANNEALED
+            with_annealed, cells, SHORT, OF_BATCHTOPK | OF_PLAIN_ANNEALED
         ),
         "equal_width_annealed.md": gaps_table(
-            annealed,
+            with_annealed,
             cells,
             ANNEALED,
             OF_PLAIN_ANNEALED | {name: WITH_SHORT[name] for name in ("bi_batchtopk", SHORT)},
         ),
         "equal_width_narrow.md": gaps_table(
-            annealed, cells, NARROW_SHORT, OF_BATCHTOPK | OF_PLAIN_ANNEALED
+            with_annealed, cells, NARROW_SHORT, OF_BATCHTOPK | OF_PLAIN_ANNEALED
         ),
         "loss_recovered.md": loss_table(
             read("loss_recovered.json"),

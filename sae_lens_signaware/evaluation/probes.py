@@ -85,9 +85,8 @@ def probe(
     n_texts = len(source.n_tokens_of)
     require(len(labels) == n_texts, "labels", len(labels), f"one for each of the {n_texts} texts")
     require(aggregation in AGGREGATIONS, "aggregation", aggregation, ", ".join(AGGREGATIONS))
-    ks = check_search(ks, max_cosine)
     # Python's own numbers, which JSON holds
-    max_cosine = checked_max_cosine(max_cosine)
+    ks, max_cosine = check_search(ks, max_cosine)
     n_resamples, seed = checked("n_resamples", n_resamples, int), checked("seed", seed, int)
     require(n_resamples >= 1, "n_resamples", n_resamples, "at least 1")
     require(seed >= 0, "seed", seed, "at least 0")
@@ -121,19 +120,18 @@ def probe(
     )
 
 
-def check_search(ks: Iterable[int], max_cosine: float) -> list[int]:
+def check_search(ks: Iterable[int], max_cosine: float) -> tuple[list[int], float]:
     """Check what :func:`probe` searches with, which a caller may do before the model runs.
 
     Returns:
-        ``ks`` as Python's own integers, which JSON holds.
+        both as Python's own numbers, which JSON holds.
 
     Raises:
         InvalidInputError: one is out of range.
     """
     numbers = checked("ks", list(ks) if isinstance(ks, Iterable) else ks, list[int])
     require(bool(numbers) and min(numbers) >= 1, "ks", numbers, "numbers of at least 1")
-    checked_max_cosine(max_cosine)
-    return numbers
+    return numbers, checked_max_cosine(max_cosine)
 
 
 class _Prober:
