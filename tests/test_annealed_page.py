@@ -84,7 +84,7 @@ def test_what_is_left_of_the_lead_is_as_the_pages_say() -> None:
         "`bi_jumprelu` stays ahead, by less. At L0 32 of Gemma 3 it is level.",
         "It is level on both models, at all three L0s.",
         "It is level up to L0 32, and keeps its lead at L0 128.",
-        "It is behind at L0 8 and 128, and at the edge of level at L0 32.",
+        "It is behind at the lowest and the highest L0, and at the edge of level between them.",
     ):
         assert said in page
 
