@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.support.tables import fields_of
+from tests.support.tables import table_of
 
 ROOT = Path(__file__).parent.parent
 ANNEALED = "-anneal-400"
@@ -30,9 +30,8 @@ def r2s() -> dict[tuple[str, str, float], list[Any]]:
 
 def gaps(name: str) -> dict[str, dict[str, list[float]]]:
     """Baseline -> hook point -> gaps at L0 8, 32 and 128, on held-out text."""
-    table = (ROOT / "results" / f"{name}.md").read_text().replace("−", "-")
     found: dict[str, dict[str, list[float]]] = {}
-    for place, baseline, *fields in fields_of(table)[1:]:
+    for place, baseline, *fields in table_of(name)[1:]:
         found.setdefault(baseline, {})[place] = [float(field) for field in fields]
     return found
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.tables import fields_of
+from tests.support.tables import table_of
 
 pytest.importorskip("matplotlib", reason="needs the [demo] extra")
 
@@ -16,8 +16,7 @@ ROOT = Path(__file__).parent.parent
 
 def test_the_papers_own_pair_is_as_the_pages_say() -> None:
     def first_row(name: str) -> list[float]:
-        table = (ROOT / "results" / f"{name}.md").read_text().replace("−", "-")
-        return [float(field.split()[0]) for field in fields_of(table)[1][1:]]
+        return [float(field.split()[0]) for field in table_of(name)[1][1:]]
 
     ours = first_row("half_width_paper")
     assert len(ours) == 6
@@ -30,10 +29,10 @@ def test_the_papers_own_pair_is_as_the_pages_say() -> None:
     assert sum(gap < 0.005 for gap in behind) == 2
     _, smollm2, _, _, gemma3, _ = first_row("half_width_paper_bi_jumprelu")
     assert smollm2 > 0.002 > gemma3 > 0
-    table = (ROOT / "results" / "half_width_sa_gsae.md").read_text().replace("−", "-")
-    at_128 = [float(row[-1]) for row in fields_of(table)[1:]]
+    table = table_of("half_width_sa_gsae")
+    at_128 = [float(row[-1]) for row in table[1:]]
     assert sum(gap > -0.002 for gap in at_128) == 5
-    few = {tuple(row[:1]): [-float(gap) for gap in row[2:-1]] for row in fields_of(table)[1:]}
+    few = {tuple(row[:1]): [-float(gap) for gap in row[2:-1]] for row in table[1:]}
     *of_attention, level = few.pop(("SmolLM2, attn_out",))
     assert abs(level) < 0.002
     behind = [*of_attention, *(gap for gaps in few.values() for gap in gaps)]
@@ -49,9 +48,8 @@ def test_the_papers_own_pair_is_as_the_pages_say() -> None:
     ],
 )
 def test_half_width_agrees_over_seeds(name: str, said: str, of_gemma: float) -> None:
-    table = (ROOT / "results" / f"{name}.md").read_text().replace("−", "-")
     spreads = []
-    for place, _, *fields in fields_of(table)[1:]:
+    for place, _, *fields in table_of(name)[1:]:
         for field in fields:
             low, high = map(float, re.findall(r"[+-]\d\.\d{4}", field)[1:])
             assert field.endswith(", n = 3")
@@ -78,8 +76,7 @@ def test_few_latents_of_half_width_are_dead(sae: str, said: str) -> None:
 
 
 def test_the_page_on_half_width_says_what_the_results_show(figures: Any) -> None:
-    table = (ROOT / "results" / "half_width_gaps.md").read_text().replace("−", "-")
-    rows = fields_of(table)
+    rows = table_of("half_width_gaps")
     columns = [int(name.removeprefix("L0 ")) for name in rows[0][2:]]
     gaps = {
         row[0]: {l0: float(g) for l0, g in zip(columns, row[2:], strict=True) if g}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.tables import fields_of
+from tests.support.tables import fields_of, table_of
 
 pytest.importorskip("matplotlib", reason="needs the [demo] extra")
 
@@ -81,8 +81,8 @@ def test_a_preset_is_the_signed_sae_that_came_out_best(figures: Any) -> None:
 
 def test_the_page_on_equal_width_says_what_the_results_show() -> None:
     def gaps(name: str) -> dict[tuple[str, str], list[str]]:
-        table = (ROOT / "results" / f"{name}.md").read_text().replace("−", "-")
-        return {(row[0], row[1]): row[2:] for row in fields_of(table) if "`" in row[1]}
+        table = table_of(name)
+        return {(row[0], row[1]): row[2:] for row in table if "`" in row[1]}
 
     def known(fields: list[str]) -> list[float]:
         return [float(field) for field in fields if field]
@@ -125,8 +125,7 @@ def test_the_table_of_verdicts_is_that_of_the_gaps() -> None:
     page = (ROOT / "docs" / "results" / "equal_width.md").read_text()
     start = page.index("| hook point | `bi_jumprelu` against BatchTopK |")
     said = {row[0]: row[1:] for row in fields_of(page[start : page.index("\n\n", start)])[1:]}
-    table = (ROOT / "results" / "equal_width_gaps.md").read_text().replace("−", "-")
-    gaps = [row for row in fields_of(table) if "`" in row[1]]
+    gaps = [row for row in table_of("equal_width_gaps") if "`" in row[1]]
     assert len(gaps) == 2 * len(said) == 12
     for place, baseline, *fields in gaps:
         words = said[place]["jumprelu" in baseline]
@@ -144,8 +143,11 @@ def test_the_table_of_verdicts_is_that_of_the_gaps() -> None:
 
 
 def test_the_other_plain_saes_are_as_far_behind_as_the_pages_say(figures: Any) -> None:
-    table = (ROOT / "results" / "equal_width_peers.md").read_text().replace("−", "-")
-    rows = [row for row in fields_of(table)[1:] if not re.search("`(batchtopk|jumprelu)`", row[0])]
+    rows = [
+        row
+        for row in table_of("equal_width_peers")[1:]
+        if not re.search("`(batchtopk|jumprelu)`", row[0])
+    ]
     gaps = [float(field.split()[0]) for row in rows for field in row[1:4]]  # SmolLM2
     assert len(gaps) == 5 * 3
     page = (ROOT / "docs" / "results" / "equal_width.md").read_text()
@@ -172,8 +174,7 @@ def test_the_other_plain_saes_are_as_far_behind_as_the_pages_say(figures: Any) -
 
 
 def test_bi_batchtopk_is_as_the_pages_say(figures: Any) -> None:
-    table = (ROOT / "results" / "equal_width_bi_batchtopk.md").read_text().replace("−", "-")
-    rows = [[*row[:2], *map(float, row[2:])] for row in fields_of(table)[1:]]
+    rows = [[*row[:2], *map(float, row[2:])] for row in table_of("equal_width_bi_batchtopk")[1:]]
     of_batchtopk = [row for row in rows if "`batchtopk`" in row[1]]
     assert len(of_batchtopk) == 6
     assert sum(row[-1] > 0.002 for row in of_batchtopk) == 5
@@ -202,8 +203,9 @@ def test_bi_batchtopk_is_as_the_pages_say(figures: Any) -> None:
 
 
 def test_on_other_text_the_lead_is_as_the_pages_say() -> None:
-    table = (ROOT / "results" / "other_text.md").read_text().replace("−", "-")
-    rows = [(*row[:2], *(float(f.split()[0]) for f in row[3:])) for row in fields_of(table)[1:]]
+    rows = [
+        (*row[:2], *(float(f.split()[0]) for f in row[3:])) for row in table_of("other_text")[1:]
+    ]
 
     def gaps(place: str, l0: str) -> list[float]:
         return [gap for cell, at, *found in rows if place in cell and at == l0 for gap in found]
@@ -242,7 +244,7 @@ def test_the_other_seeds_of_jumprelu_are_as_near_as_the_page_says() -> None:
 
 
 def test_after_twice_the_steps_the_lead_is_as_the_pages_say() -> None:
-    rows = fields_of((ROOT / "results" / "longer.md").read_text().replace("−", "-"))
+    rows = table_of("longer")
     gaps = {row[1]: (float(row[3]), float(row[5])) for row in rows[1:] if row[3]}
     before, after = gaps["`bi_jumprelu`, warm-up of a tenth"]
     readme = (ROOT / "README.md").read_text()
@@ -251,8 +253,7 @@ def test_after_twice_the_steps_the_lead_is_as_the_pages_say() -> None:
 
 
 def test_the_lead_in_wider_saes_is_as_the_pages_say() -> None:
-    table = (ROOT / "results" / "widths.md").read_text().replace("−", "-")
-    leads = [float(row[-1]) for row in fields_of(table)[1:] if row[0] == "SmolLM2, mlp_out"]
+    leads = [float(row[-1]) for row in table_of("widths")[1:] if row[0] == "SmolLM2, mlp_out"]
     assert len(leads) == 3
     assert leads == sorted(leads)
     readme = (ROOT / "README.md").read_text()
@@ -262,8 +263,7 @@ def test_the_lead_in_wider_saes_is_as_the_pages_say() -> None:
 
 
 def test_seeds_agree_on_what_is_ahead_and_what_is_level() -> None:
-    table = (ROOT / "results" / "equal_width_seeds.md").read_text().replace("−", "-")
-    rows = fields_of(table)[1:]
+    rows = table_of("equal_width_seeds")[1:]
     ahead = {  # at L0 8, 32 and 128; None is at the edge
         "SmolLM2, mlp_out": (True, True, True),
         "SmolLM2, attn_out": (False, False, True),

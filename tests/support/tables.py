@@ -1,7 +1,16 @@
 """Markdown tables, read back."""
 
+from pathlib import Path
+
+RESULTS = Path(__file__).parent.parent.parent / "results"
+
 
 def fields_of(table: str) -> list[list[str]]:
     """The fields of each line of a Markdown table, its ruler left out."""
     lines = [line.split("|")[1:-1] for line in table.splitlines()]
     return [[field.strip() for field in line] for line in lines[:1] + lines[2:]]
+
+
+def table_of(name: str) -> list[list[str]]:
+    """The fields of the table results/NAME.md, with minus signs that ``float`` reads."""
+    return fields_of((RESULTS / f"{name}.md").read_text().replace("−", "-"))
