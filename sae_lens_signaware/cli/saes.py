@@ -88,8 +88,8 @@ def analyze(
 
     if out is not None:
         require_writable("out", out)
+    tensor = load_named_activations(activations, key)  # before an SAE is downloaded
     loaded = hub.load_sae_reference(sae)
-    tensor = load_named_activations(activations, key)
     with console.status(f"Measuring {tensor.shape[:-1].numel():,} tokens"):
         analysis = analyze_sae(loaded, tensor)
     write_and_print(out, analysis.write, analysis.table())
@@ -112,12 +112,14 @@ def audit(
     """
     from sae_lens_signaware import hub
     from sae_lens_signaware.evaluation import antipodal_audit
+    from sae_lens_signaware.evaluation.audit import checked_max_cosine
     from sae_lens_signaware.training.cache import load_named_activations
 
     if out is not None:
         require_file(out)
-    loaded = hub.load_sae_reference(sae)
+    checked_max_cosine(max_cosine)
     tensor = load_named_activations(activations, key) if activations else None
+    loaded = hub.load_sae_reference(sae)
     with console.status(f"Searching {loaded.cfg.d_sae:,} decoder rows"):
         result = antipodal_audit(loaded, tensor, max_cosine)
     write_and_print(out, result.write, result.table())
@@ -136,12 +138,14 @@ def merge(
     """
     from sae_lens_signaware import hub
     from sae_lens_signaware.evaluation import merge_antipodal
+    from sae_lens_signaware.evaluation.audit import checked_max_cosine
     from sae_lens_signaware.evaluation.saved import write_sae
     from sae_lens_signaware.training.cache import load_named_activations
 
     _require_new(out)
-    loaded = hub.load_sae_reference(sae)
+    checked_max_cosine(max_cosine)
     tensor = load_named_activations(activations, key)
+    loaded = hub.load_sae_reference(sae)
     try:
         with console.status(f"Merging pairs of {loaded.cfg.d_sae:,} latents"):
             merged = merge_antipodal(loaded, tensor, max_cosine)
