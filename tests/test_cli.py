@@ -324,26 +324,6 @@ def test_an_output_that_cannot_be_written_is_found_first(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("command", "file", "flags", "said"),
-    [
-        ("analyze", "none", (), "none cannot be read"),
-        ("audit", "none", (), "none cannot be read"),
-        ("audit", "acts", ("--max-cosine", "1"), "max_cosine must be"),
-        ("merge", "none", (), "none cannot be read"),
-        ("merge", "acts", ("--max-cosine", "1"), "max_cosine must be"),
-    ],
-)
-def test_other_input_is_looked_at_before_an_sae_is_downloaded(
-    command: str, file: str, flags: tuple[str, ...], said: str, tmp_path: Path, hub: HubServer
-) -> None:
-    save_file({"heldout": torch.randn(5, D_IN)}, tmp_path / "acts")
-    out = [str(tmp_path / "new")] if command == "merge" else []
-    args = [*out, "--activations", str(tmp_path / file), *flags]
-    assert_one_line_error(invoke(command, "someone/nothing-there:a", *args), 2, said)
-    assert not hub.log
-
-
-@pytest.mark.parametrize(
     ("config", "runner"),
     [
         ("sweep-smollm2-135m", "sweep.stages.run_sweep"),

@@ -19,6 +19,7 @@ from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.evaluation.dial import nearest_antipodal_pair
 from sae_lens_signaware.evaluation.histograms import activation_histograms
 from tests.support.cli import assert_one_line_error, invoke
+from tests.support.hub_server import HubServer
 from tests.support.models import (
     HOOK,
     hooked_transformer,
@@ -199,6 +200,26 @@ def test_the_evaluator_leaves_out_an_explained_variance_that_is_not_defined() ->
     assert "signed/explained_variance" not in constant
     noise = evaluator(sae, iter([torch.randn(64, D_IN)]), ActivationScaler())
     assert set(noise) >= {*constant, "signed/explained_variance"}
+
+
+@pytest.mark.parametrize(
+    ("command", "file", "flags", "said"),
+    [
+        ("analyze", "none", (), "none cannot be read"),
+        ("audit", "none", (), "none cannot be read"),
+        ("audit", "acts", ("--max-cosine", "1"), "max_cosine must be"),
+        ("merge", "none", (), "none cannot be read"),
+        ("merge", "acts", ("--max-cosine", "1"), "max_cosine must be"),
+    ],
+)
+def test_other_input_is_looked_at_before_an_sae_is_downloaded(
+    command: str, file: str, flags: tuple[str, ...], said: str, tmp_path: Path, hub: HubServer
+) -> None:
+    save_file({"heldout": torch.randn(5, D_IN)}, tmp_path / "acts")
+    out = [str(tmp_path / "new")] if command == "merge" else []
+    args = [*out, "--activations", str(tmp_path / file), *flags]
+    assert_one_line_error(invoke(command, "someone/nothing-there:a", *args), 2, said)
+    assert not hub.log
 
 
 @pytest.mark.parametrize("value", [1e30, 2.0])
