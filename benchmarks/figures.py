@@ -74,7 +74,10 @@ ALL_PLAIN = PLAIN | {
     "topk": "SAELens's `topk`",
     "abstopk": "SAELens's `abstopk`, signed",
 }
-GATED_SAES = {name: ALL_PLAIN[name] for name in ("paper-gated", "gated")}
+OTHERS = {name: label for name, label in ALL_PLAIN.items() if name not in PLAIN}
+OF_PAPER_GATED = {"paper-gated": ALL_PLAIN["paper-gated"]}
+OF_GATED = {"gated": ALL_PLAIN["gated"]}
+OF_MATRYOSHKA = {"matryoshka_batchtopk": ALL_PLAIN["matryoshka_batchtopk"]}
 OF_BATCHTOPK = {"batchtopk": PLAIN["batchtopk"]}
 ONE_RECIPE = SIGNED | PLAIN
 BATCHTOPK = Series("batchtopk", "SAELens's BatchTopK", "batchtopk")
@@ -110,6 +113,7 @@ RATED_TEXTS = {
     "valence_tweets": "tweets",
 }
 L0S = (8, 16, 32, 64, 128)
+L0S_OF_GATED = (8, 32, 64, 128)
 EQUAL_WIDTH = (
     Series(SHORT, "bi_jumprelu", "bi_jumprelu"),
     Series(NARROW_SHORT, "bi_jumprelu, bandwidth 0.1", "bi_jumprelu", dashed=True),
@@ -219,8 +223,16 @@ def write_all(out: Path) -> None:
         "equal_width_seeds.md": seeds_table(all_seeds, cells, SHORT, OF_BATCHTOPK),
         "equal_width_seeds_sa_gsae.md": seeds_table(all_seeds, cells, "sa_gsae", OF_BATCHTOPK),
         "equal_width_peers.md": peers_table(equal, cells, SHORT, ALL_PLAIN, 32),
+        # those that have run at more than one L0
+        "equal_width_others.md": gaps_table(equal, cells, SHORT, OTHERS),
+        "equal_width_matryoshka.md": gaps_table(
+            equal, cells, "bi_matryoshka_batchtopk", OF_MATRYOSHKA | OF_BATCHTOPK
+        ),
         "equal_width_long.md": gaps_table(equal, cells, "bi_jumprelu", OF_BATCHTOPK, L0S),
         "equal_width_sa_gsae.md": gaps_table(equal, cells, "sa_gsae", OF_BATCHTOPK, L0S),
+        "equal_width_sa_gsae_gated.md": gaps_table(
+            equal, cells, "sa_gsae", OF_PAPER_GATED, L0S_OF_GATED
+        ),
         "equal_width_bi_batchtopk.md": gaps_table(
             equal, cells, "bi_batchtopk", OF_BATCHTOPK | {SHORT: WITH_SHORT[SHORT]}
         ),
@@ -252,8 +264,13 @@ def write_all(out: Path) -> None:
         "half_width_seeds.md": seeds_table(
             with_short_half(all_seeds), cells, HALF.sae, OF_BATCHTOPK
         ),
-        "half_width_paper.md": peers_table(equal, cells, "sa_gsae-half", GATED_SAES, 32),
-        "half_width_paper_bi_jumprelu.md": peers_table(of_half, cells, HALF.sae, GATED_SAES, 32),
+        "half_width_paper.md": gaps_table(
+            equal, cells, "sa_gsae-half", OF_PAPER_GATED, L0S_OF_GATED
+        ),
+        "half_width_paper_bi_jumprelu.md": gaps_table(
+            of_half, cells, HALF.sae, OF_PAPER_GATED, L0S_OF_GATED
+        ),
+        "half_width_gated.md": peers_table(equal, cells, "sa_gsae-half", OF_GATED, 32),
         "half_width_sa_gsae.md": gaps_table(equal, cells, "sa_gsae-half", OF_BATCHTOPK, L0S),
         "half_width_seeds_sa_gsae.md": seeds_table(all_seeds, cells, "sa_gsae-half", OF_BATCHTOPK),
         "widths.md": widths_table(

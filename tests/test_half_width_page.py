@@ -14,21 +14,47 @@ pytest.importorskip("matplotlib", reason="needs the [demo] extra")
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_papers_own_pair_is_as_the_pages_say() -> None:
-    def first_row(name: str) -> list[float]:
-        return [float(field.split()[0]) for field in table_of(name)[1][1:]]
+def counted(gaps: list[float]) -> str:
+    """How many, and between which two, as the table of the paper's pair has it."""
+    ends = sorted({f"{abs(gap):.3f}" for gap in gaps})
+    return f"{len(gaps)}, by {' to '.join(ends[:: max(len(ends) - 1, 1)])}" if gaps else "0"
 
-    ours = first_row("half_width_paper")
-    assert len(ours) == 6
-    behind = [-gap for gap in ours if gap < 0]
-    assert [gap > 0 for gap in ours] == [False, True, False, False, False, False]
-    said = f"{min(behind):.3f} to {max(behind):.3f} behind"
+
+def test_the_papers_own_pair_is_as_the_pages_say() -> None:
     page = (ROOT / "docs" / "results" / "half_width.md").read_text()
-    assert f"ahead of\n  Gated of full width on the attention of SmolLM2, and {said} it in" in page
-    assert f"and {said} in the others" in (ROOT / "README.md").read_text()
-    assert sum(gap < 0.005 for gap in behind) == 2
-    _, smollm2, _, _, gemma3, _ = first_row("half_width_paper_bi_jumprelu")
-    assert smollm2 > 0.002 > gemma3 > 0
+    rows = table_of("half_width_paper")
+    l0s = [int(name.removeprefix("L0 ")) for name in rows[0][2:]]
+    assert (len(rows), l0s) == (1 + 6, [8, 32, 64, 128])
+    for i, l0 in enumerate(l0s):
+        gaps = [float(row[2 + i]) for row in rows[1:]]
+        ahead, behind = [g for g in gaps if g > 0.002], [g for g in gaps if g < -0.002]
+        level = 6 - len(ahead) - len(behind)
+        assert f"| {l0} | {counted(ahead)} | {level} | {counted(behind)} |" in page
+    readme = (ROOT / "README.md").read_text()
+    at_32 = [-float(row[3]) for row in rows[1:] if float(row[3]) < 0]
+    assert len(at_32) == 5
+    assert f"At L0 32 it is behind at five, by {min(at_32):.3f} to {max(at_32):.3f}." in readme
+    assert f"is behind in five cells, by {min(at_32):.3f} to {max(at_32):.3f}." in page
+
+
+def test_bi_jumprelu_of_half_width_against_gated_is_as_the_page_says() -> None:
+    gaps = {row[0]: [*map(float, row[2:])] for row in table_of("half_width_paper_bi_jumprelu")[1:]}
+    assert min(gaps["SmolLM2, attn_out"]) > 0.002
+    assert min(gaps["Gemma 3, attn_out"]) > -0.002
+    at_128 = [row[-1] for row in gaps.values()]
+    assert sum(gap > 0.002 for gap in at_128) == 5
+    assert min(at_128) > -0.002
+
+
+def test_few_latents_of_gated_are_dead(figures: Any) -> None:
+    dead = [row.dead_share for row in figures.one_pass() if row.sae == "paper-gated"]
+    assert len(dead) == 6 * 4
+    page = (ROOT / "docs" / "results" / "half_width.md").read_text()
+    assert f"and at most {max(dead):.1%} in Gated, on attention at L0 8." in page
+
+
+def test_sa_gsae_of_half_width_against_batchtopk_is_as_the_page_says() -> None:
+    page = (ROOT / "docs" / "results" / "half_width.md").read_text()
     table = table_of("half_width_sa_gsae")
     at_128 = [float(row[-1]) for row in table[1:]]
     assert sum(gap > -0.002 for gap in at_128) == 5

@@ -142,37 +142,6 @@ def test_the_table_of_verdicts_is_that_of_the_gaps() -> None:
             assert holds[claim], (place, baseline, claim, gap)
 
 
-def test_the_other_plain_saes_are_as_far_behind_as_the_pages_say(figures: Any) -> None:
-    rows = [
-        row
-        for row in table_of("equal_width_peers")[1:]
-        if not re.search("`(batchtopk|jumprelu)`", row[0])
-    ]
-    gaps = [float(field.split()[0]) for row in rows for field in row[1:4]]  # SmolLM2
-    assert len(gaps) == 5 * 3
-    page = (ROOT / "docs" / "results" / "equal_width.md").read_text()
-    assert f"On SmolLM2 they are {min(gaps):.3f} to {max(gaps):.3f} behind." in page
-    of_gemma = [[float(f.split()[0]) for f in row[4:]] for row in rows if all(row[4:])]
-    assert len(of_gemma) == 3
-    ends = [gap for *others, _ in of_gemma for gap in others]
-    said = (
-        "On Gemma 3 TopK, AbsTopK and Gated as its paper trains it are "
-        f"{min(ends):.3f} to {max(ends):.3f} behind, and level"
-    )
-    assert said in page
-    assert all(abs(resid) < 0.002 for *_, resid in of_gemma)
-    equal = [row for row in figures.one_pass() if row.seed == 0 and row.value == 32]
-    r2 = {(row.cell, row.sae): row.r2 for row in equal}
-    ahead = [
-        r2[cell, "bi_matryoshka_batchtopk"] - r2[cell, "matryoshka_batchtopk"]
-        for cell, sae in r2
-        if sae == "matryoshka_batchtopk"
-    ]
-    assert len(ahead) == 4
-    for page in ("docs/which.md", "docs/results/equal_width.md"):
-        assert f"{min(ahead):.3f} to {max(ahead):.3f} above" in (ROOT / page).read_text()
-
-
 def test_bi_batchtopk_is_as_the_pages_say(figures: Any) -> None:
     rows = [[*row[:2], *map(float, row[2:])] for row in table_of("equal_width_bi_batchtopk")[1:]]
     of_batchtopk = [row for row in rows if "`batchtopk`" in row[1]]
