@@ -214,7 +214,7 @@ def write_all(out: Path) -> None:
             WITH_SHORT | WITH_ANNEALED | OF_GEMMAS_RESID | ALL_PLAIN | OF_PLAIN_ANNEALED,
         ),
         "one_pass_dead.md": dead_table(
-            all_seeds + annealed, cells, WITH_SHORT | WITH_ANNEALED | PLAIN | OF_PLAIN_ANNEALED
+            all_seeds + annealed, cells, WITH_SHORT | WITH_ANNEALED | ALL_PLAIN | OF_PLAIN_ANNEALED
         ),
         "equal_steps.md": equal_steps_table(reached, CELLS[:2], ONE_RECIPE, 1152),
         "equal_time.md": equal_time_table(reached, CELLS[:2], ONE_RECIPE),

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.support.tables import table_of
+from tests.support.tables import gaps_of
 
 ROOT = Path(__file__).parent.parent
 ANNEALED = "-anneal-400"
@@ -26,14 +26,6 @@ def r2s() -> dict[tuple[str, str, float], list[Any]]:
     (trials,) = read("k_anneal.json")["sweeps"].values()
     control = read("annealed_batchtopk.json")["sweeps"]["annealed_batchtopk"]
     return {(r[0], r[1], r[4]): r[6:] for r in trials["runs"] + control["runs"]}
-
-
-def gaps(name: str) -> dict[str, dict[str, list[float]]]:
-    """Baseline -> hook point -> gaps at L0 8, 32 and 128, on held-out text."""
-    found: dict[str, dict[str, list[float]]] = {}
-    for place, baseline, *fields in table_of(name)[1:]:
-        found.setdefault(baseline, {})[place] = [float(field) for field in fields]
-    return found
 
 
 def test_the_log_has_the_mlp_output_on_validation_text() -> None:
@@ -62,7 +54,7 @@ def test_every_training_of_the_control_is_done() -> None:
 
 
 def test_what_is_left_of_the_lead_is_as_the_pages_say() -> None:
-    left = gaps("equal_width_warm_up")[PLAIN_ANNEALED]
+    left = gaps_of("equal_width_warm_up")[PLAIN_ANNEALED]
     assert list(left) == PLACES
     of_mlp = left["SmolLM2, mlp_out"] + left["Gemma 3, mlp_out"]
     assert [gap > 0.002 for gap in of_mlp] == [True, True, True, True, False, True]
@@ -76,7 +68,7 @@ def test_what_is_left_of_the_lead_is_as_the_pages_say() -> None:
     assert max(map(abs, level)) <= 0.002
     assert left["SmolLM2, resid"][2] > 0.002
     assert [gap < -0.002 for gap in left["Gemma 3, resid"]] == [True, False, True]
-    narrow = gaps("equal_width_narrow")[PLAIN_ANNEALED]
+    narrow = gaps_of("equal_width_narrow")[PLAIN_ANNEALED]
     assert max(map(abs, narrow["Gemma 3, resid"])) <= 0.002
     page = PAGE.read_text()
     for said in (
@@ -107,7 +99,7 @@ def test_what_an_annealed_k_gains_is_as_the_log_says() -> None:
 
 
 def test_a_sign_in_a_batchtopk_is_as_the_pages_say() -> None:
-    table = gaps("equal_width_annealed")
+    table = gaps_of("equal_width_annealed")
     of_sign = table[PLAIN_ANNEALED]
     assert list(of_sign) == PLACES
     smol, gemma = of_sign["SmolLM2, mlp_out"], of_sign["Gemma 3, mlp_out"]

@@ -50,7 +50,7 @@ def test_few_latents_of_gated_are_dead(figures: Any) -> None:
     dead = [row.dead_share for row in figures.one_pass() if row.sae == "paper-gated"]
     assert len(dead) == 6 * 4
     page = (ROOT / "docs" / "results" / "half_width.md").read_text()
-    assert f"and at most {max(dead):.1%} in Gated, on attention at L0 8." in page
+    assert f"and at most {max(dead):.1%} in Gated, on attention at L0 8 (" in page
 
 
 def test_sa_gsae_of_half_width_against_batchtopk_is_as_the_page_says() -> None:

@@ -4,24 +4,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support.tables import table_of
+from tests.support.tables import gaps_of, table_of
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "results" / "equal_width.md").read_text()
 WHICH = (ROOT / "docs" / "which.md").read_text()
-Gaps = dict[str, dict[str, list[float | None]]]
-
-
-def gaps(name: str) -> Gaps:
-    """Baseline -> hook point -> gaps by L0 of a table of results/, None where there is no run."""
-    found: Gaps = {}
-    for place, baseline, *fields in table_of(name)[1:]:
-        found.setdefault(baseline, {})[place] = [float(f) if f else None for f in fields]
-    return found
-
-
-def known(row: Sequence[float | None]) -> list[float]:
-    return [gap for gap in row if gap is not None]
 
 
 def ends(values: Sequence[float]) -> str:
@@ -48,22 +35,21 @@ def test_at_l0_32_the_other_saes_are_as_far_behind_as_the_page_says() -> None:
 
 
 def test_gated_and_matryoshka_are_behind_at_other_l0s_too() -> None:
-    table = gaps("equal_width_others")
+    table = gaps_of("equal_width_others")
     gated = table["Gated as its paper trains it"]
     matryoshka = table["SAELens's `matryoshka_batchtopk`"]
     assert len(gated) == len(matryoshka) == 6
-    level = known(gated.pop("Gemma 3, resid"))
+    level = gated.pop("Gemma 3, resid")
     assert max(map(abs, level)) < 0.002
     for of_cell in [*gated.values(), *matryoshka.values()]:
-        assert min(known(of_cell)) > 0.002
+        assert min(of_cell) > 0.002
 
 
 def test_sa_gsae_is_mostly_ahead_of_gated() -> None:
-    (table,) = gaps("equal_width_sa_gsae_gated").values()
-    assert [len(known(row)) for row in table.values()] == [4] * 6
+    (table,) = gaps_of("equal_width_sa_gsae_gated").values()
+    assert [len(row) for row in table.values()] == [4] * 6
     behind = {
-        place: [i for i, gap in enumerate(known(row)) if gap < -0.002]
-        for place, row in table.items()
+        place: [i for i, gap in enumerate(row) if gap < -0.002] for place, row in table.items()
     }
     assert {place: at for place, at in behind.items() if at} == {
         "SmolLM2, attn_out": [0],
@@ -73,11 +59,12 @@ def test_sa_gsae_is_mostly_ahead_of_gated() -> None:
 
 
 def test_a_sign_in_a_matryoshka_is_as_the_pages_say() -> None:
-    table = gaps("equal_width_matryoshka")
-    of_batchtopk = {place: known(row)[-1] for place, row in table["SAELens's `batchtopk`"].items()}
+    table = gaps_of("equal_width_matryoshka")
+    of_batchtopk = {place: row[-1] for place, row in table["SAELens's `batchtopk`"].items()}
     assert [place for place, gap in of_batchtopk.items() if gap < -0.002] == ["Gemma 3, resid"]
-    of_sign = {p: known(row) for p, row in table["SAELens's `matryoshka_batchtopk`"].items()}
-    assert max(map(abs, of_sign.pop("Gemma 3, resid"))) < 0.002
+    of_sign = table["SAELens's `matryoshka_batchtopk`"]
+    of_gemmas_resid = of_sign.pop("Gemma 3, resid")
+    assert max(map(abs, of_gemmas_resid)) < 0.002
     level, ahead = of_sign.pop("SmolLM2, resid")
     assert abs(level) < 0.002
     said = (
@@ -91,8 +78,8 @@ def test_a_sign_in_a_matryoshka_is_as_the_pages_say() -> None:
     on_mlp = [row[1] for place, row in of_sign.items() if place.endswith("mlp_out")]
     assert f"**At L0 32** it is {ends(on_mlp)} ahead on MLP outputs, and level" in PAGE
     assert max(abs(gap) for gap in at_32 if gap not in on_mlp) < 0.002
-    every = [*at_32, ahead, table["SAELens's `matryoshka_batchtopk`"]["Gemma 3, resid"][1] or 0]
+    every = [*at_32, ahead, of_gemmas_resid[1]]
     below_and_above = f"{-min(every):.3f} below to {max(every):.3f} above, over six hook points"
     assert f"R² at L0 32 is {below_and_above}" in WHICH
-    assert f"At L0 128 it is {ends(at_128)} above on MLP outputs and attention" in WHICH
-    assert f"and at L0 8 it is {ends([-gap for gap in at_8])} below" in WHICH
+    assert f"At L0 128 it is {ends(at_128)} above on MLP outputs and attention." in WHICH
+    assert f"At L0 8 it is {ends([-gap for gap in at_8])} below." in WHICH

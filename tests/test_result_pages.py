@@ -167,7 +167,7 @@ def test_bi_batchtopk_is_as_the_pages_say(figures: Any) -> None:
         if (row.cell, row.value, row.seed) == ("Gemma 3, attn_out", 8, 0)
     }
     page = (ROOT / "docs" / "results" / "dead_latents.md").read_text()
-    for sae in ("bi_batchtopk", "bi_matryoshka_batchtopk", "batchtopk"):
+    for sae in ("bi_batchtopk", "bi_matryoshka_batchtopk", "batchtopk", "matryoshka_batchtopk"):
         assert f"`{sae}` | {dead[sae]:.0%} |\n" in page
 
 

@@ -14,3 +14,11 @@ def fields_of(table: str) -> list[list[str]]:
 def table_of(name: str) -> list[list[str]]:
     """The fields of the table results/NAME.md, with minus signs that ``float`` reads."""
     return fields_of((RESULTS / f"{name}.md").read_text().replace("−", "-"))
+
+
+def gaps_of(name: str) -> dict[str, dict[str, list[float]]]:
+    """Baseline -> hook point -> the gaps of results/NAME.md by L0, without empty fields."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for place, baseline, *fields in table_of(name)[1:]:
+        found.setdefault(baseline, {})[place] = [float(field) for field in fields if field]
+    return found
