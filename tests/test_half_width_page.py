@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.tables import table_of
+from tests.support.tables import gaps_of, table_of
 
 pytest.importorskip("matplotlib", reason="needs the [demo] extra")
 
@@ -38,7 +38,8 @@ def test_the_papers_own_pair_is_as_the_pages_say() -> None:
 
 
 def test_bi_jumprelu_of_half_width_against_gated_is_as_the_page_says() -> None:
-    gaps = {row[0]: [*map(float, row[2:])] for row in table_of("half_width_paper_bi_jumprelu")[1:]}
+    (gaps,) = gaps_of("half_width_paper_bi_jumprelu").values()
+    assert [len(row) for row in gaps.values()] == [4] * 6
     assert min(gaps["SmolLM2, attn_out"]) > 0.002
     assert min(gaps["Gemma 3, attn_out"]) > -0.002
     at_128 = [row[-1] for row in gaps.values()]
@@ -55,11 +56,10 @@ def test_few_latents_of_gated_are_dead(figures: Any) -> None:
 
 def test_sa_gsae_of_half_width_against_batchtopk_is_as_the_page_says() -> None:
     page = (ROOT / "docs" / "results" / "half_width.md").read_text()
-    table = table_of("half_width_sa_gsae")
-    at_128 = [float(row[-1]) for row in table[1:]]
-    assert sum(gap > -0.002 for gap in at_128) == 5
-    few = {tuple(row[:1]): [-float(gap) for gap in row[2:-1]] for row in table[1:]}
-    *of_attention, level = few.pop(("SmolLM2, attn_out",))
+    (table,) = gaps_of("half_width_sa_gsae").values()
+    assert sum(row[-1] > -0.002 for row in table.values()) == 5
+    few = {place: [-gap for gap in row[:-1]] for place, row in table.items()}
+    *of_attention, level = few.pop("SmolLM2, attn_out")
     assert abs(level) < 0.002
     behind = [*of_attention, *(gap for gaps in few.values() for gap in gaps)]
     said = f"**Below that** it is {min(behind):.3f} to {max(behind):.3f} behind"
