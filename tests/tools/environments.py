@@ -60,7 +60,7 @@ def environment(name: str) -> Path:
     key = hashlib.sha256(json.dumps([sys.prefix, installs]).encode()).hexdigest()[:12]
     folder = CACHE / f"{name}-{key}"
     python = folder / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q"]
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-compile"]
     done = folder / "installed"
     if not done.exists():
         run_logged(
