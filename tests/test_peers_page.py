@@ -98,7 +98,7 @@ def test_a_sign_in_a_matryoshka_is_as_the_pages_say() -> None:
     assert max(map(abs, of_gemmas_resid)) < 0.002
     level, ahead, further = of_sign.pop("SmolLM2, resid")
     assert abs(level) < 0.002
-    said = "the two are level at L0 8. On that of SmolLM2 it is {:.3f} ahead at L0 32, and {:.3f}"
+    said = "SmolLM2** the two are level at L0 8. It is {:.3f} ahead at L0 32, and {:.3f} at L0 128."
     assert said.format(ahead, further) in PAGE
     at_8, at_32, at_128 = zip(*of_sign.values(), strict=True)
     assert len(at_128) == 4
