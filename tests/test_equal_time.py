@@ -144,7 +144,7 @@ def test_of_another_sweep_only_the_saes_of_the_same_settings_count(script: Any) 
         ("bi_jumprelu-full", "target_l0", 32),
         ("bi_jumprelu-warm-up-400-full", "target_l0", 32),
         ("paper-gated-full", "target_l0", 32),  # of architecture sa_gsae
-        ("bi_jumprelu-full", "target_l0", 64),
+        ("bi_jumprelu-full", "target_l0", 128),
     )
     points = [point[1:4] for point in script.points_of([first, more])]
     assert points == [("batchtopk", 576, 250), ("bi_jumprelu", 1152, 4000)]
