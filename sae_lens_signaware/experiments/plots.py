@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+QUARTERS = (1.0, 1.25, 1.5, 1.75)
+"""Ticks between one power of two and the next."""
+
 
 @contextlib.contextmanager
 def frontier_axes(path: Path, title: str, size: tuple[float, float]) -> Iterator["Axes"]:
@@ -17,13 +20,16 @@ def frontier_axes(path: Path, title: str, size: tuple[float, float]) -> Iterator
         size: width and height in inches.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     # without pyplot, whose backend is the caller's, as in a notebook
     fig = Figure(figsize=size, dpi=150, layout="constrained")
     ax = fig.subplots()
     yield ax
     ax.set_xscale("log", base=2)
+    low, high = ax.get_xlim()
+    # powers of two alone would give a narrow range one tick or none
+    ax.xaxis.set_major_locator(LogLocator(2, subs=(1.0,) if high > 4 * low else QUARTERS))
     ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("L0 (active latents per token)")

@@ -130,6 +130,21 @@ def test_a_missed_l0_is_hollow_in_the_picture(tmp_path: Path) -> None:
     assert reached.count(white) == 0
 
 
+@pytest.mark.parametrize(
+    ("l0s", "ticks"),
+    [
+        pytest.param((43, 70), [48, 56, 64], id="narrow"),
+        pytest.param((10, 50), [16, 32], id="wide"),
+    ],
+)
+def test_the_axis_of_l0_has_ticks_in_a_narrow_range_too(
+    tmp_path: Path, l0s: tuple[int, int], ticks: list[int]
+) -> None:
+    svg = drawn([missing(l0, l0) for l0 in l0s], tmp_path / "cell.svg")
+    names = [str(quarter * 2**i) for i in range(6) for quarter in (4, 5, 6, 7)]
+    assert [int(name) for name in names if f">{name}</text>" in svg] == ticks
+
+
 def test_an_l0_of_0_is_no_point_of_the_picture(tmp_path: Path) -> None:
     matplotlib = pytest.importorskip("matplotlib", reason="needs the [demo] extra")
     runs = [run_result(0, 0, 0, 8), run_result(0, 0, 0, 16)]
