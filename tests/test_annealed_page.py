@@ -1,10 +1,9 @@
 """The pages say of an annealed k what results/k_anneal.json and its control show."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from tests.support.tables import gaps_of
+from tests.support.tables import gaps_of, json_of
 
 ROOT = Path(__file__).parent.parent
 ANNEALED = "-anneal-400"
@@ -17,14 +16,10 @@ PLACES = [
 PLAIN_ANNEALED = "SAELens's `batchtopk`, annealed k"
 
 
-def read(name: str) -> Any:
-    return json.loads((ROOT / "results" / name).read_text())
-
-
 def r2s() -> dict[tuple[str, str, float], list[Any]]:
     """Cell, SAE and L0 asked for -> R², dead share and bipolar share, on validation text."""
-    (trials,) = read("k_anneal.json")["sweeps"].values()
-    control = read("annealed_batchtopk.json")["sweeps"]["annealed_batchtopk"]
+    (trials,) = json_of("k_anneal")["sweeps"].values()
+    control = json_of("annealed_batchtopk")["sweeps"]["annealed_batchtopk"]
     return {(r[0], r[1], r[4]): r[6:] for r in trials["runs"] + control["runs"]}
 
 
@@ -49,7 +44,7 @@ def test_the_log_has_every_trial_on_attention() -> None:
 
 def test_every_training_of_the_control_is_done() -> None:
     for name, n_runs in (("annealed_smollm2", 18), ("annealed_gemma3", 9)):
-        sweep = read("annealed_batchtopk.json")["sweeps"][name]
+        sweep = json_of("annealed_batchtopk")["sweeps"][name]
         assert len(sweep["runs"]) == sweep["n_runs"] == n_runs
 
 
@@ -81,8 +76,8 @@ def test_what_is_left_of_the_lead_is_as_the_pages_say() -> None:
 
 
 def test_what_an_annealed_k_gains_is_as_the_log_says() -> None:
-    runs = read("equal_width.json")["sweeps"]
-    control = read("annealed_batchtopk.json")["sweeps"]
+    runs = json_of("equal_width")["sweeps"]
+    control = json_of("annealed_batchtopk")["sweeps"]
     gained = []
     for sweep, annealed in (
         ("equal-width-smollm2-135m", "annealed_smollm2"),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
-from tests.support.tables import fields_of
+from tests.support.tables import fields_of, json_of
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "configs/equal-time-smollm2-135m.yaml"
@@ -152,7 +152,7 @@ def test_of_another_sweep_only_the_saes_of_the_same_settings_count(script: Any) 
 
 def test_the_page_says_what_the_results_show(figure: Any) -> None:
     page = (ROOT / "docs/results/equal_time.md").read_text()
-    values = json.loads((ROOT / "results/equal_time.json").read_text())
+    values = json_of("equal_time")
     reached = figure.reached_of(values)
     (n_runs,) = (len(sweep["runs"]) for sweep in values["sweeps"].values())
     assert f"Of the first sweep {n_runs} of 200 runs are done" in page
@@ -181,7 +181,7 @@ def test_the_page_says_what_the_results_show(figure: Any) -> None:
 
 
 def test_the_page_on_speed_has_the_step_times_of_jumprelu() -> None:
-    costs = json.loads((ROOT / "results" / "equal_time.json").read_text())["step_costs"]
+    costs = json_of("equal_time")["step_costs"]
     ms = {(name, width): f"{1000 * seconds:.1f}" for name, width, seconds, _ in costs}
     page = (ROOT / "docs" / "results" / "speed.md").read_text()
     for name, called in (

@@ -1,13 +1,12 @@
 """The page on half width says what results/ shows."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.tables import gaps_of, table_of
+from tests.support.tables import gaps_of, json_of, table_of
 
 pytest.importorskip("matplotlib", reason="needs the [demo] extra")
 
@@ -94,7 +93,7 @@ def test_half_width_agrees_over_seeds(name: str, said: str, of_gemma: float) -> 
     ],
 )
 def test_few_latents_of_half_width_are_dead(sae: str, said: str) -> None:
-    sweeps = json.loads((ROOT / "results" / "equal_width.json").read_text())["sweeps"]
+    sweeps = json_of("equal_width")["sweeps"]
     runs = [run for sweep in sweeps.values() for run in sweep["runs"] if run[1].startswith(sae)]
     assert len(runs) == 6 * (5 + 2 * 3)
     page = (ROOT / "docs" / "results" / "half_width.md").read_text()

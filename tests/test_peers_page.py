@@ -1,11 +1,10 @@
 """The page on equal width says of Gated, Matryoshka and other peers what results/ shows."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support.tables import gaps_of, table_of
+from tests.support.tables import gaps_of, json_of, table_of
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "results" / "equal_width.md").read_text()
@@ -38,11 +37,14 @@ def test_at_l0_32_the_other_saes_are_as_far_behind_as_the_page_says() -> None:
 def test_four_others_are_behind_at_other_l0s_too_but_for_one_field_of_topk() -> None:
     table = gaps_of("equal_width_others")
     assert len(table) == 4
-    assert all(len(row) == 3 for of_sae in table.values() for row in of_sae.values())
+    for of_sae in table.values():
+        assert [len(row) for row in of_sae.values()] == [3] * 6
     topk = table["SAELens's `topk`"]
     best, *topk["SmolLM2, attn_out"] = topk["SmolLM2, attn_out"]
+    assert best < -0.002
     assert f"of SmolLM2's attention** is {-best:.3f} ahead of `bi_jumprelu`" in PAGE
-    assert f"On the attention of Gemma 3 it is {topk['Gemma 3, attn_out'][0]:.3f} behind" in PAGE
+    behind = topk["Gemma 3, attn_out"][0]
+    assert f"**TopK on the attention of Gemma 3** is {behind:.3f} behind at that L0." in PAGE
     assert f"[{-best:.3f} above]" in WHICH
 
     def of(place: str) -> list[float]:
@@ -61,13 +63,16 @@ def test_on_gemmas_residual_stream_the_others_are_mostly_level() -> None:
     at = {sae: of["Gemma 3, resid"] for sae, of in gaps_of("equal_width_others").items()}
     *level, ahead = at.pop("SAELens's `abstopk`, signed")
     matryoshka = at.pop("SAELens's `matryoshka_batchtopk`")
-    said = "It is level with Gated and TopK, and {} ahead of Matryoshka. At the highest L0 AbsTopK"
-    assert f"{said.format(ends(matryoshka))} is {-ahead:.3f} ahead" in PAGE
+    said = "It is level with Gated and TopK, and {} ahead of Matryoshka."
+    assert said.format(ends(matryoshka)) in PAGE
+    assert f"At the highest L0 it is {-ahead:.3f} ahead of `bi_jumprelu`" in PAGE
+    assert min(matryoshka) > 0.002
+    assert ahead < -0.002
     assert all(abs(gap) < 0.002 for row in [level, *at.values()] for gap in row)
 
 
 def test_the_trials_of_topk_are_as_the_log_says() -> None:
-    trials = json.loads((ROOT / "results" / "trials_2026_11_30.json").read_text())
+    trials = json_of("trials_2026_11_30")
     log = (ROOT / "docs" / "log.md").read_text()
     for _, *read in trials["token_budget"]["rows"]:
         assert f"| {' | '.join(f'{r2:.4f}' for r2 in read)} |" in log
@@ -98,7 +103,7 @@ def test_a_sign_in_a_matryoshka_is_as_the_pages_say() -> None:
     assert max(map(abs, of_gemmas_resid)) < 0.002
     level, ahead, further = of_sign.pop("SmolLM2, resid")
     assert abs(level) < 0.002
-    said = "SmolLM2** the two are level at L0 8. It is {:.3f} ahead at L0 32, and {:.3f} at L0 128."
+    said = "SmolLM2** the two are level at the lowest L0. Above it, it is {:.3f} and {:.3f} ahead."
     assert said.format(ahead, further) in PAGE
     at_8, at_32, at_128 = zip(*of_sign.values(), strict=True)
     assert len(at_128) == 4

@@ -1,7 +1,6 @@
 """The pages on equal width, dead latents and presets say what results/ shows."""
 
 import importlib
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.tables import fields_of, table_of
+from tests.support.tables import fields_of, json_of, table_of
 
 pytest.importorskip("matplotlib", reason="needs the [demo] extra")
 
@@ -197,7 +196,7 @@ def test_on_other_text_the_lead_is_as_the_pages_say() -> None:
 
 
 def test_the_other_seeds_of_jumprelu_are_as_near_as_the_page_says() -> None:
-    sweeps = json.loads((ROOT / "results" / "equal_width.json").read_text())["sweeps"]
+    sweeps = json_of("equal_width")["sweeps"]
     r2s, l0s, places = [], [], set()
     for name, sweep in sweeps.items():
         first = {(r[0], r[4]): r for r in sweep["runs"] if r[1:3] == ["jumprelu-full", 0]}

@@ -1,15 +1,16 @@
 """The page on robustness says what results/robustness.json holds."""
 
-import json
 from collections import Counter
 from pathlib import Path
+
+from tests.support.tables import json_of
 
 ROOT = Path(__file__).parent.parent
 
 
 def test_the_page_says_what_the_results_show() -> None:
     page = (ROOT / "docs" / "robustness.md").read_text(encoding="utf-8")
-    found = json.loads((ROOT / "results" / "robustness.json").read_text())
+    found = json_of("robustness")
     fuzz, faults = found["fuzz"], found["faults"]
     assert f"{fuzz['mutated_files']:,} mutated files\nand {fuzz['loads']:,} loads" in page
     loads: Counter[str] = sum(map(Counter, fuzz["by_kind"].values()), Counter())

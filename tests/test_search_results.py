@@ -1,6 +1,5 @@
 """The log and the pages say of the search of settings what results/search.json shows."""
 
-import json
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.tables import fields_of
+from tests.support.tables import fields_of, json_of
 
 ROOT = Path(__file__).parent.parent
 HEADING = "### SAELens's own settings of JumpReLU"
@@ -16,7 +15,7 @@ HEADING = "### SAELens's own settings of JumpReLU"
 
 def runs_of(name: str) -> list[list[Any]]:
     """Rows (cell, SAE, seed, swept field, value, L0, R², dead, bipolar) of SmolLM2's MLP output."""
-    held = json.loads((ROOT / "results" / name).read_text())
+    held = json_of(name)
     held = held.get("sweeps", {}).get("equal-width-smollm2-135m", held)
     return [run for run in held["runs"] if run[0] == "mlp_out" and run[2] == 0]
 
@@ -30,13 +29,13 @@ def tables_of_the_log() -> list[list[list[str]]]:
 
 
 def test_jumprelu_is_held_against_its_frontier_of_the_comparison() -> None:
-    frontier = sorted((r[5], r[6]) for r in runs_of("equal_width.json") if r[1] == "jumprelu-full")
+    frontier = sorted((r[5], r[6]) for r in runs_of("equal_width") if r[1] == "jumprelu-full")
 
     def r2_at(l0: float) -> float:
         (a, low), (b, high) = next((p, q) for p, q in pairwise(frontier) if p[0] <= l0 <= q[0])
         return low + (high - low) * math.log(l0 / a) / math.log(b / a)
 
-    searched = {(r[1], r[4]): r for r in runs_of("search.json")}
+    searched = {(r[1], r[4]): r for r in runs_of("search")}
     on_both = searched["jumprelu-bandwidth-0.5-3e-3", 2]
     loss = r2_at(on_both[5]) - on_both[6]
     assert f"less {loss:.4f}." in (ROOT / "docs" / "log.md").read_text()
@@ -56,7 +55,7 @@ def test_jumprelu_is_held_against_its_frontier_of_the_comparison() -> None:
 
 
 def test_the_rate_of_the_comparison_is_the_better_one_but_for_the_two_matryoshkas() -> None:
-    r2 = {r[1]: (r[6], r[5]) for r in runs_of("search.json")}
+    r2 = {r[1]: (r[6], r[5]) for r in runs_of("search")}
     _, table = tables_of_the_log()
     assert len(table) == 1 + 6
     for sae, *fields in table[1:]:

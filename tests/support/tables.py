@@ -1,6 +1,8 @@
-"""Markdown tables, read back."""
+"""Markdown tables and the small JSON of results/, read back."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).parent.parent.parent / "results"
 
@@ -9,6 +11,11 @@ def fields_of(table: str) -> list[list[str]]:
     """The fields of each line of a Markdown table, its ruler left out."""
     lines = [line.split("|")[1:-1] for line in table.splitlines()]
     return [[field.strip() for field in line] for line in lines[:1] + lines[2:]]
+
+
+def json_of(name: str) -> Any:
+    """What results/NAME.json holds."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
 
 
 def table_of(name: str) -> list[list[str]]:
