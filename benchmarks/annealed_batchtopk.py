@@ -11,7 +11,7 @@ from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig, register_
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from typing_extensions import override
 
-from sae_lens_signaware.saes.bi_batchtopk import k_of_step
+from sae_lens_signaware.saes.keeps_largest import k_of_step
 
 
 @dataclass

@@ -63,6 +63,10 @@ if TYPE_CHECKING:
     from sae_lens_signaware.saes import (
         BiMatryoshkaBatchTopKTrainingSAEConfig as BiMatryoshkaBatchTopKTrainingSAEConfig,
     )
+    from sae_lens_signaware.saes import BiTopKSAE as BiTopKSAE
+    from sae_lens_signaware.saes import BiTopKSAEConfig as BiTopKSAEConfig
+    from sae_lens_signaware.saes import BiTopKTrainingSAE as BiTopKTrainingSAE
+    from sae_lens_signaware.saes import BiTopKTrainingSAEConfig as BiTopKTrainingSAEConfig
     from sae_lens_signaware.saes import SAGatedSAE as SAGatedSAE
     from sae_lens_signaware.saes import SAGatedSAEConfig as SAGatedSAEConfig
     from sae_lens_signaware.saes import SAGatedTrainingSAE as SAGatedTrainingSAE
@@ -134,6 +138,10 @@ _HOMES = {
         "BiJumpReLUTrainingSAEConfig",
         "BiMatryoshkaBatchTopKTrainingSAE",
         "BiMatryoshkaBatchTopKTrainingSAEConfig",
+        "BiTopKSAE",
+        "BiTopKSAEConfig",
+        "BiTopKTrainingSAE",
+        "BiTopKTrainingSAEConfig",
         "SAGatedSAE",
         "SAGatedSAEConfig",
         "SAGatedTrainingSAE",

@@ -168,6 +168,23 @@ def bi_jumprelu_forward(x: Tensor, p: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+def bi_topk_forward(x: Tensor, p: dict[str, Tensor], k: int, by_norm: bool) -> dict[str, Tensor]:
+    """z (B, H), in units of unit decoder rows where ``by_norm``, and x^ (B, d)."""
+    weight = [row.norm().item() if by_norm else 1.0 for row in p["W_dec"]]
+    z_rows, x_hat_rows = [], []
+    for token in x:
+        x_c = token - p["b_dec"]
+        u = [
+            shifted((x_c * p["W_enc"][:, i]).sum() + p["b_enc"][i], p["b_mag"], i)
+            for i in range(len(weight))
+        ]
+        kept = sorted(range(len(u)), key=lambda i: -abs(u[i].item()) * weight[i])[:k]
+        zero = torch.zeros((), dtype=x.dtype)
+        z_rows.append(torch.stack([u[i] * weight[i] if i in kept else zero for i in range(len(u))]))
+        x_hat_rows.append(sum(u[i] * p["W_dec"][i] for i in kept) + p["b_dec"])
+    return {"z": torch.stack(z_rows), "x_hat": torch.stack(x_hat_rows)}
+
+
 def K(x: float) -> float:
     return 1.0 if -0.5 < x < 0.5 else 0.0
 

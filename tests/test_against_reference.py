@@ -128,6 +128,37 @@ def test_bi_jumprelu_forward_and_encoder_gradients(
 
 @slow_reference
 @given(
+    shape=shapes,
+    k=st.integers(1, 6),
+    rescale=st.booleans(),
+    seed=st.integers(0, 10_000),
+    sparse=st.booleans(),
+)
+def test_bi_topk_forward_and_gradients(
+    shape: tuple[int, int, int], k: int, rescale: bool, seed: int, sparse: bool
+) -> None:
+    batch, d_in, d_sae = shape
+    k = min(k, d_sae)
+    fields = {"k": k, "rescale_acts_by_decoder_norm": rescale}
+    sae = float64_sae("bi_topk", "full", d_in=d_in, d_sae=d_sae, **fields)
+    sae.b_mag.data.abs_().neg_()
+    x = torch.randn(batch, d_in, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    p = leaves(sae)
+    with path(sparse):
+        out = sae.training_forward_pass(step_input(x))
+    assert out.feature_acts.is_sparse == sparse
+    forward = reference.bi_topk_forward(x, p, k, rescale)
+    torch.testing.assert_close(dense(out.feature_acts), forward["z"], **TOLERANCE)
+    torch.testing.assert_close(out.sae_out, forward["x_hat"], **TOLERANCE)
+
+    out.loss.backward()
+    ((x - forward["x_hat"]) ** 2).sum(-1).mean().backward()
+    for name, param in sae.named_parameters():
+        torch.testing.assert_close(param.grad, p[name].grad, **TOLERANCE)
+
+
+@slow_reference
+@given(
     shape=st.tuples(st.integers(1, 6), st.integers(1, 6)),
     n_rows=st.integers(1, 2),
     bandwidth=st.floats(0.05, 3.0),

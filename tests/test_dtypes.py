@@ -78,9 +78,11 @@ def test_training_state_survives_a_file(
 def test_bfloat16_round_trip(architecture: str, tying: str, tmp_path: Path) -> None:
     training = make_training_sae(architecture, tying, dtype="bfloat16")
     training.save_inference_model(tmp_path)
-    assert load_file(tmp_path / "sae_weights.safetensors")["threshold"].dtype == torch.bfloat16
+    saved = load_file(tmp_path / "sae_weights.safetensors")
+    assert {tensor.dtype for tensor in saved.values()} == {torch.bfloat16}
     assert SAE.load_from_disk(tmp_path).dtype == torch.bfloat16
-    assert SAE.load_from_disk(tmp_path, dtype="float32").threshold.dtype == torch.float32
+    loaded = SAE.load_from_disk(tmp_path, dtype="float32").state_dict()
+    assert {tensor.dtype for tensor in loaded.values()} == {torch.float32}
 
 
 @each_threshold_variant
@@ -90,7 +92,9 @@ def test_thresholds_follow_the_module_to_another_device(architecture: str, tying
     assert training.l0_control.device.type == "meta"
 
 
-@pytest.mark.parametrize("architecture", ["bi_jumprelu", "bi_batchtopk", "bi_matryoshka_batchtopk"])
+@pytest.mark.parametrize(
+    "architecture", ["bi_jumprelu", "bi_batchtopk", "bi_matryoshka_batchtopk", "bi_topk"]
+)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_bias_of_each_side_learns_in_bfloat16(
     architecture: str, dtype: str, tmp_path: Path

@@ -19,6 +19,7 @@ from tests.support.hub import save_measured, x_batch
 from tests.support.hub_server import HubServer
 from tests.support.saes import (
     D_SAE,
+    VARIANTS,
     each_architecture,
     each_threshold_variant,
     each_variant,
@@ -63,7 +64,7 @@ def test_push_writes_the_sae_its_twin_and_a_card(
     architecture: str, hub: HubServer, tmp_path: Path
 ) -> None:
     repo = f"someone/push-{architecture}"
-    sae = make_sae(architecture, "none")
+    sae = make_sae(architecture, dict(VARIANTS)[architecture])  # the last of its tyings
     save_measured(sae, tmp_path)
     url = hub_module.push(tmp_path, repo, "mid")
     assert url == f"{hub.url}/{repo}"

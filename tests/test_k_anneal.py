@@ -1,4 +1,4 @@
-"""Annealing of k in the two BatchTopKs, and the options that go with it."""
+"""Annealing of k in what keeps the largest latents, and the options that go with it."""
 
 from typing import Any
 
@@ -7,13 +7,27 @@ import torch
 from sae_lens import LanguageModelSAERunnerConfig, LoggingConfig, SAETrainer
 
 from sae_lens_signaware.checks import InvalidInputError
-from sae_lens_signaware.saes.bi_batchtopk import annealed_k
+from sae_lens_signaware.saes.keeps_largest import annealed_k
 from sae_lens_signaware.training.values import check_ramps
-from tests.support.saes import D_IN, make_training_sae, training_config
+from tests.support.saes import D_IN, asking_for, make_training_sae, training_config
 from tests.support.training import batches, path, step_input, trainer_config
 
-each_sibling = pytest.mark.parametrize("architecture", ["bi_batchtopk", "bi_matryoshka_batchtopk"])
+each_sibling = pytest.mark.parametrize(
+    "architecture", ["bi_batchtopk", "bi_matryoshka_batchtopk", "bi_topk"]
+)
 START = D_IN // 2
+
+
+def sae_of_k_2(architecture: str) -> Any:
+    """Of a k that is annealed in 4 steps; no size is 0, so that as many are active as are kept."""
+    k = asking_for(architecture, 2.0)
+    return make_training_sae(architecture, **k, k_anneal_steps=4, minus_bias_init=0.0)
+
+
+def n_kept(architecture: str, n_tokens: int, step: int) -> int:
+    """What ``step`` keeps: a BatchTopK of all its tokens, a TopK of each."""
+    k = 2 + (START - 2) * max(1 - step / 4, 0)
+    return int(k) * n_tokens if architecture == "bi_topk" else int(k * n_tokens)
 
 
 @pytest.mark.parametrize(
@@ -37,21 +51,20 @@ def test_k_by_hand(k: float, start: float, n_steps: int, step: int, wanted: floa
 def test_a_step_keeps_what_its_k_says_and_anything_else_that_of_the_config(
     architecture: str, sparse: bool
 ) -> None:
-    sae = make_training_sae(architecture, k=2.0, k_anneal_steps=4, minus_bias_init=0.0)
+    sae = sae_of_k_2(architecture)
     x = next(batches())
     assert START > 2
     for step in range(6):
         with path(sparse):
             out = sae.training_forward_pass(step_input(x, n_training_steps=step))
-        k = 2 + (START - 2) * max(1 - step / 4, 0)
-        assert (out.feature_acts.to_dense() != 0).sum() == int(k * len(x))
+        assert (out.feature_acts.to_dense() != 0).sum() == n_kept(architecture, len(x), step)
         with torch.no_grad():
             assert (sae.encode(x) != 0).sum() == 2 * len(x)
 
 
 @each_sibling
 def test_a_step_that_fails_leaves_the_k_of_the_config(architecture: str) -> None:
-    sae = make_training_sae(architecture, k=2.0, k_anneal_steps=4, minus_bias_init=0.0)
+    sae = sae_of_k_2(architecture)
     x = next(batches())
     with pytest.raises(RuntimeError, match="loss"):
         sae.training_forward_pass(step_input(x * torch.nan))
@@ -72,7 +85,7 @@ def test_a_narrow_sae_starts_with_all_of_its_latents() -> None:
 
 @each_sibling
 def test_saelens_trainer_counts_the_steps(architecture: str) -> None:
-    sae = make_training_sae(architecture, k=2.0, k_anneal_steps=4, minus_bias_init=0.0)
+    sae = sae_of_k_2(architecture)
     step, n_active = sae.training_forward_pass, []
 
     def recorded(step_input: Any) -> Any:
@@ -83,7 +96,7 @@ def test_saelens_trainer_counts_the_steps(architecture: str) -> None:
     sae.training_forward_pass = recorded
     trainer: Any = SAETrainer(trainer_config(6), sae, batches())
     trainer.fit()
-    assert n_active == [int(64 * (2 + (START - 2) * max(1 - i / 4, 0))) for i in range(6)]
+    assert n_active == [n_kept(architecture, 64, i) for i in range(6)]
 
 
 def test_an_annealing_that_never_ends_is_refused() -> None:

@@ -61,11 +61,11 @@ def test_they_are_chosen_among_the_signed_saes_of_their_width(
     _, script, config, _, value, _, without = command.split()
     runs = load_sweep_config(PRETRAINED.parent / config)[1]
     asked = benchmark_script(Path(script).stem).candidates(runs, float(value), [without])
-    names = {"bi_jumprelu", "sa_gsae", "bi_batchtopk", "bi_matryoshka_batchtopk"}
+    names = {"bi_jumprelu", "sa_gsae", "bi_batchtopk", "bi_matryoshka_batchtopk", "bi_topk"}
     assert {(run.cell, run.sae) for run in asked} == {
         (cell, f"{name}-full") for cell in ("mlp_out", "attn_out", "resid") for name in names
     }
-    assert len(asked) == 12
+    assert len(asked) == 3 * len(names)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from sae_lens_signaware.training.checkpoints import _training_of
 from sae_lens_signaware.training.runner import SignawareTrainingRunner, find_checkpoint
 from tests.support.checked_runs import make_runner
 from tests.support.models import tiny_model_config, tokens
-from tests.support.runners import runner_config
+from tests.support.runners import runner_config, running_state
 from tests.support.saes import (
     asking_for,
     each_variant_in_a_process,
@@ -95,8 +95,7 @@ def test_resume_after_kill_9(architecture: str, tying: str, tmp_path: Path) -> N
     model = HookedTransformer(tiny_model_config())
     runner = SignawareTrainingRunner(cfg, override_model=model, override_dataset=tokens())
     sae: Any = runner.run()
-    running = sae.l0_control[1] if hasattr(sae, "l0_control") else sae.topk_threshold
-    assert running > 0
+    assert running_state(sae)[-1] > 0
     loaded = SAE.load_from_disk(tmp_path / "resumed" / "out")
     assert type(loaded) is inference_classes(architecture)[0]
     assert not list(tmp_path.rglob("*.partial"))

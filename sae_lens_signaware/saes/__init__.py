@@ -15,6 +15,12 @@ from sae_lens_signaware.saes.bi_matryoshka_batchtopk import (
     BiMatryoshkaBatchTopKTrainingSAE,
     BiMatryoshkaBatchTopKTrainingSAEConfig,
 )
+from sae_lens_signaware.saes.bi_topk import (
+    BiTopKSAE,
+    BiTopKSAEConfig,
+    BiTopKTrainingSAE,
+    BiTopKTrainingSAEConfig,
+)
 from sae_lens_signaware.saes.config import (
     SignedFields,
     SignedSAEConfig,
@@ -49,6 +55,10 @@ __all__ = [
     "BiJumpReLUTrainingSAEConfig",
     "BiMatryoshkaBatchTopKTrainingSAE",
     "BiMatryoshkaBatchTopKTrainingSAEConfig",
+    "BiTopKSAE",
+    "BiTopKSAEConfig",
+    "BiTopKTrainingSAE",
+    "BiTopKTrainingSAEConfig",
     "DeadLatentsMixin",
     "Latents",
     "SAGatedSAE",
@@ -74,5 +84,6 @@ __all__ = [
 
 register(SAGatedSAE, SAGatedSAEConfig, SAGatedTrainingSAE, SAGatedTrainingSAEConfig)
 register(BiJumpReLUSAE, BiJumpReLUSAEConfig, BiJumpReLUTrainingSAE, BiJumpReLUTrainingSAEConfig)
+register(BiTopKSAE, BiTopKSAEConfig, BiTopKTrainingSAE, BiTopKTrainingSAEConfig)
 register_training(BiBatchTopKTrainingSAE, BiBatchTopKTrainingSAEConfig)
 register_training(BiMatryoshkaBatchTopKTrainingSAE, BiMatryoshkaBatchTopKTrainingSAEConfig)

@@ -5,7 +5,7 @@ SAELens's ``batchtopk`` (arXiv 2412.06410) by the size of the pre-activations, s
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from sae_lens import (
@@ -22,44 +22,12 @@ from typing_extensions import override
 from sae_lens_signaware.checks import require
 from sae_lens_signaware.saes.activations import bi_batch_topk
 from sae_lens_signaware.saes.bi_jumprelu import BiJumpReLUSAE, BiJumpReLUSAEConfig
-from sae_lens_signaware.saes.config import (
-    SignedTrainingFields,
-    require_bias,
-    require_not_negative,
-    require_null_or_positive,
-    require_share,
-)
-from sae_lens_signaware.saes.largest import Encoder, encode_largest
+from sae_lens_signaware.saes.keeps_largest import KeepsLargestFields, KeepsLargestMixin, encoder_of
+from sae_lens_signaware.saes.largest import encode_largest
 from sae_lens_signaware.saes.latents import ActiveLatents, Latents
-from sae_lens_signaware.saes.side_bias import SideBiasMixin
 
 CUTOFF_MARGIN = 0.9
 """Factor of the last batch's cutoff at which the next batch is first looked at."""
-
-
-WINDOW_SHRINKS_ABOVE = 64
-"""``k`` above which a latent counts as dead sooner than after ``dead_after_tokens``."""
-
-
-def annealed_k(k: float, start: float, n_steps: int, step: int) -> float:
-    """k of a training step: it falls linearly from ``start`` to ``k`` in the first ``n_steps``.
-
-        k + (start - k) * max(1 - step / n_steps, 0)
-
-    Source: ``k_anneal_steps`` of the dictionary_learning library, whose start is d_in. Where
-    ``start`` is below ``k`` there is nothing to anneal.
-
-    Args:
-        step: number of steps that are done.
-    """
-    if step >= n_steps:
-        return k
-    return k + max(start - k, 0.0) * (1 - step / n_steps)
-
-
-def k_of_step(cfg: Any, step: int) -> float:
-    """:func:`annealed_k` of a config with ``k_anneal_steps``: from half of d_in, or all latents."""
-    return annealed_k(cfg.k, min(cfg.d_in // 2, cfg.d_sae), cfg.k_anneal_steps, step)
 
 
 @torch.compiler.disable  # a graph cannot hold a tensor of so many values as are active
@@ -68,7 +36,7 @@ def _update_threshold(sae: "BiBatchTopKTrainingSAE", coo: Tensor) -> None:
 
 
 @dataclass
-class BiBatchTopKTrainingSAEConfig(SignedTrainingFields, BatchTopKTrainingSAEConfig):
+class BiBatchTopKTrainingSAEConfig(KeepsLargestFields, BatchTopKTrainingSAEConfig):
     """Configuration of the training SAE. Names are those of SAELens's batchtopk.
 
     Args:
@@ -98,22 +66,11 @@ class BiBatchTopKTrainingSAEConfig(SignedTrainingFields, BatchTopKTrainingSAECon
         format_version: format of cfg.json; leave as it is.
     """
 
-    polarity_tying: Literal["full"] = "full"
-    format_version: int = 2
-    minus_bias_init: float | None = None
-    dead_threshold_decay: float = 0.01
-    aux_k: int | None = None
-    k_anneal_steps: int = 0
-
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
         lr = self.topk_threshold_lr
         require(0 < lr <= 1, "topk_threshold_lr", lr, "a number above 0 and at most 1")
-        require_not_negative(self, "aux_loss_coefficient", "k_anneal_steps")
-        require_null_or_positive(self, "aux_k")
-        require_share(self, "dead_threshold_decay")
-        require_bias(self)
 
     @classmethod
     @override
@@ -125,7 +82,7 @@ class BiBatchTopKTrainingSAEConfig(SignedTrainingFields, BatchTopKTrainingSAECon
         return BiJumpReLUSAEConfig
 
 
-class BiBatchTopKTrainingSAE(SideBiasMixin, BatchTopKTrainingSAE):
+class BiBatchTopKTrainingSAE(KeepsLargestMixin, BatchTopKTrainingSAE):
     """Training SAE that keeps the k * n latents of n tokens that are largest in size.
 
         h = x_c @ W_enc + b_enc,    u = sign(h) relu(|h| + b_mag),    z = u of the k * n largest |u|
@@ -140,66 +97,26 @@ class BiBatchTopKTrainingSAE(SideBiasMixin, BatchTopKTrainingSAE):
     cfg: BiBatchTopKTrainingSAEConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
     _kept_in_own_dtype = ("topk_threshold",)
-    _auxk_names = ("aux_loss_coefficient", "auxiliary_reconstruction_loss")
-
-    _annealed: float | None = None  # k while a step runs
     _cutoff: float | None = None  # about the smallest size that the last batch kept; for speed
-    _norm: Tensor | None = None  # norms of the decoder rows while a step runs; for speed
 
     @override
     def get_activation_fn(self):
         return lambda pre: bi_batch_topk(pre, self._n_largest(pre.shape[:-1].numel()))
 
-    @property
-    def _k(self) -> float:
-        """k of the step that runs, and that of the config outside of one."""
-        return self.cfg.k if self._annealed is None else self._annealed
-
     def _n_largest(self, n_tokens: int) -> int:
         return int(self._k * n_tokens)  # rounded as SAELens's BatchTopK does
-
-    @override
-    def _aux_k(self) -> int | None:
-        return self.cfg.aux_k
-
-    @override
-    def _dead_after(self) -> float | None:
-        # The more latents a token has, the more often each is active. Measured at k 8, 32 and 128:
-        # docs/log.md, "A shorter window for BatchTopK".
-        window = self.cfg.dead_after_tokens
-        return None if window is None else window * min(1.0, WINDOW_SHRINKS_ABOVE / self.cfg.k)
 
     @override
     def _activate(self, pre: Tensor, latents: Latents) -> Tensor:
         return bi_batch_topk(self._ungated(pre, latents), self._n_largest(latents.n_tokens))
 
     @override
-    def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
-        # a step uses the norms four times, and each time would read the whole decoder
-        self._norm = self._latent_scale()
-        self._annealed = k_of_step(self.cfg, step_input.n_training_steps)
-        try:
-            return super().training_forward_pass(step_input)
-        finally:
-            self._norm = self._annealed = None
-
-    @override
-    def _latent_scale(self) -> Tensor | None:
-        if not self.cfg.rescale_acts_by_decoder_norm:
-            return None
-        return self.get_W_dec_norm() if self._norm is None else self._norm
-
-    @override
     def _find_active(self, x_c: Tensor, margin: float) -> tuple[ActiveLatents, Tensor] | None:
         del margin
         if self._must_see_all_latents(x_c, self._k / self.cfg.d_sae):
             return None
-        x, scale = x_c.detach().reshape(-1, x_c.shape[-1]), self._latent_scale()
-        b_enc, b_mag = self._encoder_bias, self._size_bias.detach()[0]
-        scale = torch.ones_like(b_mag) if scale is None else scale
-        b_enc = None if b_enc is None else b_enc.detach()
-        encoder = Encoder(self.W_enc.detach(), b_enc, scale, b_mag)
-        largest = encode_largest(x, encoder, self._n_largest(len(x)), self._cutoff)
+        x = x_c.detach().reshape(-1, x_c.shape[-1])
+        largest = encode_largest(x, encoder_of(self), self._n_largest(len(x)), self._cutoff)
         if largest is None:
             return None
         latents, pre, smallest = largest
@@ -250,27 +167,14 @@ class BiBatchTopKTrainingSAE(SideBiasMixin, BatchTopKTrainingSAE):
             self.topk_threshold = self.topk_threshold / scaling_factor
 
     @override
-    @torch.no_grad()
-    def fold_W_dec_norm(self) -> None:
-        """SAELens's: only where ``rescale_acts_by_decoder_norm`` is on, else it changes the choice.
-
-        Raises:
-            NotImplementedError: it is off.
-        """
-        norm = self.get_W_dec_norm()
-        BatchTopKTrainingSAE.fold_W_dec_norm(self)
-        self.b_mag.data.mul_(norm)
-
-    @override
     def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
-        """Fold the decoder norm where it rescales; write the thresholds of h, (1, d_sae).
+        """Write the thresholds of h, (1, d_sae), after what the bases do.
 
         The running threshold is one of |z|, so it is less b_mag one of |h|.
         """
         super().process_state_dict_for_saving_inference(state_dict)
-        scale, b_mag = self._latent_scale(), state_dict["b_mag"]
-        b_mag = state_dict["b_mag"] = b_mag if scale is None else b_mag * scale
-        state_dict["threshold"] = torch.relu(state_dict["threshold"] - b_mag).to(self.dtype)
+        threshold = torch.relu(state_dict["threshold"] - state_dict["b_mag"])
+        state_dict["threshold"] = threshold.to(self.dtype)
 
     def to_inference(self) -> BiJumpReLUSAE:
         """The ``bi_jumprelu`` of the same width that ``save_inference_model`` saves, a copy."""

@@ -1,7 +1,7 @@
-"""The pre-activations of a batch that are largest in size, without those of all latents. Ours.
+"""The pre-activations that are largest in size, of a batch or of each token, without a gradient.
 
-Which they are is known once all have been looked at. So tiles of pre-activations are compared with
-a cutoff that lets some more pass, and the largest of those are kept.
+Which are the largest of a batch is known once all have been looked at. So tiles of pre-activations
+are compared with a cutoff that lets some more pass, and the largest of those are kept. Ours.
 """
 
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sae_lens_signaware.saes.activations import active_mask
-from sae_lens_signaware.saes.kernels import encode_active
+from sae_lens_signaware.saes.activations import active_mask, largest_of_tokens
+from sae_lens_signaware.saes.kernels import CHUNK_ELEMENTS, encode_active
 from sae_lens_signaware.saes.latents import ActiveLatents
 
 SAMPLED_TOKENS = 32
@@ -83,6 +83,33 @@ def encode_largest(
     keep = largest_mask(size, n_largest)
     latents, pre = latents.where(keep), pre[keep]
     return latents, pre, size[keep].min().item() if len(pre) else 0.0
+
+
+@torch.no_grad()
+def encode_largest_of_tokens(
+    x: Tensor, encoder: Encoder, k: int
+) -> tuple[ActiveLatents, Tensor] | None:
+    """The ``k`` pre-activations p of each token that are largest by size, as :class:`Encoder` has.
+
+    Args:
+        x: (n_tokens, d_in).
+        k: at most d_sae.
+
+    Returns:
+        The latents, ``k`` of each token; their (n_tokens * k,) p, not scaled. None where an input
+        or a weight is not finite.
+    """
+    d_sae = encoder.W_enc.shape[1]
+    latent, values = [], []
+    for tokens in x.split(max(1, CHUNK_ELEMENTS // d_sae)):  # no tokens are one chunk of none
+        pre = encoder.pre(tokens)
+        if not pre.sum().isfinite():
+            return None  # the dense path says what is wrong
+        latent.append(largest_of_tokens(encoder.size(pre), k).sort(dim=-1).values)
+        values.append(pre.gather(1, latent[-1]))
+    token = torch.arange(len(x), device=x.device).repeat_interleave(k)
+    active = ActiveLatents(token, torch.cat(latent).view(-1), len(x), d_sae)
+    return active, torch.cat(values).view(-1)
 
 
 def largest_mask(size: Tensor, n_largest: int) -> Tensor:

@@ -24,7 +24,7 @@ from sae_lens_signaware import (
 )
 from sae_lens_signaware.experiments import demo_data
 from sae_lens_signaware.training.cached import train_on_cache
-from tests.support.saes import SAVED_AS_THEMSELVES, training_config, training_field
+from tests.support.saes import SAVED_AS_THEMSELVES, asking_for, fields_of, training_config
 
 # TransformerLens's HookedTransformer takes the names of its own list only, which SmolLM2 is not on.
 # A folder of a listed name is read in its stead, and of the names that mean Llama's architecture,
@@ -36,14 +36,22 @@ CONTEXT, N_CONTEXTS = 128, 64
 N_TOOL_CONTEXTS = 16  # for the dashboard and the cache
 D_SAE = 288  # H; the split has 2H
 N_STEPS, BATCH = 400, 256
+
+
+def warm_up(architecture: str) -> dict[str, int]:
+    """Warm-up of the loss that keeps it sparse, where there is one."""
+    names = [name for name in fields_of(architecture) if name.endswith("_warm_up_steps")]
+    return dict.fromkeys(names, N_STEPS // 5)
+
+
 SAES = {
     architecture: training_config(
         architecture,
         d_in=demo_data.D_IN,
         d_sae=D_SAE,
-        target_l0=24.0,
         normalize_activations="expected_average_only_in",
-        **{training_field(architecture, "warm_up_steps"): N_STEPS // 5},
+        **asking_for(architecture, 24.0),
+        **warm_up(architecture),
     )
     for architecture in SAVED_AS_THEMSELVES
 }

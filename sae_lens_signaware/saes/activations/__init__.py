@@ -19,7 +19,7 @@ from sae_lens_signaware.saes.activations.jump import (
     rectangle,
 )
 from sae_lens_signaware.saes.activations.sides import active_mask, select_side, shifted
-from sae_lens_signaware.saes.activations.topk import bi_batch_topk
+from sae_lens_signaware.saes.activations.topk import bi_batch_topk, bi_topk, largest_of_tokens
 
 __all__ = [
     "active_mask",
@@ -27,6 +27,8 @@ __all__ = [
     "bi_jump_relu_ste",
     "bi_jump_step",
     "bi_step_ste",
+    "bi_topk",
+    "largest_of_tokens",
     "log_sum",
     "nearest_threshold_gap",
     "rectangle",

@@ -1,0 +1,195 @@
+"""``bi_topk``, a two-sided TopK with a bias for each side: configs, inference SAE, training SAE.
+
+TopK (arXiv 2406.04093) by the size of the pre-activations, signs kept, as SAELens's ``abstopk``
+(arXiv 2510.00404) has it. The bias for each side is ours (docs/architectures.md).
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from sae_lens import TopKSAE, TopKSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
+from sae_lens.saes.sae import TrainStepInput
+from torch import Tensor, nn
+from typing_extensions import override
+
+from sae_lens_signaware.saes.activations import bi_topk, shifted
+from sae_lens_signaware.saes.base import SignedSAEMixin
+from sae_lens_signaware.saes.config import SignedSAEConfig, require_k
+from sae_lens_signaware.saes.keeps_largest import KeepsLargestFields, KeepsLargestMixin, encoder_of
+from sae_lens_signaware.saes.largest import encode_largest_of_tokens
+from sae_lens_signaware.saes.latents import ActiveLatents, Latents
+from sae_lens_signaware.saes.plain import both_sides, make_plain
+
+
+@dataclass
+class BiTopKSAEConfig(SignedSAEConfig, TopKSAEConfig):
+    """Configuration of the inference SAE. Names are those of SAELens's topk.
+
+    Args:
+        polarity_tying: "full": both sides of a latent share the one decoder row.
+        k: number of active latents of each token.
+        rescale_acts_by_decoder_norm: whether pre-activations are multiplied by the norms of the
+            decoder rows, and the rows divided by them.
+        format_version: format of cfg.json; leave as it is.
+    """
+
+    polarity_tying: Literal["full"] = "full"
+    format_version: int = 2
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_k(self)
+
+    @classmethod
+    @override
+    def architecture(cls) -> str:
+        return "bi_topk"
+
+
+class _BiTopK(SignedSAEMixin):
+    """Parameters and plain twin of both SAEs.
+
+        h = x_c @ W_enc + b_enc,    u = sign(h) relu(|h| + b_mag),    b_mag <= 0
+        z = u of the k largest |u| of each token
+
+    ``b_mag`` (1, d_sae): b_mag + b_enc and b_mag - b_enc are what the sides of the plain twin have
+    as b_enc. It is at most 0, so that one side of a latent alone can be above 0 there.
+    """
+
+    b_enc: nn.Parameter
+    b_mag: nn.Parameter
+    _scales_with_pre_activation = ("b_mag",)
+
+    @override
+    def initialize_weights(self) -> None:
+        super().initialize_weights()
+        self.b_mag = self._make_rows(1)
+
+    @property
+    def _k(self) -> float:
+        return self.cfg.k
+
+    @property
+    @override
+    def _size_bias(self) -> Tensor:
+        # a training clamps b_mag before each step, so that here the clamp takes no gradient away
+        return self.b_mag.to(self.W_enc.dtype).clamp(max=0.0)  # super()'s cannot be compiled
+
+    @override
+    def _latent_scale(self) -> Tensor | None:
+        return self.W_dec.detach().norm(dim=-1) if self.cfg.rescale_acts_by_decoder_norm else None
+
+    @override
+    def _activate(self, pre: Tensor, latents: Latents) -> Tensor:
+        u = shifted(pre, self._scaled(latents.rows_of(self._size_bias), latents))
+        # active latents are the k of each token already
+        return u if isinstance(latents, ActiveLatents) else bi_topk(u, int(self._k))
+
+    @override
+    def _find_active(self, x_c: Tensor, margin: float) -> tuple[ActiveLatents, Tensor] | None:
+        del margin
+        if self._must_see_all_latents(x_c, self._k / self.cfg.d_sae):
+            return None
+        x = x_c.detach().reshape(-1, x_c.shape[-1])
+        return encode_largest_of_tokens(x, encoder_of(self), int(self._k))
+
+    @override
+    def to_plain(self) -> TopKSAE:
+        size_bias = both_sides(self.b_mag.clamp(max=0.0))
+        parameters = {"b_enc": torch.cat([self.b_enc, -self.b_enc]) + size_bias}
+        fields = {
+            "k": self.cfg.k,
+            "rescale_acts_by_decoder_norm": self.cfg.rescale_acts_by_decoder_norm,
+        }
+        return make_plain(self, TopKSAE, TopKSAEConfig, parameters, fields=fields)
+
+
+class BiTopKSAE(_BiTopK, TopKSAE):
+    """Inference SAE. ``encode`` gives signed latents, at most ``k`` of a token.
+
+    The activation is :func:`~sae_lens_signaware.saes.activations.bi_topk`.
+    """
+
+    # narrowed as SAELens narrows it
+    cfg: BiTopKSAEConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @override
+    @torch.no_grad()
+    def fold_W_dec_norm(self) -> None:
+        """SAELens's: only where ``rescale_acts_by_decoder_norm`` is on, else it changes the choice.
+
+        Raises:
+            NotImplementedError: it is off.
+        """
+        norm = self.W_dec.norm(dim=-1)
+        TopKSAE.fold_W_dec_norm(self)
+        self.b_mag.data.mul_(norm)
+
+
+@dataclass
+class BiTopKTrainingSAEConfig(KeepsLargestFields, TopKTrainingSAEConfig):
+    """Configuration of the training SAE. Names are those of SAELens's topk.
+
+    Args:
+        polarity_tying: "full": both sides of a latent share the one decoder row.
+        k: number of active latents of each token.
+        minus_bias_init: initial bias of the - sides; that of the + sides is 0. Below 0 a latent
+            starts as a latent of one side, and takes up the other where that pays. null takes
+            -min(2, sqrt(d_in / k) / 2).
+        aux_loss_coefficient: weight of a loss by which dead latents learn to reconstruct the error
+            of the others (AuxK, arXiv 2406.04093). 0 switches it off.
+        dead_after_tokens: a latent that has not been active for so many tokens counts as dead. For
+            k above 64 it is 64 / k times as many. null counts the runner's dead_feature_window of
+            steps instead.
+        aux_k: how many dead latents of a token learn so. With more of them each one's share of the
+            error is smaller, and may stay below what a token keeps. null takes half of d_in.
+        k_anneal_steps: number of first steps in which k falls linearly, from half of d_in to its
+            value. 0 switches it off.
+        dead_threshold_decay: share of a b_mag below 0 that a dead latent loses in each step, until
+            it is active again. 0 switches it off.
+        rescale_acts_by_decoder_norm: whether pre-activations are multiplied by the norms of the
+            decoder rows, and the rows divided by them.
+        use_sparse_activations: whether steps compute with the active latents alone, where that is
+            faster (on a CPU): the same results up to rounding. feature_acts and hidden_pre of such
+            a step are sparse COO tensors, as SAELens's topk has them, and have no gradient.
+        format_version: format of cfg.json; leave as it is.
+    """
+
+    @classmethod
+    @override
+    def architecture(cls) -> str:
+        return "bi_topk"
+
+    @override
+    def get_inference_config_class(self) -> type[BiTopKSAEConfig]:
+        return BiTopKSAEConfig
+
+
+class BiTopKTrainingSAE(KeepsLargestMixin, _BiTopK, TopKTrainingSAE):
+    """Training SAE that keeps the k latents of each token that are largest in size.
+
+    Adds ``b_mag`` (1, d_sae) to the parameters of SAELens's ``topk``; with ``b_enc`` it makes a
+    bias for each side. Feature activations are in units of unit decoder rows, as SAELens's ``topk``
+    has them, where ``rescale_acts_by_decoder_norm`` is on.
+    """
+
+    # narrowed as SAELens narrows it
+    cfg: BiTopKTrainingSAEConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @override
+    def get_activation_fn(self):
+        return lambda pre: bi_topk(pre, int(self._k))
+
+    @override
+    def _start_step(self, step_input: TrainStepInput) -> TrainStepInput:
+        # in place on .data: a clamp in the graph would hold a bias that is above 0 there for good
+        self.b_mag.data.clamp_(max=0.0)
+        return super()._start_step(step_input)
+
+    @override
+    def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
+        """Bring ``b_mag`` to 0 where the last step has left it above, after what the bases do."""
+        super().process_state_dict_for_saving_inference(state_dict)
+        state_dict["b_mag"] = state_dict["b_mag"].clamp(max=0.0)
