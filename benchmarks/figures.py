@@ -45,7 +45,14 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from other_text_table import other_text_table
 from page_files import fill_pages
-from recipe_tables import dead_table, gaps_table, peers_table, points_table, seeds_table
+from recipe_tables import (
+    best_table,
+    dead_table,
+    gaps_table,
+    peers_table,
+    points_table,
+    seeds_table,
+)
 from result_rows import rows_of
 from sign_pages import sign_figures, sign_tables
 from speed_figure import speed_figure, speed_table
@@ -74,6 +81,7 @@ ALL_PLAIN = PLAIN | {
     "topk": "SAELens's `topk`",
     "abstopk": "SAELens's `abstopk`, signed",
 }
+BI_TOPK = {"bi_topk": "`bi_topk`"}
 OTHERS = {name: label for name, label in ALL_PLAIN.items() if name not in PLAIN}
 OF_PAPER_GATED = {"paper-gated": ALL_PLAIN["paper-gated"]}
 OF_GATED = {"gated": ALL_PLAIN["gated"]}
@@ -211,10 +219,12 @@ def write_all(out: Path) -> None:
         "one_pass.md": points_table(
             with_annealed,
             cells,
-            WITH_SHORT | WITH_ANNEALED | OF_GEMMAS_RESID | ALL_PLAIN | OF_PLAIN_ANNEALED,
+            WITH_SHORT | WITH_ANNEALED | OF_GEMMAS_RESID | BI_TOPK | ALL_PLAIN | OF_PLAIN_ANNEALED,
         ),
         "one_pass_dead.md": dead_table(
-            all_seeds + annealed, cells, WITH_SHORT | WITH_ANNEALED | ALL_PLAIN | OF_PLAIN_ANNEALED
+            all_seeds + annealed,
+            cells,
+            WITH_SHORT | WITH_ANNEALED | BI_TOPK | ALL_PLAIN | OF_PLAIN_ANNEALED,
         ),
         "equal_steps.md": equal_steps_table(reached, CELLS[:2], ONE_RECIPE, 1152),
         "equal_time.md": equal_time_table(reached, CELLS[:2], ONE_RECIPE),
@@ -225,6 +235,22 @@ def write_all(out: Path) -> None:
         "equal_width_peers.md": peers_table(equal, cells, SHORT, ALL_PLAIN, 32),
         # those that have run at more than one L0
         "equal_width_others.md": gaps_table(equal, cells, SHORT, OTHERS),
+        "equal_width_best.md": best_table(
+            equal,
+            cells,
+            {SHORT: SIGNED["bi_jumprelu"]}
+            | {name: label for name, label in SIGNED.items() if name != "bi_jumprelu"}
+            | BI_TOPK
+            | {NARROW_SHORT: OF_GEMMAS_RESID[NARROW], ANNEALED: WITH_ANNEALED[ANNEALED]},
+            ALL_PLAIN,
+        ),
+        "equal_width_bi_topk.md": gaps_table(
+            equal,
+            cells,
+            "bi_topk",
+            {name: ALL_PLAIN[name] for name in ("topk", "abstopk")}
+            | {SHORT: SIGNED["bi_jumprelu"]},
+        ),
         "equal_width_matryoshka.md": gaps_table(
             equal, cells, "bi_matryoshka_batchtopk", OF_MATRYOSHKA | OF_BATCHTOPK
         ),

@@ -62,6 +62,31 @@ def gaps_table(
     return markdown(["hook point", "baseline", *(f"L0 {asked:g}" for asked in l0s)], table, 2)
 
 
+def best_table(
+    rows: Sequence[Row], cells: Sequence[str], ours: Mapping[str, str], others: Mapping[str, str]
+) -> str:
+    """Which of ``ours`` is best in R² against the best of the others, by cell and by L0 asked for.
+
+    A field has the one of ours whose lowest gap to any of the others is highest; the gap; and the
+    other that it is to. Gaps are those of :func:`gaps_table`.
+
+    Args:
+        ours, others: name in the results -> name in the table.
+    """
+    table = []
+    for cell in cells:
+        lowest: dict[float, list[tuple[float, str]]] = {asked: [] for asked in ASKED}
+        for sae, label in ours.items():
+            gaps = {name: _gaps(rows, cell, sae, other) for other, name in others.items()}
+            for asked, found in lowest.items():
+                at = [(of[asked], name) for name, of in gaps.items() if asked in of]
+                if at:
+                    gap, name = min(at)
+                    found.append((gap, f"{label} {signed(gap)} to {name}"))
+        table.append([cell, *(max(found)[1] if found else "" for found in lowest.values())])
+    return markdown(["hook point", *(f"L0 {asked:g}" for asked in ASKED)], table, len(ASKED) + 1)
+
+
 def peers_table(
     rows: Sequence[Row], cells: Sequence[str], sae: str, saes: Mapping[str, str], asked: float
 ) -> str:

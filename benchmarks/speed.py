@@ -55,6 +55,7 @@ from sae_lens_signaware import (
     BiBatchTopKTrainingSAEConfig,
     BiJumpReLUTrainingSAEConfig,
     BiMatryoshkaBatchTopKTrainingSAEConfig,
+    BiTopKTrainingSAEConfig,
     SAGatedTrainingSAEConfig,
 )
 from sae_lens_signaware.checks import InvalidInputError
@@ -81,6 +82,7 @@ SAES: dict[str, tuple[int, type, dict[str, Any]]] = {
     ),
     "bi_batchtopk W": (1, BiBatchTopKTrainingSAEConfig, {}),
     "bi_matryoshka_batchtopk W": (1, BiMatryoshkaBatchTopKTrainingSAEConfig, {}),
+    "bi_topk W": (1, BiTopKTrainingSAEConfig, {}),
     "batchtopk W": (1, BatchTopKTrainingSAEConfig, {}),
     "matryoshka_batchtopk W": (1, MatryoshkaBatchTopKTrainingSAEConfig, {}),
     "gated W": (1, GatedTrainingSAEConfig, {}),

@@ -180,6 +180,22 @@ def test_the_page_says_what_the_results_show(figure: Any) -> None:
     assert (top.architecture, top.d_sae, top.n_steps) == ("bi_jumprelu", 2304, 4000)
 
 
+def test_the_page_on_speed_has_the_step_times_of_topk() -> None:
+    page = (ROOT / "docs" / "results" / "speed.md").read_text()
+    measured = json_of("speed_topk")
+    assert f"    {measured['command']}" in page.splitlines()
+    small, large = (size["step_ms"] for size in measured["sizes"])
+    labels = {
+        "bi_topk W": "`bi_topk`",
+        "bi_batchtopk W": "`bi_batchtopk`",
+        "topk W, sparse": "SAELens's TopK, sparse activations",
+        "abstopk W": "SAELens's AbsTopK",
+        "batchtopk W": "SAELens's BatchTopK",
+    }
+    for name, label in labels.items():
+        assert f"| {label} | {small[name]:,.1f} | {large[name]:,.1f} |" in page
+
+
 def test_the_page_on_speed_has_the_step_times_of_jumprelu() -> None:
     costs = json_of("equal_time")["step_costs"]
     ms = {(name, width): f"{1000 * seconds:.1f}" for name, width, seconds, _ in costs}

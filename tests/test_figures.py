@@ -90,6 +90,20 @@ def test_a_peer_with_one_run_is_compared_at_its_own_l0(figures: Any) -> None:
     assert table[2:] == ["| P | +0.0500 at 32.0; 0.0% |  |", f"| Q | {of_q} |  |"]
 
 
+def test_the_best_of_ours_is_the_one_furthest_above_all_others(figures: Any) -> None:
+    def line(sae: str, at_8: float, at_32: float) -> list[Any]:
+        return [
+            row(figures, "c", sae, 8.0, at_8, swept="k"),
+            row(figures, "c", sae, 32.0, at_32, swept="k"),
+        ]
+
+    rows = line("a", 0.5, 0.6) + line("b", 0.51, 0.55) + line("p", 0.4, 0.62) + line("q", 0.53, 0.5)
+    rows += line("ignored", 0.9, 0.9)
+    ours, others = {"a": "A", "b": "B", "none": "N"}, {"p": "P", "q": "Q"}
+    table = figures.best_table(rows, ["c", "d"], ours, others).splitlines()
+    assert table[2:] == ["| c | B −0.0200 to Q | A −0.0200 to P |  |", "| d |  |  |  |"]
+
+
 def test_pages_show_files_as_they_are(benchmark_script: Callable[[str], Any]) -> None:
     page_files = benchmark_script("page_files")
     shown: list[str] = []

@@ -15,6 +15,72 @@ def ends(values: Sequence[float]) -> str:
     return f"{min(values):.3f} to {max(values):.3f}"
 
 
+MARGIN = 0.002
+
+
+def four_others() -> dict[str, dict[str, list[float]]]:
+    """The gaps to the SAEs that were asked for L0 8, 32 and 128; Gated has its coefficient's."""
+    table = gaps_of("equal_width_others")
+    del table["SAELens's `gated`"]
+    assert len(table) == 4
+    return table
+
+
+def test_no_sae_of_saelens_is_ahead_of_the_best_signed_one() -> None:
+    head, *rows = table_of("equal_width_best")
+    assert head[1:] == ["L0 8", "L0 32", "L0 128"]
+    found = {
+        (place, l0): re.fullmatch(r"(`.*`.*?) ([+-]\d\.\d{4}) to (.*)", field)
+        for place, *fields in rows
+        for l0, field in zip(head[1:], fields, strict=True)
+    }
+    gaps = {at: float(match[2]) for at, match in found.items() if match}
+    assert len(gaps) == len(found) == 18
+    assert min(gaps.values()) > -MARGIN - 5e-5  # the lowest rounds to the margin
+    ahead = {at for at, gap in gaps.items() if gap > MARGIN}
+    of_mlp = {at for at in gaps if at[0].endswith("mlp_out")} - {("Gemma 3, mlp_out", "L0 32")}
+    assert ahead == of_mlp | {("SmolLM2, resid", "L0 128")}
+    said = f"ahead in {len(ahead)} of 18 fields, and level in {18 - len(ahead)}."
+    assert said in PAGE
+    readme = (ROOT / "README.md").read_text()
+    assert f"ahead in {len(ahead)} of these 18 fields, and level in {18 - len(ahead)}." in readme
+    best = [match[1] for match in found.values() if match]
+    assert max(best, key=best.count) == "`bi_jumprelu`"
+    assert best.count("`bi_jumprelu`") > 9
+
+
+def test_bi_topk_is_as_the_pages_say() -> None:
+    table = gaps_of("equal_width_bi_topk")
+    assert [len(row) for of in table.values() for row in of.values()] == [3] * 18
+    at = "SmolLM2, attn_out"
+    of_topk, of_abstopk = table["SAELens's `topk`"], table["SAELens's `abstopk`, signed"]
+    of_jump = table["`bi_jumprelu`"]
+    assert abs(of_topk[at][0]) < MARGIN
+    assert f"[{of_jump[at][0]:.3f} above](results/equal_width.md#bi_topk)" in WHICH
+    on_gemma = -of_jump["Gemma 3, attn_out"][0]
+    assert f"On Gemma 3 it is {on_gemma:.3f} below." in WHICH
+    every = [gap for row in of_topk.values() for gap in row]
+    assert min(every) > -MARGIN
+    assert f"from {-min(every):.3f} below to {max(every):.3f} above" in PAGE
+    assert f"R²** is [{-min(every):.3f} below to {max(every):.3f} above]" in WHICH
+    at_8 = [row[0] for row in of_abstopk.values()]
+    assert f"it is {ends(at_8)} ahead at L0 8." in PAGE
+    assert min(at_8) > MARGIN
+    of_resid = of_abstopk["Gemma 3, resid"].pop()
+    above = [gap for row in of_abstopk.values() for gap in row[1:]]
+    assert min(above) > -MARGIN
+    said = f"level or up to {max(above):.3f} ahead, but at L0 128 of Gemma's residual stream it is"
+    assert f"{said} {-of_resid:.3f} behind." in PAGE
+    best = of_jump[at].pop(0)
+    assert f"**Against `bi_jumprelu`** it is {best:.3f} ahead at L0 8 of SmolLM2's" in PAGE
+    assert all(abs(gap) <= MARGIN for gap in of_jump.pop("Gemma 3, resid"))
+    behind = ends([-gap for row in of_jump.values() for gap in row])
+    assert f"Elsewhere it is {behind} behind." in PAGE
+    assert f"it is {behind} below `bi_jumprelu`." in WHICH
+    speeds = [size["step_ms"] for size in json_of("speed_topk")["sizes"]]
+    assert {f"{ms['topk W, sparse'] / ms['bi_topk W']:.1f}" for ms in speeds} == {"1.9"}
+
+
 def test_at_l0_32_the_other_saes_are_as_far_behind_as_the_page_says() -> None:
     rows = [
         row
@@ -35,8 +101,7 @@ def test_at_l0_32_the_other_saes_are_as_far_behind_as_the_page_says() -> None:
 
 
 def test_four_others_are_behind_at_other_l0s_too_but_for_one_field_of_topk() -> None:
-    table = gaps_of("equal_width_others")
-    assert len(table) == 4
+    table = four_others()
     for of_sae in table.values():
         assert [len(row) for row in of_sae.values()] == [3] * 6
     topk = table["SAELens's `topk`"]
@@ -45,13 +110,12 @@ def test_four_others_are_behind_at_other_l0s_too_but_for_one_field_of_topk() -> 
     assert f"of SmolLM2's attention** is {-best:.3f} ahead of `bi_jumprelu`" in PAGE
     behind = topk["Gemma 3, attn_out"][0]
     assert f"**TopK on the attention of Gemma 3** is {behind:.3f} behind at that L0." in PAGE
-    assert f"[{-best:.3f} above]" in WHICH
 
     def of(place: str) -> list[float]:
         return [gap for of_sae in table.values() for gap in of_sae[place]]
 
     on_mlp = [*of("SmolLM2, mlp_out"), *of("Gemma 3, mlp_out")]
-    assert f"ahead of all four at all three L0s, by {ends(on_mlp)}." in PAGE
+    assert f"ahead of the other four at all three L0s, by {ends(on_mlp)}." in PAGE
     on_attention = [*of("SmolLM2, attn_out"), *of("Gemma 3, attn_out")]
     assert f"- **Attention.** It is {ends(on_attention)} ahead, but for TopK" in PAGE
     on_resid = of("SmolLM2, resid")
@@ -60,7 +124,7 @@ def test_four_others_are_behind_at_other_l0s_too_but_for_one_field_of_topk() -> 
 
 
 def test_on_gemmas_residual_stream_the_others_are_mostly_level() -> None:
-    at = {sae: of["Gemma 3, resid"] for sae, of in gaps_of("equal_width_others").items()}
+    at = {sae: of["Gemma 3, resid"] for sae, of in four_others().items()}
     *level, ahead = at.pop("SAELens's `abstopk`, signed")
     matryoshka = at.pop("SAELens's `matryoshka_batchtopk`")
     said = "It is level with Gated and TopK, and {} ahead of Matryoshka."

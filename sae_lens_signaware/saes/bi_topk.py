@@ -71,6 +71,9 @@ class _BiTopK(SignedSAEMixin):
     def _k(self) -> float:
         return self.cfg.k
 
+    def get_activation_fn(self):  # in place of SAELens's TopK, by which tools know its kind
+        return lambda pre: bi_topk(pre, int(self._k))
+
     @property
     @override
     def _size_bias(self) -> Tensor:
@@ -177,10 +180,6 @@ class BiTopKTrainingSAE(KeepsLargestMixin, _BiTopK, TopKTrainingSAE):
 
     # narrowed as SAELens narrows it
     cfg: BiTopKTrainingSAEConfig  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    @override
-    def get_activation_fn(self):
-        return lambda pre: bi_topk(pre, int(self._k))
 
     @override
     def _start_step(self, step_input: TrainStepInput) -> TrainStepInput:

@@ -14,10 +14,10 @@ def split_polarities(sae: SAE[Any]) -> SAE[Any]:
     """The plain SAE of width 2H that a signed one of width H is: same output, no negative latent.
 
     Latent i becomes i (its + side) and i + H (its - side). ``sa_gsae`` gives SAELens's ``gated``,
-    the other three its ``jumprelu``; the result loads where this package is not installed. A
-    ``sa_gsae`` with ``two_sided=False`` has no - side: its plain form keeps the width H. In 16 bits
-    the sums of two biases are rounded, and a latent near its threshold may be active in one of the
-    two alone: split in float32.
+    ``bi_topk`` its ``topk``, the other three its ``jumprelu``; the result loads where this package
+    is not installed. A ``sa_gsae`` with ``two_sided=False`` has no - side: its plain form keeps the
+    width H. In 16 bits the sums of two biases are rounded, and a latent near its threshold may be
+    active in one of the two alone: split in float32.
 
     Args:
         sae: a signed SAE, width H, for inference or training. It is left as it is.

@@ -79,6 +79,7 @@ def run(name: str, model: Any, module: str, tokens: torch.Tensor, out: Path) -> 
         "max_latent": z.abs().max().item(),
         # it keeps negative latents, but counts only firings > 0
         "signed_cached": len(signed_cache.cache.latent_locations[module]),
+        "signed_above_1e-5": int((z > 1e-5).sum()),
         "signed_firing_counts": int(signed_cache.hookpoint_firing_counts[module].sum()),
         "split_firing_counts": int(cache.hookpoint_firing_counts[module].sum()),
     }
