@@ -110,6 +110,8 @@ WITH_ANNEALED = {
     ANNEALED: "`bi_batchtopk`, annealed k",
     f"{ANNEALED}-aux-k-8": "`bi_batchtopk`, annealed k, aux_k 8",
 }
+NARROW_JUMPRELU = "jumprelu-bandwidth-0.1"
+OF_NARROW_JUMPRELU = {NARROW_JUMPRELU: f"{PLAIN['jumprelu']}, bandwidth 0.1"}
 OF_GEMMAS_RESID = {
     NARROW: "`bi_jumprelu`, bandwidth 0.1",
     NARROW_SHORT: "`bi_jumprelu`, bandwidth 0.1, warm-up 400",
@@ -127,7 +129,7 @@ EQUAL_WIDTH = (
     Series(NARROW_SHORT, "bi_jumprelu, bandwidth 0.1", "bi_jumprelu", dashed=True),
     Series("sa_gsae", "sa_gsae", "sa_gsae"),
     *PLAIN_SAES,
-    Series("jumprelu-bandwidth-0.1", "JumpReLU, bandwidth 0.1", "jumprelu", dashed=True),
+    Series(NARROW_JUMPRELU, "JumpReLU, bandwidth 0.1", "jumprelu", dashed=True),
 )
 EQUAL_WIDTH_GAP = tuple(one for one in EQUAL_WIDTH if not one.dashed)
 HALF = Series(HALF_SAE, "bi_jumprelu, half as wide", "bi_jumprelu")
@@ -236,13 +238,13 @@ def write_all(out: Path) -> None:
         # those that have run at more than one L0
         "equal_width_others.md": gaps_table(equal, cells, SHORT, OTHERS),
         "equal_width_best.md": best_table(
-            equal,
+            with_annealed,
             cells,
             {SHORT: SIGNED["bi_jumprelu"]}
             | {name: label for name, label in SIGNED.items() if name != "bi_jumprelu"}
             | BI_TOPK
             | {NARROW_SHORT: OF_GEMMAS_RESID[NARROW], ANNEALED: WITH_ANNEALED[ANNEALED]},
-            ALL_PLAIN,
+            ALL_PLAIN | OF_PLAIN_ANNEALED | OF_NARROW_JUMPRELU,
         ),
         "equal_width_bi_topk.md": gaps_table(
             equal,
