@@ -77,8 +77,10 @@ class _BiTopK(SignedSAEMixin):
     @property
     @override
     def _size_bias(self) -> Tensor:
-        # a training clamps b_mag before each step, so that here the clamp takes no gradient away
-        return self.b_mag.to(self.W_enc.dtype).clamp(max=0.0)  # super()'s cannot be compiled
+        # A training clamps b_mag before each step, so this takes no gradient away. torch's clamp
+        # does so at the bound, from 2.15 on. super()'s property cannot be compiled.
+        b_mag = self.b_mag.to(self.W_enc.dtype)
+        return torch.where(b_mag > 0, 0.0, b_mag)
 
     @override
     def _latent_scale(self) -> Tensor | None:
