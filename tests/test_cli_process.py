@@ -52,7 +52,12 @@ SCRIPT = str(Path(sysconfig.get_path("scripts")) / "sae-lens-signaware")
 
 
 @pytest.mark.parametrize(
-    "program", [[sys.executable, "-m", "sae_lens_signaware"], [SCRIPT]], ids=["module", "script"]
+    "program",
+    [
+        pytest.param([sys.executable, "-m", "sae_lens_signaware"], marks=pytest.mark.slow),
+        [SCRIPT],
+    ],
+    ids=["module", "script"],
 )
 def test_a_process_of_its_own_knows_the_architectures(program: list[str], tmp_path: Path) -> None:
     make_sae("bi_jumprelu").save_model(tmp_path / "sae")

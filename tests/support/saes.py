@@ -59,7 +59,7 @@ __all__ = [
     "recipe_of_dead_latents",
     "resetting_every",
     "settle",
-    "slow_but_for_one",
+    "slow_but_for_two",
     "training_config",
     "training_field",
 ]
@@ -70,21 +70,22 @@ each_variant = pytest.mark.parametrize(
 )
 
 
-def slow_but_for_one(variants: list[tuple[str, str]]) -> list[Any]:
-    """One tying of each architecture by default, the others among the slow tests.
+def slow_but_for_two(variants: list[tuple[str, str]]) -> list[Any]:
+    """One with a ``k`` and one without by default, the others among the slow tests.
 
     For tests that start a process each, which takes many times as long as what they test.
     """
-    first: dict[str, str] = {}
+    first: dict[bool, tuple[str, str]] = {}
     params = []
     for architecture, tying in variants:
-        marks = [] if first.setdefault(architecture, tying) == tying else [pytest.mark.slow]
+        variant, has_k = (architecture, tying), "k" in fields_of(architecture)
+        marks = [] if first.setdefault(has_k, variant) == variant else [pytest.mark.slow]
         params.append(pytest.param(architecture, tying, id=f"{architecture}-{tying}", marks=marks))
     return params
 
 
 each_variant_in_a_process = pytest.mark.parametrize(
-    ("architecture", "tying"), slow_but_for_one(VARIANTS)
+    ("architecture", "tying"), slow_but_for_two(VARIANTS)
 )
 
 # Those that are saved as themselves: what is saved as another one is that one to every tool.
@@ -96,7 +97,7 @@ each_saved_variant = pytest.mark.parametrize(
 
 each_saved_variant_in_a_process = pytest.mark.parametrize(
     ("architecture", "tying"),
-    slow_but_for_one([(a, t) for a, t in VARIANTS if a in SAVED_AS_THEMSELVES]),
+    slow_but_for_two([(a, t) for a, t in VARIANTS if a in SAVED_AS_THEMSELVES]),
 )
 
 # Those whose thresholds are parameters, and whose L0 a coefficient decides.
