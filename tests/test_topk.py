@@ -201,6 +201,13 @@ def test_a_norm_that_rescales_can_be_folded(make: Any) -> None:
     torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(len(sae.W_dec)).double())
 
 
+@pytest.mark.parametrize("make", [make_sae, make_training_sae])
+def test_a_decoder_row_of_zeros_leaves_the_output_finite(make: Any) -> None:
+    sae = make("bi_topk", rescale_acts_by_decoder_norm=True)
+    sae.W_dec.data[0] = 0.0
+    assert sae(batch().float()).isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("fields", "line"),
     [

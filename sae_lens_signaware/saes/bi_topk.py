@@ -16,7 +16,12 @@ from typing_extensions import override
 from sae_lens_signaware.saes.activations import bi_topk, shifted
 from sae_lens_signaware.saes.base import SignedSAEMixin
 from sae_lens_signaware.saes.config import SignedSAEConfig, require_k
-from sae_lens_signaware.saes.keeps_largest import KeepsLargestFields, KeepsLargestMixin, encoder_of
+from sae_lens_signaware.saes.keeps_largest import (
+    KeepsLargestFields,
+    KeepsLargestMixin,
+    encoder_of,
+    fold_choice_norm,
+)
 from sae_lens_signaware.saes.largest import encode_largest_of_tokens
 from sae_lens_signaware.saes.latents import ActiveLatents, Latents
 from sae_lens_signaware.saes.plain import both_sides, make_plain
@@ -84,7 +89,7 @@ class _BiTopK(SignedSAEMixin):
 
     @override
     def _latent_scale(self) -> Tensor | None:
-        return self.W_dec.detach().norm(dim=-1) if self.cfg.rescale_acts_by_decoder_norm else None
+        return self.get_W_dec_norm() if self.cfg.rescale_acts_by_decoder_norm else None
 
     @override
     def _activate(self, pre: Tensor, latents: Latents) -> Tensor:
@@ -128,9 +133,7 @@ class BiTopKSAE(_BiTopK, TopKSAE):
         Raises:
             NotImplementedError: it is off.
         """
-        norm = self.W_dec.norm(dim=-1)
-        TopKSAE.fold_W_dec_norm(self)
-        self.b_mag.data.mul_(norm)
+        fold_choice_norm(self)
 
 
 @dataclass

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from sae_lens import TopKTrainingSAE
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from torch import Tensor
 from typing_extensions import override
@@ -54,6 +53,18 @@ def encoder_of(sae: SignedSAEMixin) -> Encoder:
     b_enc, b_mag, scale = sae._encoder_bias, sae._size_bias.detach()[0], sae._latent_scale()
     scale = torch.ones_like(b_mag) if scale is None else scale
     return Encoder(sae.W_enc.detach(), None if b_enc is None else b_enc.detach(), scale, b_mag)
+
+
+@torch.no_grad()
+def fold_choice_norm(sae: SignedSAEMixin) -> None:
+    """Fold the decoder norm of an SAE of SAELens's TopK family, with ``b_mag``.
+
+    Raises:
+        NotImplementedError: ``rescale_acts_by_decoder_norm`` is off, so it would change the choice.
+    """
+    norm = sae.get_W_dec_norm()
+    super(SignedSAEMixin, sae).fold_W_dec_norm()  # SAELens's, past ours, which folds in any case
+    sae.b_mag.data.mul_(norm)
 
 
 @dataclass
@@ -133,10 +144,7 @@ class KeepsLargestMixin(SideBiasMixin):
         Raises:
             NotImplementedError: it is off.
         """
-        norm = self.get_W_dec_norm()
-        # past SignedSAEMixin, which folds in any case
-        TopKTrainingSAE.fold_W_dec_norm(self)  # pyright: ignore[reportArgumentType]  # its host
-        self.b_mag.data.mul_(norm)
+        fold_choice_norm(self)
 
     @override
     def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
