@@ -53,7 +53,7 @@ def test_measures_of_an_sae_on_a_device_without_float64(architecture: str, tying
         expected.calibration.gain_neg,
         rtol=1e-4,
         atol=1e-5,
-        equal_nan=True,  # of a latent that is never negative
+        equal_nan=architecture == "bi_topk",  # one of its latents is never negative
     )
     assert measured.calibration.gain_neg.isfinite().sum() > D_IN
     assert measured_audit.n_pairs == 1

@@ -193,4 +193,6 @@ def test_delphi_counts_only_the_positive_firings_of_a_signed_sae(
     result = delphi[architecture]
     assert result["split_firing_counts"] == pytest.approx(result["signed_cached"], rel=1e-3)
     assert result["signed_firing_counts"] == pytest.approx(result["signed_above_1e-5"], rel=1e-3)
-    assert result["signed_firing_counts"] < result["signed_cached"]
+    # after 400 steps most latents of bi_topk are active on their + side alone
+    most = 1.0 if architecture == "bi_topk" else 0.9
+    assert result["signed_firing_counts"] < most * result["signed_cached"]
