@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from tests.support.tables import gaps_of, json_of
+from tests.support.tables import gaps_of, json_of, result_page
 
 ROOT = Path(__file__).parent.parent
 ANNEALED = "-anneal-400"
-PAGE = ROOT / "docs" / "results" / "equal_width.md"
 PLACES = [
     f"{model}, {cell}"
     for model in ("SmolLM2", "Gemma 3")
@@ -65,7 +64,7 @@ def test_what_is_left_of_the_lead_is_as_the_pages_say() -> None:
     assert [gap < -0.002 for gap in left["Gemma 3, resid"]] == [True, False, True]
     narrow = gaps_of("equal_width_narrow")[PLAIN_ANNEALED]
     assert max(map(abs, narrow["Gemma 3, resid"])) <= 0.002
-    page = PAGE.read_text()
+    page = result_page("annealed_k")
     for said in (
         "`bi_jumprelu` stays ahead, by less. At L0 32 of Gemma 3 it is level.",
         "It is level on both models, at all three L0s.",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.tables import gaps_of, json_of, table_of
+from tests.support.tables import gaps_of, json_of, result_page, table_of
 
 pytest.importorskip("matplotlib", reason="needs the [demo] extra")
 
@@ -20,7 +20,7 @@ def counted(gaps: list[float]) -> str:
 
 
 def test_the_papers_own_pair_is_as_the_pages_say() -> None:
-    page = (ROOT / "docs" / "results" / "half_width.md").read_text()
+    page = result_page("half_width")
     rows = table_of("half_width_paper")
     l0s = [int(name.removeprefix("L0 ")) for name in rows[0][2:]]
     assert (len(rows), l0s) == (1 + 6, [8, 32, 64, 128])
@@ -49,12 +49,12 @@ def test_bi_jumprelu_of_half_width_against_gated_is_as_the_page_says() -> None:
 def test_few_latents_of_gated_are_dead(figures: Any) -> None:
     dead = [row.dead_share for row in figures.one_pass() if row.sae == "paper-gated"]
     assert len(dead) == 6 * 4
-    page = (ROOT / "docs" / "results" / "half_width.md").read_text()
+    page = result_page("half_width")
     assert f"and at most {max(dead):.1%} in Gated, on attention at L0 8 (" in page
 
 
 def test_sa_gsae_of_half_width_against_batchtopk_is_as_the_page_says() -> None:
-    page = (ROOT / "docs" / "results" / "half_width.md").read_text()
+    page = result_page("half_width")
     (table,) = gaps_of("half_width_sa_gsae").values()
     assert sum(row[-1] > -0.002 for row in table.values()) == 5
     few = {place: [-gap for gap in row[:-1]] for place, row in table.items()}
@@ -81,7 +81,7 @@ def test_half_width_agrees_over_seeds(name: str, said: str, of_gemma: float) -> 
             assert high - low < (of_gemma if "Gemma" in place else 0.002), (place, field)
             spreads.append(high - low)
     assert len(spreads) == 6 * 3
-    page = (ROOT / "docs" / "results" / "half_width.md").read_text()
+    page = result_page("half_width")
     assert f"{said} Their gaps differ by at most {max(spreads):.4f}." in page
 
 
@@ -96,7 +96,7 @@ def test_few_latents_of_half_width_are_dead(sae: str, said: str) -> None:
     sweeps = json_of("equal_width")["sweeps"]
     runs = [run for sweep in sweeps.values() for run in sweep["runs"] if run[1].startswith(sae)]
     assert len(runs) == 6 * (5 + 2 * 3)
-    page = (ROOT / "docs" / "results" / "half_width.md").read_text()
+    page = result_page("half_width")
     assert said.format(max(run[7] for run in runs)) in page
 
 
@@ -112,10 +112,10 @@ def test_the_page_on_half_width_says_what_the_results_show(figures: Any) -> None
     attention = [g for cell in gaps if "attn_out" in cell for g in gaps[cell].values()]
     few = [g for cell in gaps if "attn_out" not in cell for l0, g in gaps[cell].items() if l0 < 128]
     behind = f"{-max(few):.3f} to {-min(few):.3f}"
-    assert f"it is behind, by {behind}.**" in (ROOT / "docs/results/half_width.md").read_text()
+    assert f"it is behind, by {behind}.**" in result_page("half_width")
     assert f"residual stream it is {behind} behind" in (ROOT / "README.md").read_text()
     elsewhere = [g for cell in gaps if "attn_out" not in cell for g in gaps[cell].values()]
-    page = (ROOT / "docs" / "results" / "half_width.md").read_text()
+    page = result_page("half_width")
     between = f"between {min(attention):+.4f} and {max(attention):+.4f}".replace("-", "−")
     assert between in page
     assert f"costs up to {-min(elsewhere):.3f}" in (ROOT / "docs" / "which.md").read_text()

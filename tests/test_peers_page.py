@@ -1,13 +1,13 @@
-"""The page on equal width says of Gated, Matryoshka and other peers what results/ shows."""
+"""The pages on other SAEs, signed and plain, say what results/ shows."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support.tables import gaps_of, json_of, table_of
+from tests.support.tables import gaps_of, json_of, result_page, table_of
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "results" / "equal_width.md").read_text()
+OTHERS, SIGNED = result_page("other_saes"), result_page("signed_saes")
 WHICH = (ROOT / "docs" / "which.md").read_text()
 
 
@@ -41,7 +41,7 @@ def test_no_sae_of_saelens_is_ahead_of_the_best_signed_one() -> None:
     of_mlp = {at for at in gaps if at[0].endswith("mlp_out")} - {("Gemma 3, mlp_out", "L0 32")}
     assert ahead == of_mlp | {("SmolLM2, resid", "L0 128")}
     said = f"ahead in {len(ahead)} of 18 fields, and level in {18 - len(ahead)}."
-    assert said in PAGE
+    assert said in result_page("equal_width")
     readme = (ROOT / "README.md").read_text()
     assert f"ahead in {len(ahead)} of these 18 fields, and level in {18 - len(ahead)}." in readme
     best = [match[1] for match in found.values() if match]
@@ -56,27 +56,27 @@ def test_bi_topk_is_as_the_pages_say() -> None:
     of_topk, of_abstopk = table["SAELens's `topk`"], table["SAELens's `abstopk`, signed"]
     of_jump = table["`bi_jumprelu`"]
     assert abs(of_topk[at][0]) < MARGIN
-    assert f"[{of_jump[at][0]:.3f} above](results/equal_width.md#bi_topk)" in WHICH
+    assert f"[{of_jump[at][0]:.3f} above](results/signed_saes.md#bi_topk)" in WHICH
     on_gemma = -of_jump["Gemma 3, attn_out"][0]
     assert f"On Gemma 3 it is {on_gemma:.3f} below." in WHICH
     every = [gap for row in of_topk.values() for gap in row]
     assert min(every) > -MARGIN
-    assert f"from {-min(every):.3f} below to {max(every):.3f} above" in PAGE
+    assert f"from {-min(every):.3f} below to {max(every):.3f} above" in SIGNED
     assert f"R²** is [{-min(every):.3f} below to {max(every):.3f} above]" in WHICH
     at_8 = [row[0] for row in of_abstopk.values()]
-    assert f"it is {ends(at_8)} ahead at L0 8." in PAGE
+    assert f"it is {ends(at_8)} ahead at L0 8." in SIGNED
     assert min(at_8) > MARGIN
     of_resid = of_abstopk["Gemma 3, resid"].pop()
     above = [gap for row in of_abstopk.values() for gap in row[1:]]
     assert min(above) > -MARGIN
-    assert f"level or up to {max(above):.3f} ahead, but for one field." in PAGE
+    assert f"level or up to {max(above):.3f} ahead, but for one field." in SIGNED
     said = "is the residual stream of Gemma 3 at L0 128. There it is"
-    assert f"{said} {-of_resid:.3f} behind AbsTopK." in PAGE
+    assert f"{said} {-of_resid:.3f} behind AbsTopK." in SIGNED
     best = of_jump[at].pop(0)
-    assert f"**Against `bi_jumprelu`** it is {best:.3f} ahead at L0 8 of SmolLM2's" in PAGE
+    assert f"**Against `bi_jumprelu`** it is {best:.3f} ahead at L0 8 of SmolLM2's" in SIGNED
     assert all(abs(gap) <= MARGIN for gap in of_jump.pop("Gemma 3, resid"))
     behind = ends([-gap for row in of_jump.values() for gap in row])
-    assert f"Elsewhere it is {behind} behind." in PAGE
+    assert f"Elsewhere it is {behind} behind." in SIGNED
     assert f"it is {behind} below `bi_jumprelu`." in WHICH
     speeds = [size["step_ms"] for size in json_of("speed_topk")["sizes"]]
     assert {f"{ms['topk W, sparse'] / ms['bi_topk W']:.1f}" for ms in speeds} == {"1.9"}
@@ -90,14 +90,14 @@ def test_at_l0_32_the_other_saes_are_as_far_behind_as_the_page_says() -> None:
     ]
     of_smollm2 = [float(field.split()[0]) for row in rows for field in row[1:4]]
     assert len(of_smollm2) == 5 * 3
-    assert f"On SmolLM2 they are {ends(of_smollm2)} behind." in PAGE
+    assert f"On SmolLM2 they are {ends(of_smollm2)} behind." in OTHERS
     of_gemma = {row[0]: [float(f.split()[0]) for f in row[4:]] for row in rows if all(row[4:])}
     matryoshka = of_gemma.pop("SAELens's `matryoshka_batchtopk`")
-    assert f"On Gemma 3 Matryoshka is {ends(matryoshka)} behind." in PAGE
+    assert f"On Gemma 3 Matryoshka is {ends(matryoshka)} behind." in OTHERS
     assert len(of_gemma) == 3
     of_two = ends([gap for *others, _ in of_gemma.values() for gap in others])
     said = "On Gemma 3 TopK, AbsTopK and Gated as its paper trains it are"
-    assert f"{said} {of_two} behind, and level on the residual stream." in PAGE
+    assert f"{said} {of_two} behind, and level on the residual stream." in OTHERS
     assert all(abs(resid) < 0.002 for *_, resid in of_gemma.values())
 
 
@@ -108,19 +108,19 @@ def test_four_others_are_behind_at_other_l0s_too_but_for_one_field_of_topk() -> 
     topk = table["SAELens's `topk`"]
     best, *topk["SmolLM2, attn_out"] = topk["SmolLM2, attn_out"]
     assert best < -0.002
-    assert f"of SmolLM2's attention** is {-best:.3f} ahead of `bi_jumprelu`" in PAGE
+    assert f"of SmolLM2's attention** is {-best:.3f} ahead of `bi_jumprelu`" in OTHERS
     behind = topk["Gemma 3, attn_out"][0]
-    assert f"**TopK on the attention of Gemma 3** is {behind:.3f} behind at that L0." in PAGE
+    assert f"**TopK on the attention of Gemma 3** is {behind:.3f} behind at that L0." in OTHERS
 
     def of(place: str) -> list[float]:
         return [gap for of_sae in table.values() for gap in of_sae[place]]
 
     on_mlp = [*of("SmolLM2, mlp_out"), *of("Gemma 3, mlp_out")]
-    assert f"ahead of the other four at all three L0s, by {ends(on_mlp)}." in PAGE
+    assert f"ahead of the other four at all three L0s, by {ends(on_mlp)}." in OTHERS
     on_attention = [*of("SmolLM2, attn_out"), *of("Gemma 3, attn_out")]
-    assert f"- **Attention.** It is {ends(on_attention)} ahead, but for TopK" in PAGE
+    assert f"- **Attention.** It is {ends(on_attention)} ahead, but for TopK" in OTHERS
     on_resid = of("SmolLM2, resid")
-    assert f"SmolLM2.** `bi_jumprelu` is {ends(on_resid)} ahead." in PAGE
+    assert f"SmolLM2.** `bi_jumprelu` is {ends(on_resid)} ahead." in OTHERS
     assert min(on_mlp + on_attention + on_resid) > 0.002
 
 
@@ -129,8 +129,8 @@ def test_on_gemmas_residual_stream_the_others_are_mostly_level() -> None:
     *level, ahead = at.pop("SAELens's `abstopk`, signed")
     matryoshka = at.pop("SAELens's `matryoshka_batchtopk`")
     said = "It is level with Gated and TopK, and {} ahead of Matryoshka."
-    assert said.format(ends(matryoshka)) in PAGE
-    assert f"At the highest L0 it is {-ahead:.3f} ahead of `bi_jumprelu`" in PAGE
+    assert said.format(ends(matryoshka)) in OTHERS
+    assert f"At the highest L0 it is {-ahead:.3f} ahead of `bi_jumprelu`" in OTHERS
     assert min(matryoshka) > 0.002
     assert ahead < -0.002
     assert all(abs(gap) < 0.002 for row in [level, *at.values()] for gap in row)
@@ -156,7 +156,7 @@ def test_sa_gsae_is_mostly_ahead_of_gated() -> None:
         "SmolLM2, attn_out": [0],
         "Gemma 3, attn_out": [1, 2],
     }
-    assert "or level with it, but for three fields of attention." in PAGE
+    assert "or level with it, but for three fields of attention." in SIGNED
 
 
 def test_a_sign_in_a_matryoshka_is_as_the_pages_say() -> None:
@@ -169,13 +169,13 @@ def test_a_sign_in_a_matryoshka_is_as_the_pages_say() -> None:
     level, ahead, further = of_sign.pop("SmolLM2, resid")
     assert abs(level) < 0.002
     said = "SmolLM2** the two are level at the lowest L0. Above it, it is {:.3f} and {:.3f} ahead."
-    assert said.format(ahead, further) in PAGE
+    assert said.format(ahead, further) in SIGNED
     at_8, at_32, at_128 = zip(*of_sign.values(), strict=True)
     assert len(at_128) == 4
-    assert f"**At L0 128** it is {ends(at_128)} ahead on MLP outputs and attention." in PAGE
-    assert f"**At L0 8** it is {ends([-gap for gap in at_8])} behind on both." in PAGE
+    assert f"**At L0 128** it is {ends(at_128)} ahead on MLP outputs and attention." in SIGNED
+    assert f"**At L0 8** it is {ends([-gap for gap in at_8])} behind on both." in SIGNED
     on_mlp = [row[1] for place, row in of_sign.items() if place.endswith("mlp_out")]
-    assert f"**At L0 32** it is {ends(on_mlp)} ahead on MLP outputs, and level" in PAGE
+    assert f"**At L0 32** it is {ends(on_mlp)} ahead on MLP outputs, and level" in SIGNED
     assert max(abs(gap) for gap in at_32 if gap not in on_mlp) < 0.002
     every = [*at_32, ahead, of_gemmas_resid[1]]
     below_and_above = f"{-min(every):.3f} below to {max(every):.3f} above, over six hook points"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.tables import fields_of, json_of, table_of
+from tests.support.tables import fields_of, json_of, result_page, table_of
 
 pytest.importorskip("matplotlib", reason="needs the [demo] extra")
 
@@ -17,7 +17,7 @@ PLACES = ("mlp_out", "attn_out", "resid")
 
 
 def test_the_page_on_dead_latents_says_what_the_results_show(figures: Any) -> None:
-    page = (ROOT / "docs" / "results" / "dead_latents.md").read_text()
+    page = result_page("dead_latents")
     log = (ROOT / "docs" / "log.md").read_text()
     for name, text in (
         (figures.MODELS["SmolLM2"], "in each of the {} runs on SmolLM2-135M"),
@@ -121,7 +121,7 @@ VERDICTS = {  # what a field of the page's table of verdicts says at L0 8, 16, 3
 
 
 def test_the_table_of_verdicts_is_that_of_the_gaps() -> None:
-    page = (ROOT / "docs" / "results" / "equal_width.md").read_text()
+    page = result_page("equal_width")
     start = page.index("| hook point | `bi_jumprelu` against BatchTopK |")
     said = {row[0]: row[1:] for row in fields_of(page[start : page.index("\n\n", start)])[1:]}
     gaps = [row for row in table_of("equal_width_gaps") if "`" in row[1]]
@@ -158,14 +158,14 @@ def test_bi_batchtopk_is_as_the_pages_say(figures: Any) -> None:
     assert f"At L0 8** it is {ends[0]:.3f} to {ends[-1]:.3f} behind BatchTopK" in which
     at_32 = [row[3] for row in of_batchtopk]
     ends_at_32 = f"[{-min(at_32):.3f} below to {max(at_32):.3f} above]"
-    assert f"{ends_at_32}(results/equal_width.md#the-other-signed-saes)" in which
+    assert f"{ends_at_32}(results/signed_saes.md)" in which
     assert sum(row[2] < -0.002 for row in rows if "`bi_jumprelu`" in row[1]) == 5
     dead = {
         row.sae: row.dead_share
         for row in figures.one_pass()
         if (row.cell, row.value, row.seed) == ("Gemma 3, attn_out", 8, 0)
     }
-    page = (ROOT / "docs" / "results" / "dead_latents.md").read_text()
+    page = result_page("dead_latents")
     for sae in ("bi_batchtopk", "bi_matryoshka_batchtopk", "batchtopk", "matryoshka_batchtopk"):
         assert f"`{sae}` | {dead[sae]:.0%} |\n" in page
 
@@ -185,9 +185,7 @@ def test_on_other_text_the_lead_is_as_the_pages_say() -> None:
     assert all(gap < -0.002 for gap in gaps("attn_out", "8"))
     assert all(gap > 0.002 for gap in gaps("attn_out", "128"))
     behind = {l0: [-gap for gap in gaps("resid", l0)] for l0 in ("8", "32", "128")}
-    page, readme = (
-        (ROOT / path).read_text() for path in ("docs/results/equal_width.md", "README.md")
-    )
+    page, readme = result_page("generality"), (ROOT / "README.md").read_text()
     every = [gap for found in behind.values() for gap in found[-4:]]  # of Gemma 3
     assert f"at every L0**, by {min(every):.3f} to {max(every):.3f}." in page
     of_smollm2 = behind["32"][:4]
@@ -207,7 +205,7 @@ def test_the_other_seeds_of_jumprelu_are_as_near_as_the_page_says() -> None:
                 l0s.append(abs(run[5] / of_first[5] - 1))
                 r2s.append(abs(run[6] - of_first[6]))
     assert len(places) == 6 * 2
-    page = (ROOT / "docs" / "results" / "equal_width.md").read_text()
+    page = result_page("equal_width")
     assert f"by at most {max(r2s):.4f}, and their L0 by at most {max(l0s):.1%}." in page
 
 
@@ -227,7 +225,7 @@ def test_the_lead_in_wider_saes_is_as_the_pages_say() -> None:
     readme = (ROOT / "README.md").read_text()
     assert f"the lead on the MLP output of SmolLM2 is {leads[-1]:.4f}." in readme
     which = (ROOT / "docs" / "which.md").read_text()
-    assert f"is [{leads[-1]:.4f}](results/equal_width.md#wider)" in which
+    assert f"is [{leads[-1]:.4f}](results/generality.md#wider)" in which
 
 
 def test_seeds_agree_on_what_is_ahead_and_what_is_level() -> None:
@@ -251,11 +249,11 @@ def test_seeds_agree_on_what_is_ahead_and_what_is_level() -> None:
                 assert 0.0015 <= min(abs(low), abs(high)) <= max(abs(low), abs(high)) < 0.0035
             else:
                 assert low > 0.002 if is_ahead else -0.002 < low <= high < 0.002, (cell, field)
-    page = (ROOT / "docs" / "results" / "equal_width.md").read_text()
+    page = result_page("equal_width")
     assert f"The largest spread of a gap over seeds is {max(spreads):.4f}" in page
 
 
 def test_the_page_on_equal_width_says_how_many_runs_are_done(figures: Any) -> None:
-    page = (ROOT / "docs" / "results" / "equal_width.md").read_text()
+    page = result_page("equal_width")
     for sweep in figures.read("equal_width.json")["sweeps"].values():
         assert f"{len(sweep['runs'])} of {sweep['n_runs']}" in page

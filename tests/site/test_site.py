@@ -17,7 +17,8 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent.parent
 PAGES = (
     "index", "gallery", "guide", "results/equal_width", "results/equal_time", "results/half_width",
-    "results/dead_latents", "results/speed", "log",
+    "results/dead_latents", "results/speed", "results/annealed_k", "results/other_saes",
+    "results/signed_saes", "results/generality", "results/equal_width_runs", "log",
 )  # fmt: skip
 
 OVERFLOW = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"

@@ -18,6 +18,11 @@ def json_of(name: str) -> Any:
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
+def result_page(name: str) -> str:
+    """The text of docs/results/NAME.md."""
+    return (RESULTS.parent / "docs" / "results" / f"{name}.md").read_text()
+
+
 def table_of(name: str) -> list[list[str]]:
     """The fields of the table results/NAME.md, with minus signs that ``float`` reads."""
     return fields_of((RESULTS / f"{name}.md").read_text().replace("−", "-"))
