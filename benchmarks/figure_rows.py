@@ -70,6 +70,8 @@ def read(name: str) -> Any:
 def longer(equal: Sequence[Row]) -> dict[int, list[Row]]:
     """The runs at L0 32 of 4,000 steps, and those of 8,000, by the name of the former.
 
+    An SAE without a target has its runs at other L0s too.
+
     Args:
         equal: the runs of :func:`one_pass`, of one seed.
     """
@@ -78,6 +80,7 @@ def longer(equal: Sequence[Row]) -> dict[int, list[Row]]:
     runs = [
         row._replace(sae=names.get(row.sae, row.sae.removesuffix("-8000")))
         for row in rows_of(sweep, "SmolLM2")
-        if row.swept == "d_sae"
     ]
-    return {4000: [row for row in equal if row.value == 32], 8000: runs}
+    without_target = "l0_coefficient"
+    known = [row for row in equal if row.value == 32 or row.swept == without_target]
+    return {4000: known, 8000: runs}

@@ -101,7 +101,7 @@ LONGER = {
     SHORT: "`bi_jumprelu`, warm-up of a tenth",
     "bi_jumprelu": "`bi_jumprelu`, warm-up of a fifth",
     "bi_batchtopk": SIGNED["bi_batchtopk"],
-    "batchtopk": PLAIN["batchtopk"],
+    **PLAIN,
 }
 ANNEALED = "bi_batchtopk-anneal-400"
 """In results/equal_width.json on Gemma 3, and in results/annealed_batchtopk.json on SmolLM2."""
