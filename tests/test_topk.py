@@ -222,3 +222,14 @@ def test_wrong_configs_give_one_line(fields: dict[str, Any], line: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
         training_config("bi_topk", **{"tying": "full", **fields})
     assert str(caught.value) == line
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_weights_of_a_bi_batchtopk_are_not_those_of_a_bi_topk(dtype: str, tmp_path: Path) -> None:
+    """Its tensors are those of a bi_topk and a running threshold, in float16 as bytes as well."""
+    make_training_sae("bi_topk", dtype=dtype).save_model(tmp_path)
+    SAE.load_from_disk(tmp_path)
+    make_training_sae("bi_batchtopk", dtype=dtype).save_model(tmp_path / "other")
+    (tmp_path / "other" / "sae_weights.safetensors").replace(tmp_path / "sae_weights.safetensors")
+    with pytest.raises(InvalidInputError, match=r"unknown \['topk_threshold'\]"):
+        SAE.load_from_disk(tmp_path)

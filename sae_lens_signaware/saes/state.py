@@ -71,13 +71,13 @@ def add_exact_state(state: dict[str, Tensor], dtype: torch.dtype, more: Iterable
     }
 
 
-def drop_training_state(state: dict[str, Tensor], more: Iterable[str] = ()) -> None:
+def drop_training_state(state: dict[str, Tensor], of_training: Iterable[str]) -> None:
     """Remove what only a training SAE has, in place.
 
     Args:
-        more: names of such tensors, beside TRAINING_STATE.
+        of_training: names of such tensors.
     """
-    of_training = {*TRAINING_STATE, *more}
+    of_training = set(of_training)
     exact = [name + BYTES for name in {*state, *of_training}]
     for name in (*of_training, *exact):
         state.pop(name, None)
@@ -112,7 +112,9 @@ def check_state(
                 # saved for inference, loaded for training: training state starts afresh
                 state[name] = torch.zeros(tensor.shape, dtype=tensor.dtype)
     else:
-        drop_training_state(state, declared)  # saved by SAELens's save_model from a training SAE
+        # saved by SAELens's save_model from a training SAE. An SAE with a topk_threshold is saved as
+        # another architecture, so that such a file is refused here
+        drop_training_state(state, {*RESTARTED_STATE, *declared})
     missing, unknown = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
     require(
         not missing and not unknown,

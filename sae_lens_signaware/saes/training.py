@@ -19,7 +19,12 @@ from sae_lens_signaware.saes.finite_losses import FiniteLossMixin
 from sae_lens_signaware.saes.kernels import pre_activation
 from sae_lens_signaware.saes.latents import AllLatents, Latents
 from sae_lens_signaware.saes.metrics import parameter_histograms, side_metrics
-from sae_lens_signaware.saes.state import add_exact_state, drop_training_state, names_of_bases
+from sae_lens_signaware.saes.state import (
+    TRAINING_STATE,
+    add_exact_state,
+    drop_training_state,
+    names_of_bases,
+)
 
 _Host = TrainingSAE[Any] if TYPE_CHECKING else object
 
@@ -306,4 +311,4 @@ class SignedTrainingMixin(FiniteLossMixin, SignedSAEMixin, _Host):
     def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
         """Drop what only training needs."""
         super().process_state_dict_for_saving_inference(state_dict)
-        drop_training_state(state_dict, self._training_state)
+        drop_training_state(state_dict, {*TRAINING_STATE, *self._training_state})
