@@ -18,14 +18,49 @@ from equal_time_figure import (
     reached_of,
 )
 from figure_drawing import (
-    ARCHITECTURES,
     STYLE,
-    Series,
     save_svg,
+)
+from figure_labels import (
+    ALL_PLAIN,
+    ANNEALED,
+    BATCHTOPK,
+    BI_JUMPRELU,
+    BI_TOPK,
+    CELLS,
+    EQUAL_TIME,
+    EQUAL_WIDTH,
+    EQUAL_WIDTH_GAP,
+    GATED,
+    HALF,
+    HALF_WIDTH,
+    HALVES,
+    L0S,
+    L0S_OF_GATED,
+    LONGER,
+    NARROW,
+    NARROW_SHORT,
+    OF_BATCHTOPK,
+    OF_GATED,
+    OF_GEMMAS_RESID,
+    OF_MATRYOSHKA,
+    OF_NARROW_JUMPRELU,
+    OF_PAPER_GATED,
+    OF_PLAIN_ANNEALED,
+    ONE_RECIPE,
+    OTHERS,
+    PAPER_GATED,
+    PEERS,
+    PLAIN,
+    RATED_TEXTS,
+    SA_GSAE,
+    SA_GSAE_AUXK,
+    SIGNED,
+    WITH_ANNEALED,
+    WITH_SHORT,
 )
 from figure_rows import (
     D_IN,
-    HALF_SAE,
     MODELS,
     ONE_PASS,
     ROOT,
@@ -52,6 +87,7 @@ from recipe_tables import (
     peers_table,
     points_table,
     seeds_table,
+    two_gaps_table,
 )
 from result_rows import rows_of
 from sign_pages import sign_figures, sign_tables
@@ -59,86 +95,6 @@ from speed_figure import speed_figure, speed_table
 from two_sided_figure import two_sided_figure, two_sided_table, worlds_of
 from wandb_page import wandb_figure
 from widths_table import widths_table
-
-CELLS = ("mlp_out", "attn_out", "resid")
-
-SA_GSAE = Series("sa_gsae-half", "SA-GSAE, H", "sa_gsae")
-SA_GSAE_AUXK = Series("sa_gsae-half-auxk", "SA-GSAE with AuxK, H", "sa_gsae", dashed=True)
-BI_JUMPRELU = Series("bi_jumprelu-half-no-resets", "bi_jumprelu, H", "bi_jumprelu")
-GATED = Series("gated-full", "SAELens's Gated, 2H", "gated")
-PAPER_GATED = Series("paper-gated-full", "Gated (its paper), 2H", "paper_gated")
-PEERS = (
-    Series("abstopk-half", "AbsTopK, H", "abstopk"),
-    Series("batchtopk-full", "BatchTopK, 2H", "batchtopk"),
-    Series("jumprelu-full", "JumpReLU, 2H", "jumprelu"),
-)
-SIGNED = {name: f"`{name}`" for name in list(ARCHITECTURES)[:4]}
-PLAIN = {"batchtopk": "SAELens's `batchtopk`", "jumprelu": "SAELens's `jumprelu`"}
-ALL_PLAIN = PLAIN | {
-    "matryoshka_batchtopk": "SAELens's `matryoshka_batchtopk`",
-    "gated": "SAELens's `gated`",
-    "paper-gated": "Gated as its paper trains it",
-    "topk": "SAELens's `topk`",
-    "abstopk": "SAELens's `abstopk`, signed",
-}
-BI_TOPK = {"bi_topk": "`bi_topk`"}
-OTHERS = {name: label for name, label in ALL_PLAIN.items() if name not in PLAIN}
-OF_PAPER_GATED = {"paper-gated": ALL_PLAIN["paper-gated"]}
-OF_GATED = {"gated": ALL_PLAIN["gated"]}
-OF_MATRYOSHKA = {"matryoshka_batchtopk": ALL_PLAIN["matryoshka_batchtopk"]}
-OF_BATCHTOPK = {"batchtopk": PLAIN["batchtopk"]}
-ONE_RECIPE = SIGNED | PLAIN
-BATCHTOPK = Series("batchtopk", "SAELens's BatchTopK", "batchtopk")
-ONE_BI_JUMPRELU = Series("bi_jumprelu", "bi_jumprelu", "bi_jumprelu")
-PLAIN_SAES = (Series("jumprelu", "SAELens's JumpReLU", "jumprelu"), BATCHTOPK)
-NARROW = "bi_jumprelu-bandwidth-0.1"
-"""In results/equal_width.json, on Gemma's residual stream alone."""
-NARROW_SHORT = f"{NARROW}-warm-up-400"
-WITH_SHORT = (
-    {SHORT: "`bi_jumprelu`, warm-up 400"} | SIGNED | {"bi_jumprelu": "`bi_jumprelu`, warm-up 800"}
-)
-LONGER = {
-    SHORT: "`bi_jumprelu`, warm-up of a tenth",
-    "bi_jumprelu": "`bi_jumprelu`, warm-up of a fifth",
-    "bi_batchtopk": SIGNED["bi_batchtopk"],
-    **PLAIN,
-}
-ANNEALED = "bi_batchtopk-anneal-400"
-"""In results/equal_width.json on Gemma 3, and in results/annealed_batchtopk.json on SmolLM2."""
-OF_PLAIN_ANNEALED = {"batchtopk-anneal-400": "SAELens's `batchtopk`, annealed k"}
-WITH_ANNEALED = {
-    ANNEALED: "`bi_batchtopk`, annealed k",
-    f"{ANNEALED}-aux-k-8": "`bi_batchtopk`, annealed k, aux_k 8",
-}
-NARROW_JUMPRELU = "jumprelu-bandwidth-0.1"
-OF_NARROW_JUMPRELU = {NARROW_JUMPRELU: f"{PLAIN['jumprelu']}, bandwidth 0.1"}
-OF_GEMMAS_RESID = {
-    NARROW: "`bi_jumprelu`, bandwidth 0.1",
-    NARROW_SHORT: "`bi_jumprelu`, bandwidth 0.1, warm-up 400",
-}
-RATED_TEXTS = {
-    "valence_editorials": "editorials",
-    "valence_movies": "film reviews",
-    "valence_products": "product reviews",
-    "valence_tweets": "tweets",
-}
-L0S = (8, 16, 32, 64, 128)
-L0S_OF_GATED = (8, 32, 64, 128)
-EQUAL_WIDTH = (
-    Series(SHORT, "bi_jumprelu", "bi_jumprelu"),
-    Series(NARROW_SHORT, "bi_jumprelu, bandwidth 0.1", "bi_jumprelu", dashed=True),
-    Series("sa_gsae", "sa_gsae", "sa_gsae"),
-    *PLAIN_SAES,
-    Series(NARROW_JUMPRELU, "JumpReLU, bandwidth 0.1", "jumprelu", dashed=True),
-)
-EQUAL_WIDTH_GAP = tuple(one for one in EQUAL_WIDTH if not one.dashed)
-HALF = Series(HALF_SAE, "bi_jumprelu, half as wide", "bi_jumprelu")
-HALF_WIDTH = (HALF, *PLAIN_SAES)
-EQUAL_TIME = (
-    Series("bi_batchtopk", "bi_batchtopk", "bi_batchtopk"),
-    ONE_BI_JUMPRELU,
-    *PLAIN_SAES,
-)
 
 
 def main() -> None:
@@ -289,6 +245,7 @@ def write_all(out: Path) -> None:
             (f"{SHORT}-full", "batchtopk-full"),
         ),
         "half_width_gaps.md": gaps_table(of_half, cells, HALF.sae, PLAIN, L0S),
+        "half_width_plain.md": two_gaps_table(of_half, cells, HALVES, BATCHTOPK.sae, 32),
         "half_width_seeds.md": seeds_table(
             with_short_half(all_seeds), cells, HALF.sae, OF_BATCHTOPK
         ),

@@ -87,6 +87,28 @@ def best_table(
     return markdown(["hook point", *(f"L0 {asked:g}" for asked in ASKED)], table, len(ASKED) + 1)
 
 
+def two_gaps_table(
+    rows: Sequence[Row],
+    cells: Sequence[str],
+    saes: Mapping[str, str],
+    reference: str,
+    asked: float,
+) -> str:
+    """The gaps of :func:`gaps_table` of two SAEs to a third, at one L0, and what lies between them.
+
+    Args:
+        saes: name in the results of the two -> name in the table.
+        reference: name in the results of the third.
+    """
+    table = []
+    for cell in cells:
+        found = [_gaps(rows, cell, sae, reference).get(asked) for sae in saes]
+        first, second = found
+        if first is not None and second is not None:
+            table.append([cell, *map(signed, (first, second, second - first))])
+    return markdown(["hook point", *saes.values(), "difference"], table, 1)
+
+
 def peers_table(
     rows: Sequence[Row], cells: Sequence[str], sae: str, saes: Mapping[str, str], asked: float
 ) -> str:

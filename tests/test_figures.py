@@ -154,20 +154,24 @@ x: 1
 
 
 @pytest.mark.parametrize("path", FIGURES, ids=lambda path: path.stem)
-def test_a_figure_is_small_and_follows_the_colour_scheme(path: Path, figures: Any) -> None:
+def test_a_figure_is_small_and_follows_the_colour_scheme(
+    path: Path, benchmark_script: Callable[[str], Any]
+) -> None:
     text = path.read_text()
     assert len(text.encode()) < 100_000
     assert "prefers-color-scheme:dark" in text
     assert "<text" in text
     # a colour that stands outside of the style sheet would be the same in both schemes
     body = text.partition("</style>")[2]
-    for light, dark, _ in figures.ARCHITECTURES.values():
+    drawing = benchmark_script("figure_drawing")
+    for light, dark, _ in drawing.ARCHITECTURES.values():
         assert light not in body
         assert dark not in body
 
 
-def test_every_architecture_has_colours_of_its_own(figures: Any) -> None:
-    light, dark, markers = zip(*figures.ARCHITECTURES.values(), strict=True)
+def test_every_architecture_has_colours_of_its_own(benchmark_script: Callable[[str], Any]) -> None:
+    drawing = benchmark_script("figure_drawing")
+    light, dark, markers = zip(*drawing.ARCHITECTURES.values(), strict=True)
     for one in (light, dark, markers):
         assert len(set(one)) == len(one)
 
@@ -192,7 +196,9 @@ def test_a_gap_is_not_read_far_from_the_points_of_a_line(figures: Any) -> None:
     assert importlib.import_module("frontier_figure").gaps(a, b)[0] == [8, 32]
 
 
-def test_a_frontier_figure_takes_six_cells(figures: Any) -> None:
+def test_a_frontier_figure_takes_six_cells(
+    figures: Any, benchmark_script: Callable[[str], Any]
+) -> None:
     cells = [f"cell {i}" for i in range(6)]
     rows = [
         row(figures, cell, sae, l0, r2 + 0.1 * seed, seed)
@@ -201,7 +207,8 @@ def test_a_frontier_figure_takes_six_cells(figures: Any) -> None:
         for l0 in (8.0, 16.0)
         for seed in (0, 1)
     ]
-    series = [figures.Series("a", "A", "sa_gsae"), figures.Series("b", "B", "gated")]
+    Series = benchmark_script("figure_drawing").Series
+    series = [Series("a", "A", "sa_gsae"), Series("b", "B", "gated")]
     figure = figures.frontier_figure(rows, cells, series, series[1])
     assert len(figure.axes) == 12
     assert [
@@ -282,3 +289,16 @@ def test_a_gap_is_taken_at_the_l0_of_the_signed_sae(figures: Any) -> None:
     wide = [r._replace(l0=r.l0 * 1.6) if r.l0 == 32 / 3 else r for r in far]
     wide = [r._replace(l0=r.l0 / 1.6) if r.l0 == 6.0 else r for r in wide]  # 8 is between, but far
     assert len(figures.gaps_table(wide, ["c"], "a", {"p": "P"}).splitlines()) == 2
+
+
+def test_two_gaps_to_one_sae_and_what_lies_between_them(figures: Any) -> None:
+    rows = [
+        row(figures, "c", "a", 8.0, 0.5),
+        row(figures, "c", "b", 8.0, 0.75),
+        row(figures, "c", "p", 7.0, 0.625, value=8),
+        row(figures, "c", "p", 64 / 7, 0.625, value=32),
+        row(figures, "d", "a", 8.0, 0.5),
+    ]
+    table = figures.two_gaps_table(rows, ["c", "d"], {"a": "A", "b": "B"}, "p", 8).splitlines()
+    assert table[0] == "| hook point | A | B | difference |"
+    assert table[2:] == ["| c | −0.1250 | +0.1250 | +0.2500 |"]

@@ -122,3 +122,46 @@ def test_the_page_on_half_width_says_what_the_results_show(figures: Any) -> None
     assert sum(of_cell[128] > 0 for of_cell in gaps.values()) == 5
     assert sum(of_cell[32] > -0.01 for of_cell in gaps.values()) == 3
     assert all(of_cell[128] > -0.01 for of_cell in gaps.values())
+
+
+def test_what_a_plain_sae_loses_by_halving_its_width_is_as_the_pages_say() -> None:
+    plain, ours, back = (
+        {row[0]: float(row[i]) for row in table_of("half_width_plain")[1:]} for i in (1, 2, 3)
+    )
+    assert len(plain) == 6
+    assert all(abs(ours[place] - plain[place] - back[place]) < 2e-4 for place in plain)
+    page = result_page("half_width")
+    mlp, attention, resid = (
+        [place for place in plain if place.endswith(cell)]
+        for cell in ("mlp_out", "attn_out", "resid")
+    )
+    assert {f"{-plain[place]:.3f}" for place in mlp} == {"0.028"}
+    gained = sorted(back[place] for place in mlp)
+    assert "gets {:.3f} to {:.3f} of that back.".format(*gained) in page
+    lost = max(-plain[place] for place in attention)
+    assert round(lost, 3) <= 0.003
+    at_32, at_which = "at most 0.003 by halving its width", "BatchTopK at most 0.003, at L0 32"
+    assert at_32 in page
+    assert at_32 in (ROOT / "README.md").read_text()
+    assert at_which in (ROOT / "docs" / "which.md").read_text()
+    smollm2, gemma = resid
+    assert f"gets back {back[smollm2]:.3f} of {-plain[smollm2]:.3f} on SmolLM2" in page
+    assert back[gemma] < 0
+    lead = gaps_of("equal_width_gaps")["SAELens's `batchtopk`"]
+    off = max(abs(back[place] - lead[place][2]) for place in plain)
+    assert f"within {off:.4f}." in page
+
+
+def test_the_share_of_bipolar_latents_of_half_width_is_as_the_page_says() -> None:
+    page = result_page("half_width")
+    runs = [
+        run
+        for sweep in json_of("equal_width")["sweeps"].values()
+        for run in sweep["runs"]
+        if run[1] == "bi_jumprelu-warm-up-400-half" and run[2] == 0
+    ]
+    on_mlp = [run[8] for run in runs[:5] if run[0] == "mlp_out" and run[4] in (8, 32, 128)]
+    assert "{:.0%}, {:.0%} and {:.0%} of the latents of half width".format(*on_mlp) in page
+    at_32 = [run[8] for run in runs if run[4] == 32]
+    assert at_32.pop(0) == on_mlp[1]
+    assert f"{min(at_32):.0%} to {max(at_32):.0%} at the other hook points." in page

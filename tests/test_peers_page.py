@@ -124,6 +124,14 @@ def test_four_others_are_behind_at_other_l0s_too_but_for_one_field_of_topk() -> 
     assert min(on_mlp + on_attention + on_resid) > 0.002
 
 
+def test_saelens_s_gated_is_behind_wherever_it_has_a_run_near() -> None:
+    gaps = gaps_of("equal_width_others")["SAELens's `gated`"]
+    of_gemma = [gap for place, row in gaps.items() if "Gemma" in place for gap in row]
+    assert len(of_gemma) == 3
+    assert f"on Gemma 3 it is {ends(of_gemma)} behind where there is one." in OTHERS
+    assert min(gap for row in gaps.values() for gap in row) > MARGIN
+
+
 def test_on_gemmas_residual_stream_the_others_are_mostly_level() -> None:
     at = {sae: of["Gemma 3, resid"] for sae, of in four_others().items()}
     *level, ahead = at.pop("SAELens's `abstopk`, signed")

@@ -211,11 +211,36 @@ def test_the_other_seeds_of_jumprelu_are_as_near_as_the_page_says() -> None:
 
 def test_after_twice_the_steps_the_lead_is_as_the_pages_say() -> None:
     rows = table_of("longer")
-    gaps = {row[1]: (float(row[3]), float(row[5])) for row in rows[1:] if row[3]}
-    before, after = gaps["`bi_jumprelu`, warm-up of a tenth"]
-    readme = (ROOT / "README.md").read_text()
+    on_mlp, on_attention = (
+        {row[1]: (float(row[3]), float(row[5])) for row in rows[1:] if row[3] and cell in row[0]}
+        for cell in ("mlp_out", "attn_out")
+    )
+    ours, plain = "`bi_jumprelu`, warm-up of a tenth", "SAELens's `jumprelu`"
+    before, after = on_mlp[ours]
+    readme, page = (ROOT / "README.md").read_text(), result_page("generality")
     assert f"its lead is {after:.3f} in place of {before:.3f}, in one run of each." in readme
-    assert abs(gaps["`bi_jumprelu`, warm-up of a fifth"][1]) < 0.002
+    assert abs(on_mlp["`bi_jumprelu`, warm-up of a fifth"][1]) < 0.002
+    to_jumprelu = [mine - its for mine, its in zip(on_mlp[ours], on_mlp[plain], strict=True)]
+    assert "to JumpReLU falls from {:.4f} to {:.4f}.".format(*to_jumprelu) in page
+    assert to_jumprelu[1] < 0.002 < to_jumprelu[0]
+    assert all(abs(gap) < 0.002 for gaps in on_attention.values() for gap in gaps)
+    moved = max(abs(was - now) for was, now in on_mlp.values())
+    assert f"those to BatchTopK change by up to {moved:.4f}." in page
+    was, now = on_attention.pop(plain)
+    moved = max(abs(was - now) for was, now in on_attention.values())
+    assert f"they change by at most {moved:.4f}, but for that of JumpReLU, which falls by" in page
+    assert f"which falls by {was - now:.4f}." in page
+
+
+def test_after_twice_the_steps_latents_of_jumprelu_are_dead_as_the_page_says() -> None:
+    (sweep,) = json_of("longer")["sweeps"].values()
+    assert len(sweep["runs"]) == sweep["n_runs"] == 12
+    of_attention = [run for run in sweep["runs"] if run[0] == "attn_out"]
+    dead = sorted(run[7] for run in of_attention if run[1].startswith("jumprelu"))
+    others = [run[7] for run in of_attention if not run[1].startswith("jumprelu")]
+    page = result_page("generality")
+    assert "{:.0%} and {:.0%} of the latents of its two runs are dead".format(*dead) in page
+    assert f"and at most {max(others):.1%} of the other SAEs" in page
 
 
 def test_the_lead_in_wider_saes_is_as_the_pages_say() -> None:
