@@ -11,6 +11,7 @@ from tests.support.tables import fields_of, json_of
 
 ROOT = Path(__file__).parent.parent
 HEADING = "### SAELens's own settings of JumpReLU"
+OTHER_PLACES = "### The learning rate on attention and the residual stream"
 
 
 def runs_of(name: str) -> list[list[Any]]:
@@ -20,9 +21,9 @@ def runs_of(name: str) -> list[list[Any]]:
     return [run for run in held["runs"] if run[0] == "mlp_out" and run[2] == 0]
 
 
-def tables_of_the_log() -> list[list[list[str]]]:
+def tables_of_the_log(heading: str = HEADING) -> list[list[list[str]]]:
     log = (ROOT / "docs" / "log.md").read_text()
-    entry = log[log.index(HEADING) :]
+    entry = log[log.index(heading) :]
     entry = entry[: entry.index("\n### ")]
     blocks = [block.strip() for block in entry.split("\n\n") if block.lstrip().startswith("|")]
     return [fields_of("\n".join(line.strip() for line in b.splitlines())) for b in blocks]
@@ -65,3 +66,37 @@ def test_the_rate_of_the_comparison_is_the_better_one_but_for_the_two_matryoshka
         assert [float(field) for field in fields] == pytest.approx([high, low], abs=5.1e-5)
         assert (high > low) == ("matryoshka" not in name)
         assert abs(l0 / other_l0 - 1) < 0.01
+
+
+def test_the_rates_at_the_other_hook_points_are_as_the_pages_say() -> None:
+    runs = {(r[0], r[1]): r[4:] for r in json_of("search")["runs"] if r[0] != "mlp_out"}
+    (table,) = tables_of_the_log(OTHER_PLACES)
+    names = {"jumprelu": "jumprelu-bandwidth-0.5-{}", "bi_jumprelu": "bi_jumprelu-{}-26k"}
+    assert len(table) == 1 + 7
+    at_low = {}
+    for place, sae, *fields in table[1:]:
+        architecture = sae.split("`")[1]
+        name = names.get(architecture, architecture + "-{}-26k")
+        slower = "-rate-0.003" if architecture == "bi_jumprelu" else ""
+        high, low = runs[place, name.format("3e-3")], runs[place, name.format("1e-3") + slower]
+        for field, (_, l0, r2, *_) in zip(fields, (high, low), strict=True):
+            said_r2, _, said_l0 = field.partition(" at ")
+            assert float(said_r2) == pytest.approx(r2, abs=5.1e-5)
+            assert float(said_l0) == pytest.approx(l0, abs=0.051)
+        assert high[2] > low[2]
+        at_low[place, architecture] = low[2]
+    assert runs["attn_out", "jumprelu-bandwidth-0.5-1e-3"][3] == 0
+    dead = runs["attn_out", "jumprelu-bandwidth-0.5-3e-3"][3]
+    assert f"At 3e-3 {dead:.1%} of the latents" in (ROOT / "docs" / "log.md").read_text()
+    ahead = [
+        at_low[place, "batchtopk"] - at_low[place, "bi_jumprelu"] for place in ("attn_out", "resid")
+    ]
+    said = "at that rate too, by {:.3f} and {:.3f}.".format(*ahead)
+    assert said in (ROOT / "docs" / "which.md").read_text()
+
+
+def test_the_config_says_how_many_runs_of_the_search_are_done() -> None:
+    runs = json_of("search")["runs"]
+    on_mlp = sum(run[0] == "mlp_out" for run in runs)
+    config = (ROOT / "configs" / "search-smollm2-135m.yaml").read_text()
+    assert f"# {len(runs)} of these 348 runs are done, {on_mlp} of them on mlp_out" in config
