@@ -112,8 +112,8 @@ def check_state(
                 # saved for inference, loaded for training: training state starts afresh
                 state[name] = torch.zeros(tensor.shape, dtype=tensor.dtype)
     else:
-        # saved by SAELens's save_model from a training SAE. An SAE with a topk_threshold is saved as
-        # another architecture, so that such a file is refused here
+        # saved by SAELens's save_model from a training SAE. One with a topk_threshold has another
+        # architecture, so that its file is refused here
         drop_training_state(state, {*RESTARTED_STATE, *declared})
     missing, unknown = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
     require(
