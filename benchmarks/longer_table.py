@@ -38,13 +38,12 @@ def longer_table(
 
 def _fields(runs: Sequence[Row], other: Row | None) -> tuple[str, str]:
     """R² of an SAE at its L0, and that R² minus the reference's; empty where there is none."""
+    l0, r2 = 0.0, None
     if len(runs) == 1:
         l0, r2 = runs[0].l0, runs[0].r2
-    else:
-        l0 = other.l0 if other is not None else 0.0
-        at_l0 = r2_at([row.point for row in runs], l0) if l0 else None
-        if at_l0 is None:
-            return "", ""
-        r2 = at_l0
+    elif other is not None:
+        l0, r2 = other.l0, r2_at([row.point for row in runs], other.l0)
+    if r2 is None:
+        return "", ""
     gap = "" if other is None or runs[0].sae == other.sae else signed(r2 - other.r2)
     return f"{r2:.4f} at {l0:.1f}", gap

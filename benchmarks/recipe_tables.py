@@ -102,8 +102,7 @@ def two_gaps_table(
     """
     table = []
     for cell in cells:
-        found = [_gaps(rows, cell, sae, reference).get(asked) for sae in saes]
-        first, second = found
+        first, second = (_gaps(rows, cell, sae, reference).get(asked) for sae in saes)
         if first is not None and second is not None:
             table.append([cell, *map(signed, (first, second, second - first))])
     return markdown(["hook point", *saes.values(), "difference"], table, 1)
