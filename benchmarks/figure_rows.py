@@ -7,6 +7,8 @@ from typing import Any
 
 from result_rows import Row, rows_of
 
+from sae_lens_signaware.experiments.sweep.result import TARGET_FIELDS
+
 ROOT = Path(__file__).parent.parent
 SHORT = "bi_jumprelu-warm-up-400"
 """In results/equal_width.json: a warm-up of a tenth of the training, and not of a fifth."""
@@ -81,6 +83,5 @@ def longer(equal: Sequence[Row]) -> dict[int, list[Row]]:
         row._replace(sae=names.get(row.sae, row.sae.removesuffix("-8000")))
         for row in rows_of(sweep, "SmolLM2")
     ]
-    without_target = "l0_coefficient"
-    known = [row for row in equal if row.value == 32 or row.swept == without_target]
+    known = [row for row in equal if row.value == 32 or row.swept not in TARGET_FIELDS]
     return {4000: known, 8000: runs}

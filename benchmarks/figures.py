@@ -17,10 +17,7 @@ from equal_time_figure import (
     equal_time_table,
     reached_of,
 )
-from figure_drawing import (
-    STYLE,
-    save_svg,
-)
+from figure_drawing import STYLE, save_svg
 from figure_labels import (
     ALL_PLAIN,
     ANNEALED,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
-from tests.support.tables import fields_of, json_of
+from tests.support.tables import fields_of, json_of, result_page
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "configs/equal-time-smollm2-135m.yaml"
@@ -151,7 +151,7 @@ def test_of_another_sweep_only_the_saes_of_the_same_settings_count(script: Any) 
 
 
 def test_the_page_says_what_the_results_show(figure: Any) -> None:
-    page = (ROOT / "docs/results/equal_time.md").read_text()
+    page = result_page("equal_time")
     values = json_of("equal_time")
     reached = figure.reached_of(values)
     (n_runs,) = (len(sweep["runs"]) for sweep in values["sweeps"].values())
@@ -181,7 +181,7 @@ def test_the_page_says_what_the_results_show(figure: Any) -> None:
 
 
 def test_the_page_on_speed_has_the_step_times_of_topk() -> None:
-    page = (ROOT / "docs" / "results" / "speed.md").read_text()
+    page = result_page("speed")
     measured = json_of("speed_topk")
     assert f"    {measured['command']}" in page.splitlines()
     small, large = (size["step_ms"] for size in measured["sizes"])
@@ -199,7 +199,7 @@ def test_the_page_on_speed_has_the_step_times_of_topk() -> None:
 def test_the_page_on_speed_has_the_step_times_of_jumprelu() -> None:
     costs = json_of("equal_time")["step_costs"]
     ms = {(name, width): f"{1000 * seconds:.1f}" for name, width, seconds, _ in costs}
-    page = (ROOT / "docs" / "results" / "speed.md").read_text()
+    page = result_page("speed")
     for name, called in (
         ("jumprelu", "SAELens's JumpReLU"),
         ("bi_jumprelu", "`bi_jumprelu`"),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from sae_lens_signaware.evaluation.probe_ends import MIN_TEXTS
+from tests.support.tables import result_page
 
 pytest.importorskip("matplotlib", reason="needs the [demo] extra")
 
@@ -15,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def page() -> str:
-    return (ROOT / "docs" / "results" / "sign.md").read_text(encoding="utf-8")
+    return result_page("sign")
 
 
 @pytest.fixture

@@ -71,13 +71,12 @@ def add_exact_state(state: dict[str, Tensor], dtype: torch.dtype, more: Iterable
     }
 
 
-def drop_training_state(state: dict[str, Tensor], of_training: Iterable[str]) -> None:
+def drop_training_state(state: dict[str, Tensor], of_training: set[str]) -> None:
     """Remove what only a training SAE has, in place.
 
     Args:
         of_training: names of such tensors.
     """
-    of_training = set(of_training)
     exact = [name + BYTES for name in {*state, *of_training}]
     for name in (*of_training, *exact):
         state.pop(name, None)

@@ -20,7 +20,7 @@ def json_of(name: str) -> Any:
 
 def result_page(name: str) -> str:
     """The text of docs/results/NAME.md."""
-    return (RESULTS.parent / "docs" / "results" / f"{name}.md").read_text()
+    return (RESULTS.parent / "docs" / "results" / f"{name}.md").read_text(encoding="utf-8")
 
 
 def table_of(name: str) -> list[list[str]]:
