@@ -11,8 +11,10 @@ import torch
 from sae_lens import SAE, SAETrainer, TrainingSAE
 from sae_lens.config import SAETrainerConfig
 from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
+from typer.testing import CliRunner
 
 import sae_lens_signaware as signaware
+from sae_lens_signaware.cli import app
 
 
 def batches():
@@ -20,11 +22,17 @@ def batches():
         yield torch.randn(64, 8)
 
 
-def run(*command: str) -> str:
+def run_script(*command: str) -> str:
+    """Output of the script that pip wrote."""
     program = Path(sys.executable).parent / "sae-lens-signaware"
     return subprocess.run(
         [str(program), *command], check=True, capture_output=True, text=True
     ).stdout
+
+
+def run_here(*command: str) -> str:
+    """Output of the same command in this process, which has loaded torch already."""
+    return CliRunner().invoke(app, command, catch_exceptions=False).stdout
 
 
 def main() -> None:
@@ -56,12 +64,15 @@ def main() -> None:
         # a BatchTopK chooses by the batch while it trains, and by a threshold once it is saved
         expected = trained.to_inference() if hasattr(trained, "to_inference") else trained
         torch.testing.assert_close(sae(x), expected(x))
-        run("split", architecture, f"{architecture}-plain")
+        run_here("split", architecture, f"{architecture}-plain")
         torch.testing.assert_close(SAE.load_from_disk(f"{architecture}-plain")(x), sae(x))
         assert signaware.bipolar_census(sae, x).n_tokens == 32
-        assert "merging would free 12" in " ".join(run("audit", f"{architecture}-plain").split())
+        audited = run_here("audit", f"{architecture}-plain")
+        assert "merging would free 12" in " ".join(audited.split())
+    one = f"{next(iter(ours))}-plain"
+    assert run_script("audit", one) == run_here("audit", one)
     for command in ("train", "demo", "sweep", "protocol", "report", "push", "analyze", "merge"):
-        assert f"sae-lens-signaware {command}" in run(command, "--help")
+        assert f"sae-lens-signaware {command}" in run_script(command, "--help")
     print("smoke test passed")
 
 
