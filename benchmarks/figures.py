@@ -184,7 +184,7 @@ def write_all(out: Path) -> None:
         "equal_steps.md": equal_steps_table(reached, CELLS[:2], ONE_RECIPE, 1152),
         "equal_time.md": equal_time_table(reached, CELLS[:2], ONE_RECIPE),
         "equal_width_gaps.md": gaps_table(equal, cells, SHORT, PLAIN, L0S),
-        # JumpReLU's L0s are up to 13% off, and three of them are too few to interpolate so far
+        # JumpReLU's L0s are up to 14% off, and three of them are too few to interpolate so far
         "equal_width_seeds.md": seeds_table(all_seeds, cells, SHORT, OF_BATCHTOPK),
         "equal_width_seeds_sa_gsae.md": seeds_table(all_seeds, cells, "sa_gsae", OF_BATCHTOPK),
         "equal_width_peers.md": peers_table(equal, cells, SHORT, ALL_PLAIN, 32),

@@ -113,7 +113,8 @@ def test_the_page_on_half_width_says_what_the_results_show(figures: Any) -> None
     few = [g for cell in gaps if "attn_out" not in cell for l0, g in gaps[cell].items() if l0 < 128]
     behind = f"{-max(few):.3f} to {-min(few):.3f}"
     assert f"it is behind, by {behind}.**" in result_page("half_width")
-    assert f"residual stream it is {behind} behind" in (ROOT / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
+    assert f"of half the width is {behind} behind at L0 8 to 64." in readme
     elsewhere = [g for cell in gaps if "attn_out" not in cell for g in gaps[cell].values()]
     page = result_page("half_width")
     between = f"between {min(attention):+.4f} and {max(attention):+.4f}".replace("-", "−")

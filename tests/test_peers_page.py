@@ -189,4 +189,8 @@ def test_a_sign_in_a_matryoshka_is_as_the_pages_say() -> None:
     below_and_above = f"{-min(every):.3f} below to {max(every):.3f} above, over six hook points"
     assert f"R² at L0 32 is {below_and_above}" in WHICH
     assert f"At L0 128 it is {ends(at_128)} above on MLP outputs and attention." in WHICH
-    assert f"At L0 8 it is {ends([-gap for gap in at_8])} below." in WHICH
+    lowest = f"At L0 8 it is {ends([-gap for gap in at_8])} below on MLP outputs and attention"
+    assert f"{lowest}, and level on residual streams." in WHICH
+    price = ends([-row[1] for row in table["SAELens's `batchtopk`"].values()])
+    assert f"At L0 32 its R² is {price} below that of BatchTopK." in WHICH
+    assert f"At L0 32 `bi_matryoshka_batchtopk` is {price} below BatchTopK" in SIGNED
