@@ -200,6 +200,8 @@ def test_a_twin_of_a_merged_sae_keeps_no_numbers_of_other_latents() -> None:
     sae = make_sae("sa_gsae", "none")
     sae.cfg.metadata.merged_from = {"latents": [[0, 1]]}
     sae.cfg.metadata.split_from = {"index_map": "latent i is i"}
+    sae.cfg.metadata.num_dead_features = 3  # as SAELens's trainer writes it
     plain = split_polarities(sae)
+    assert "num_dead_features" not in plain.cfg.metadata.to_dict()
     assert plain.cfg.metadata.to_dict().get("merged_from") is None
     assert plain.cfg.metadata.split_from["d_sae"] == sae.cfg.d_sae

@@ -75,6 +75,8 @@ def test_the_order_of_the_coefficients_does_not_matter() -> None:
         signaware.polarity_dial(model, sae, 2, tokens, sizes) for sizes in ([1.0, 4.0], [4.0, 1.0])
     )
     assert falling.coefficients.tolist() == rising.coefficients.tolist() == [-4, -1, 0, 1, 4]
+    of_tensor = signaware.polarity_dial(model, sae, 2, tokens, torch.tensor([1.0, 4.0]))
+    assert torch.equal(of_tensor.effect, rising.effect)
     torch.testing.assert_close(falling.effect, rising.effect)
 
 
@@ -162,6 +164,8 @@ def test_dial_reads_back_and_names_wrong_input(tmp_path: Path) -> None:
         ((24, tokens, [1.0]), "latent must be from 0 to 23, got 24"),
         ((0, tokens, []), "coefficients must be numbers above 0"),
         ((0, tokens, [0.0]), "coefficients must be numbers above 0"),
+        ((0, tokens, 2), "coefficients must be a list of numbers above 0, got 2"),
+        ((0, tokens, None), "coefficients must be a list of numbers above 0, got None"),
         ((0, tokens, [1.0, float("nan")]), r"coefficients must be .*, got \[1.0, nan\]"),
         ((0, tokens, [1.0, float("inf")]), r"coefficients must be .*, got \[1.0, inf\]"),
         ((0, tokens, [1.0], (1, -1)), r"logit_tokens must be two .* 0 to 63, got \(1, -1\)"),

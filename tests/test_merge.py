@@ -188,7 +188,10 @@ def test_pages_of_other_latents_are_not_linked() -> None:
     merged = signaware.merge_antipodal(sae, x)
     merged.cfg.metadata.neuronpedia_id = "mine/0-signed"
     assert signaware.split_polarities(merged).cfg.metadata.neuronpedia_id is None
-    assert signaware.merge_antipodal(sae, x).cfg.metadata.neuronpedia_id is None
+    sae.cfg.metadata.l0, sae.cfg.metadata.num_dead_features = 3.0, 2  # of the trainer of SAELens
+    held = signaware.merge_antipodal(sae, x).cfg.metadata.to_dict()
+    assert held["neuronpedia_id"] is None
+    assert not {"l0", "num_dead_features"} & set(held)
     assert sae.cfg.metadata.neuronpedia_id == "gpt2-small/0-res"
 
 

@@ -18,11 +18,14 @@ from sae_lens import (
 )
 from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
 from torch import Tensor
+from transformer_lens import HookedTransformer
 
 from sae_lens_signaware import saes
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.saes import state
 from sae_lens_signaware.saes.config import MINUS_BIAS_INIT, minus_bias_init_of
+from tests.support.checked_runs import make_runner
+from tests.support.models import tiny_model_config
 from tests.support.training import step_input
 
 D_IN, D_SAE = 16, 200
@@ -70,6 +73,7 @@ class OwnSAE(Own, SAE[Config]): ...
 @dataclass
 class TrainingConfig(Fields, saes.SignedTrainingFields, TopKTrainingSAEConfig):
     k: int = 4
+    widths: tuple[int, ...] = (1, 2)  # JSON has a list in its place
 
 
 class Training(saes.DeadLatentsMixin, Own, TrainingSAE[TrainingConfig]):
@@ -257,3 +261,11 @@ def test_coefficients_of_an_own_class_count() -> None:
         _auxk_names = Training._auxk_names
 
     assert OfOwn(TrainingConfig(d_in=D_IN, d_sae=D_SAE)).get_coefficients() == {"l1": 3.0}
+
+
+def test_a_training_with_a_tuple_in_its_config_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    model = HookedTransformer(tiny_model_config())
+    cfg = TrainingConfig(d_in=model.cfg.d_model, d_sae=24)
+    make_runner(tmp_path, model, sae=cfg, training_tokens=128, n_checkpoints=1).run()
+    resumed = make_runner(tmp_path, model, sae=cfg, resume_from_checkpoint=str(tmp_path))
+    assert isinstance(resumed.run(), Training)

@@ -107,6 +107,24 @@ def test_high_and_low_are_above_and_below_the_median_label() -> None:
 
 
 @pytest.mark.parametrize(
+    "label", [np.r_[np.zeros(7), 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], np.r_[-7.0:-1.0, np.zeros(7)]]
+)
+def test_where_most_texts_have_the_lowest_or_highest_label_they_are_an_end(
+    label: np.ndarray,
+) -> None:
+    middle = np.median(label)
+    assert middle in (label.min(), label.max())
+    high = label > label.min() if middle == label.min() else label == label.max()
+    value = np.where(high, 1.0, -1.0)
+    labels, fit = Labels(np.tile(label, 2), None), np.arange(26) < 13
+    ends = ends_of("axis", "0", np.tile(value, 2), labels, fit, Scorer(Labels(label, None), 20, 0))
+    assert ends.pos.at_end == ends.neg.at_end == 1.0
+    assert ends.verdict == "both sides"
+    # one draw of all C(13, 6), where the other end has 7
+    assert ends.pos.by_chance == pytest.approx(1 / 1716)
+
+
+@pytest.mark.parametrize(
     ("n_texts", "at_end", "low", "stands"),
     [
         (20, 2 / 3, 0.51, True),

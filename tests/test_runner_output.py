@@ -302,6 +302,11 @@ def test_what_is_measured_is_the_sae_that_a_user_loads(
     assert quality.loss_recovered is not None
 
 
+def test_brackets_in_the_path_are_no_markup(model: HookedTransformer, tmp_path: Path) -> None:
+    printed, quality = run(make_runner(tmp_path / "k [/2]", model))
+    assert f"k [/2]/out: L0 {quality.l0:.1f}" in printed
+
+
 def test_a_loss_recovered_that_is_no_number_is_not_defined(
     model: HookedTransformer, tmp_path: Path
 ) -> None:

@@ -4,7 +4,7 @@ It writes c * d_i into the stream, c from - to +, and measures a logit differenc
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -124,7 +124,7 @@ def polarity_dial(
     sae: SAE[Any],
     latent: int | tuple[int, int],
     tokens: Tensor,
-    coefficients: Sequence[float],
+    coefficients: Sequence[float] | Tensor,
     logit_tokens: tuple[int, int] | None = None,
 ) -> PolarityDial:
     """Add c * d / ||d|| at the SAE's hook, at every position, and measure the model's output.
@@ -151,8 +151,7 @@ def polarity_dial(
     logit_tokens = checked("logit_tokens", logit_tokens, tuple[int, int] | None)
     pair = latent if isinstance(latent, tuple) else (latent, latent)
     numbers_of_latents(sae, pair, "latent")
-    sizes = sorted(checked("coefficients", list(coefficients), list[float]))
-    require(bool(sizes) and sizes[0] > 0, "coefficients", list(coefficients), "numbers above 0")
+    sizes = _sizes(coefficients)
     shortest = 1 if logit_tokens else 2
     require_tokens(model, tokens, shortest)
     require_hook(model, hook_of(sae)[0])
@@ -173,6 +172,15 @@ def polarity_dial(
         direction_cosine=cosine_similarity(pos, neg, dim=0).item(),
         logit_tokens=logit_tokens,
     )
+
+
+def _sizes(coefficients: Sequence[float] | Tensor) -> list[float]:
+    """The coefficients, smallest first."""
+    given: Any = coefficients.tolist() if isinstance(coefficients, Tensor) else coefficients
+    require(isinstance(given, Iterable), "coefficients", given, "a list of numbers above 0")
+    sizes = sorted(checked("coefficients", list(given), list[float]))
+    require(bool(sizes) and sizes[0] > 0, "coefficients", list(given), "numbers above 0")
+    return sizes
 
 
 def dialled_directions(sae: SAE[Any], latent: int | tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -36,7 +36,8 @@ class EndOfSide:
         mean_label: of the texts on the side; the share of class 1 where there are classes.
         within: rho, or AUC, of the signed value and the label among the texts on the side alone.
         at_end: share of the side's texts that are at ``end``, both ends weighted alike, so that ½
-            is chance. High and low are above and below the median label.
+            is chance. High and low are above and below the median label. Where no label is above
+            it, or none below, the texts at the median are that end.
         at_end_low, at_end_high: its 95% interval.
         by_chance: probability that as many of the side's texts or more are at ``end`` where the
             side has nothing to do with the label. Fisher's exact test: where one end is rare, the
@@ -108,9 +109,8 @@ def _end_of_side(values: np.ndarray, is_upper: bool, sign: int, scorer: Scorer) 
     labels = scorer.labels
     low_name, high_name = labels.classes or ("low", "high")
     on_side = values > 0
-    middle = 0.5 if labels.classes else np.median(labels.values)
-    at_end = (labels.values > middle) if is_upper else (labels.values < middle)
-    at_other = (labels.values < middle) if is_upper else (labels.values > middle)
+    low, high = _low_and_high(labels)
+    at_end, at_other = (high, low) if is_upper else (low, high)
     rows = np.arange(len(values))[None]
     share = _share_at_end(on_side, at_end, at_other, rows)[0]
     score = interval(share, _share_at_end(on_side, at_end, at_other, scorer.resamples))
@@ -126,6 +126,18 @@ def _end_of_side(values: np.ndarray, is_upper: bool, sign: int, scorer: Scorer) 
         at_end_high=score.high,
         by_chance=_by_chance(on_side, at_end, at_other),
     )
+
+
+def _low_and_high(labels: Labels) -> tuple[np.ndarray, np.ndarray]:
+    """Which of (n,) texts are at the low end of the label, and which at the high one."""
+    middle = 0.5 if labels.classes else np.median(labels.values)
+    low, high = labels.values < middle, labels.values > middle
+    # half of the texts or more have the lowest label, or the highest: they are an end, and not none
+    if not low.any():
+        low = labels.values == middle
+    elif not high.any():
+        high = labels.values == middle
+    return low, high
 
 
 def _by_chance(on_side: np.ndarray, at_end: np.ndarray, at_other: np.ndarray) -> float:

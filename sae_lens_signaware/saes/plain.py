@@ -60,10 +60,14 @@ def make_plain(
 
 
 def shared_fields(sae: SAE[Any], d_sae: int) -> dict[str, Any]:
-    """Fields of SAELens's base config as ``sae`` has them, of another width; metadata is a copy."""
+    """Fields of SAELens's base config as ``sae`` has them, of another width; metadata is a copy.
+
+    Without what SAELens's trainer says there of the latents of ``sae`` and their number.
+    """
     fields = {f.name: getattr(sae.cfg, f.name) for f in dataclasses.fields(SAEConfig)}
     held = copy.deepcopy(sae.cfg.metadata.to_dict())
-    for name in ("split_from", "merged_from"):  # of the numbers of another SAE's latents
+    # of another SAE's latents
+    for name in ("split_from", "merged_from", "l0", "num_dead_features"):
         held.pop(name, None)
     metadata = SAEMetadata(**held)
     metadata.neuronpedia_id = None  # its pages are numbered as the latents of ``sae``

@@ -108,7 +108,8 @@ def _difference(
 ) -> str | None:
     """In what a checkpoint is of another training than ``cfg``; None where it is of that one."""
     of_file = _json_of(checkpoint / SAE_CFG_FILENAME), _json_of(checkpoint / RUNNER_CFG_FILENAME)
-    of_config = cfg.sae.to_dict(), vars(cfg)
+    # as a file has it: JSON has no tuples
+    of_config = json.loads(json.dumps(cfg.sae.to_dict())), vars(cfg)
     difference = _first_difference(_training_of(*of_file), _training_of(*of_config))
     if difference or is_named:
         return difference

@@ -178,8 +178,11 @@ def parse_overrides(sae_class: type[TrainingSAEConfig], flags: Sequence[str]) ->
     except argparse.ArgumentError as error:
         raise ConfigError(f"{error}") from None
     if unknown:
-        known = [f"--{field}" for field in section_of]
+        known = [f"--{field}" for field in section_of if field not in SECTIONS]
         name = unknown[0].split("=")[0]
+        if name.removeprefix("--") in SECTIONS:
+            field = next(f for f, section in section_of.items() if f"--{section}" == name)
+            raise ConfigError(f"{name}: a section; its fields are flags, as in {name}.{field}")
         listed = "train --list-flags prints all"
         raise ConfigError(f"{name}: unknown flag" + nearest(name, known, listed))
     values = dict(getattr(namespace, "cfg", {}))

@@ -1,6 +1,7 @@
 """A run of SAELens's runner from its start to what was measured of its SAE."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -13,21 +14,24 @@ from sae_lens_signaware.training.interruption import InterruptedException
 from sae_lens_signaware.training.runner import SignawareTrainingRunner
 from sae_lens_signaware.training.values import check_seed
 
+LITERAL: Any = {"soft_wrap": True, "markup": False, "emoji": False}
+"""Of a print to the caller's console: paths and names are as they are, and never cut."""
+
 
 def announce_interruption(runner: SignawareTrainingRunner, console: Console) -> None:
     """Say where an interrupted run's SAE or checkpoint is, and how to go on from the checkpoint."""
     if runner.kept_sae is not None:
-        console.print(f"Interrupted. The trained SAE is in {runner.kept_sae}", soft_wrap=True)
+        console.print(f"Interrupted. The trained SAE is in {runner.kept_sae}", **LITERAL)
         return
     if runner.last_checkpoint is None:
         is_off = runner.cfg.checkpoint_path is None
         reason = "checkpoint_path is null" if is_off else "none was written yet"
-        console.print(f"Interrupted. No checkpoint: {reason}.")
+        console.print(f"Interrupted. No checkpoint: {reason}.", **LITERAL)
         return
     console.print(
         f"Interrupted. Checkpoint: {runner.last_checkpoint}\n"
         f"Go on with: --resume_from_checkpoint {runner.last_checkpoint}",
-        soft_wrap=True,
+        **LITERAL,
     )
 
 
@@ -65,7 +69,7 @@ def run_and_measure(
         raise KeyboardInterrupt("Training stopped.") from None
     if cfg.output_path is None:
         return sae
-    console.print(f"{cfg.output_path}: saved; measuring it now", soft_wrap=True)
+    console.print(f"{cfg.output_path}: saved; measuring it now", **LITERAL)
     quality = measure_on_following_tokens(
         Path(cfg.output_path),
         runner.model,
@@ -81,11 +85,11 @@ def run_and_measure(
         f"{cfg.output_path}: L0 {quality.l0:.1f}, R2 {quality.explained_variance:.4f}, "
         f"dead {quality.dead_share:.2%} of {quality.d_sae} over {quality.n_tokens:,} tokens, "
         f"loss recovered {loss_recovered}",
-        soft_wrap=True,
+        **LITERAL,
     )
     missed = missed_target_l0(target_l0_of(cfg.sae.to_dict()), quality.l0)
     if missed is not None:
-        console.print(f"Warning: {missed}", soft_wrap=True)
+        console.print(f"Warning: {missed}", **LITERAL)
     if quality.tokens_from != AFTER_TRAINING:
-        console.print(f"Warning: measured on {quality.tokens_from}", soft_wrap=True)
+        console.print(f"Warning: measured on {quality.tokens_from}", **LITERAL)
     return sae

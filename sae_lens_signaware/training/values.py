@@ -1,6 +1,7 @@
 """Values of a runner config that have the right type, and that SAELens would stop at later."""
 
 import json
+import sys
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
@@ -42,7 +43,9 @@ def check_counts(values: Mapping[str, object], logger: Mapping[str, object]) -> 
     fields = [(name, values.get(name)) for name in AT_LEAST_ONE]
     fields += [(f"logger.{name}", logger.get(name)) for name in LOGGER_AT_LEAST_ONE]
     for name, value in fields:
-        require(not isinstance(value, int) or value >= 1, name, value, "at least 1")
+        if isinstance(value, int):
+            require(value >= 1, name, value, "at least 1")
+            require(value <= sys.maxsize, name, value, f"at most {sys.maxsize}")  # as range() takes
     positions = values.get("seqpos_slice")
     if isinstance(positions, list | tuple):
         default = LanguageModelSAERunnerConfig.context_size

@@ -56,8 +56,8 @@ def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 def test_the_table_puts_deviations_behind_their_means() -> None:
     table = RESULT.table()
     assert [c.header for c in table.columns] == ["SAE", "d_sae", "R2", "pairs"]
-    assert list(table.columns[2].cells) == ["0.500 ±0.250", "1.000"]
-    assert list(table.columns[3].cells) == ["-", "-"]
+    assert [str(cell) for cell in table.columns[2].cells] == ["0.500 ±0.250", "1.000"]
+    assert [str(cell) for cell in table.columns[3].cells] == ["-", "-"]
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -126,7 +126,11 @@ def test_brackets_in_the_name_of_an_sae_mean_themselves(tmp_path: Path) -> None:
     result = invoke("protocol", str(config), "--out", str(out))
     assert result.exit_code == 0, result.stderr
     assert "wide [/2H]" in result.stdout
-    assert ProtocolResult.read(out / "protocol-b.json").rows[0][0] == "wide [/2H]"
+    result = ProtocolResult.read(out / "protocol-b.json")
+    assert result.rows[0][0] == "wide [/2H]"
+    console = Console(file=io.StringIO(), record=True, width=200)  # reads markup, as rich.print
+    console.print(result.table())
+    assert "wide [/2H]" in console.export_text()
 
 
 def test_the_config_in_a_result_makes_the_same_table_again(tmp_path: Path) -> None:

@@ -68,6 +68,16 @@ def test_an_old_file_that_calls_a_tiny_gap_dominating_is_read_as_level(tmp_path:
     assert read.summary.n_dominating == 0
 
 
+def test_brackets_in_names_are_no_markup() -> None:
+    results = [run_result(0, 0, sae, value, "bi [/2H]") for sae in (0, 1) for value in (8, 64)]
+    points = [Point(r.quality.l0, r.quality.explained_variance, 0.1, 9) for r in results]
+    verdict = compare_frontiers(points[:2], points[2:])
+    comparison = Comparison(CELLS[0], "a [k]", "bi [/2H]", {0: verdict}, summarise_seeds([verdict]))
+    summary = SweepSummary(4, results, {}, [comparison])
+    assert "bi [/2H]" in printed(summary.point_table())
+    assert "a [k]" in printed(summary.verdict_table())
+
+
 def test_a_missed_l0_is_marked_in_the_table_and_said_below() -> None:
     near, far = missing(16, 16.9), missing(16, 58.24)
     summary = SweepSummary(2, [near, far], {}, [])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from sae_lens_signaware.checks import check_fields
 from sae_lens_signaware.files import write_json
@@ -78,7 +79,7 @@ class ProtocolResult:
             justify = "left" if i == 0 else "right"
             table.add_column(heading, justify=justify, width=widths[i], overflow="fold")
         for row in zip(*by_column, strict=True):
-            table.add_row(*row)
+            table.add_row(*map(Text, row))  # no markup: the config names the SAEs
         return table
 
     def _text_of(self, row: list[TableValue], i: int) -> str:

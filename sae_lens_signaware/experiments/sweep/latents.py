@@ -158,6 +158,7 @@ class LatentsStage:
         console.print(
             f"latents: the SAE of {run.name} is not in {self.store.sae_path(run)}; "
             f"remove {self.store.result_path(run)} to train it again",
+            markup=False,
             soft_wrap=True,
         )
         return False

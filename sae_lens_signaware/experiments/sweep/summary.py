@@ -112,7 +112,7 @@ class SweepSummary:
         for column in VERDICT_COLUMNS:
             table.add_column(column, overflow="fold")  # never a name cut short
         for c in self.comparisons:
-            table.add_row(*c.row())
+            table.add_row(*map(Text, c.row()))
         return table
 
     def verdict_notes(self) -> list[str]:
@@ -129,7 +129,8 @@ class SweepSummary:
             q = r.quality
             ms = "-" if r.seconds_per_step is None else f"{1000 * r.seconds_per_step:.1f}"
             measured = (marked_l0(r), f"{q.explained_variance:.4f}", f"{q.dead_share:.2%}", ms)
-            table.add_row(r.cell, r.sae, str(r.seed), f"{r.field} {r.value:g}", *measured)
+            cells = (r.cell, r.sae, str(r.seed), f"{r.field} {r.value:g}", *measured)
+            table.add_row(*map(Text, cells))
         return table
 
 
@@ -149,7 +150,7 @@ def _compared_again(values: Mapping[str, Any], frontiers: Frontiers) -> Comparis
 
 
 def _table(title: str, notes: Sequence[str]) -> Table:
-    # as Text, so that rich reads no markup in the names of the config
+    # as Text, here and in the rows, so that rich reads no markup in the names of the config
     caption = Text("\n".join(notes)) if notes else None
     return Table(title=title, title_justify="left", caption=caption, caption_justify="left")
 
