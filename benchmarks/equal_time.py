@@ -1,15 +1,16 @@
 """R² at one L0 against training time and FLOPs, from sweeps of several widths and lengths.
 
     python benchmarks/equal_time.py configs/equal-time-smollm2-135m.yaml \
-        --more configs/equal-width-smollm2-135m.yaml results/equal_width.json --time-steps
+        --more configs/equal-width-smollm2-135m.yaml results/equal_width.json --time-steps all
 
 Reads the output of the sweep where the command in its first line writes it, below --root; a run
 that is not there keeps the figures that the JSON has of it. The runs of another sweep count too.
 
---time-steps trains the shortest schedule of the sweep, of each SAE and width once a turn, alone on
-one thread, --turns times. Every schedule has the same shares of warm-up and of decay, so the mean
-step of the shortest one stands for all lengths. It is an upper bound for an SAE that has not come
-down to its L0 by then. Without --time-steps the JSON's times are kept.
+--time-steps all trains the shortest schedule of the sweep, of each SAE and width once a turn, alone
+on one thread, --turns times. Every schedule has the same shares of warm-up and of decay, so the
+mean step of the shortest one stands for all lengths. It is an upper bound for an SAE that has not
+come down to its L0 by then. With "missing" the times in the JSON are kept, and those of SAEs that
+have none are added. Without --time-steps all are kept.
 
 FLOPs are those of the products that a step needs where all latents are computed, without Adam and
 without the loss that revives dead latents.
@@ -140,10 +141,10 @@ def step_flops(run: Run) -> int:
 
 
 def measured_costs(
-    sweep: JoinedSweep, store: SweepStore, n_turns: int, points: Sequence[TimedPoint]
+    sweep: JoinedSweep, store: SweepStore, n_turns: int, wanted: Collection[tuple[str, int]]
 ) -> list[StepCost]:
-    """What a step of each architecture and width of the points costs."""
-    runs = shortest_runs(sweep.runs, {(p.architecture, p.d_sae) for p in points})
+    """What a step of each wanted architecture and width costs."""
+    runs = shortest_runs(sweep.runs, wanted)
     seconds = step_seconds(runs, store, n_turns)
     return [
         StepCost(run.cfg.sae.architecture(), run.cfg.sae.d_sae, time, step_flops(run))
@@ -159,7 +160,7 @@ def main() -> None:
     )
     parser.add_argument("--root", type=Path, default=Path(), help="folder the sweeps were run in")
     parser.add_argument("--json", type=Path, default=Path("results/equal_time.json"))
-    parser.add_argument("--time-steps", action="store_true", help="time the shortest schedule")
+    parser.add_argument("--time-steps", choices=("all", "missing"), help="of the SAEs to time")
     parser.add_argument("--turns", type=int, default=3)
     args = parser.parse_args()
     kept = read_json(args.json)
@@ -172,9 +173,11 @@ def main() -> None:
     costs = {name: kept[name] for name in ("timed_on", "step_costs") if name in kept}
     if args.time_steps:
         store = SweepStore(sweep.config, args.root / command_of(args.config)[1])
-        measured = measured_costs(sweep, store, args.turns, points)
+        known = costs.get("step_costs", []) if args.time_steps == "missing" else []
+        wanted = {(p.architecture, p.d_sae) for p in points} - {(c[0], c[1]) for c in known}
+        measured = measured_costs(sweep, store, args.turns, wanted)
         where = machine() | {"turns": args.turns}  # after the timing, which sets the threads
-        costs = {"timed_on": where, "step_costs": [list(cost) for cost in measured]}
+        costs = {"timed_on": where, "step_costs": [*known, *map(list, measured)]}
     write_rows(small(args.config.stem, sweep, points, costs), args.json)
 
 

@@ -54,14 +54,17 @@ def with_short_half(rows: Sequence[Row]) -> list[Row]:
 def widths(equal: Sequence[Row]) -> list[Row]:
     """The runs of several widths at L0 32; an SAE's name ends in "-N" at N times ``d_in``.
 
+    An SAE without a target has its runs at other L0s too.
+
     Args:
         equal: the runs of :func:`one_pass`, of one seed.
     """
     names = {SHORT: "bi_jumprelu-2", "batchtopk": "batchtopk-2", "batchtopk-double": "batchtopk-4"}
+    names["jumprelu"] = "jumprelu-2"
     known = [row._replace(sae=names[row.sae]) for row in equal if row.sae in names]
     of_widths = {model: name.replace("equal-width", "widths") for model, name in ONE_PASS.items()}
     wider = _of_models("widths.json", of_widths)
-    return [row for row in known + wider if row.value == 32]
+    return _near_32(known + wider)
 
 
 def read(name: str) -> Any:
@@ -83,5 +86,9 @@ def longer(equal: Sequence[Row]) -> dict[int, list[Row]]:
         row._replace(sae=names.get(row.sae, row.sae.removesuffix("-8000")))
         for row in rows_of(sweep, "SmolLM2")
     ]
-    known = [row for row in equal if row.value == 32 or row.swept not in TARGET_FIELDS]
-    return {4000: known, 8000: runs}
+    return {4000: _near_32(equal), 8000: runs}
+
+
+def _near_32(rows: Sequence[Row]) -> list[Row]:
+    """The runs that were asked for an L0 of 32, and all of SAEs that cannot be asked."""
+    return [row for row in rows if row.value == 32 or row.swept not in TARGET_FIELDS]

@@ -260,6 +260,7 @@ def write_all(out: Path) -> None:
             {f"{model}, mlp_out": d_in for model, d_in in D_IN.items()},
             ("bi_jumprelu", "batchtopk"),
             (SIGNED["bi_jumprelu"], PLAIN["batchtopk"]),
+            ("jumprelu", PLAIN["jumprelu"]),
         ),
         "longer.md": longer_table(
             longer(equal), [f"SmolLM2, {cell}" for cell in CELLS], LONGER, "batchtopk"

@@ -19,7 +19,7 @@ from typing import Any
 import datasets
 import torch
 from own_command import own_command
-from result_rows import write_rows
+from result_rows import read_json, write_rows
 from sae_lens import SAE
 from torch import Tensor
 
@@ -137,7 +137,8 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=512)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    held = json.loads(args.out.read_text())["saes"] if args.out.exists() else {}
+    kept = read_json(args.out)
+    held = kept.get("saes", {})
     missing = [path for path in args.saes if str(path) not in held]
     if not missing:
         return
@@ -146,10 +147,13 @@ def main() -> None:
     kwargs = json.loads(args.model_kwargs)
     model = load_model_with_hooks(args.model, args.model_class, kwargs, hooks)
     prompts = prompts_of(model, args.text, args.prompts)
+    settings = {"k": args.k, "prompts": len(prompts), "length": LENGTH}
+    others = {name: kept.get(name, value) for name, value in settings.items()}
+    if others != settings:
+        parser.error(f"--out: {args.out} has results of {others}, and these would be of {settings}")
     for path, sae, counts in zip(missing, saes, count_sides(model, saes, prompts), strict=True):
         row = held[str(path)] = measured(model, sae, prompts, counts, args.latents, args.k)
         command = own_command()
-        settings = {"k": args.k, "prompts": len(prompts), "length": LENGTH}
         write_rows({"command": command, **settings, "saes": held}, args.out)
         numbers = {k: v for k, v in row.items() if k not in ("latents", "contexts")}
         print(path, numbers, flush=True)

@@ -4,11 +4,15 @@ from collections.abc import Mapping, Sequence
 
 from recipe_tables import signed
 from reproduction_tables import markdown
-from result_rows import Row
+from result_rows import Row, r2_at
 
 
 def widths_table(
-    rows: Sequence[Row], cells: Mapping[str, int], saes: tuple[str, str], labels: tuple[str, str]
+    rows: Sequence[Row],
+    cells: Mapping[str, int],
+    saes: tuple[str, str],
+    labels: tuple[str, str],
+    without_target: tuple[str, str],
 ) -> str:
     """R², L0 and dead latents of two SAEs at each width, and the difference of their R².
 
@@ -17,7 +21,10 @@ def widths_table(
         cells: name of a cell -> its ``d_in``.
         saes: the names of the two without that ending.
         labels: their names in the table.
+        without_target: name and label of an SAE that cannot be asked for an L0. Its R² is that of
+            its line in log L0, at the L0 of the second SAE.
     """
+    third, label = without_target
     found = {(row.cell, row.sae): row for row in rows}
     table = []
     for cell, d_in in cells.items():
@@ -26,5 +33,10 @@ def widths_table(
             a, b = (found.get((cell, f"{sae}-{times}")) for sae in saes)
             if a is not None and b is not None:
                 fields = [f"{p.r2:.4f} at {p.l0:.1f}; {p.dead_share:.1%}" for p in (a, b)]
-                table.append([cell, f"{times * d_in:,}", *fields, signed(a.r2 - b.r2)])
-    return markdown(["hook point", "width", *labels, "difference"], table, 1)
+                line = [
+                    row.point for row in rows if (row.cell, row.sae) == (cell, f"{third}-{times}")
+                ]
+                r2 = r2_at(sorted(line, key=lambda point: point.l0), b.l0)
+                fields += [signed(a.r2 - b.r2), "" if r2 is None else f"{r2:.4f}"]
+                table.append([cell, f"{times * d_in:,}", *fields])
+    return markdown(["hook point", "width", *labels, "difference", label], table, 1)

@@ -129,6 +129,25 @@ def test_positions_are_those_in_the_prompt_where_a_store_cuts_it(
         assert context.tokens[context.peak] == word
 
 
+@pytest.mark.parametrize("part", [(4,), (2, 9), (-6, -1)])
+def test_peaks_of_token_ids_may_be_of_some_positions_and_tokens_alone(
+    part: tuple[int | None, ...], model: HookedTransformer
+) -> None:
+    sae, ids = hooked_sae(), prompt_ids(12)
+    left_out = ids[:, 5].unique().tolist()
+    top = signaware.top_examples(
+        model, sae, ids, exclude_special_tokens=left_out, seqpos_slice=part
+    )
+    z = sae.encode(model.run_with_cache(ids)[1][HOOK]).detach()
+    z[torch.isin(ids, torch.tensor(left_out))] = 0
+    kept = z[:, slice(*part)]
+    for examples in top.latents:
+        strongest = [c[0].value if c else 0.0 for c in (examples.pos, examples.neg)]
+        of_latent = kept[..., examples.latent]
+        expected = [of_latent.max().clamp_min(0).item(), of_latent.min().clamp_max(0).item()]
+        assert strongest == pytest.approx(expected, rel=1e-4)
+
+
 def test_what_is_kept_does_not_grow_with_the_corpus() -> None:
     top = _TopWindows(6, k=2, window=(3, 3), device=torch.device("cpu"))
 

@@ -183,6 +183,18 @@ def test_the_overlap_of_all_seeds_is_none_where_no_l0_is_in_each() -> None:
     assert overlap((8, 9), (8, 10)) == (8, 9)
 
 
+def test_where_the_seeds_share_no_l0_the_ranges_of_their_verdicts_are_shown() -> None:
+    b = dense((4, 0.3), (64, 0.6))
+    verdicts = [
+        compare_frontiers(dense((low, 0.7), (high, 0.8)), b)
+        for low, high in ((8, 16), (32, 48), (50, 51))
+    ]
+    comparison = comparison_of(*verdicts)
+    assert comparison.overlaps == [(8, 16), (32, 48)]
+    assert comparison.row()[3].startswith("8.0 to 16.0; 32.0 to 48.0")
+    assert comparison_of(verdicts[2]).overlaps == [(50, 51)]
+
+
 def test_a_row_counts_the_verdicts_of_the_seeds() -> None:
     b = frontier((8, 0.5), (64, 0.8))
     gaps = [(0.01, 0.01), (0.001, 0.001), (0.03, 0.03), (-0.01, 0.01)]

@@ -19,12 +19,23 @@ def test_a_width_that_both_have_is_a_row(benchmark_script: Callable[[str], Any])
         row("M, mlp_out", "b-2", 0, "k", 32, 32.0, 0.6, 0.0, 0.0),
         row("M, mlp_out", "a-4", 0, "k", 32, 32.0, 0.7, 0.0, 0.0),  # b has no run
         row("N, mlp_out", "a-2", 0, "k", 32, 32.0, 0.7, 0.0, 0.0),
+        # 33 is half-way in log L0; at the other width it has but one run
+        row("M, mlp_out", "c-16", 0, "l0_coefficient", 1.0, 44.0, 0.9, 0.0, 0.0),
+        row("M, mlp_out", "c-16", 0, "l0_coefficient", 2.0, 24.75, 0.7, 0.0, 0.0),
+        row("M, mlp_out", "c-2", 0, "l0_coefficient", 2.0, 32.0, 0.7, 0.0, 0.0),
     ]
     table = benchmark_script("widths_table").widths_table(
-        rows, {"M, mlp_out": 576, "N, mlp_out": 640}, ("a", "b"), ("A", "B")
+        rows, {"M, mlp_out": 576, "N, mlp_out": 640}, ("a", "b"), ("A", "B"), ("c", "C")
     )
     assert fields_of(table) == [
-        ["hook point", "width", "A", "B", "difference"],
-        ["M, mlp_out", "1,152", "0.5000 at 32.0; 0.0%", "0.6000 at 32.0; 0.0%", "−0.1000"],
-        ["M, mlp_out", "9,216", "0.9000 at 31.0; 25.0%", "0.8500 at 33.0; 0.0%", "+0.0500"],
+        ["hook point", "width", "A", "B", "difference", "C"],
+        ["M, mlp_out", "1,152", "0.5000 at 32.0; 0.0%", "0.6000 at 32.0; 0.0%", "−0.1000", ""],
+        [
+            "M, mlp_out",
+            "9,216",
+            "0.9000 at 31.0; 25.0%",
+            "0.8500 at 33.0; 0.0%",
+            "+0.0500",
+            "0.8000",
+        ],
     ]

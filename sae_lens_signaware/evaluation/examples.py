@@ -8,7 +8,6 @@ import torch
 from rich.table import Table
 from rich.text import Text
 from sae_lens import SAE, ActivationsStore
-from sae_lens.util import get_special_token_ids
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -20,7 +19,12 @@ from sae_lens_signaware.evaluation.inputs import (
     numbers_of_latents,
     require_in_range,
 )
-from sae_lens_signaware.evaluation.models import HookedRootModule, required_tokenizer, token_text
+from sae_lens_signaware.evaluation.models import (
+    HookedRootModule,
+    excluded_tokens,
+    required_tokenizer,
+    token_text,
+)
 from sae_lens_signaware.evaluation.prompts import (
     Prompts,
     prompts_of_store,
@@ -139,7 +143,8 @@ def top_examples(
     n_batches: int = 32,
     batch_size_prompts: int = 8,
     window: tuple[int, int] = (16, 8),
-    exclude_special_tokens: bool = True,
+    exclude_special_tokens: list[int] | bool = True,
+    seqpos_slice: tuple[int | None, ...] = (None,),
 ) -> TopExamples:
     """Find the k strongest contexts of each side of the latents, in one pass over prompts.
 
@@ -156,7 +161,10 @@ def top_examples(
         k: contexts of a side at most.
         batch_size_prompts: prompts the model runs at once.
         window: tokens before and after the peak, cut at the ends of the prompt.
-        exclude_special_tokens: whether special tokens of the tokenizer can be no peak.
+        exclude_special_tokens: whether special tokens of the tokenizer can be no peak; or the ids
+            of the tokens that cannot.
+        seqpos_slice: positions of a prompt of token ids that can be peaks, as slice() takes them.
+            A store has its own.
 
     Raises:
         ValueError: a latent is out of range; ``k``, ``n_batches`` or ``batch_size_prompts`` is
@@ -172,13 +180,17 @@ def top_examples(
     ):
         require(checked(name, value, int) >= 1, name, value, "at least 1")
     window = checked("window", window, tuple[int, int])
+    seqpos_slice = checked("seqpos_slice", seqpos_slice, tuple[int | None, ...])
+    excluding: Any = checked("exclude_special_tokens", exclude_special_tokens, list[int] | bool)
     require(min(window) >= 0, "window", window, "two numbers of tokens, 0 or more")
     tokenizer = required_tokenizer(model)
-    excluded = get_special_token_ids(tokenizer) if exclude_special_tokens else []
+    excluded = excluded_tokens(model, excluding)
     if isinstance(source, ActivationsStore):
         batches = prompts_of_store(source, n_batches, batch_size_prompts, excluded, distinct=True)
     else:
-        batches = prompts_of_tokens(model, sae, source, batch_size_prompts, excluded, distinct=True)
+        batches = prompts_of_tokens(
+            model, sae, source, batch_size_prompts, excluded, True, slice(*seqpos_slice)
+        )
     top = _TopWindows(len(chosen), k, window, sae.device)
     columns = torch.tensor(chosen, dtype=torch.int64, device=sae.device)
     with flat_activations(sae):

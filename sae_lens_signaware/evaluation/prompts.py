@@ -98,6 +98,7 @@ def prompts_of_tokens(
     batch_size_prompts: int,
     excluded: list[int],
     distinct: bool = False,
+    part: slice = slice(None),
 ) -> Iterator[Prompts]:
     """Yield batches of token ids (prompt, position), run through ``model`` up to the SAE's hook.
 
@@ -105,6 +106,7 @@ def prompts_of_tokens(
         model: SAELens's hooked model; ``sae.cfg.metadata.hook_name`` says where.
         distinct: whether ``keep`` is to leave out all of a prompt that was there before. The
             prompts keep their numbers.
+        part: positions of a prompt; ``keep`` leaves out the others.
 
     Raises:
         ValueError: ``tokens`` is not (prompt, position), empty, or longer than the model has
@@ -119,6 +121,9 @@ def prompts_of_tokens(
             width == sae.cfg.d_in, f"width of {hook!r}", width, f"{sae.cfg.d_in}, the SAE's d_in"
         )
         prompts = _prompts(batch, activations, excluded)
+        is_of_part = torch.zeros(batch.shape[1], dtype=torch.bool, device=prompts.keep.device)
+        is_of_part[part] = True
+        prompts = prompts._replace(keep=prompts.keep & is_of_part)
         if distinct:
             is_new = torch.zeros(len(batch), dtype=torch.bool)
             is_new[_new(batch, seen)] = True

@@ -30,9 +30,10 @@ def frontier(summary: SweepSummary, cell: str, looks: dict[str, Style]) -> Figur
     overlap, with which the page's script hides it.
     """
     compared = [
-        (c.overlap, (c.a, c.b))
+        (overlap, (c.a, c.b))
         for c in summary.comparisons
-        if c.cell == cell and c.summary.n_seeds and c.overlap is not None
+        if c.cell == cell and c.summary.n_seeds
+        for overlap in c.overlaps
     ]
     shapes = [
         {

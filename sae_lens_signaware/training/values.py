@@ -175,8 +175,7 @@ def check_ramps(cfg: LanguageModelSAERunnerConfig[Any], between: Literal[0, 1] =
     """Check that warm-up and decay of the learning rate fit into the training.
 
     SAELens takes others: the decay then starts with the first step, and does not reach its end.
-    Where ``target_l0`` steers the sparsity, its warm-up has to end before the training does: until
-    then the coefficient is only lowered. So has ``k_anneal_steps``, or ``k`` is not reached.
+    So do the ramps of :func:`check_ramps_of_l0`.
 
     Args:
         between: steps that are to be between them.
@@ -192,15 +191,30 @@ def check_ramps(cfg: LanguageModelSAERunnerConfig[Any], between: Literal[0, 1] =
     ramps = f"{cfg.lr_warm_up_steps} + {cfg.lr_decay_steps}"
     allowed = f"{'below' if between else 'at most'} the {steps} steps of the training"
     require(left >= between, "lr_warm_up_steps + lr_decay_steps", ramps, allowed)
-    if getattr(cfg.sae, "target_l0", None) is not None and hasattr(cfg.sae, "target_l0_rate"):
-        fields = cfg.sae.to_dict()  # NAME_warm_up_steps, of any architecture
+    check_ramps_of_l0(cfg.sae, steps)
+    return left
+
+
+def check_ramps_of_l0(sae: TrainingSAEConfig, steps: int) -> None:
+    """Check that an SAE can come to the L0 that it is asked for.
+
+    Where ``target_l0`` steers the sparsity, its warm-up has to end before the training does: until
+    then the coefficient is only lowered. So has ``k_anneal_steps``, or ``k`` is not reached.
+
+    Args:
+        steps: of the training.
+
+    Raises:
+        InvalidInputError: one of them is too long.
+    """
+    if getattr(sae, "target_l0", None) is not None and hasattr(sae, "target_l0_rate"):
+        fields = sae.to_dict()  # NAME_warm_up_steps, of any architecture
         for name in (name for name in fields if name.endswith("_warm_up_steps")):
             value = fields[name]
             allowed = f"below the {steps} steps of the training where target_l0 is set"
             require(value < steps, f"sae.{name}", value, allowed)
-    n_anneal, allowed = getattr(cfg.sae, "k_anneal_steps", 0), f"below the {steps} steps"
+    n_anneal, allowed = getattr(sae, "k_anneal_steps", 0), f"below the {steps} steps"
     require(n_anneal < steps, "sae.k_anneal_steps", n_anneal, f"{allowed} of the training")
-    return left
 
 
 def check_buffer(cfg: LanguageModelSAERunnerConfig[Any]) -> None:

@@ -273,6 +273,11 @@ def test_a_file_is_no_folder_for_results(tmp_path: Path) -> None:
         ),
         ("a", lambda v: v.update(target_l0=2.5), "saes.abstopk H.k must be an integer, got 2.5"),
         ("a", lambda v: v.update(target_l0=9), "saes.sa_gsae H.target_l0 must be"),
+        (
+            "a",
+            lambda v: v["saes"]["bi_jumprelu H"].update(l0_warm_up_steps=12),
+            "saes.bi_jumprelu H.l0_warm_up_steps must be below the 12 steps of the training",
+        ),
         ("b", lambda v: v["data"].update(budgets=[9]), "data.budgets: must be from 1 to the narr"),
         ("b", lambda v: v["data"].update(budgets=[0]), "data.budgets: must be from 1 to the narr"),
         ("c", lambda v: v.update(reference="gated"), "reference: no SAE 'gated'; did you mean"),

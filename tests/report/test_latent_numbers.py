@@ -197,8 +197,9 @@ def test_a_page_has_the_numbers_of_its_latent() -> None:
     sae, heldout = make_sae("sa_gsae", "none"), torch.randn(300, D_IN)
     sae.cfg.metadata.hook_name = HOOK
     analysis = signaware.analyze_sae(sae, heldout)
+    cfg: Any = SimpleNamespace(exclude_special_tokens=True, seqpos_slice=(None,))
     pages = pages_without_dials(
-        hooked_transformer(), sae, analysis, [5, 9], heldout, prompt_ids(8), n_contexts=2
+        hooked_transformer(), sae, analysis, [5, 9], heldout, prompt_ids(8), n_contexts=2, cfg=cfg
     )
     of_census = ["firing_rate_pos", "firing_rate_neg", "energy_pos", "energy_neg", "min_share"]
     for page, latent in zip(pages, (5, 9), strict=True):
@@ -237,3 +238,28 @@ def test_files_with_and_without_the_new_fields_are_read(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text(json.dumps(values))
     with pytest.raises(ValueError, match="not the latents of an SAE"):
         SAELatents.read(tmp_path / "bad.json")
+
+
+@pytest.mark.parametrize(
+    ("place", "field"),
+    [
+        (("histogram", "pos", 0), "pos"),
+        (("histogram", "width"), "width"),
+        (("top_logits", "neg", 0, 1), "neg"),
+        (("examples_pos", 0, "tokens", 0), "tokens"),
+        (("examples_pos", 0, "activations", 0), "activations"),
+        (("examples_pos", 0, "peak"), "peak"),
+    ],
+)
+def test_a_wrong_type_inside_a_page_is_named(
+    place: tuple[Any, ...], field: str, tmp_path: Path
+) -> None:
+    sae_latents(0, 0).write(tmp_path / "x.json")
+    values = json.loads((tmp_path / "x.json").read_text())
+    held = values["pages"][0]
+    for key in place[:-1]:
+        held = held[key]
+    held[place[-1]] = {"a": 1}
+    (tmp_path / "x.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=f"not the latents of an SAE: {field} must be"):
+        SAELatents.read(tmp_path / "x.json")

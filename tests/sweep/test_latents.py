@@ -120,7 +120,8 @@ def test_the_plain_run_is_the_nearest_in_log_l0_of_those_that_are_there() -> Non
     shown = LatentsConfig(saes=("half",), value=0.1, plain="full")
     stage = latents.LatentsStage(store, shown, list(runs.values()))
     # 18 is farther from 10 than 4 is, but not by its factor
-    assert stage._plain_run(runs["own"]) is runs["nearest"]
+    assert stage._plain_run(runs["own"], is_there=True) is runs["nearest"]
+    assert stage._plain_run(runs["own"]) is runs["gone"]
 
 
 @pytest.mark.parametrize("of", ["run", "plain"])
@@ -186,6 +187,63 @@ def test_an_sae_that_is_gone_is_left_out_and_named(
     assert set(pages(out)) == {"resid-half-0.1.json"}
     said = "".join(result.stdout.split())
     assert "latents:theSAEofmlp/seed-0/half/l1_coefficient-0.1isnotin" in said
+
+
+@pytest.mark.parametrize("gone", ["half", "full"])
+def test_pages_stay_where_an_sae_is_removed_to_save_space(
+    gone: str, whole: tuple[Path, str], config: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(whole[0], tmp_path / "out")
+    shutil.rmtree(out / "saes" / "mlp" / "seed-0" / gone)
+    with pytest.MonkeyPatch.context() as patch:
+        Counted(patch, stop_at=0)
+        result = invoke("sweep", str(config), "--out", str(out))
+    assert result.exit_code == 0, result.stderr
+    assert pages(out) == pages(whole[0])
+    assert "is not in" not in result.stdout
+
+
+def test_without_the_saes_of_its_plain_runs_a_page_has_no_pair_and_is_made_once(
+    whole: tuple[Path, str], config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = without_latents(whole, tmp_path / "out")
+    shutil.rmtree(out / "saes" / "mlp" / "seed-0" / "full")
+    counted = Counted(monkeypatch, stop_at=None)
+    result = invoke("sweep", str(config), "--out", str(out))
+    assert "latents:theSAEofmlp/seed-0/full/" in "".join(result.stdout.split())
+    held = pages(out)
+    assert held["mlp-half-0.1.json"]["plain_run"] is None
+    assert held["resid-half-0.1.json"]["plain_run"] is not None
+    assert counted.n == 8
+    assert invoke("sweep", str(config), "--out", str(out)).exit_code == 0
+    assert counted.n == 8
+    assert pages(out) == held
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("seqpos_slice", [8, None]), ("exclude_special_tokens", [*range(40)])]
+)
+def test_no_peak_is_on_a_token_that_the_run_leaves_out(
+    field: str, value: Any, data: Path, tmp_path: Path
+) -> None:
+    values = sweep_values(data)
+    values["runner"][field] = value
+    out = tmp_path / "out"
+    result = invoke("sweep", str(write(values, tmp_path / "s.yaml")), "--out", str(out))
+    assert result.exit_code == 0, result.stderr
+    contexts = [
+        context
+        for page in pages(out).values()
+        for latent in page["pages"]
+        for context in latent["examples_pos"] + latent["examples_neg"]
+    ]
+    assert len(contexts) > 20
+    if field == "seqpos_slice":
+        assert all(context["position"] >= 8 for context in contexts)
+    else:
+        # the words of this tokenizer are w0, w1, ... by their ids
+        peaks = {context["tokens"][context["peak"]].strip() for context in contexts}
+        assert not peaks & {f"w{i}" for i in value}
 
 
 def test_pages_of_another_run_do_not_outlive_an_interruption(

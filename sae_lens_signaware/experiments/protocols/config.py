@@ -1,11 +1,12 @@
 """Protocol files: strict YAML, of which every SAE is checked before a sample is drawn."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from sae_lens_signaware.checks import ConfigError, nearest
+from sae_lens_signaware.checks import ConfigError, InvalidInputError, nearest
 from sae_lens_signaware.experiments.protocols.data import (
     AnomalyData,
     ConsolidationData,
@@ -13,8 +14,9 @@ from sae_lens_signaware.experiments.protocols.data import (
     TwoSidedData,
 )
 from sae_lens_signaware.experiments.protocols.data import WorldConfig as WorldConfig
-from sae_lens_signaware.experiments.protocols.saes import candidates_of
+from sae_lens_signaware.experiments.protocols.saes import Candidate, candidates_of
 from sae_lens_signaware.training.strict import StrictModel, read_config, validated
+from sae_lens_signaware.training.values import check_ramps_of_l0
 
 
 class TrainingConfig(StrictModel):
@@ -149,8 +151,17 @@ def load_protocol_config(path: str | Path) -> ProtocolConfig:
     config = validated(PROTOCOLS[which], values)
     _check(config)
     for target_l0 in config.target_l0s:
-        candidates_of(config.saes, target_l0, config.d_in, str(path))
+        for name, found in candidates_of(config.saes, target_l0, config.d_in, str(path)).items():
+            _check_ramps(name, found, config.training.n_steps)
     return config
+
+
+def _check_ramps(name: str, candidates: Sequence[Candidate], n_steps: int) -> None:
+    try:
+        for candidate in candidates:
+            check_ramps_of_l0(candidate.cfg, n_steps)
+    except InvalidInputError as error:
+        raise ConfigError(f"saes.{name}" + str(error).removeprefix("sae")) from None
 
 
 def _check(config: ProtocolConfig) -> None:

@@ -76,10 +76,18 @@ class Comparison:
         low, high = max(low for low, _ in ranges), min(high for _, high in ranges)
         return (low, high) if low <= high else None
 
+    @property
+    def overlaps(self) -> list[tuple[float, float]]:
+        """L0 ranges to show: that of all seeds, or else of each seed that has a verdict."""
+        if self.overlap is not None:
+            return [self.overlap]
+        ranges = [v.overlap for v in self.verdicts.values() if v.outcome]
+        return [overlap for overlap in dict.fromkeys(ranges) if overlap is not None]
+
     def row(self) -> tuple[str, ...]:
         """Return the texts of :data:`VERDICT_COLUMNS`."""
         s = self.summary
-        overlap = "none" if self.overlap is None else " to ".join(f"{x:.1f}" for x in self.overlap)
+        overlap = "; ".join(f"{low:.1f} to {high:.1f}" for low, high in self.overlaps) or "none"
         share = (
             min((v.n_read for v in self.verdicts.values() if v.outcome), default=N_GRID) / N_GRID
         )

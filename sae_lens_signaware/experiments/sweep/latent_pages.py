@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from sae_lens import SAE
+from sae_lens import SAE, LanguageModelSAERunnerConfig
 from sae_lens.util import get_special_token_ids
 from torch import Tensor
 
@@ -47,15 +47,26 @@ def pages_without_dials(
     heldout: Tensor,
     tokens: Tensor,
     n_contexts: int,
+    cfg: LanguageModelSAERunnerConfig[Any],
 ) -> list[LatentPage]:
     """Make a page for each latent, in one pass over ``heldout`` and one over ``tokens``.
 
     Args:
         heldout: (n, d_in) activations, whose values the histograms count.
         tokens: (prompt, position), searched for contexts.
+        cfg: of the run, whose tokens alone can be peaks.
     """
     census, calibration = analysis.census, analysis.calibration
-    examples = top_examples(model, sae, tokens, latents, k=n_contexts)
+    examples = top_examples(
+        model,
+        sae,
+        tokens,
+        latents,
+        k=n_contexts,
+        # a peak on a special token shows no text, also where the run has read it
+        exclude_special_tokens=cfg.exclude_special_tokens or True,
+        seqpos_slice=cfg.seqpos_slice,
+    )
     histograms = activation_histograms(sae, heldout, latents)
     logits = top_logits(model, sae, latents) or [None] * len(latents)
     gain_pos, gain_neg = map(numbers, (calibration.gain_pos, calibration.gain_neg))

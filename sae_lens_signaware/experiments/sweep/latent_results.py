@@ -190,6 +190,7 @@ def _page(values: dict[str, Any]) -> LatentPage:
     for side in ("examples_pos", "examples_neg"):
         values[side] = tuple(map(Context.of, values[side]))
         for context in values[side]:
+            check_fields(Context, vars(context))
             n = len(context.tokens)
             require(len(context.activations) == n, "activations", n, "one for each token")
             require(0 <= context.peak < n, "peak", context.peak, f"below {n}, the tokens")
@@ -201,9 +202,11 @@ def _page(values: dict[str, Any]) -> LatentPage:
             values[name] = Dial(**values[name])
     if (logits := values.get("top_logits")) is not None:
         sides = {s: tuple((token, value) for token, value in logits[s]) for s in ("pos", "neg")}
+        check_fields(TopLogits, sides)
         values["top_logits"] = TopLogits(**sides)
     if (counts := values.get("histogram")) is not None:
         sides = {side: tuple(counts[side]) for side in ("pos", "neg")}
+        check_fields(Histogram, {**counts, **sides})
         values["histogram"] = Histogram(counts["width"], **sides)
     check_fields(LatentPage, values)
     return LatentPage(**values)

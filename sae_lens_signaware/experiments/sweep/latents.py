@@ -100,16 +100,15 @@ class LatentsStage:
                 line = f"no page of latents: {sae} has no run of {asked_for} at {cell}"
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
         asked = [r for r in asked if (result := self.store.finished(r)) and result.quality.l0 > 0]
-        asked = [run for run in asked if self._has_sae(run, console)]
-        pairs = [(run, self._plain_run(run)) for run in asked]
-        pairs = [(run, plain) for run, plain in pairs if not self._is_on_disk(run, plain)]
-        self._remove_others(asked, [run for run, _ in pairs])
+        missing = [run for run in asked if not self._is_on_disk(run)]
+        self._remove_others(asked, missing)
+        pairs = [(r, self._plain_there(r, console)) for r in missing if self._has_sae(r, console)]
         if not pairs:
             return
         with Progress(console=console) as progress:
             make_caches(self.store, [run for run, _ in pairs], progress)
         hooks = [cell.hook_name for cell in self.store.config.cells.values()]
-        model = load_hooked_model(asked[0].cfg, hooks)
+        model = load_hooked_model(pairs[0][0].cfg, hooks)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -144,13 +143,17 @@ class LatentsStage:
     def _shown(self) -> dict[str, object]:
         return self.shown.model_dump(include={"n_latents", "n_contexts", "n_prompts"})
 
-    def _is_on_disk(self, run: Run, plain: Run | None) -> bool:
+    def _is_on_disk(self, run: Run) -> bool:
+        """Whether the pages are of today's results; the SAEs may have been removed since."""
         held = _held_identity(self.store.latents_path(run))
-        if held.get("shown") != self._shown():
+        if held.get("shown") != self._shown() or not _is_of(self.store, held.get("run"), run):
             return False
         of_plain = held.get("plain")
-        same_plain = of_plain is None if plain is None else _is_of(self.store, of_plain, plain)
-        return same_plain and _is_of(self.store, held.get("run"), run)
+        # the nearest one; where it was gone when they were made, the nearest of those there are
+        return any(
+            of_plain is None if plain is None else _is_of(self.store, of_plain, plain)
+            for plain in (self._plain_run(run), self._plain_run(run, is_there=True))
+        )
 
     def _has_sae(self, run: Run, console: Console) -> bool:
         if self.store.has_sae(run):
@@ -163,14 +166,27 @@ class LatentsStage:
         )
         return False
 
-    def _plain_run(self, run: Run) -> Run | None:
-        """The plain run of the cell whose L0 is nearest, in log, to that of ``run``."""
+    def _plain_there(self, run: Run, console: Console) -> Run | None:
+        """The plain run whose pair is dialled; a line where the nearest one's SAE is gone."""
+        plain = self._plain_run(run)
+        if plain is None or self._has_sae(plain, console):
+            return plain
+        return self._plain_run(run, is_there=True)
+
+    def _plain_run(self, run: Run, is_there: bool = False) -> Run | None:
+        """The plain run of the cell whose L0 is nearest, in log, to that of ``run``.
+
+        Args:
+            is_there: whether only those count whose SAE is on disk.
+        """
         own = self._result(run)
         distances: list[tuple[float, Run]] = []
         for other in self.runs:
             if other.cell == run.cell and other.sae == self.shown.plain:
                 result = self.store.finished(other)
-                if result is not None and result.quality.l0 > 0 and self.store.has_sae(other):
+                if not result or result.quality.l0 <= 0:
+                    continue
+                if not is_there or self.store.has_sae(other):
                     distance = abs(math.log(result.quality.l0 / own.quality.l0))
                     distances.append((distance, other))
         return min(distances, key=lambda pair: pair[0])[1] if distances else None
@@ -232,7 +248,7 @@ class LatentsStage:
         partial = PartialLatents.read(path, identity, latents)
         if partial is None:
             pages = pages_without_dials(
-                model, sae, analysis, latents, heldout, tokens, self.shown.n_contexts
+                model, sae, analysis, latents, heldout, tokens, self.shown.n_contexts, run.cfg
             )
             partial = PartialLatents(identity, pages, 0)
             partial.write(path)
