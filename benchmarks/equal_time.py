@@ -10,7 +10,8 @@ that is not there keeps the figures that the JSON has of it. The runs of another
 on one thread, --turns times. Every schedule has the same shares of warm-up and of decay, so the
 mean step of the shortest one stands for all lengths. It is an upper bound for an SAE that has not
 come down to its L0 by then. With "missing" the times in the JSON are kept, and those of SAEs that
-have none are added. Without --time-steps all are kept.
+have none are added. A machine is not as fast every day, so one whose time is known takes turns with
+them, and theirs are scaled by it. Without --time-steps all are kept.
 
 FLOPs are those of the products that a step needs where all latents are computed, without Adam and
 without the loss that revives dead latents.
@@ -18,8 +19,9 @@ without the loss that revives dead latents.
 
 import argparse
 import dataclasses
+import functools
 import statistics
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,6 +66,10 @@ class StepCost(NamedTuple):
     d_sae: int
     seconds: float
     flops: int
+
+
+Measure = Callable[[Collection[tuple[str, int]]], list[StepCost]]
+"""Measures what a step of each architecture and width costs."""
 
 
 def n_steps_of(run: Run) -> int:
@@ -152,6 +158,24 @@ def measured_costs(
     ]
 
 
+def with_missing_costs(
+    known: Sequence[StepCost], wanted: Collection[tuple[str, int]], measure: Measure
+) -> list[StepCost]:
+    """The known costs and those of wanted SAEs that have none, in seconds of the known ones.
+
+    Args:
+        wanted: architecture and width of each.
+        measure: gives what it measures now of some of them.
+    """
+    reference = max(known, key=lambda cost: cost.d_sae)
+    names = {cost[:2] for cost in known}
+    measured = measure({*wanted} - names | {reference[:2]})
+    (now,) = (cost.seconds for cost in measured if cost[:2] == reference[:2])
+    scale = reference.seconds / now
+    added = [cost for cost in measured if cost[:2] not in names]
+    return [*known, *(cost._replace(seconds=scale * cost.seconds) for cost in added)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("config", type=Path, help="the sweep of lengths and widths")
@@ -173,11 +197,13 @@ def main() -> None:
     costs = {name: kept[name] for name in ("timed_on", "step_costs") if name in kept}
     if args.time_steps:
         store = SweepStore(sweep.config, args.root / command_of(args.config)[1])
-        known = costs.get("step_costs", []) if args.time_steps == "missing" else []
-        wanted = {(p.architecture, p.d_sae) for p in points} - {(c[0], c[1]) for c in known}
-        measured = measured_costs(sweep, store, args.turns, wanted)
+        wanted = {(p.architecture, p.d_sae) for p in points}
+        measure = functools.partial(measured_costs, sweep, store, args.turns)
+        known = [StepCost(*cost) for cost in costs.get("step_costs", [])]
+        add = args.time_steps == "missing" and known
+        measured = with_missing_costs(known, wanted, measure) if add else measure(wanted)
         where = machine() | {"turns": args.turns}  # after the timing, which sets the threads
-        costs = {"timed_on": where, "step_costs": [*known, *map(list, measured)]}
+        costs = {"timed_on": where, "step_costs": [list(cost) for cost in measured]}
     write_rows(small(args.config.stem, sweep, points, costs), args.json)
 
 

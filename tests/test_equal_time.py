@@ -125,6 +125,20 @@ def test_a_run_that_is_gone_keeps_its_row_and_steps_keep_their_times(
     assert values["step_costs"] == [cost]
 
 
+def test_a_time_that_is_added_is_in_seconds_of_the_known_ones(script: Any) -> None:
+    cost = script.StepCost
+    known = [cost("a", 8, 1.0, 5), cost("a", 16, 2.0, 10)]
+    asked: list[set[tuple[str, int]]] = []
+
+    def measure(wanted: set[tuple[str, int]]) -> list[Any]:
+        asked.append(wanted)  # today all takes half as long again
+        return [cost("a", 16, 3.0, 10), cost("b", 16, 6.0, 20)]
+
+    found = script.with_missing_costs(known, {("a", 8), ("a", 16), ("b", 16)}, measure)
+    assert asked == [{("a", 16), ("b", 16)}]
+    assert found == [*known, cost("b", 16, 4.0, 20)]
+
+
 def test_of_another_sweep_only_the_saes_of_the_same_settings_count(script: Any) -> None:
     def rows(config: Path, *found: tuple[str, str, float]) -> Any:
         loaded, runs = load_sweep_config(config)
@@ -176,6 +190,21 @@ def test_the_page_says_what_the_results_show(figure: Any) -> None:
         assert (
             f"{min(reaching):.0f} s" in page.split("To reach an R² of 0.68")[1].split("<figure")[0]
         )
+    leads = [
+        best("bi_batchtopk", "mlp_out", s) - best("jumprelu", "mlp_out", s)
+        for s in (40, 80, 160, 320)
+    ]
+    said = f"{min(leads):.3f} to {max(leads):.3f} behind `bi_batchtopk` on the MLP output from 40 s"
+    assert said in page
+    on_attention = {s: best("jumprelu", "attn_out", s) for s in (40, 80, 160, 320, 640)}
+    behind = {s: best("bi_batchtopk", "attn_out", s) - r2 for s, r2 in on_attention.items()}
+    assert f"it is {behind.pop(40):.3f} behind at 40 s" in page
+    assert all(abs(gap) <= 0.002 for gap in behind.values())
+    after_4000 = {p[:3]: p.r2 for p in reached if p.n_steps == 4000}
+    narrow = [after_4000[p.cell, p.architecture, 1152] for p in reached if p.d_sae == 2304]
+    wide = [after_4000[p.cell, p.architecture, 2304] for p in reached if p.d_sae == 2304]
+    cells = [p.cell for p in reached if p.d_sae == 2304]
+    assert all(a >= b for a, b, c in zip(narrow, wide, cells, strict=True) if c == "attn_out")
     top = max(reached, key=lambda p: p.r2 if p.cell == "mlp_out" else 0)
     assert (top.architecture, top.d_sae, top.n_steps) == ("bi_jumprelu", 2304, 4000)
 
