@@ -22,7 +22,12 @@ from sae_lens_signaware.evaluation import (
 from sae_lens_signaware.evaluation.dial import dialled_directions
 from sae_lens_signaware.evaluation.histograms import activation_histograms
 from sae_lens_signaware.evaluation.logits import top_logits, unembedding_of
-from sae_lens_signaware.evaluation.models import HookedRootModule, token_text, tokenizer_of
+from sae_lens_signaware.evaluation.models import (
+    HookedRootModule,
+    excluded_tokens,
+    token_text,
+    tokenizer_of,
+)
 from sae_lens_signaware.evaluation.results import none_for_nan
 from sae_lens_signaware.experiments.sweep.cache import d_ins_of, make_store
 from sae_lens_signaware.experiments.sweep.config import LatentsConfig, Run
@@ -57,14 +62,16 @@ def pages_without_dials(
         cfg: of the run, whose tokens alone can be peaks.
     """
     census, calibration = analysis.census, analysis.calibration
+    # a special token is no text, also where the run has read it
+    special = excluded_tokens(model, True)
+    left_out = special + excluded_tokens(model, cfg.exclude_special_tokens)
     examples = top_examples(
         model,
         sae,
         tokens,
         latents,
         k=n_contexts,
-        # a peak on a special token shows no text, also where the run has read it
-        exclude_special_tokens=cfg.exclude_special_tokens or True,
+        exclude_special_tokens=left_out,
         seqpos_slice=cfg.seqpos_slice,
     )
     histograms = activation_histograms(sae, heldout, latents)
