@@ -105,7 +105,10 @@ def test_another_module_with_our_name_as_its_argument_knows_them_too(tmp_path: P
         (["analyze", "toy", "--bogus", "3"], "--bogus"),
         (["report"], "Missing argument"),
         (["-q", "-v", "demo"], "-q and -v cannot be given together"),
-        (["--import", "no_such_module", "demo"], "No module named 'no_such_module'"),
+        (
+            ["--import", "no_such_module", "train", "c.yaml"],
+            "--import no_such_module: ModuleNotFoundError: No module named 'no_such_module'",
+        ),
     ],
 )
 def test_what_the_parser_refuses_is_one_line(args: list[str], line: str) -> None:
