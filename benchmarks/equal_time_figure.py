@@ -59,7 +59,7 @@ def _near_l0(points: Sequence[TimedPoint]) -> tuple[float, float | None]:
         only = points[0]
         return only.l0, None if missed_target_l0(L0, only.l0) else only.r2
     line = [Point(p.l0, p.r2, p.dead_share, p.d_sae) for p in points]
-    return L0, r2_at(sorted(line, key=lambda p: p.l0), L0)
+    return L0, r2_at(line, L0)
 
 
 def best_so_far(points: Sequence[Reached], spent: Callable[[Reached], float]) -> list[Reached]:

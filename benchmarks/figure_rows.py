@@ -59,8 +59,12 @@ def widths(equal: Sequence[Row]) -> list[Row]:
     Args:
         equal: the runs of :func:`one_pass`, of one seed.
     """
-    names = {SHORT: "bi_jumprelu-2", "batchtopk": "batchtopk-2", "batchtopk-double": "batchtopk-4"}
-    names["jumprelu"] = "jumprelu-2"
+    names = {
+        SHORT: "bi_jumprelu-2",
+        "batchtopk": "batchtopk-2",
+        "batchtopk-double": "batchtopk-4",
+        "jumprelu": "jumprelu-2",
+    }
     known = [row._replace(sae=names[row.sae]) for row in equal if row.sae in names]
     of_widths = {model: name.replace("equal-width", "widths") for model, name in ONE_PASS.items()}
     wider = _of_models("widths.json", of_widths)

@@ -49,6 +49,7 @@ def rows_of(sweep: dict[str, Any], model: str = "") -> list[Row]:
 
 def r2_at(line: Sequence[Point], l0: float) -> float | None:
     """R² at an L0 on the line through the points, where it is read, at most a tenth outside."""
+    line = sorted(line, key=lambda point: point.l0)
     if len(line) < 2 or not is_read(line, l0):
         return None
     try:

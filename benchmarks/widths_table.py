@@ -36,7 +36,7 @@ def widths_table(
                 line = [
                     row.point for row in rows if (row.cell, row.sae) == (cell, f"{third}-{times}")
                 ]
-                r2 = r2_at(sorted(line, key=lambda point: point.l0), b.l0)
+                r2 = r2_at(line, b.l0)
                 fields += [signed(a.r2 - b.r2), "" if r2 is None else f"{r2:.4f}"]
                 table.append([cell, f"{times * d_in:,}", *fields])
     return markdown(["hook point", "width", *labels, "difference", label], table, 1)

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +43,11 @@ def write_json(value: object, path: str | Path, indent: int | None = 2) -> None:
         temporary.write_text(
             json.dumps(value, indent=indent, allow_nan=False) + "\n", encoding="utf-8"
         )
+
+
+def as_json(value: Any) -> Any:
+    """The value as it is read back from a file: JSON has no tuples, and its keys are texts."""
+    return json.loads(json.dumps(value))
 
 
 def write_text(text: str, path: str | Path) -> None:

@@ -246,9 +246,7 @@ def test_after_twice_the_steps_latents_of_jumprelu_are_dead_as_the_page_says() -
 def test_the_lead_in_wider_saes_is_as_the_pages_say() -> None:
     rows = [row for row in table_of("widths")[1:] if row[0] == "SmolLM2, mlp_out"]
     leads = [float(row[4]) for row in rows]
-    of_jumprelu = [
-        f"{float(row[2].split()[0]) - float(row[5]):.4f}" for row in rows if len(row) > 5 and row[5]
-    ]
+    of_jumprelu = [f"{float(row[2].split()[0]) - float(row[5]):.4f}" for row in rows if row[5]]
     said = "Over JumpReLU it leads by {} and {} at two and four times".format(*of_jumprelu)
     assert said in result_page("generality")
     assert len(leads) == 3

@@ -189,7 +189,13 @@ def top_examples(
         batches = prompts_of_store(source, n_batches, batch_size_prompts, excluded, distinct=True)
     else:
         batches = prompts_of_tokens(
-            model, sae, source, batch_size_prompts, excluded, True, slice(*seqpos_slice)
+            model,
+            sae,
+            source,
+            batch_size_prompts,
+            excluded,
+            distinct=True,
+            part=slice(*seqpos_slice),
         )
     top = _TopWindows(len(chosen), k, window, sae.device)
     columns = torch.tensor(chosen, dtype=torch.int64, device=sae.device)

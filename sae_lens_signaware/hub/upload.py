@@ -25,6 +25,7 @@ from sae_lens_signaware.evaluation.saved import (
     measured_quality,
     write_split,
 )
+from sae_lens_signaware.files import as_json
 from sae_lens_signaware.hub.model_card import TWIN, make_card
 from sae_lens_signaware.saes.base import SignedSAEMixin
 
@@ -105,7 +106,7 @@ def _write_signed(sae: SAE[Any], source: Path, target: Path) -> None:
     target.mkdir()
     files = [*OPTIONAL_FILES]
     held = json.loads((source / SAE_CFG_FILENAME).read_text())
-    if held == json.loads(json.dumps(sae.cfg.to_dict())):  # as it is, in 16 bits or not
+    if held == as_json(sae.cfg.to_dict()):  # as it is, in 16 bits or not
         files += [SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME]
     else:  # a checkpoint, whose scale is in a file of its own
         sae.save_model(target)

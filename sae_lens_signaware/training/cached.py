@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sae_lens_signaware.checks import one_line, require, require_writable
 from sae_lens_signaware.evaluation.saved import ESTIMATED
-from sae_lens_signaware.files import write_json
+from sae_lens_signaware.files import as_json, write_json
 from sae_lens_signaware.saes.finite_losses import FiniteLossMixin
 from sae_lens_signaware.training.cache import ShuffledEpochs, StepClock
 from sae_lens_signaware.training.interruption import (
@@ -297,7 +297,7 @@ def _resume(
 
 def _is_of(held: Any, identity: Mapping[str, object]) -> bool:
     """Whether what a checkpoint holds of its training is this very training."""
-    ofs = held["of"], json.loads(json.dumps(identity))
+    ofs = held["of"], as_json(identity)
     for of in ofs:
         of["trainer"].pop("logger", None)  # no weight depends on it; it may name the run
     return ofs[0] == ofs[1]

@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from sae_lens_signaware.checks import ConfigError, require
+from sae_lens_signaware.files import as_json
 from sae_lens_signaware.training.continued import SHARED
 
 # In the order in which SAELens writes them, so that the last one marks a whole checkpoint.
@@ -108,8 +109,7 @@ def _difference(
 ) -> str | None:
     """In what a checkpoint is of another training than ``cfg``; None where it is of that one."""
     of_file = _json_of(checkpoint / SAE_CFG_FILENAME), _json_of(checkpoint / RUNNER_CFG_FILENAME)
-    # as a file has it: JSON has no tuples
-    of_config = json.loads(json.dumps(cfg.sae.to_dict())), vars(cfg)
+    of_config = as_json(cfg.sae.to_dict()), vars(cfg)
     difference = _first_difference(_training_of(*of_file), _training_of(*of_config))
     if difference or is_named:
         return difference

@@ -2,13 +2,13 @@
 
 import dataclasses
 import enum
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sae_lens.constants import DTYPE_MAP
 
 from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
+from sae_lens_signaware.files import as_json
 from sae_lens_signaware.saes.config import BEFORE_DEAD_AFTER_TOKENS
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def identity_of_cache(config: SweepConfig, run: Run, content: Content) -> Identi
     cache_dtype = other_cache_dtype(run)
     if cache_dtype is not None:  # results of before there was a choice stay valid
         values["cache_dtype"] = cache_dtype
-    return _as_json(values)
+    return as_json(values)
 
 
 def other_cache_dtype(run: Run) -> str | None:
@@ -88,7 +88,7 @@ def identity_of_run(config: SweepConfig, run: Run, content: Content) -> Identity
         "seed": run.seed,
         "cache": identity_of_cache(config, run, content),
     }
-    return _as_json(values)
+    return as_json(values)
 
 
 def match_of_cache(on_disk: object, asked: Identity) -> Match:
@@ -141,8 +141,3 @@ def values_before(cfg: "DataclassInstance") -> dict[str, object]:
     fields = dataclasses.fields(cfg)
     defaults = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
     return defaults | BEFORE_DEAD_AFTER_TOKENS
-
-
-def _as_json(values: Identity) -> Identity:
-    """As it is read back from a file."""
-    return json.loads(json.dumps(values))
