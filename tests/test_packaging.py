@@ -1,8 +1,10 @@
 """The wheel and the sdist: each alone in a clean environment, what they bring and hold."""
 
+import importlib.metadata
 import json
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tempfile
 import zipfile
@@ -37,26 +39,47 @@ def the_one(folder: Path, pattern: str) -> Path:
     return path
 
 
-def test_each_installs_alone_and_works(dist: Path, tmp_path: Path) -> None:
-    run_logged([sys.executable, "-m", "venv", str(tmp_path / "venv")], ROOT, 120)
-    python = str(tmp_path / "venv" / "bin" / "python")
-    # what is imported is compiled then, which is a small part of 2 GB
-    install = [python, "-m", "pip", "install", "-q", "--no-compile"]
-    # the wheel is built from the sdist and asks for the same, which is 2 GB: once is enough
-    for pattern, flags in (("*.tar.gz", ()), ("*.whl", ("--no-deps", "--force-reinstall"))):
-        run_logged([*install, *flags, str(the_one(dist, pattern))], tmp_path, 600)
+def brings(pip: list[str], *what: str) -> set[str]:
+    """Names of what pip would install into an empty environment."""
+    report = run_logged([*pip, "install", "-q", "--dry-run", "--report", "-", *what], ROOT, 300)
+    return {item["metadata"]["name"].lower() for item in json.loads(report)["install"]}
+
+
+@pytest.fixture(scope="module")
+def brought(dist: Path, pip: list[str]) -> set[str]:
+    return brings(pip, str(the_one(dist, "*.whl")))
+
+
+def link_installed(names: set[str], site: Path) -> None:
+    """Links to these of the distributions that this process has, in the place of 2 GB each time."""
+    for name in names:
+        files = importlib.metadata.distribution(name).files
+        assert files, name
+        for top in {file.parts[0] for file in files} - {"..", "__pycache__"}:
+            if not (site / top).exists():  # nvidia and google are folders of many
+                (site / top).symlink_to(Path(sysconfig.get_path("purelib")) / top)
+
+
+def test_each_installs_alone_and_works(
+    dist: Path, pip: list[str], brought: set[str], tmp_path: Path
+) -> None:
+    """With what pip says they bring, and nothing else."""
+    venv = tmp_path / "venv"
+    run_logged([sys.executable, "-m", "venv", "--without-pip", str(venv)], ROOT, 120)
+    python = str(venv / "bin" / "python")
+    here = [*pip, "--python", python]
+    link_installed(brought - {"sae-lens-signaware"}, the_one(venv, "lib/python*/site-packages"))
+    install = [*here, "install", "-q", "--no-deps", "--force-reinstall"]
+    for pattern in ("*.tar.gz", "*.whl"):
+        run_logged([*install, str(the_one(dist, pattern))], tmp_path, 600)
+        run_logged([*here, "check"], tmp_path, 120)
         folder = Path(tempfile.mkdtemp(dir=tmp_path))
         assert run_logged([python, str(SMOKE)], folder, 300).endswith("smoke test passed\n")
 
 
-def test_the_core_brings_nothing_that_sae_lens_does_not(dist: Path, pip: list[str]) -> None:
-    def brings(*what: str) -> set[str]:
-        report = run_logged([*pip, "install", "-q", "--dry-run", "--report", "-", *what], ROOT, 300)
-        return {item["metadata"]["name"].lower() for item in json.loads(report)["install"]}
-
-    ours, theirs = brings(str(the_one(dist, "*.whl"))), brings("sae-lens")
-    assert "sae-lens" in ours
-    assert ours - theirs == {"sae-lens-signaware"}
+def test_the_core_brings_nothing_that_sae_lens_does_not(brought: set[str], pip: list[str]) -> None:
+    assert "sae-lens" in brought
+    assert brought - brings(pip, "sae-lens") == {"sae-lens-signaware"}
 
 
 def test_what_the_archives_hold(dist: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ makes those that are not there yet, so that the tests find them.
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -78,6 +79,20 @@ def environment(name: str) -> Path:
     return python
 
 
+def remove_orphans(cache: Path) -> None:
+    """Removes the environments below whose lower environment is gone, so that no disk fills up.
+
+    A clean run makes its environment in a folder of its own. What was made over it is never found
+    again, since its key has that folder.
+    """
+    for config in cache.glob("*/pyvenv.cfg"):
+        values = dict(line.split(" = ", 1) for line in config.read_text().splitlines())
+        maker = values.get("command", sys.executable).split(" -m venv ")[0]
+        if not Path(maker).exists():
+            shutil.rmtree(config.parent, ignore_errors=True)
+
+
 if __name__ == "__main__":
+    remove_orphans(CACHE)
     for tool in INSTALLS:
         environment(tool)
