@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from rich.progress import Progress
-from sae_lens import SAETrainer
+from sae_lens import GatedTrainingSAEConfig, SAETrainer
 
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.files import write_json, write_tensors
@@ -88,6 +88,15 @@ def test_a_dtype_that_trains_into_nan_is_refused(tmp_path: Path) -> None:
     cfg = training_config("sa_gsae", dtype="float16")
     with pytest.raises(InvalidInputError, match=r"sae\.dtype must be one of .* got 'float16'"):
         train_on_cache(cfg, trainer_config(2), torch.randn(100, D_IN), 1, tmp_path / "c")
+
+
+def test_saelens_gated_takes_no_activations_that_are_wider(tmp_path: Path) -> None:
+    cfg = GatedTrainingSAEConfig(d_in=D_IN, d_sae=24, dtype="bfloat16")
+    x, place = torch.randn(100, D_IN), tmp_path / "c"
+    with pytest.raises(InvalidInputError, match=r"sae\.dtype must be as wide as .* torch\.float32"):
+        train_on_cache(cfg, trainer_config(2), x, 1, place)
+    train_on_cache(cfg, trainer_config(2), x.bfloat16(), 1, place)
+    train_on_cache(cfg, dataclasses.replace(trainer_config(2), autocast=True), x, 1, place)
 
 
 @pytest.mark.parametrize(

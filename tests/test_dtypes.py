@@ -44,6 +44,34 @@ def test_bfloat16_keeps_the_training_threshold_in_float32(architecture: str, tyi
     torch.testing.assert_close(z16[both].float(), z32[both], rtol=0.05, atol=0.05)
 
 
+@each_variant
+@pytest.mark.parametrize("wider", ["float32", "float64"])
+def test_a_checkpoint_in_16_bits_loads_in_more(
+    architecture: str, tying: str, wider: str, tmp_path: Path
+) -> None:
+    sae = make_training_sae(architecture, tying, dtype="bfloat16")
+    sae.save_model(tmp_path)
+    loaded = TrainingSAE.load_from_disk(tmp_path, dtype=wider)
+    assert loaded.W_enc.dtype == getattr(torch, wider)
+    expected = sae.state_dict()
+    for name, tensor in loaded.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name].to(tensor.dtype), rtol=0, atol=0)
+
+
+@each_threshold_variant
+def test_training_state_does_not_follow_the_default_dtype(architecture: str, tying: str) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        sae = make_training_sae(architecture, tying)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    dtypes = {name: tensor.dtype for name, tensor in sae.state_dict().items()}
+    assert dtypes == {
+        name: tensor.dtype
+        for name, tensor in make_training_sae(architecture, tying).state_dict().items()
+    }
+
+
 @each_threshold_variant
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_training_state_survives_a_file(

@@ -163,6 +163,16 @@ def test_an_id_that_is_no_folder_or_that_of_a_twin(
     assert not hub.log
 
 
+@pytest.mark.parametrize("repo_id", ["", "my-saes", "https://huggingface.co/someone/ids"])
+def test_a_repository_without_an_owner_is_not_made(
+    repo_id: str, hub: HubServer, tmp_path: Path
+) -> None:
+    save_measured(make_sae("sa_gsae"), tmp_path)
+    with pytest.raises(InvalidInputError, match="repo_id must be owner/name, got '"):
+        hub_module.push(tmp_path, repo_id, "a")
+    assert not hub.log
+
+
 def test_an_sae_on_the_hub_without_its_scale_is_one_line(hub: HubServer) -> None:
     sae = make_training_sae("sa_gsae", normalize_activations="expected_average_only_in")
     upload_saes_to_huggingface({"a": sae}, "someone/unfolded", show_progress=False)

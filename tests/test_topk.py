@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sae_lens import SAE, TrainingSAE
 from sae_lens.registry import get_sae_training_class
+from torch.testing import assert_close
 
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.saes.activations import bi_topk
@@ -233,3 +234,15 @@ def test_weights_of_a_bi_batchtopk_are_not_those_of_a_bi_topk(dtype: str, tmp_pa
     (tmp_path / "other" / "sae_weights.safetensors").replace(tmp_path / "sae_weights.safetensors")
     with pytest.raises(InvalidInputError, match=r"unknown \['topk_threshold'\]"):
         SAE.load_from_disk(tmp_path)
+
+
+def test_the_twin_of_an_sae_with_an_ablated_latent_is_finite(tmp_path: Path) -> None:
+    sae = inference_of(ours(rescale_acts_by_decoder_norm=True))
+    sae.W_dec.data *= torch.linspace(0.5, 2, D_SAE, dtype=torch.float64)[:, None]
+    x = batch()
+    assert_close(sae.to_plain()(x), sae(x), **TOLERANCE)
+    sae.W_dec.data[3] = 0
+    sae.to_plain().save_model(tmp_path)
+    twin, z = SAE.load_from_disk(tmp_path), sae.encode(x)
+    assert_close(twin(x), sae(x), **TOLERANCE)
+    assert_close(twin.encode(x), torch.cat([z.clamp(min=0), -z.clamp(max=0)], dim=-1), **TOLERANCE)

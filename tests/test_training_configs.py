@@ -109,6 +109,10 @@ QUADRATIC = {"architecture": "jumprelu", "jumprelu_sparsity_loss_mode": "quadrat
             {"architecture": "abstopk", "k": 4, "normalize_activations": "constant_norm_rescale"},
             PER_TOKEN,
         ),
+        (
+            {"architecture": "gated", "dtype": "bfloat16"},
+            "sae.dtype must be as wide as that of the activations, torch.float32, for SAELens's g",
+        ),
     ],
 )
 def test_what_saelens_stops_at_in_its_own_saes_is_one_line(
@@ -127,6 +131,8 @@ def test_what_saelens_stops_at_in_its_own_saes_is_one_line(
         QUADRATIC | {"target_l0": 32.0},
         {"architecture": "topk", "k": 4, "normalize_activations": "expected_average_only_in"},
         {"architecture": "bi_batchtopk", "k": 4, "normalize_activations": "layer_norm"},
+        {"architecture": "gated", "dtype": "float64"},
+        {"architecture": "sa_gsae", "dtype": "bfloat16"},
     ],
 )
 def test_what_saelens_trains_is_taken(sae: dict[str, Any]) -> None:

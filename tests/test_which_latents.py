@@ -122,6 +122,14 @@ def test_k_of_numpy_is_written(model: HookedTransformer, tmp_path: Path) -> None
             measure()
 
 
+@pytest.mark.parametrize("wrong", [(), (0, 1, 2, 3), (0, 8, 0), (0, 8, -1)])
+def test_positions_that_are_no_slice_are_one_line(
+    wrong: tuple[int, ...], model: HookedTransformer
+) -> None:
+    with pytest.raises(ValueError, match=r"seqpos_slice must be one to three numbers, as slice"):
+        signaware.top_examples(model, hooked_sae(), prompt_ids(6), [5], seqpos_slice=wrong)
+
+
 @pytest.mark.parametrize(
     ("wrong", "line"),
     [

@@ -36,6 +36,8 @@ def sweep(
 
     cfg, runs = load_sweep_config(config)
     require_writable("out", out)
+    if cfg.cache_folder is not None:
+        require_writable("cache_folder", cfg.cache_folder)
     command = _command(context, config, out)
     run_all = executors.run_local
     if executor == "ray":

@@ -181,6 +181,9 @@ def top_examples(
         require(checked(name, value, int) >= 1, name, value, "at least 1")
     window = checked("window", window, tuple[int, int])
     seqpos_slice = checked("seqpos_slice", seqpos_slice, tuple[int | None, ...])
+    is_slice = 1 <= len(seqpos_slice) <= 3 and all(n is None or n > 0 for n in seqpos_slice[2:])
+    allowed = "one to three numbers, as slice() takes them, the third of them 1 or more"
+    require(is_slice, "seqpos_slice", seqpos_slice, allowed)
     excluding: Any = checked("exclude_special_tokens", exclude_special_tokens, list[int] | bool)
     require(min(window) >= 0, "window", window, "two numbers of tokens, 0 or more")
     tokenizer = required_tokenizer(model)

@@ -55,10 +55,13 @@ def push(
 
     Raises:
         ConfigError: the folder holds no signed SAE that loads.
-        InvalidInputError: ``sae_id`` is no name of a folder, or one that a twin may have.
+        InvalidInputError: ``sae_id`` is no name of a folder, or one that a twin may have; or
+            ``repo_id`` has no owner.
         huggingface_hub.errors.HfHubHTTPError: the Hub refused or failed.
     """
     _require_sae_id(sae_id)
+    # the Hub would make "name" below the user, and find nothing at "name" when asked again
+    require(repo_id.count("/") == 1, "repo_id", repo_id, "owner/name")
     source = Path(path)
     sae = load_sae(source)
     if not isinstance(sae, SignedSAEMixin):

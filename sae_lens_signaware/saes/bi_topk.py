@@ -109,10 +109,17 @@ class _BiTopK(SignedSAEMixin):
     def to_plain(self) -> TopKSAE:
         size_bias = both_sides(self.b_mag.clamp(max=0.0))
         parameters = {"b_enc": torch.cat([self.b_enc, -self.b_enc]) + size_bias}
-        fields = {
-            "k": self.cfg.k,
-            "rescale_acts_by_decoder_norm": self.cfg.rescale_acts_by_decoder_norm,
-        }
+        rescales = self.cfg.rescale_acts_by_decoder_norm
+        norms = self.get_W_dec_norm()
+        if rescales and bool((self.W_dec.norm(dim=-1) < norms).any()):
+            # SAELens's TopK divides by the norm of a row, and here that is not 0
+            norms, rescales = torch.cat([norms, norms]), False
+            parameters = {
+                "b_enc": parameters["b_enc"] * norms,
+                "W_enc": torch.cat([self.W_enc, -self.W_enc], dim=1) * norms,
+                "W_dec": torch.cat([self.W_dec, -self.W_dec]) / norms[:, None],
+            }
+        fields = {"k": self.cfg.k, "rescale_acts_by_decoder_norm": rescales}
         return make_plain(self, TopKSAE, TopKSAEConfig, parameters, fields=fields)
 
 

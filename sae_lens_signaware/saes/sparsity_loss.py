@@ -38,7 +38,8 @@ class SparsityLossMixin(DeadLatentsMixin):
         require_not_negative(self.cfg, f"{name}_coefficient", f"{name}_warm_up_steps")
         if self._steers_l0():
             require_steerable(self.cfg, f"{name}_coefficient")
-        self.register_buffer("l0_control", torch.zeros(2, device=self.device))
+        start = torch.zeros(2, dtype=torch.float32, device=self.device)
+        self.register_buffer("l0_control", start)
 
     def _steers_l0(self) -> bool:
         """Whether the sparsity coefficient is steered to ``target_l0``."""

@@ -43,12 +43,18 @@ def to_bytes(tensor: Tensor) -> Tensor:
 
 
 def from_bytes(data: Tensor, like: Tensor) -> Tensor:
-    """The tensor of :func:`to_bytes`, after any cast of it, of the dtype and shape of ``like``."""
-    n_bytes = like.numel() * like.element_size()
-    whole = data.ndim == 1 and len(data) == n_bytes
-    require(whole, f"shape of exact state in {WEIGHTS_FILE}", tuple(data.shape), f"({n_bytes},)")
-    plain = data.to(torch.uint8).cpu().contiguous()
-    return plain.view(like.dtype).reshape(like.shape).to(data.device)
+    """The tensor of :func:`to_bytes`, after any cast of it, of the dtype and shape of ``like``.
+
+    A floating point one may have been written in 32 or in 64 bits.
+    """
+    written = torch.float32, torch.float64
+    dtypes = written if like.dtype.is_floating_point else (like.dtype,)
+    of_length = {like.numel() * dtype.itemsize: dtype for dtype in dtypes}
+    whole = data.ndim == 1 and len(data) in of_length
+    allowed = " or ".join(f"({n_bytes},)" for n_bytes in of_length)
+    require(whole, f"shape of exact state in {WEIGHTS_FILE}", tuple(data.shape), allowed)
+    plain = data.to(torch.uint8).cpu().contiguous().view(of_length[len(data)])
+    return plain.to(like.dtype).reshape(like.shape).to(data.device)
 
 
 def is_wider(dtype: torch.dtype, than: torch.dtype) -> bool:

@@ -27,7 +27,11 @@ from sae_lens_signaware.training.interruption import (
     restart_firing_window,
     stop_on_signal,
 )
-from sae_lens_signaware.training.values import check_sae_dtype, require_json
+from sae_lens_signaware.training.values import (
+    check_gated_dtype,
+    check_sae_dtype,
+    require_json,
+)
 
 DONE_FILENAME = "checkpoint_complete.json"
 BLOCK = 65_536
@@ -107,6 +111,7 @@ def train_timed(
     """Do what :func:`train_on_cache` does, and say how long the steps took."""
     check_sae_dtype(sae_cfg)
     _require_activations(activations, sae_cfg.d_in)
+    check_gated_dtype(sae_cfg, activations.dtype, trainer_cfg.autocast)
     # an interruption renames a folder, and not a link to it
     checkpoint = Path(checkpoint).resolve()
     trainer_cfg = _on_cache(trainer_cfg)

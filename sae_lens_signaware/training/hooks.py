@@ -26,6 +26,11 @@ from sae_lens_signaware.training.values import MODEL_CLASSES, require_device, re
 OF_MODEL = {
     "unexpected keyword argument": "model_from_pretrained_kwargs",
     "`dtype` provided as a `str`": "model_from_pretrained_kwargs",
+    "module 'torch' has no attribute": "model_from_pretrained_kwargs",
+    "attn_implementation": "model_from_pretrained_kwargs",
+    "FlashAttention": "model_from_pretrained_kwargs",
+    "bitsandbytes": "model_from_pretrained_kwargs",
+    "device_map": "model_from_pretrained_kwargs",
     "Unrecognized model in": "model_name",
     "you are trying to load has model type": "model_name",
 }
@@ -40,6 +45,7 @@ OF_TEXT = {
     "You need to specify either `text`": "dataset_path: every text must be a string",
     "text input must be of type `str`": "dataset_path: every text must be a string",
     "tokens.shape should be 1D": "dataset_path: every text must be a string",
+    "tokenizer.chat_template is not set": "use_chat_formatting",
     "pretokenized dataset has context_size": "context_size, dataset_path",
 }
 """What an error of SAELens, transformers or datasets says of the text -> the field."""
@@ -99,7 +105,7 @@ def naming_what_is_missing(model_name: str, model_class_name: str) -> Iterator[N
             "dataset_path, model_name: SAELens asks the Hub which tokenizer a tokenized dataset is "
             f"of, and a local path has to look like a name there, as data/tokens: {one_line(error)}"
         ) from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError, ImportError) as error:
         line = _line_of(str(error), model_name, model_class_name)
         if line is None:
             raise
@@ -111,8 +117,9 @@ def naming_what_is_missing(model_name: str, model_class_name: str) -> Iterator[N
             raise OSError(
                 f"dataset_path: no text is there, and the Hub did not give it: {one_line(error)}"
             ) from error
+        named = model_name in str(error) and "Repo id must be" not in str(error)
         # transformers raises OSError itself, the datasets library classes below it
-        if type(error) is not OSError or model_name in str(error) or Path(model_name).exists():
+        if type(error) is not OSError or named or Path(model_name).exists():
             raise
         raise OSError(
             f"model_name: {model_name!r} is no folder here, and the Hub did not give it: {error}"

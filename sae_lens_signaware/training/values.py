@@ -84,6 +84,7 @@ def check_values(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
     check_sae_dtype(cfg.sae)
     _check_widths(cfg.sae)
     _check_saelens_own(cfg.sae)
+    check_gated_dtype(cfg.sae, cfg.dtype, cfg.autocast)
     require_json("sae", cfg.sae.to_dict())
     for name in ("model_kwargs", "model_from_pretrained_kwargs"):
         require_json(name, getattr(cfg, name) or {})
@@ -131,6 +132,22 @@ def _check_saelens_own(cfg: TrainingSAEConfig) -> None:
             "none, expected_average_only_in or covariance_whitening",
             f"the AuxK loss of SAELens's {cfg.architecture()} stops at a dead latent otherwise",
         )
+
+
+def check_gated_dtype(cfg: TrainingSAEConfig, dtype: str | torch.dtype, autocast: bool) -> None:
+    """Check that SAELens's ``gated`` can take activations of a dtype: it does not cast its input.
+
+    Raises:
+        InvalidInputError: they are wider than the SAE.
+    """
+    own = DTYPE_MAP[str(cfg.dtype)]
+    theirs = dtype if isinstance(dtype, torch.dtype) else DTYPE_MAP[dtype]
+    require(
+        cfg.architecture() != "gated" or autocast or torch.promote_types(own, theirs) == own,
+        "sae.dtype",
+        cfg.dtype,
+        f"as wide as that of the activations, {theirs}, for SAELens's gated without autocast",
+    )
 
 
 def check_sae_dtype(cfg: TrainingSAEConfig) -> None:

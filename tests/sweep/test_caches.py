@@ -18,9 +18,10 @@ from sae_lens_signaware.experiments.sweep import store as stores
 from sae_lens_signaware.experiments.sweep.cache import make_caches
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 from sae_lens_signaware.experiments.sweep.store import SweepStore
+from tests.support.cli import invoke
 from tests.support.configs import write
 from tests.support.models import EOS
-from tests.sweep.examples import sweep_values
+from tests.sweep.examples import last_line, sweep_values
 
 
 @pytest.mark.parametrize("heldout", ["what follows", "its own"])
@@ -249,3 +250,47 @@ def test_two_cells_of_one_hook_point_have_a_cache_each(data: Path, tmp_path: Pat
     assert (runs[0].cell, runs[-1].cell) == ("mlp", "resid")
     assert mlp.train.equal(resid.train)
     assert mlp.heldout.equal(resid.heldout)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"heldout_dataset_path": "{data}/heldoutt"}, "heldout_dataset_path: no text is there"),
+        ({"n_heldout_tokens": 10**6}, "n_cached_tokens, n_heldout_tokens: {data}/heldout has only"),
+    ],
+)
+def test_a_wrong_held_out_text_is_said_before_the_long_one_is_read(
+    change: dict[str, Any],
+    message: str,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[str] = []
+    make_store = cache.make_store
+
+    def noted(model: Any, cfg: Any, dataset: str, d_ins: Any) -> Any:
+        read.append(dataset)
+        return make_store(model, cfg, dataset, d_ins)
+
+    monkeypatch.setattr(cache, "make_store", noted)
+    values = sweep_values(data) | {
+        key: value.format(data=data) if isinstance(value, str) else value
+        for key, value in change.items()
+    }
+    result = invoke(
+        "sweep", str(write(values, tmp_path / "s.yaml")), "--out", str(tmp_path / "out")
+    )
+    assert result.exit_code in (1, 2)
+    assert message.format(data=data) in last_line(result)
+    assert read == [values["heldout_dataset_path"]]
+
+
+def test_a_model_folder_that_is_not_there_is_named(data: Path, tmp_path: Path) -> None:
+    values = sweep_values(data)
+    values["runner"]["model_name"] = str(data / "modle")
+    result = invoke(
+        "sweep", str(write(values, tmp_path / "s.yaml")), "--out", str(tmp_path / "out")
+    )
+    assert result.exit_code == 1
+    assert f"model_name: '{data / 'modle'}' is no folder here, and the Hub" in last_line(result)

@@ -184,6 +184,34 @@ from tests.sweep.examples import last_line, sweep_values
             lambda v: v["runner"].update(lr_warm_up_steps=13),
             "runner.lr_warm_up_steps + lr_decay_steps must be at most the 12 steps",
         ),
+        (
+            lambda v: v["saes"]["half"].update(runner={"lr_decay_steps": 13}),
+            "saes.half.runner.lr_warm_up_steps + lr_decay_steps must be at most the 12 steps",
+        ),
+        (
+            lambda v: v.update(heldout_dataset_path=""),
+            "heldout_dataset_path must be a text, or nul",
+        ),
+        (lambda v: v.update(threads=10**12), "threads: Input should be less than or equal to 4096"),
+        (
+            lambda v: v["saes"]["full"].update(device="meta"),
+            "saes.full.device must be a device that computes here, such as cpu or cuda, got 'meta'",
+        ),
+        (
+            lambda v: v["runner"].update(model_from_pretrained_kwargs={"dtype": "fp16"}),
+            "model_from_pretrained_kwargs: ",
+        ),
+        (
+            lambda v: v["runner"].update(
+                model_from_pretrained_kwargs={"attn_implementation": "flash_attention_9"}
+            ),
+            "model_from_pretrained_kwargs: ",
+        ),
+        (lambda v: v["runner"].update(use_chat_formatting=True), "use_chat_formatting: "),
+        (
+            lambda v: v.update(cache_folder=v["runner"]["dataset_path"] + "/train.parquet"),
+            "cache_folder must be a folder, got ",
+        ),
     ],
 )
 def test_wrong_configs(change: Any, message: str, data: Path, tmp_path: Path) -> None:

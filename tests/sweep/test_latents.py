@@ -203,6 +203,21 @@ def test_pages_stay_where_an_sae_is_removed_to_save_space(
     assert "is not in" not in result.stdout
 
 
+def test_pages_that_cannot_be_made_again_stay_where_they_are_asked_for_otherwise(
+    whole: tuple[Path, str], data: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(whole[0], tmp_path / "out")
+    shutil.rmtree(out / "saes" / "mlp")
+    values = sweep_values(data)
+    values["latents"]["n_contexts"] += 1
+    result = invoke("sweep", str(write(values, tmp_path / "s.yaml")), "--out", str(out))
+    assert result.exit_code == 0, result.stderr
+    before, after = pages(whole[0]), pages(out)
+    assert after["mlp-half-0.1.json"] == before["mlp-half-0.1.json"]
+    assert after["resid-half-0.1.json"] != before["resid-half-0.1.json"]
+    assert "latents:theSAEofmlp/seed-0/half/" in "".join(result.stdout.split())
+
+
 def test_without_the_saes_of_its_plain_runs_a_page_has_no_pair_and_is_made_once(
     whole: tuple[Path, str], config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,8 @@
 """Activations of a sweep's cells: one pass through the model for all, one file for each cell."""
 
+import contextlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -55,11 +56,24 @@ def _write_caches(store: SweepStore, cells: dict[str, Run], progress: Progress) 
         train = {cell: rows[:n_train] for cell, rows in both.items()}
         heldout = {cell: rows[n_train:] for cell, rows in both.items()}
     else:
+        with _of_heldout_text():  # the shorter one first: what is wrong in it costs less then
+            heldout = collect(model, cells, config.heldout_dataset_path, n_heldout, progress)
         train = collect(model, cells, cfg.dataset_path, n_train, progress)
-        heldout = collect(model, cells, config.heldout_dataset_path, n_heldout, progress)
     for cell, run in cells.items():
         tensors = {"train": train[cell].contiguous(), "heldout": heldout[cell].contiguous()}
         store.write_cache(run, tensors)
+
+
+@contextlib.contextmanager
+def _of_heldout_text() -> Iterator[None]:
+    """Name the field of the held-out text where an error names that of the training text."""
+    try:
+        yield
+    except (ConfigError, OSError) as error:
+        if not str(error).startswith("dataset_path"):
+            raise
+        kind = ConfigError if isinstance(error, ConfigError) else OSError
+        raise kind(f"heldout_{error}") from error
 
 
 def d_ins_of(runs: Iterable[Run]) -> dict[str, int]:

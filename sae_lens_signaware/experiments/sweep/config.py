@@ -116,7 +116,7 @@ class SweepConfig(StrictModel):
     cache_dtype: CacheDtype | None = None
     cache_folder: str | None = None
     latents: LatentsConfig | None = None
-    threads: int | None = Field(default=None, gt=0)
+    threads: int | None = Field(default=None, gt=0, le=4096)
     num_cpus: float = Field(default=1, gt=0)
     num_gpus: float = Field(default=0, ge=0)
 
@@ -309,5 +309,6 @@ def _runner_config(
     except InvalidInputError as error:
         message = str(error)
         shared = f"saes.{name}." if message.startswith("sae.") else "runner."
-        where = places.get(re.split(r"[^\w.]", message)[0], shared)
+        named = re.findall(r"[\w.]+", message.partition(" must")[0])
+        where = next((places[field] for field in named if field in places), shared)
         raise ConfigError(where + message.removeprefix("sae.")) from None

@@ -91,6 +91,8 @@ def check_compare(config: "SweepConfig", runs: Sequence["Run"]) -> None:
 def require_other_text(config: "SweepConfig") -> None:
     """Raise ConfigError where the SAEs would be measured on the text that they are trained on."""
     trained, heldout = config.runner.get("dataset_path"), config.heldout_dataset_path
+    if heldout == "":
+        raise ConfigError("heldout_dataset_path must be a text, or null, got ''")
     if heldout is not None and Path(str(trained)).resolve() == Path(heldout).resolve():
         raise ConfigError(
             f"heldout_dataset_path must be another text than runner.dataset_path, got {heldout!r}; "

@@ -1,6 +1,8 @@
 """Executors of a sweep's groups: this process, or Ray."""
 
 import importlib.util
+import itertools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.checks import ConfigError, InvalidInputError
 from sae_lens_signaware.experiments.sweep.cache import make_caches
 from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
 from sae_lens_signaware.experiments.sweep.identity import Content, Match
@@ -38,8 +40,7 @@ def run_local(
     with Progress(console=console) as progress:
         view = ProgressView(progress, store, runs)
         groups = _unfinished(store, runs)
-        if groups:
-            check_devices(groups[0][0].cfg)  # the same in all runs
+        _check_devices(groups)
         make_caches(store, [group[0] for group in groups], progress)
         for group in groups:
             run_group(store, group, view.update)
@@ -48,6 +49,15 @@ def run_local(
 
 def _unfinished(store: SweepStore, runs: Sequence[Run]) -> list[list[Run]]:
     return [group for group in groups_of(runs) if store.unfinished(group)]
+
+
+def _check_devices(groups: Sequence[Sequence[Run]]) -> None:
+    """Check that the devices are here, before anything is computed; an SAE may have its own."""
+    for run in itertools.chain.from_iterable(groups):
+        try:
+            check_devices(run.cfg)
+        except InvalidInputError as error:
+            raise ConfigError(re.sub(r"^sae\.", f"saes.{run.sae}.", str(error))) from None
 
 
 class ProgressView:
@@ -144,7 +154,7 @@ def run_ray(
         view = ProgressView(progress, store, runs)
         groups = _unfinished(store, runs)
         store.content_of(runs[0])  # goes to the workers with the store, so that it is made once
-        caches = cache_task.remote(store, [group[0] for group in groups])
+        caches = cache_task.remote(store, groups)
         # the groups wait for the caches: Ray resolves the argument first
         waiting = {group_task.remote(caches, store, group): group for group in groups}
         while waiting:
@@ -199,9 +209,10 @@ def _note_crash(store: SweepStore, group: Sequence[Run], cause: BaseException) -
     return [run for run in unfinished if store.failure_of(run) is None]
 
 
-def _cache_task(store: SweepStore, runs: Sequence[Run]) -> Content | None:
+def _cache_task(store: SweepStore, groups: Sequence[Sequence[Run]]) -> Content | None:
+    _check_devices(groups)  # of a node that computes
     with Progress(disable=True) as progress:
-        make_caches(store, runs, progress)
+        make_caches(store, [group[0] for group in groups], progress)
     return store.content
 
 

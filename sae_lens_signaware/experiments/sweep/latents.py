@@ -121,9 +121,14 @@ class LatentsStage:
                 self._latents_of(run, plain, model, view).write(self.store.latents_path(run))
                 self.store.partial_latents_path(run).unlink(missing_ok=True)
 
+    def _is_last(self, run: Run) -> bool:
+        """Whether there are pages of the run that cannot be made again: its SAE is gone."""
+        held = _held_identity(self.store.latents_path(run))
+        return not self.store.has_sae(run) and _is_of(self.store, held.get("run"), run)
+
     def _remove_others(self, asked: Sequence[Run], missing: Sequence[Run]) -> None:
         mine = {self.store.latents_path(run) for run in asked}
-        mine -= {self.store.latents_path(run) for run in missing}
+        mine -= {self.store.latents_path(run) for run in missing if not self._is_last(run)}
         mine |= {self.store.partial_latents_path(run) for run in missing}
         _remove_all_but(self.store, mine)
 
