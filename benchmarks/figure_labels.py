@@ -32,6 +32,7 @@ OF_MATRYOSHKA = {"matryoshka_batchtopk": ALL_PLAIN["matryoshka_batchtopk"]}
 OF_BATCHTOPK = {"batchtopk": PLAIN["batchtopk"]}
 ONE_RECIPE = SIGNED | PLAIN
 BATCHTOPK = Series("batchtopk", "SAELens's BatchTopK", "batchtopk")
+ONE_SA_GSAE = Series("sa_gsae", "sa_gsae", "sa_gsae")
 ONE_BI_JUMPRELU = Series("bi_jumprelu", "bi_jumprelu", "bi_jumprelu")
 PLAIN_SAES = (Series("jumprelu", "SAELens's JumpReLU", "jumprelu"), BATCHTOPK)
 NARROW = "bi_jumprelu-bandwidth-0.1"
@@ -70,7 +71,7 @@ L0S_OF_GATED = (8, 32, 64, 128)
 EQUAL_WIDTH = (
     Series(SHORT, "bi_jumprelu", "bi_jumprelu"),
     Series(NARROW_SHORT, "bi_jumprelu, bandwidth 0.1", "bi_jumprelu", dashed=True),
-    Series("sa_gsae", "sa_gsae", "sa_gsae"),
+    ONE_SA_GSAE,
     *PLAIN_SAES,
     Series(NARROW_JUMPRELU, "JumpReLU, bandwidth 0.1", "jumprelu", dashed=True),
 )
@@ -84,5 +85,6 @@ HALVES = {
 EQUAL_TIME = (
     Series("bi_batchtopk", "bi_batchtopk", "bi_batchtopk"),
     ONE_BI_JUMPRELU,
+    ONE_SA_GSAE,
     *PLAIN_SAES,
 )

@@ -137,6 +137,8 @@ def test_a_time_that_is_added_is_in_seconds_of_the_known_ones(script: Any) -> No
     found = script.with_missing_costs(known, {("a", 8), ("a", 16), ("b", 16)}, measure)
     assert asked == [{("a", 16), ("b", 16)}]
     assert found == [*known, cost("b", 16, 4.0, 20)]
+    assert script.with_missing_costs(known, {("a", 8)}, measure) == known
+    assert len(asked) == 1  # nothing is trained where nothing is missing
 
 
 def test_of_another_sweep_only_the_saes_of_the_same_settings_count(script: Any) -> None:
@@ -202,8 +204,15 @@ def test_the_page_says_what_the_results_show(figure: Any) -> None:
     assert all(abs(gap) <= 0.002 for gap in behind.values())
     after_4000 = {p[:3]: p.r2 for p in reached if p.n_steps == 4000}
     wide = [key for key in after_4000 if key[0] == "attn_out" and key[2] == 2304]
-    assert len(wide) == 4
+    assert len(wide) == 5
     assert all(after_4000[key] <= after_4000[(*key[:2], 1152)] for key in wide)
+    ranges = []
+    for cell in ("mlp_out", "attn_out"):
+        gaps = [best("bi_batchtopk", cell, s) - best("sa_gsae", cell, s) for s in on_attention]
+        ranges.append(f"{min(gaps):.3f} to {max(gaps):.3f}")
+    assert "by {} of R² on the MLP output and by {} on attention".format(*ranges) in page
+    (dead,) = (p[6] for p in values["points"] if p[:4] == ["attn_out", "sa_gsae", 2304, 4000])
+    assert f"and {dead:.0%} of those of `sa_gsae`" in page
     top = max(reached, key=lambda p: p.r2 if p.cell == "mlp_out" else 0)
     assert (top.architecture, top.d_sae, top.n_steps) == ("bi_jumprelu", 2304, 4000)
 
