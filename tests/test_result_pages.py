@@ -285,5 +285,6 @@ def test_seeds_agree_on_what_is_ahead_and_what_is_level() -> None:
 
 def test_the_page_on_equal_width_says_how_many_runs_are_done(figures: Any) -> None:
     page = result_page("equal_width")
-    for sweep in figures.read("equal_width.json")["sweeps"].values():
-        assert f"{len(sweep['runs'])} of {sweep['n_runs']}" in page
+    for name in ("equal_width", "longer", "widths"):
+        for sweep, held in figures.read(f"{name}.json")["sweeps"].items():
+            assert f"| `{sweep}.yaml` | {len(held['runs'])} of {held['n_runs']} |" in page

@@ -16,6 +16,7 @@ from sae_lens_signaware.checks import (
     one_line,
     require_writable,
 )
+from sae_lens_signaware.printing import say
 
 # what is printed are paths and messages, in which brackets and colons mean themselves
 console = Console(markup=False, emoji=False)
@@ -83,7 +84,7 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 def print_error(message: str) -> None:
     """Print the one line of an error."""
-    errors.print(f"Error: {message}", soft_wrap=True, markup=False, highlight=False)
+    say(errors, f"Error: {message}")
 
 
 def print_failures(failures: Mapping[str, str]) -> None:
@@ -93,7 +94,7 @@ def print_failures(failures: Mapping[str, str]) -> None:
         failures: name of the run -> reason.
     """
     for name, reason in failures.items():
-        errors.print(f"failed: {name}: {reason}", soft_wrap=True, markup=False, highlight=False)
+        say(errors, f"failed: {name}: {reason}")
 
 
 def write_and_print(out: Path | None, write: Callable[[Path], object], *tables: object) -> None:

@@ -15,6 +15,7 @@ from sae_lens_signaware.cli.errors import (
     print_failures,
     require_file,
 )
+from sae_lens_signaware.printing import say
 
 
 def sweep(
@@ -91,8 +92,8 @@ def protocol(
     result.write(path)
     console.print(result.table(console.width))
     for note in result.notes:
-        console.print(f"- {note}", markup=False, highlight=False)
-    console.print(f"Written to {path}", soft_wrap=True)
+        say(console, f"- {note}")
+    say(console, f"Written to {path}")
 
 
 def report(

@@ -1,7 +1,6 @@
 """A run of SAELens's runner from its start to what was measured of its SAE."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -9,29 +8,27 @@ from sae_lens import LanguageModelSAERunnerConfig, TrainingSAE, TrainingSAEConfi
 
 from sae_lens_signaware.checks import checked
 from sae_lens_signaware.evaluation.quality import missed_target_l0, target_l0_of
+from sae_lens_signaware.printing import say
 from sae_lens_signaware.training.heldout import AFTER_TRAINING, measure_on_following_tokens
 from sae_lens_signaware.training.interruption import InterruptedException
 from sae_lens_signaware.training.runner import SignawareTrainingRunner
 from sae_lens_signaware.training.values import check_seed
 
-LITERAL: Any = {"soft_wrap": True, "markup": False, "emoji": False}
-"""Of a print to the caller's console: paths and names are as they are, and never cut."""
-
 
 def announce_interruption(runner: SignawareTrainingRunner, console: Console) -> None:
     """Say where an interrupted run's SAE or checkpoint is, and how to go on from the checkpoint."""
     if runner.kept_sae is not None:
-        console.print(f"Interrupted. The trained SAE is in {runner.kept_sae}", **LITERAL)
+        say(console, f"Interrupted. The trained SAE is in {runner.kept_sae}")
         return
     if runner.last_checkpoint is None:
         is_off = runner.cfg.checkpoint_path is None
         reason = "checkpoint_path is null" if is_off else "none was written yet"
-        console.print(f"Interrupted. No checkpoint: {reason}.", **LITERAL)
+        say(console, f"Interrupted. No checkpoint: {reason}.")
         return
-    console.print(
+    say(
+        console,
         f"Interrupted. Checkpoint: {runner.last_checkpoint}\n"
         f"Go on with: --resume_from_checkpoint {runner.last_checkpoint}",
-        **LITERAL,
     )
 
 
@@ -69,7 +66,7 @@ def run_and_measure(
         raise KeyboardInterrupt("Training stopped.") from None
     if cfg.output_path is None:
         return sae
-    console.print(f"{cfg.output_path}: saved; measuring it now", **LITERAL)
+    say(console, f"{cfg.output_path}: saved; measuring it now")
     quality = measure_on_following_tokens(
         Path(cfg.output_path),
         runner.model,
@@ -81,15 +78,15 @@ def run_and_measure(
     loss_recovered = "not defined"
     if quality.loss_recovered is not None:
         loss_recovered = f"{quality.loss_recovered:.4f}"
-    console.print(
+    say(
+        console,
         f"{cfg.output_path}: L0 {quality.l0:.1f}, R2 {quality.explained_variance:.4f}, "
         f"dead {quality.dead_share:.2%} of {quality.d_sae} over {quality.n_tokens:,} tokens, "
         f"loss recovered {loss_recovered}",
-        **LITERAL,
     )
     missed = missed_target_l0(target_l0_of(cfg.sae.to_dict()), quality.l0)
     if missed is not None:
-        console.print(f"Warning: {missed}", **LITERAL)
+        say(console, f"Warning: {missed}")
     if quality.tokens_from != AFTER_TRAINING:
-        console.print(f"Warning: measured on {quality.tokens_from}", **LITERAL)
+        say(console, f"Warning: measured on {quality.tokens_from}")
     return sae

@@ -1,5 +1,6 @@
 """The latents stage: count and time left, and what an interruption leaves."""
 
+import io
 import json
 import math
 import shutil
@@ -8,10 +9,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from sae_lens_signaware.experiments.sweep import latent_pages, latents
-from sae_lens_signaware.experiments.sweep.config import LatentsConfig
+from sae_lens_signaware.experiments.sweep.config import LatentsConfig, load_sweep_config
 from sae_lens_signaware.experiments.sweep.latent_pages import Dialler
+from sae_lens_signaware.experiments.sweep.latents import LatentsStage
+from sae_lens_signaware.experiments.sweep.store import SweepStore
 from tests.support.cli import invoke
 from tests.support.configs import write
 from tests.sweep.examples import last_line, sweep_values
@@ -216,6 +220,24 @@ def test_pages_that_cannot_be_made_again_stay_where_they_are_asked_for_otherwise
     assert after["mlp-half-0.1.json"] == before["mlp-half-0.1.json"]
     assert after["resid-half-0.1.json"] != before["resid-half-0.1.json"]
     assert "latents:theSAEofmlp/seed-0/half/" in "".join(result.stdout.split())
+
+
+def test_a_plain_sae_without_a_run_is_said(
+    whole: tuple[Path, str], config: Path, tmp_path: Path
+) -> None:
+    out = without_latents(whole, tmp_path / "out")
+    shutil.rmtree(out / "runs" / "mlp" / "seed-0" / "full")
+    values, runs = load_sweep_config(config)
+    console = Console(file=io.StringIO(), width=80)
+    assert values.latents is not None
+    LatentsStage(SweepStore(values, out), values.latents, runs).run(console)
+    said = console.file.getvalue()
+    line = (
+        "latents: full has no finished run of the first seed at mlp, so the page of half has no p"
+    )
+    assert line in said
+    assert said.count("has no pair") == 1
+    assert pages(out)["mlp-half-0.1.json"]["plain_run"] is None
 
 
 def test_without_the_saes_of_its_plain_runs_a_page_has_no_pair_and_is_made_once(

@@ -17,6 +17,7 @@ from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
 from sae_lens_signaware.experiments.sweep.identity import Content, Match
 from sae_lens_signaware.experiments.sweep.runs import groups_of, run_group
 from sae_lens_signaware.experiments.sweep.store import SweepStore
+from sae_lens_signaware.printing import say
 from sae_lens_signaware.training.values import check_devices
 
 
@@ -66,7 +67,7 @@ class ProgressView:
     def __init__(self, progress: Progress, store: SweepStore, runs: Sequence[Run]) -> None:
         self.progress, self.store = progress, store
         for line in notes_on_content(store, runs):
-            progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            say(progress.console, line)
         self.task = progress.add_task("Runs", total=len(runs))
         self.waiting = store.unfinished(runs)
         self.n_done, self.failed = len(runs) - len(self.waiting), set[str]()
@@ -83,7 +84,7 @@ class ProgressView:
             reason = self.store.failure_of(run)
             if run.name not in self.failed and reason is not None:
                 self.failed.add(run.name)
-                self.progress.console.print(f"failed: {run.name}: {reason}", markup=False)
+                say(self.progress.console, f"failed: {run.name}: {reason}")
             elif self.store.finished(run):
                 self.waiting.remove(run)
                 self.failed.discard(run.name)  # Ray has tried it again
@@ -149,7 +150,7 @@ def run_ray(
     group_task = ray.remote(**resources, max_retries=3)(_group_task)
     store = SweepStore(config, Path(out).resolve())
     if (line := _note_on_nodes(ray.nodes(), config)) is not None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(console, line)
     with Progress(console=console) as progress:
         view = ProgressView(progress, store, runs)
         groups = _unfinished(store, runs)

@@ -39,6 +39,7 @@ from sae_lens_signaware.experiments.sweep.latent_results import (
 )
 from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.experiments.sweep.store import SweepStore
+from sae_lens_signaware.printing import say
 
 AUDIT_TOKENS = 16_384  # for whether the pairs fire together
 
@@ -97,8 +98,7 @@ class LatentsStage:
         for cell, sae in itertools.product(self.store.config.cells, self.shown.saes):
             if not any((run.cell, run.sae) == (cell, sae) for run in asked):
                 asked_for = f"{self.shown.value:g} with the first seed"
-                line = f"no page of latents: {sae} has no run of {asked_for} at {cell}"
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
+                say(console, f"no page of latents: {sae} has no run of {asked_for} at {cell}")
         asked = [r for r in asked if (result := self.store.finished(r)) and result.quality.l0 > 0]
         missing = [run for run in asked if not self._is_on_disk(run)]
         self._remove_others(asked, missing)
@@ -163,17 +163,19 @@ class LatentsStage:
     def _has_sae(self, run: Run, console: Console) -> bool:
         if self.store.has_sae(run):
             return True
-        console.print(
+        say(
+            console,
             f"latents: the SAE of {run.name} is not in {self.store.sae_path(run)}; "
             f"remove {self.store.result_path(run)} to train it again",
-            markup=False,
-            soft_wrap=True,
         )
         return False
 
     def _plain_there(self, run: Run, console: Console) -> Run | None:
-        """The plain run whose pair is dialled; a line where the nearest one's SAE is gone."""
+        """The plain run whose pair is dialled; a line where there is none or its SAE is gone."""
         plain = self._plain_run(run)
+        if plain is None and self.shown.plain is not None:
+            which = f"{self.shown.plain} has no finished run of the first seed at {run.cell}"
+            say(console, f"latents: {which}, so the page of {run.sae} has no pair")
         if plain is None or self._has_sae(plain, console):
             return plain
         return self._plain_run(run, is_there=True)

@@ -1,0 +1,8 @@
+"""Lines on a console that may be the caller's."""
+
+from rich.console import Console
+
+
+def say(console: Console, line: str) -> None:
+    """Print a line as it is: names and paths may hold what rich takes for markup; none is cut."""
+    console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
