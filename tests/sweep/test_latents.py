@@ -228,14 +228,11 @@ def test_a_plain_sae_without_a_run_is_said(
     out = without_latents(whole, tmp_path / "out")
     shutil.rmtree(out / "runs" / "mlp" / "seed-0" / "full")
     values, runs = load_sweep_config(config)
-    console = Console(file=io.StringIO(), width=80)
     assert values.latents is not None
-    LatentsStage(SweepStore(values, out), values.latents, runs).run(console)
-    said = console.file.getvalue()
-    line = (
-        "latents: full has no finished run of the first seed at mlp, so the page of half has no p"
-    )
-    assert line in said
+    stage, printed = LatentsStage(SweepStore(values, out), values.latents, runs), io.StringIO()
+    stage.run(Console(file=printed, width=80))
+    said = printed.getvalue()
+    assert "full has no finished run of the first seed at mlp, so the page of half has no" in said
     assert said.count("has no pair") == 1
     assert pages(out)["mlp-half-0.1.json"]["plain_run"] is None
 
