@@ -87,6 +87,7 @@ from recipe_tables import (
     two_gaps_table,
 )
 from result_rows import rows_of
+from search_table import search_table
 from sign_pages import sign_figures, sign_tables
 from speed_figure import speed_figure, speed_table
 from two_sided_figure import two_sided_figure, two_sided_table, worlds_of
@@ -265,6 +266,7 @@ def write_all(out: Path) -> None:
         "longer.md": longer_table(
             longer(equal), [f"SmolLM2, {cell}" for cell in CELLS], LONGER, "batchtopk"
         ),
+        "search.md": search_table(rows_of(read("search.json")), "mlp_out"),
         **sign_tables(read),
     }
     (out / "results").mkdir(parents=True, exist_ok=True)

@@ -99,4 +99,4 @@ def test_the_config_says_how_many_runs_of_the_search_are_done() -> None:
     runs = json_of("search")["runs"]
     on_mlp = sum(run[0] == "mlp_out" for run in runs)
     config = (ROOT / "configs" / "search-smollm2-135m.yaml").read_text()
-    assert f"# {len(runs)} of these 348 runs are done, {on_mlp} of them on mlp_out" in config
+    assert f"# {len(runs)} of these 173 runs are done, {on_mlp} of them on mlp_out" in config

@@ -112,7 +112,7 @@ class _BiTopK(SignedSAEMixin):
         rescales = self.cfg.rescale_acts_by_decoder_norm
         norms = self.get_W_dec_norm()
         if rescales and bool((self.W_dec.norm(dim=-1) < norms).any()):
-            # SAELens's TopK divides by the norm of a row, and here that is not 0
+            # SAELens's TopK would divide by a norm of 0, so the norms go into the weights
             norms, rescales = torch.cat([norms, norms]), False
             parameters = {
                 "b_enc": parameters["b_enc"] * norms,

@@ -207,12 +207,23 @@ def test_the_sweeps_of_equal_width_differ_in_the_model_and_its_widths_alone() ->
 def test_every_sae_is_searched_at_both_learning_rates_by_the_schedule_it_is_compared_at() -> None:
     (search, runs), (equal, _) = load_sweep_config(SEARCH), load_sweep_config(EQUAL_WIDTH)
     assert search.runner == equal.runner
-    searched: dict[str, set[float]] = {}
+    rates: dict[str, set[float]] = {}
+    windows: dict[str, set[int]] = {}
     for run in runs:
-        searched.setdefault(re.sub(r"-[13]e-3", "", run.sae), set()).add(run.cfg.lr)
-    assert set(map(frozenset, searched.values())) == {frozenset({1e-3, 3e-3})}
+        sae = re.split(r"-(?:bandwidth|default|tanh|quadratic|[13]e-3)", run.sae)[0]
+        rates.setdefault(sae, set()).add(run.cfg.lr)
+        if f"{sae}-3e-3-" in run.sae:
+            tokens = getattr(run.cfg.sae, "dead_after_tokens", None)
+            tokens = tokens or run.cfg.dead_feature_window * run.cfg.train_batch_size_tokens
+            assert run.sae == f"{sae}-3e-3-{tokens / 1000:.0f}k"
+            windows.setdefault(sae, set()).add(tokens)
+    assert set(map(frozenset, rates.values())) == {frozenset({1e-3, 3e-3})}
     compared = {fields["architecture"] for fields in equal.saes.values()}
     assert compared == {fields["architecture"] for fields in search.saes.values()}
+    # Gated has no loss for dead latents
+    assert windows.pop("paper-gated") == {25_600}
+    assert set(windows) == set(rates) - {"paper-gated", "gated", "jumprelu"}
+    assert set(map(frozenset, windows.values())) == {frozenset({25_600, 76_800, 307_200})}
 
 
 def test_the_second_model_has_the_recipe_of_the_first() -> None:
