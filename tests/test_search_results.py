@@ -1,13 +1,15 @@
 """The log and the pages say of the search of settings what results/search.json shows."""
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.tables import fields_of, json_of
+from sae_lens_signaware.experiments.sweep.config import load_sweep_config
+from tests.support.tables import fields_of, json_of, result_page
 
 ROOT = Path(__file__).parent.parent
 HEADING = "### SAELens's own settings of JumpReLU"
@@ -100,3 +102,69 @@ def test_the_config_says_how_many_runs_of_the_search_are_done() -> None:
     on_mlp = sum(run[0] == "mlp_out" for run in runs)
     config = (ROOT / "configs" / "search-smollm2-135m.yaml").read_text()
     assert f"# {len(runs)} of these 173 runs are done, {on_mlp} of them on mlp_out" in config
+    said = f"{len(runs)} of 173 runs are done: all {on_mlp} on the MLP output, and "
+    assert f"{said}{len(runs) - on_mlp} on the other two" in result_page("search")
+    _, planned = load_sweep_config(ROOT / "configs" / "search-smollm2-135m.yaml")
+    assert (len(planned), sum(run.cell == "mlp_out" for run in planned)) == (173, on_mlp)
+
+
+def test_the_page_of_the_search_says_what_the_results_show(
+    benchmark_script: Callable[[str], Any],
+) -> None:
+    script = benchmark_script("search_table")
+    r2 = {r[1]: r[6] for r in runs_of("search")}
+    dead = {r[1]: r[7] for r in runs_of("search")}
+    page = result_page("search")
+    gains = {
+        sae: [r2[f"{sae}-3e-3-{window}"] - r2[f"{sae}-3e-3-26k"] for window in ("77k", "307k")]
+        for sae in script.WITH_WINDOW
+    }
+    assert 0 < max(gain for of_sae in gains.values() for gain in of_sae) < 1.5e-4
+    losses = [-gains[name][1] for name in ("matryoshka_batchtopk", "bi_matryoshka_batchtopk")]
+    said = "SAELens's Matryoshka loses {:.3f} and `bi_matryoshka_batchtopk` {:.3f}."
+    assert said.format(*losses) in page
+    assert sorted(losses, reverse=True) == losses
+    assert min(gain for of_sae in gains.values() for gain in of_sae) == -losses[0]
+    assert all(dead[f"{sae}-3e-3-26k"] == 0 for sae in gains)
+    late = {sae: dead[f"{sae}-3e-3-307k"] for sae in gains}
+    without = {sae for sae, share in late.items() if share == 0}
+    assert without == {"bi_jumprelu", "sa_gsae", "bi_topk"}
+    assert all(dead[f"{sae}-3e-3-77k"] == 0 for sae in without)
+    assert all(abs(gain) < 2e-4 for sae in without for gain in gains[sae])
+    some = [share for share in late.values() if share]
+    assert f"{min(some):.1%} to {max(some):.1%} are dead in six SAEs" in page
+    assert len(some) == 6
+    better = {
+        sae: r2[f"{sae}-1e-3-26k"] - r2[f"{sae}-3e-3-26k"]
+        for sae in (*gains, "paper-gated")
+        if r2[f"{sae}-1e-3-26k"] > r2[f"{sae}-3e-3-26k"]
+    }
+    slow = {"bi_jumprelu": "-rate-0.003"}
+    costs = {
+        r2[f"{sae}-3e-3-26k"] - r2[f"{sae}-1e-3-26k{slow.get(sae, '')}"]: sae
+        for sae in {*gains, "paper-gated"} - better.keys()
+    }
+    assert (costs[min(costs)], costs[max(costs)]) == ("batchtopk", "bi_jumprelu")
+    assert f"least at 1e-3, {min(costs):.3f}, and `bi_jumprelu` most, {max(costs):.3f}" in page
+    assert {sae: f"{gain:.4f}" for sae, gain in better.items()} == {
+        "bi_matryoshka_batchtopk": "0.0006",
+        "matryoshka_batchtopk": "0.0019",
+    }
+    places = [
+        sorted(gains, key=of)
+        for of in (
+            lambda sae: r2[f"{sae}-3e-3-26k"],
+            lambda sae: max(
+                r2[f"{sae}-{setting}"]
+                for setting in ("3e-3-26k", "3e-3-77k", "3e-3-307k", "1e-3-26k")
+            ),
+        )
+    ]
+    assert places[0] == places[1]
+
+
+def test_the_trainings_that_were_repeated_differ_by_what_the_page_says() -> None:
+    rows = json_of("trials_2026_11_30")["repeated_on_another_machine"]["rows"]
+    gaps = [abs(row[3] - row[5]) for row in rows]
+    assert len(gaps) == 4
+    assert f"differ by at most {max(gaps):.4f} of R²" in result_page("search")

@@ -1,0 +1,47 @@
+"""The table of the search: R² of every SAE with one setting changed at a time."""
+
+from collections.abc import Sequence
+
+from figure_labels import ALL_PLAIN, BI_TOPK, SIGNED
+from reproduction_tables import markdown
+from result_rows import Row
+
+L0 = 32.0
+COLUMNS = ("as compared", "learning rate 1e-3", "window of 76,800", "window of 307,200")
+WITH_WINDOW = (
+    *("sa_gsae", "bi_jumprelu", "bi_batchtopk", "bi_matryoshka_batchtopk", "bi_topk"),
+    *("batchtopk", "topk", "matryoshka_batchtopk", "abstopk"),
+)
+"""SAEs with a loss for dead latents. The others count them for the statistics alone."""
+OWN_NAMES = {
+    "bi_jumprelu": {"1e-3-26k": "bi_jumprelu-1e-3-26k-rate-0.003"},  # else its L0 is missed
+    "jumprelu": {f"{lr}-26k": f"jumprelu-bandwidth-0.5-{lr}" for lr in ("3e-3", "1e-3")},
+    "gated": {f"{lr}-26k": f"gated-{lr}" for lr in ("3e-3", "1e-3")},
+}
+"""Learning rate and window -> the name in the search, where it is not the SAE's with these."""
+
+
+def search_table(rows: Sequence[Row], cell: str) -> str:
+    """R² of each SAE in each column of :data:`COLUMNS`, of the run whose L0 is nearest 32.
+
+    With its L0 where that is off by more than 2%, and the dead latents where any are.
+    """
+    table = []
+    for sae, label in (SIGNED | BI_TOPK | ALL_PLAIN).items():
+        settings = ["3e-3-26k", "1e-3-26k"]
+        settings += ["3e-3-77k", "3e-3-307k"] if sae in WITH_WINDOW else []
+        names = [OWN_NAMES.get(sae, {}).get(s, f"{sae}-{s}") for s in settings]
+        fields = [_field(rows, cell, name) for name in names]
+        fields += ["no window"] * (len(COLUMNS) - len(fields))
+        table.append([label, *fields])
+    return markdown(["SAE", *COLUMNS], table, 1)
+
+
+def _field(rows: Sequence[Row], cell: str, name: str) -> str:
+    mine = [row for row in rows if (row.cell, row.sae) == (cell, name)]
+    if not mine:
+        return ""
+    row = min(mine, key=lambda row: abs(row.l0 - L0))
+    l0 = f" at {row.l0:.1f}" if abs(row.l0 / L0 - 1) > 0.02 else ""
+    dead = f", {row.dead_share:.1%} dead" if row.dead_share >= 0.0005 else ""
+    return f"{row.r2:.4f}{l0}{dead}"

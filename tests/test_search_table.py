@@ -1,0 +1,39 @@
+"""The table of the search of settings, by hand."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.support.tables import fields_of
+
+pytest.importorskip("matplotlib", reason="needs the [demo] extra")
+
+
+def test_a_row_has_an_sae_with_one_setting_changed_at_a_time(
+    benchmark_script: Callable[[str], Any],
+) -> None:
+    script, row = benchmark_script("search_table"), benchmark_script("result_rows").Row
+    rows = [
+        row("c", "topk-3e-3-26k", 0, "k", 32, 32.0, 0.75, 0.0004, 0.0),
+        row("c", "topk-1e-3-26k", 0, "k", 32, 31.3, 0.5, 0.0, 0.0),
+        row("c", "topk-3e-3-307k", 0, "k", 32, 32.6, 0.25, 0.126, 0.0),
+        row("other", "topk-3e-3-77k", 0, "k", 32, 32.0, 0.125, 0.0, 0.0),
+        # of two coefficients the one whose L0 is nearer
+        row("c", "gated-3e-3", 0, "l1_coefficient", 2, 40.0, 0.875, 0.0, 0.0),
+        row("c", "gated-3e-3", 0, "l1_coefficient", 3, 30.0, 0.625, 0.0, 0.0),
+        row("c", "jumprelu-bandwidth-0.5-1e-3", 0, "l0_coefficient", 2, 32.0, 0.375, 0.0, 0.0),
+        row("c", "bi_jumprelu-1e-3-26k", 0, "target_l0", 32, 17.0, 0.0625, 0.0, 0.0),
+        row("c", "bi_jumprelu-1e-3-26k-rate-0.003", 0, "target_l0", 32, 32.0, 0.5625, 0.0, 0.0),
+    ]
+    columns, *found = fields_of(script.search_table(rows, "c"))
+    assert columns == [
+        *("SAE", "as compared", "learning rate 1e-3", "window of 76,800", "window of 307,200")
+    ]
+    by_sae = {sae: fields for sae, *fields in found}
+    assert len(by_sae) == len(found) == 12
+    assert by_sae["SAELens's `topk`"] == [*("0.7500", "0.5000 at 31.3", "", "0.2500, 12.6% dead")]
+    assert by_sae["SAELens's `gated`"] == ["0.6250 at 30.0", "", "no window", "no window"]
+    assert by_sae["SAELens's `jumprelu`"] == ["", "0.3750", "no window", "no window"]
+    assert by_sae["`bi_jumprelu`"] == ["", "0.5625", "", ""]
+    assert by_sae["`bi_topk`"] == [""] * 4
