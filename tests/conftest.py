@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a worker a core: its child processes 
 import torch  # noqa: E402
 
 torch.set_num_threads(1)  # xdist runs a worker a core
+
+
+def pytest_unconfigure() -> None:
+    """Remove what this process has loaded from the Hub on loopback."""
+    shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
 
 
 @pytest.fixture
