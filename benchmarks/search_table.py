@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
+from equal_time import L0
+from equal_time_figure import SHOWN_ABOVE
 from figure_labels import ALL_PLAIN, BI_TOPK, SIGNED
 from reproduction_tables import markdown
 from result_rows import Row
 
-L0 = 32.0
 COLUMNS = ("as compared", "learning rate 1e-3", "window of 76,800", "window of 307,200")
 WITH_WINDOW = (
     *("sa_gsae", "bi_jumprelu", "bi_batchtopk", "bi_matryoshka_batchtopk", "bi_topk"),
@@ -24,7 +25,7 @@ OWN_NAMES = {
 def search_table(rows: Sequence[Row], cell: str) -> str:
     """R² of each SAE in each column of :data:`COLUMNS`, of the run whose L0 is nearest 32.
 
-    With its L0 where that is off by more than 2%, and the dead latents where any are.
+    With its L0 where that is off as in the tables of equal time, and the dead latents if any are.
     """
     table = []
     for sae, label in (SIGNED | BI_TOPK | ALL_PLAIN).items():
@@ -42,6 +43,6 @@ def _field(rows: Sequence[Row], cell: str, name: str) -> str:
     if not mine:
         return ""
     row = min(mine, key=lambda row: abs(row.l0 - L0))
-    l0 = f" at {row.l0:.1f}" if abs(row.l0 / L0 - 1) > 0.02 else ""
+    l0 = f" at {row.l0:.1f}" if abs(row.l0 / L0 - 1) > SHOWN_ABOVE else ""
     dead = f", {row.dead_share:.1%} dead" if row.dead_share >= 0.0005 else ""
     return f"{row.r2:.4f}{l0}{dead}"

@@ -1,4 +1,4 @@
-"""The logits of one position of each row, of both kinds of model that SAELens hooks."""
+"""Models as SAELens hooks them: logits of one position of each row, and errors of their loading."""
 
 from typing import Any
 
@@ -7,8 +7,10 @@ import torch
 from sae_lens.load_model import HookedProxyLM
 from torch import Tensor
 
+from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.evaluation import models
 from sae_lens_signaware.evaluation.prompts import hooked_activations
+from sae_lens_signaware.training.hooks import naming_what_is_missing
 from tests.support.models import HOOK, hooked_transformer, prompt_ids, tiny_gpt2, tiny_tokenizer
 
 PROXY_HOOK = "transformer.h.0.mlp"
@@ -74,3 +76,14 @@ def test_tokens_come_to_the_device_of_a_model_of_transformers(measure: Any) -> N
     embedding.register_forward_pre_hook(lambda _, args: devices.append(args[0].device.type))
     assert measure(model, prompt_ids(2)).device.type == "meta"  # which stands for a GPU
     assert devices == ["meta"]
+
+
+def test_a_defect_is_not_blamed_on_keyword_arguments_that_are_not_there() -> None:
+    error = AttributeError("module 'torch' has no attribute 'fp16'")
+    with (
+        pytest.raises(ConfigError, match=r"^model_from_pretrained_kwargs: module 'torch' has no"),
+        naming_what_is_missing("m", "AutoModelForCausalLM", {"dtype": "fp16"}),
+    ):
+        raise error
+    with pytest.raises(AttributeError), naming_what_is_missing("m", "AutoModelForCausalLM", {}):
+        raise error

@@ -107,7 +107,7 @@ def write_and_print(out: Path | None, write: Callable[[Path], object], *tables: 
     for table in tables:
         console.print(table)
     if out is not None:
-        console.print(f"Written to {out}", soft_wrap=True)
+        say(console, f"Written to {out}")
 
 
 def require_file(out: Path) -> None:

@@ -116,7 +116,7 @@ def report(
     require_file(out)
     with console.status(Text(f"Reading {results}")):  # a str would be markup
         path = write_report(results, out, latents_only)
-    console.print(f"Written to {path}, {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
+    say(console, f"Written to {path}, {path.stat().st_size / 1e6:.1f} MB")
 
 
 def _command(context: typer.Context, config: Path, out: Path) -> str:

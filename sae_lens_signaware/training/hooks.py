@@ -26,15 +26,19 @@ from sae_lens_signaware.training.values import MODEL_CLASSES, require_device, re
 OF_MODEL = {
     "unexpected keyword argument": "model_from_pretrained_kwargs",
     "`dtype` provided as a `str`": "model_from_pretrained_kwargs",
+    "Unrecognized model in": "model_name",
+    "you are trying to load has model type": "model_name",
+}
+"""What an error of SAELens or transformers says of the model -> the field that it is about."""
+
+OF_MODEL_KWARGS = {
     "module 'torch' has no attribute": "model_from_pretrained_kwargs",
     "attn_implementation": "model_from_pretrained_kwargs",
     "FlashAttention": "model_from_pretrained_kwargs",
     "bitsandbytes": "model_from_pretrained_kwargs",
     "device_map": "model_from_pretrained_kwargs",
-    "Unrecognized model in": "model_name",
-    "you are trying to load has model type": "model_name",
 }
-"""What an error of SAELens or transformers says of the model -> the field that it is about."""
+"""The same, where there are such keyword arguments; without them it is a defect."""
 
 OF_TEXT = {
     "Dataset must have a": "dataset_path",
@@ -82,7 +86,11 @@ def naming_what_is_wrong_in_text() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def naming_what_is_missing(model_name: str, model_class_name: str) -> Iterator[None]:
+def naming_what_is_missing(
+    model_name: str,
+    model_class_name: str,
+    model_from_pretrained_kwargs: Mapping[str, Any] | None = None,
+) -> Iterator[None]:
     """Say in one line which module, model or text SAELens does not find.
 
     It hooks just the named modules of a transformers model; its HookedTransformer takes any name,
@@ -107,9 +115,11 @@ def naming_what_is_missing(model_name: str, model_class_name: str) -> Iterator[N
         ) from None
     except (ValueError, TypeError, AttributeError, ImportError) as error:
         line = _line_of(str(error), model_name, model_class_name)
+        if line is None and model_from_pretrained_kwargs:
+            line = _with_field(str(error), OF_MODEL_KWARGS)
         if line is None:
             raise
-        raise ConfigError(line) from None
+        raise ConfigError(line) from error
     except StopIteration:
         raise ConfigError("dataset_path: the dataset has no row") from None
     except OSError as error:
@@ -157,7 +167,7 @@ def load_model_with_hooks(
     """
     require_one_of("model_class_name", model_class_name, MODEL_CLASSES)
     require_device("device", device)
-    with naming_what_is_missing(model_name, model_class_name):
+    with naming_what_is_missing(model_name, model_class_name, model_from_pretrained_kwargs):
         model = load_model(
             model_class_name,
             model_name,

@@ -96,7 +96,9 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
         _check_config(cfg)
         if cfg.resume_from_checkpoint is not None:
             cfg.resume_from_checkpoint = str(find_checkpoint(cfg.resume_from_checkpoint, cfg))
-        with naming_what_is_missing(cfg.model_name, cfg.model_class_name):
+        with naming_what_is_missing(
+            cfg.model_name, cfg.model_class_name, cfg.model_from_pretrained_kwargs
+        ):
             super().__init__(cfg, *args, **kwargs)
         require_hook(self.model, cfg.hook_name)
         require_width(self.model, cfg)

@@ -294,3 +294,14 @@ def test_a_model_folder_that_is_not_there_is_named(data: Path, tmp_path: Path) -
     )
     assert result.exit_code == 1
     assert f"model_name: '{data / 'modle'}' is no folder here, and the Hub" in last_line(result)
+
+
+@pytest.mark.parametrize("kind", [ConfigError, OSError])
+def test_an_error_of_the_held_out_text_names_its_field(kind: type[Exception]) -> None:
+    with (
+        pytest.raises(kind, match=r"^context_size, heldout_dataset_path: the dataset_path x$"),
+        cache._of_heldout_text(),
+    ):
+        raise kind("context_size, dataset_path: the dataset_path x")
+    with pytest.raises(kind, match=r"^model_name: the dataset_path x$"), cache._of_heldout_text():
+        raise kind("model_name: the dataset_path x")

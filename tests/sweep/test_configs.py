@@ -204,7 +204,9 @@ def test_the_sweeps_of_equal_width_differ_in_the_model_and_its_widths_alone() ->
     }
 
 
-def test_every_sae_is_searched_at_both_learning_rates_by_the_schedule_it_is_compared_at() -> None:
+def test_every_sae_is_searched_at_both_rates_and_with_each_window_by_the_schedule_of_the_rest() -> (
+    None
+):
     (search, runs), (equal, _) = load_sweep_config(SEARCH), load_sweep_config(EQUAL_WIDTH)
     assert search.runner == equal.runner
     rates: dict[str, set[float]] = {}

@@ -232,7 +232,8 @@ def test_a_plain_sae_without_a_run_is_said(
     stage, printed = LatentsStage(SweepStore(values, out), values.latents, runs), io.StringIO()
     stage.run(Console(file=printed, width=80))
     said = printed.getvalue()
-    assert "full has no finished run of the first seed at mlp, so the page of half has no" in said
+    line = "full has no finished run of the first seed with active latents at mlp, so the page of"
+    assert line in said
     assert said.count("has no pair") == 1
     assert pages(out)["mlp-half-0.1.json"]["plain_run"] is None
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -70,10 +71,12 @@ def _of_heldout_text() -> Iterator[None]:
     try:
         yield
     except (ConfigError, OSError) as error:
-        if not str(error).startswith("dataset_path"):
+        fields, colon, rest = str(error).partition(":")
+        named = re.sub(r"\bdataset_path\b", "heldout_dataset_path", fields)
+        if named == fields:
             raise
         kind = ConfigError if isinstance(error, ConfigError) else OSError
-        raise kind(f"heldout_{error}") from error
+        raise kind(named + colon + rest) from error
 
 
 def d_ins_of(runs: Iterable[Run]) -> dict[str, int]:
@@ -157,7 +160,9 @@ def collect(
             the dtype of their cache.
     """
     cfg = next(iter(cells.values())).cfg
-    with naming_what_is_missing(cfg.model_name, cfg.model_class_name):
+    with naming_what_is_missing(
+        cfg.model_name, cfg.model_class_name, cfg.model_from_pretrained_kwargs
+    ):
         store = make_store(model, cfg, dataset, d_ins_of(cells.values()))
     out = {cell: _room_for(n_tokens, cell, run, store.device) for cell, run in cells.items()}
     label = escape(f"Activations of {Path(dataset).name}")

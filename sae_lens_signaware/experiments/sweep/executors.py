@@ -2,7 +2,6 @@
 
 import importlib.util
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,9 @@ def _check_devices(groups: Sequence[Sequence[Run]]) -> None:
         try:
             check_devices(run.cfg)
         except InvalidInputError as error:
-            raise ConfigError(re.sub(r"^sae\.", f"saes.{run.sae}.", str(error))) from None
+            of_sae = str(error).startswith("sae.")
+            where = f"saes.{run.sae}." if of_sae else "runner."
+            raise ConfigError(where + str(error).removeprefix("sae.")) from None
 
 
 class ProgressView:
@@ -211,7 +212,7 @@ def _note_crash(store: SweepStore, group: Sequence[Run], cause: BaseException) -
 
 
 def _cache_task(store: SweepStore, groups: Sequence[Sequence[Run]]) -> Content | None:
-    _check_devices(groups)  # of a node that computes
+    _check_devices(groups)  # here, since the driver may lack them
     with Progress(disable=True) as progress:
         make_caches(store, [group[0] for group in groups], progress)
     return store.content

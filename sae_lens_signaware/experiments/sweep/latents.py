@@ -174,8 +174,11 @@ class LatentsStage:
         """The plain run whose pair is dialled; a line where there is none or its SAE is gone."""
         plain = self._plain_run(run)
         if plain is None and self.shown.plain is not None:
-            which = f"{self.shown.plain} has no finished run of the first seed at {run.cell}"
-            say(console, f"latents: {which}, so the page of {run.sae} has no pair")
+            say(
+                console,
+                f"latents: {self.shown.plain} has no finished run of the first seed with active "
+                f"latents at {run.cell}, so the page of {run.sae} has no pair",
+            )
         if plain is None or self._has_sae(plain, console):
             return plain
         return self._plain_run(run, is_there=True)
