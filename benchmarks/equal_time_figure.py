@@ -168,4 +168,9 @@ def _r2_of(point: Reached | None, top: float) -> str:
         return ""
     shown = f"{point.r2:.4f}"
     r2 = f"**{shown}**" if shown == f"{top:.4f}" else shown
-    return f"{r2} at {point.l0:.1f}" if abs(point.l0 / L0 - 1) > SHOWN_ABOVE else r2
+    return r2 + at_l0_if_off(point.l0)
+
+
+def at_l0_if_off(l0: float) -> str:
+    """What follows R² where the L0 is off by more than :data:`SHOWN_ABOVE`; else nothing."""
+    return f" at {l0:.1f}" if abs(l0 / L0 - 1) > SHOWN_ABOVE else ""

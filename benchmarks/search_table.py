@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from equal_time import L0
-from equal_time_figure import SHOWN_ABOVE
+from equal_time_figure import at_l0_if_off
 from figure_labels import ALL_PLAIN, BI_TOPK, SIGNED
 from reproduction_tables import markdown
 from result_rows import Row
@@ -43,6 +43,5 @@ def _field(rows: Sequence[Row], cell: str, name: str) -> str:
     if not mine:
         return ""
     row = min(mine, key=lambda row: abs(row.l0 - L0))
-    l0 = f" at {row.l0:.1f}" if abs(row.l0 / L0 - 1) > SHOWN_ABOVE else ""
     dead = f", {row.dead_share:.1%} dead" if row.dead_share >= 0.0005 else ""
-    return f"{row.r2:.4f}{l0}{dead}"
+    return f"{row.r2:.4f}{at_l0_if_off(row.l0)}{dead}"

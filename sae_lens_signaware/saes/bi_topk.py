@@ -4,6 +4,7 @@ TopK (arXiv 2406.04093) by the size of the pre-activations, signs kept, as SAELe
 (arXiv 2510.00404) has it. The bias for each side is ours (docs/architectures.md).
 """
 
+import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -107,20 +108,15 @@ class _BiTopK(SignedSAEMixin):
 
     @override
     def to_plain(self) -> TopKSAE:
-        size_bias = both_sides(self.b_mag.clamp(max=0.0))
-        parameters = {"b_enc": torch.cat([self.b_enc, -self.b_enc]) + size_bias}
-        rescales = self.cfg.rescale_acts_by_decoder_norm
-        norms = self.get_W_dec_norm()
-        if rescales and bool((self.W_dec.norm(dim=-1) < norms).any()):
+        sae, rescales = self, self.cfg.rescale_acts_by_decoder_norm
+        if rescales and bool((self.W_dec.norm(dim=-1) < self.get_W_dec_norm()).any()):
             # SAELens's TopK would divide by a norm of 0, so the norms go into the weights
-            norms, rescales = torch.cat([norms, norms]), False
-            parameters = {
-                "b_enc": parameters["b_enc"] * norms,
-                "W_enc": torch.cat([self.W_enc, -self.W_enc], dim=1) * norms,
-                "W_dec": torch.cat([self.W_dec, -self.W_dec]) / norms[:, None],
-            }
+            sae, rescales = copy.deepcopy(self), False
+            fold_choice_norm(sae)
+        size_bias = both_sides(sae.b_mag.clamp(max=0.0))
+        parameters = {"b_enc": torch.cat([sae.b_enc, -sae.b_enc]) + size_bias}
         fields = {"k": self.cfg.k, "rescale_acts_by_decoder_norm": rescales}
-        return make_plain(self, TopKSAE, TopKSAEConfig, parameters, fields=fields)
+        return make_plain(sae, TopKSAE, TopKSAEConfig, parameters, fields=fields)
 
 
 class BiTopKSAE(_BiTopK, TopKSAE):

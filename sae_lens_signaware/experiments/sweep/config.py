@@ -307,8 +307,18 @@ def _runner_config(
         check_ramps(cfg)
         return cfg
     except InvalidInputError as error:
-        message = str(error)
-        shared = f"saes.{name}." if message.startswith("sae.") else "runner."
-        named = re.findall(r"[\w.]+", message.partition(" must")[0])
-        where = next((places[field] for field in named if field in places), shared)
-        raise ConfigError(where + message.removeprefix("sae.")) from None
+        raise ConfigError(in_sweep_file(str(error), name, places)) from None
+
+
+def in_sweep_file(message: str, name: str, places: Mapping[str, str] | None = None) -> str:
+    """An error of a runner config, with the field as the sweep file has it.
+
+    Args:
+        name: of the SAE.
+        places: field that an SAE or a cell has of its own -> what precedes it in the sweep file.
+    """
+    places = places or {}
+    shared = f"saes.{name}." if message.startswith("sae.") else "runner."
+    named = re.findall(r"[\w.]+", message.partition(" must")[0])
+    where = next((places[field] for field in named if field in places), shared)
+    return where + message.removeprefix("sae.")

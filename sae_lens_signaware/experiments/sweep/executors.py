@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from sae_lens_signaware.checks import ConfigError, InvalidInputError
 from sae_lens_signaware.experiments.sweep.cache import make_caches
-from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
+from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig, in_sweep_file
 from sae_lens_signaware.experiments.sweep.identity import Content, Match
 from sae_lens_signaware.experiments.sweep.runs import groups_of, run_group
 from sae_lens_signaware.experiments.sweep.store import SweepStore
@@ -57,9 +57,7 @@ def _check_devices(groups: Sequence[Sequence[Run]]) -> None:
         try:
             check_devices(run.cfg)
         except InvalidInputError as error:
-            of_sae = str(error).startswith("sae.")
-            where = f"saes.{run.sae}." if of_sae else "runner."
-            raise ConfigError(where + str(error).removeprefix("sae.")) from None
+            raise ConfigError(in_sweep_file(str(error), run.sae)) from None
 
 
 class ProgressView:

@@ -123,8 +123,9 @@ class LatentsStage:
 
     def _is_last(self, run: Run) -> bool:
         """Whether there are pages of the run that cannot be made again: its SAE is gone."""
-        held = _held_identity(self.store.latents_path(run))
-        return not self.store.has_sae(run) and _is_of(self.store, held.get("run"), run)
+        if self.store.has_sae(run):
+            return False
+        return _is_of(self.store, _held_identity(self.store.latents_path(run)).get("run"), run)
 
     def _remove_others(self, asked: Sequence[Run], missing: Sequence[Run]) -> None:
         mine = {self.store.latents_path(run) for run in asked}
