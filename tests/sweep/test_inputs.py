@@ -148,6 +148,14 @@ from tests.sweep.examples import last_line, sweep_values
         ),
         (lambda v: v["latents"].update(value=3), "latents.value must be one of the values of half"),
         (
+            lambda v: v.update(compare=[["half", "half"]]),
+            "compare must be two different names of saes, got ['half', 'half']",
+        ),
+        (
+            lambda v: v["latents"].update(plain="half"),
+            "latents.plain must be an SAE without signed latents, got 'half' of architecture sa_gs",
+        ),
+        (
             lambda v: [v["saes"][name].update(seeds=[i]) for i, name in enumerate(v["saes"])],
             "compare: half and full share no seed",
         ),

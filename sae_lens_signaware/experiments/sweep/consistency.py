@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sae_lens_signaware.checks import ConfigError, require
 from sae_lens_signaware.evaluation.calibration import PER_TOKEN
+from sae_lens_signaware.saes.config import SignedTrainingFields
 
 if TYPE_CHECKING:
     from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
@@ -58,6 +59,11 @@ def check_latents(config: "SweepConfig", runs: Sequence["Run"]) -> None:
                 f"got {config.latents.value:g}"
             )
     for run in runs:
+        if run.sae == config.latents.plain and isinstance(run.cfg.sae, SignedTrainingFields):
+            raise ConfigError(
+                f"latents.plain must be an SAE without signed latents, got {run.sae!r} of "
+                f"architecture {run.cfg.sae.architecture()}"
+            )
         normalisation = run.cfg.sae.normalize_activations
         if run.sae in config.latents.saes and normalisation in PER_TOKEN:
             raise ConfigError(
@@ -81,9 +87,10 @@ def latents_name(cell: str, sae: str) -> str:
 
 
 def check_compare(config: "SweepConfig", runs: Sequence["Run"]) -> None:
-    """Raise ConfigError for two SAEs that have no seed in common."""
+    """Raise ConfigError for an SAE beside itself, and for two that have no seed in common."""
     seeds = {sae: {run.seed for run in runs if run.sae == sae} for sae in config.saes}
     for a, b in config.compare:
+        require(a != b, "compare", [a, b], "two different names of saes")
         if not seeds[a] & seeds[b]:
             raise ConfigError(f"compare: {a} and {b} share no seed")
 
