@@ -299,7 +299,7 @@ def test_the_space_before_a_word_is_kept() -> None:
     class Stripping:
         """As decoders of Llama 2: of one token the space before it goes."""
 
-        def decode(self, ids: list[int]) -> str:
+        def decode(self, ids: list[int], **_: bool) -> str:
             return ["w", "ing", "", " "][ids[0]]
 
         def convert_ids_to_tokens(self, token: int) -> str:
@@ -307,6 +307,21 @@ def test_the_space_before_a_word_is_kept() -> None:
 
     tokenizer: Any = Stripping()
     assert [token_text(tokenizer, i) for i in range(4)] == [" w", "ing", " ", "  "]
+
+
+def test_the_space_before_punctuation_is_kept() -> None:
+    class CleaningUp:
+        """As decoders of transformers 4, which do so where nothing else is asked for."""
+
+        def decode(self, ids: list[int], clean_up_tokenization_spaces: bool = True) -> str:
+            text = [" .", " w"][ids[0]]
+            return text.replace(" .", ".") if clean_up_tokenization_spaces else text
+
+        def convert_ids_to_tokens(self, token: int) -> str:
+            return ["Ġ.", "Ġw"][token]
+
+    tokenizer: Any = CleaningUp()
+    assert [token_text(tokenizer, i) for i in range(2)] == [" .", " w"]
 
 
 def test_a_side_has_8_contexts_of_16_tokens_before_and_8_after(model: HookedTransformer) -> None:

@@ -242,6 +242,20 @@ def test_a_float16_sae_is_merged() -> None:
     assert merged(x.half()).isfinite().all()
 
 
+def test_a_float16_latent_without_an_encoder_row_is_merged() -> None:
+    sae = make_sae("sa_gsae", "none")
+    sae.W_enc.data[:, 3] = 0
+    plain, x = signaware.split_polarities(sae), torch.randn(400, D_IN)
+    expected = signaware.merge_antipodal(plain, x)
+    half = plain.to(torch.float16)
+    half.cfg.dtype = "float16"
+    merged = signaware.merge_antipodal(half, x.half())
+    assert merged.cfg.d_sae == expected.cfg.d_sae
+    for name, value in expected.state_dict().items():
+        got = merged.state_dict()[name].float()
+        torch.testing.assert_close(got, value, rtol=2e-3, atol=2e-3)
+
+
 def test_a_gate_that_is_open_at_0_gets_a_threshold_of_0(tmp_path: Path) -> None:
     plain: Any = signaware.split_polarities(make_sae("sa_gsae", "none"))
     plain.b_gate.data[3] = 0.5

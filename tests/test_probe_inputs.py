@@ -250,6 +250,9 @@ def test_activations_that_do_not_fit() -> None:
     for counts in (torch.ones(3, dtype=torch.int64), torch.tensor([0, 20]), torch.tensor([20.0])):
         with pytest.raises(InvalidInputError, match="n_tokens_of"):
             signaware.TextActivations(torch.randn(20, D_IN), counts)
+    wrong: Any = [1] * 20
+    with pytest.raises(InvalidInputError, match="n_tokens_of must be a tensor, got list"):
+        signaware.TextActivations(torch.randn(20, D_IN), wrong)
     model = hooked_transformer()
     for texts, message in (
         (["w1", " "], "text 2 must be a text that is not empty"),

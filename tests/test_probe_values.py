@@ -1,5 +1,7 @@
 """Numbers of a probe against a slow computation: scores, intervals, penalties, what is chosen."""
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -313,6 +315,16 @@ def test_a_row_of_the_table_is_a_probe_with_its_score_before_that_of_the_fit() -
     ]
     assert "side k=1 0.75" in repr(found)
     assert "k=4" not in repr(found)
+
+
+def test_an_interval_that_is_not_known_reads_back(tmp_path: Path) -> None:
+    known = probes_by_hand()
+    unknown = Probe(0.5, np.nan, np.nan, "side", 1, ("0+",), np.nan)
+    found = dataclasses.replace(known, probes=(unknown, *known.probes))
+    found.write(tmp_path / "probes.json")
+    read = signaware.SparseProbes.read(tmp_path / "probes.json")
+    assert rows_of(read.table()) == rows_of(found.table())
+    assert rows_of(read.table())[0] == ["side", "1", "0.500", "nan to nan", "nan", "0+"]
 
 
 def test_a_row_of_the_table_of_ends_is_a_side() -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sae_lens_signaware.checks import InvalidInputError, checked, require
-from sae_lens_signaware.evaluation.inputs import require_in_range
+from sae_lens_signaware.evaluation.inputs import require_in_range, required_tensor
 from sae_lens_signaware.evaluation.labelled_texts import require_text
 from sae_lens_signaware.evaluation.models import (
     HookedRootModule,
@@ -46,7 +46,8 @@ class TextActivations:
     n_cut: int = 0
 
     def __post_init__(self) -> None:
-        counts, n = self.n_tokens_of, len(self.activations)
+        counts = required_tensor("n_tokens_of", self.n_tokens_of)
+        n = len(required_tensor("activations", self.activations))
         require(self.activations.ndim == 2, "activations", tuple(self.activations.shape), "2-D")
         require(
             counts.ndim == 1 and counts.dtype == torch.int64 and bool((counts >= 1).all()),

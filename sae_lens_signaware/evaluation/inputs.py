@@ -55,9 +55,14 @@ def _tensors_of(activations: object) -> Iterator[Tensor]:
     if isinstance(activations, np.ndarray | str | Mapping) or not isinstance(activations, Iterable):
         raise _no_tensor("activations", "a tensor or an iterable of tensors", activations)
     for i, item in enumerate(activations):
-        if not isinstance(item, Tensor):
-            raise _no_tensor(f"activations[{i}]", "a tensor", item)
-        yield item
+        yield required_tensor(f"activations[{i}]", item)
+
+
+def required_tensor(field: str, value: object) -> Tensor:
+    """Return ``value``, or raise InvalidInputError where it is no tensor."""
+    if not isinstance(value, Tensor):
+        raise _no_tensor(field, "a tensor", value)
+    return value
 
 
 def _no_tensor(field: str, allowed: str, value: object) -> InvalidInputError:

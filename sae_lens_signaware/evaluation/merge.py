@@ -140,5 +140,7 @@ def _merge(
 
 
 def _norm_ratio(rows: Tensor, of: Tensor, to: Tensor) -> Tensor:
-    norm = rows.norm(dim=1).clamp(min=1e-12)
-    return norm[of] / norm[to]
+    """Norms of some rows over those of others; 1 where a row is 0, as no factor changes that."""
+    norm = rows.to(torch.promote_types(rows.dtype, torch.float32)).norm(dim=1)
+    is_zero = (norm[of] == 0) | (norm[to] == 0)
+    return torch.where(is_zero, 1.0, norm[of] / norm[to]).to(rows.dtype)

@@ -188,7 +188,8 @@ def require_unicode(field: str, text: str) -> None:
 def token_text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
     """Return the text of one token, with the space before it."""
     # a tokenizer declares that it may give a list of texts; for one sequence it gives one text
-    text = "".join(tokenizer.decode([token]))
+    # transformers 4 takes the space before punctuation away where it is not told to leave it
+    text = "".join(tokenizer.decode([token], clean_up_tokenization_spaces=False))
     # decoders such as Llama-2's take the space from the start of what they decode
     piece = str(tokenizer.convert_ids_to_tokens(token))
     n_spaces = len(piece) - len(piece.lstrip("▁"))

@@ -148,7 +148,8 @@ class SparseProbes(Result):
             **values,
             "classes": values["classes"] and tuple(values["classes"]),
             "probes": tuple(
-                Probe(**{**p, "features": tuple(p["features"])}) for p in values["probes"]
+                Probe(**{**_with_nan(p), "features": tuple(p["features"])})
+                for p in values["probes"]
             ),
             "ends": tuple(_ends(held) for held in values["ends"]),
             "pair_cosine": nan_for_none(values["pair_cosine"]),
@@ -163,9 +164,10 @@ def _without_nan(value: Any) -> Any:
     return none_for_nan(value)
 
 
+def _with_nan(held: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: nan_for_none(value) for name, value in held.items()}
+
+
 def _ends(held: Mapping[str, Any]) -> Ends:
-    pos, neg = (
-        EndOfSide(**{name: nan_for_none(value) for name, value in held[side].items()})
-        for side in ("pos", "neg")
-    )
+    pos, neg = (EndOfSide(**_with_nan(held[side])) for side in ("pos", "neg"))
     return Ends(held["form"], held["feature"], pos, neg)

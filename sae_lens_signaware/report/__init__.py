@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.checks import ConfigError, require
 from sae_lens_signaware.files import write_text
 
 __all__ = ["write_latent_figure", "write_report"]
@@ -24,9 +24,7 @@ def write_report(results: str | Path, out: str | Path, latents_only: bool = Fals
     from sae_lens_signaware.report.page import latents_page, page
     from sae_lens_signaware.report.sections import sections
 
-    results, out = Path(results), Path(out)
-    if out.is_dir():
-        raise ConfigError(f"out: must be a file to write, got the folder {out}")
+    results, out = Path(results), _file_to_write(out)
     if latents_only:
         text = latents_page(read_latents(results))
     else:
@@ -54,13 +52,23 @@ def write_latent_figure(
         n_contexts: contexts of each side at most.
 
     Raises:
-        ConfigError: ``latents`` is no such file, or has no page of ``latent``.
+        ConfigError: ``latents`` is no such file, or has no page of ``latent``, or ``out`` is a
+            folder.
+        InvalidInputError: ``n_contexts`` is below 1.
     """
     from sae_lens_signaware.report.latent_figure import latent_figure
     from sae_lens_signaware.report.load import read_latents_file
 
+    out = _file_to_write(out)
+    require(n_contexts >= 1, "n_contexts", n_contexts, "at least 1")
     found = read_latents_file(Path(latents))
     write_text(latent_figure(found, latent, title, n_contexts), out)
+    return out
+
+
+def _file_to_write(out: str | Path) -> Path:
+    if Path(out).is_dir():
+        raise ConfigError(f"out: must be a file to write, got the folder {out}")
     return Path(out)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import latent_figure as benchmark
 from sae_lens_signaware import report
-from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.checks import ConfigError, InvalidInputError
 from sae_lens_signaware.evaluation.examples import Context
 from sae_lens_signaware.evaluation.histograms import Histogram
 from sae_lens_signaware.experiments.sweep.latent_results import SAELatents
@@ -205,6 +205,10 @@ def test_the_script_of_the_figure(
         call(str(tmp_path / "absent.json"), "--latent", "7")
     with pytest.raises(ConfigError, match="not the latents of an SAE"):
         report.write_latent_figure(results / "protocol-c.json", 1, out)
+    with pytest.raises(ConfigError, match="out: must be a file to write, got the folder"):
+        report.write_latent_figure(file, 101, tmp_path)
+    with pytest.raises(InvalidInputError, match="n_contexts must be at least 1, got -1"):
+        report.write_latent_figure(file, 101, out, n_contexts=-1)
 
 
 @pytest.mark.parametrize("width", [1, 2])
