@@ -70,18 +70,18 @@ def test_the_reference_does_not_depend_on_how_the_texts_are_sorted(kind: str) ->
     assert score(rng.permutation(400)) == pytest.approx(score(order), abs=1e-6)
 
 
-@pytest.mark.parametrize("n", [30, 101, 203])
 @pytest.mark.parametrize("kind", ["numbers", "classes"])
-def test_equal_texts_tie_wherever_they_stand(kind: str, n: int) -> None:
-    rng = np.random.default_rng(0)
-    x = np.maximum(rng.normal(size=(n, 8)) - 1.5, 0)
-    is_empty = np.arange(n) % 2 == 0  # no latent is active in these
-    x[is_empty] = 0
-    y = x.sum(1) + rng.normal(size=n)
-    labels = labels_of([*y] if kind == "numbers" else [*(y > 0)])
-    predicted = fitted_predictions(x, labels, rng.random(n) < 0.5)
-    assert len(np.unique(predicted[is_empty])) == 1
-    assert len(np.unique(predicted)) > n / 8
+def test_equal_texts_tie_wherever_they_stand(kind: str) -> None:
+    for seed in range(10):  # a product of matrices rounds some rows apart, and others not
+        rng = np.random.default_rng(seed)
+        x = np.maximum(rng.normal(size=(203, 16)) - 1.5, 0)
+        is_empty = rng.random(203) < 0.5  # no latent is active in these
+        x[is_empty] = 0
+        y = x.sum(1) + rng.normal(size=203)
+        labels = labels_of([*y] if kind == "numbers" else [*(y > 0)])
+        predicted = fitted_predictions(x, labels, np.arange(203) % 2 == 0)
+        assert len(np.unique(predicted[is_empty])) == 1
+        assert len(np.unique(predicted)) > 50
 
 
 def plain_sae() -> Any:
