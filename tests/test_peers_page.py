@@ -69,7 +69,7 @@ def test_bi_topk_is_as_the_pages_say() -> None:
     of_resid = of_abstopk["Gemma 3, resid"].pop()
     above = [gap for row in of_abstopk.values() for gap in row[1:]]
     assert min(above) > -MARGIN
-    assert f"level or up to {max(above):.3f} ahead, but for one field." in SIGNED
+    assert f"level or up to {max(above):.3f} ahead, in all fields but one." in SIGNED
     said = "is the residual stream of Gemma 3 at L0 128. There it is"
     assert f"{said} {-of_resid:.3f} behind AbsTopK." in SIGNED
     best = of_jump[at].pop(0)
@@ -116,9 +116,10 @@ def test_four_others_are_behind_at_other_l0s_too_but_for_one_field_of_topk() -> 
         return [gap for of_sae in table.values() for gap in of_sae[place]]
 
     on_mlp = [*of("SmolLM2, mlp_out"), *of("Gemma 3, mlp_out")]
-    assert f"ahead of the other four at all three L0s, by {ends(on_mlp)}." in OTHERS
+    assert f"`bi_jumprelu` is ahead of all five at all three L0s, by {ends(on_mlp)}." in OTHERS
     on_attention = [*of("SmolLM2, attn_out"), *of("Gemma 3, attn_out")]
-    assert f"- **Attention.** It is {ends(on_attention)} ahead, but for TopK" in OTHERS
+    at_most = f"{min(on_attention):.4f} to {max(on_attention):.4f}"
+    assert f"- **Attention.** It is {at_most} ahead of Matryoshka, AbsTopK, TopK and" in OTHERS
     on_resid = of("SmolLM2, resid")
     assert f"SmolLM2.** `bi_jumprelu` is {ends(on_resid)} ahead." in OTHERS
     assert min(on_mlp + on_attention + on_resid) > 0.002
@@ -130,14 +131,17 @@ def test_saelens_s_gated_is_behind_wherever_it_has_a_run_near() -> None:
     assert len(of_gemma) == 3
     assert f"on Gemma 3 it is {ends(of_gemma)} behind where there is one." in OTHERS
     assert min(gap for row in gaps.values() for gap in row) > MARGIN
+    of_attention = [gap for place, row in gaps.items() if "attn" in place for gap in row]
+    assert f"SAELens's Gated is {ends(of_attention)} behind." in OTHERS
+    of_mlp = [gap for place, row in gaps.items() if "mlp" in place for gap in row]
+    assert 0.005 < min(of_mlp) < max(of_mlp) < 0.05  # within the range of the other four
 
 
 def test_on_gemmas_residual_stream_the_others_are_mostly_level() -> None:
     at = {sae: of["Gemma 3, resid"] for sae, of in four_others().items()}
     *level, ahead = at.pop("SAELens's `abstopk`, signed")
     matryoshka = at.pop("SAELens's `matryoshka_batchtopk`")
-    said = "It is level with Gated and TopK, and {} ahead of Matryoshka."
-    assert said.format(ends(matryoshka)) in OTHERS
+    assert f"It is {ends(matryoshka)} ahead of Matryoshka, and of SAELens's Gated" in OTHERS
     assert f"At the highest L0 it is {-ahead:.3f} ahead of `bi_jumprelu`" in OTHERS
     assert min(matryoshka) > 0.002
     assert ahead < -0.002
@@ -164,7 +168,7 @@ def test_sa_gsae_is_mostly_ahead_of_gated() -> None:
         "SmolLM2, attn_out": [0],
         "Gemma 3, attn_out": [1, 2],
     }
-    assert "or level with it, but for three fields of attention." in SIGNED
+    assert "or level with it, in all fields but three of attention." in SIGNED
 
 
 def test_a_sign_in_a_matryoshka_is_as_the_pages_say() -> None:

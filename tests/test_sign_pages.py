@@ -40,6 +40,12 @@ def test_latents_that_stand_out(pages: Any, by_model: Callable[[str], Any], page
     stand_out, of = (sum(row[key] for row in rows) for key in ("passing", "measured"))
     assert f"{stand_out} of {of}" in page
     assert 0.45 < stand_out / of < 0.6  # "about half"
+    first_token = [
+        row for name, row in by_model("opposition")["SmolLM2"]["saes"].items() if "/resid/" in name
+    ]
+    assert len(first_token) == len(pages.SIGNED)
+    less, of_less = (sum(row[key] for row in first_token) for key in ("passing", "measured"))
+    assert f"Without it {stand_out - less} of {of - of_less} stand out" in page
     assert sum(row["passing_by_context"] for row in rows) == 0
     dials = sorted(row["dial_median"] for row in rows)
     assert f"opposition of an SAE at a hook point is {dials[0]:.2f} to {dials[-1]:.2f}." in page
