@@ -100,6 +100,7 @@ def test_a_saved_runner_cfg_json_loads_again(tmp_path: Path) -> None:
         ({}, {"target_l0": 33}, [], "at most d_sae = 32, got 33"),
         ({}, {"architecture": "sa_gase"}, [], "unknown value 'sa_gase'; did you mean 'sa_gsae'?"),
         ({}, {}, ["--l1_coef", "2"], "--l1_coef: unknown flag; did you mean '--l1_coefficient'?"),
+        ({}, {}, ["--sae.target_l0", "2"], "unknown flag; did you mean '--target_l0'?"),
         ({}, {}, ["xyz"], "xyz: unknown flag; train --list-flags prints all"),
         ({}, {}, ["--logger=x"], "--logger: a section; its fields are flags, as in --logger.log_"),
         ({}, {}, ["--sae.architecture"], "--sae.architecture: expected one argument"),

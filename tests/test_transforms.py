@@ -33,6 +33,15 @@ def jacobian_by_rows(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
+@each_variant
+def test_export_takes_a_batch_of_any_size(architecture: str, tying: str) -> None:
+    sae, x = float64(make_sae, architecture, tying), batch()
+    sizes = ({0: torch.export.Dim("n_tokens", min=2)},)
+    exported = torch.export.export(sae, (x,), dynamic_shapes=sizes).module()
+    for n in (3, 17):
+        torch.testing.assert_close(exported(batch(n)), sae(batch(n)))
+
+
 @each_kind
 @each_variant
 @pytest.mark.parametrize("with_grad", [True, False])

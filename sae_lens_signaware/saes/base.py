@@ -246,7 +246,7 @@ class SignedSAEMixin(_Host):
         """x^ = z @ W_dec + b_dec, then SAELens's output normalisation and hook_z reshape.
 
         Args:
-            feature_acts: (..., d_sae), signed; or (n_tokens, d_sae) sparse.
+            feature_acts: (..., d_sae), signed, dense or sparse COO.
 
         Returns:
             (..., d_in), or (..., n_heads, d_head) where hook_z reshaping is on.
@@ -263,6 +263,7 @@ class SignedSAEMixin(_Host):
         # the dense product says what is wrong
         wants_grad = torch.is_grad_enabled() and (z.requires_grad or self.W_dec.requires_grad)
         fits = z.shape[-1] == self.W_dec.shape[0] and z.dtype == self.W_dec.dtype
+        fits = fits and not (z.is_sparse and z.sparse_dim() != 2)
         if wants_grad or not fits or z.layout not in (torch.strided, torch.sparse_coo):
             return None
         if z.is_sparse and has_csr_product(z, self.W_dec):

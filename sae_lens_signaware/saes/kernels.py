@@ -149,7 +149,7 @@ def encode_active(
     if not x.sum().isfinite():
         return None  # every comparison with NaN is False, so leave it to the dense path
     buffer = x.new_empty(min(n_tokens * d_sae, max(CHUNK_ELEMENTS, MIN_ROWS)))
-    none = torch.empty(0, dtype=torch.int64)
+    none = torch.empty(0, dtype=torch.int64, device=x.device)
     token, latent, values = [none], [none], [x.new_empty(0)]
     tiles = list(_tiles(n_tokens, d_sae))
     n_ranges = len({latents.start for _, latents in tiles})

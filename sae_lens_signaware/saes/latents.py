@@ -6,6 +6,7 @@ d_sae 16,384 nearly all of a product with all latents is multiplication by zero.
 then weighted sums of its rows: by token, and by latent for its gradient.
 """
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -65,7 +66,8 @@ class AllLatents:
     @classmethod
     def of(cls, values: Tensor, columns: Tensor | slice = slice(None)) -> "AllLatents":
         """Those of values (..., n)."""
-        return cls(values.shape[:-1].numel(), columns)
+        # not numel(), which torch.export takes for a constant
+        return cls(math.prod(values.shape[:-1]), columns)
 
     def rows_of(self, param: Tensor) -> Tensor:
         """(P, d_sae) -> (P, n)."""
@@ -203,7 +205,7 @@ class ActiveLatents:
         indices = torch.stack([self.token, self.latent])
         shape = (self.n_tokens, self.d_sae)
         return torch.sparse_coo_tensor(
-            indices, values, shape, is_coalesced=True, check_invariants=False
+            indices, values, shape, device=values.device, is_coalesced=True, check_invariants=False
         )
 
     def to_dense(self, values: Tensor) -> Tensor:

@@ -66,7 +66,9 @@ class _CSRProduct(torch.autograd.Function):
         _take_beta_warning()
         shape = (len(starts) - 1, len(matrix))
         # to check the invariants would be to wait
-        csr = torch.sparse_csr_tensor(starts, column, values, shape, check_invariants=False)
+        csr = torch.sparse_csr_tensor(
+            starts, column, values, shape, device=values.device, check_invariants=False
+        )
         return torch.sparse.mm(csr, matrix)
 
     @staticmethod
@@ -83,7 +85,9 @@ class _CSRProduct(torch.autograd.Function):
 @cache
 def _take_beta_warning() -> None:
     # Torch warns at the first CSR tensor of a process that CSR is in beta; no user can act on that.
-    none = torch.empty(0, dtype=torch.int64)
+    none = torch.empty(0, dtype=torch.int64, device="cpu")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.sparse_csr_tensor(none.new_zeros(1), none, none, (0, 0), check_invariants=False)
+        torch.sparse_csr_tensor(
+            none.new_zeros(1), none, none, (0, 0), device="cpu", check_invariants=False
+        )

@@ -7,6 +7,7 @@ that SAELens parses them with.
 
 import argparse
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -184,7 +185,8 @@ def parse_overrides(sae_class: type[TrainingSAEConfig], flags: Sequence[str]) ->
             field = next(f for f, section in section_of.items() if f"--{section}" == name)
             raise ConfigError(f"{name}: a section; its fields are flags, as in {name}.{field}")
         listed = "train --list-flags prints all"
-        raise ConfigError(f"{name}: unknown flag" + nearest(name, known, listed))
+        bare = re.sub(r"^--(\w+\.)+", "--", name)  # of --sae.k, which is --k
+        raise ConfigError(f"{name}: unknown flag" + nearest(bare, known, listed))
     values = dict(getattr(namespace, "cfg", {}))
     for section, fields in nulls.items():
         held = values.setdefault(section, {}) if section else values
