@@ -53,7 +53,7 @@ def test_what_is_left_of_the_lead_is_as_the_pages_say() -> None:
     of_mlp = left["SmolLM2, mlp_out"] + left["Gemma 3, mlp_out"]
     assert [gap > 0.002 for gap in of_mlp] == [True, True, True, True, False, True]
     assert of_mlp[4] > 0
-    lead = f"the lead is {sorted(of_mlp)[1]:.3f} to {max(of_mlp):.3f} at five of six L0s"
+    lead = f"its lead on MLP outputs is {sorted(of_mlp)[1]:.3f} to {max(of_mlp):.3f} in five of six"
     readme = (ROOT / "README.md").read_text()
     assert lead in readme
     behind = -min(left["Gemma 3, resid"])
