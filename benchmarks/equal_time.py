@@ -1,10 +1,12 @@
 """R² at one L0 against training time and FLOPs, from sweeps of several widths and lengths.
 
     python benchmarks/equal_time.py configs/equal-time-smollm2-135m.yaml \
-        --more configs/equal-width-smollm2-135m.yaml results/equal_width.json --time-steps all
+        --more configs/equal-width-smollm2-135m.yaml results/equal_width.json \
+        --more configs/longer-smollm2-135m.yaml results/longer.json \
+        --more configs/widths-smollm2-135m.yaml results/widths.json --time-steps all
 
 Reads the output of the sweep where the command in its first line writes it, below --root; a run
-that is not there keeps the figures that the JSON has of it. The runs of another sweep count too.
+that is not there keeps the figures that the JSON has of it. Runs of other sweeps count too.
 
 --time-steps all trains the shortest schedule of the sweep, of each SAE and width once a turn, alone
 on one thread, --turns times. Every schedule has the same shares of warm-up and of decay, so the
@@ -43,8 +45,10 @@ PRODUCTS = {"sa_gsae": 7, "gated": 8}
 """Products of (batch, d_in, d_sae) in a step: 5 are encoder, decoder, and the gradients of latents,
 decoder and encoder. The auxiliary reconstruction of ``sa_gsae`` has two more, and that of SAELens's
 ``gated``, whose decoder learns from it, three."""
-OWN_SETTINGS = ("-full", "-half", "-double")
+OWN_SETTINGS = ("-full", "-half", "-double", "-8000")
 """What follows the architecture in the name of an SAE of another sweep that counts too."""
+CLOSER = ("jumprelu-4",)
+"""SAEs of another sweep with coefficients that give an L0 nearer to the one that is wanted."""
 
 
 class TimedPoint(NamedTuple):
@@ -86,7 +90,7 @@ def points_of(sweeps: Sequence[JoinedSweep]) -> list[TimedPoint]:
     first = sweeps[0]
     architectures = {run.cfg.sae.architecture() for run in first.runs}
     saes = {run.sae for run in first.runs}
-    saes |= {f"{name}{ending}" for name in architectures for ending in OWN_SETTINGS}
+    saes |= {f"{name}{ending}" for name in architectures for ending in OWN_SETTINGS} | {*CLOSER}
     return sorted(
         point for sweep in sweeps for point in _points_of(sweep, first.config.cells, saes)
     )
@@ -182,7 +186,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("config", type=Path, help="the sweep of lengths and widths")
     parser.add_argument(
-        "--more", type=Path, nargs=2, metavar=("CONFIG", "JSON"), help="a sweep that counts too"
+        "--more",
+        type=Path,
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("CONFIG", "JSON"),
+        help="a sweep that counts too, and its results; may be given more than once",
     )
     parser.add_argument("--root", type=Path, default=Path(), help="folder the sweeps were run in")
     parser.add_argument("--json", type=Path, default=Path("results/equal_time.json"))
@@ -191,11 +201,8 @@ def main() -> None:
     args = parser.parse_args()
     kept = read_json(args.json)
     sweep = read_joined(args.config, args.root, kept)
-    sweeps = [sweep]
-    if args.more:
-        config, json_of_it = args.more
-        sweeps.append(read_joined(config, args.root, read_json(json_of_it)))
-    points = points_of(sweeps)
+    others = [read_joined(config, args.root, read_json(of_it)) for config, of_it in args.more]
+    points = points_of([sweep, *others])
     costs = {name: kept[name] for name in ("timed_on", "step_costs") if name in kept}
     if args.time_steps:
         store = SweepStore(sweep.config, args.root / command_of(args.config)[1])

@@ -1,6 +1,7 @@
 """R² at one L0 against training time: the runs that count, and the figure's points."""
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.support.tables import fields_of, json_of, result_page
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "configs/equal-time-smollm2-135m.yaml"
+WIDTHS = (576, 1152, 2304)
 COST = 2 * 512 * 576 * 1152
 
 
@@ -40,6 +42,22 @@ def test_points_of_two_coefficients_are_read_at_the_l0_between_them(figure: Any)
     assert reached.r2 == pytest.approx(0.6)  # 32 is half-way in log L0
     assert reached.l0 == 32
     assert (reached.seconds, reached.flops) == (50.0, 300.0)
+
+
+@pytest.mark.parametrize(
+    ("l0", "read_at"),
+    [(31.0, 31.0), (40.0, 32.0)],  # 40 is too far from 32 to count
+)
+def test_points_of_two_coefficients_are_read_at_the_l0_of_batchtopk(
+    figure: Any, l0: float, read_at: float
+) -> None:
+    line = {24.0: 0.5, 48.0: 0.7}
+    points = [["mlp_out", "jumprelu", 8, 100, at, r2, 0.0] for at, r2 in line.items()]
+    points.append(["mlp_out", "batchtopk", 8, 100, l0, 0.6, 0.0])
+    points.append(["mlp_out", "batchtopk", 16, 100, 30.0, 0.6, 0.0])  # another width
+    (reached,) = figure.reached_of(values_of(points, [["jumprelu", 8, 0.5, 3]]))
+    assert reached.l0 == read_at
+    assert reached.r2 == pytest.approx(0.5 + 0.2 * math.log2(read_at / 24))
 
 
 @pytest.mark.parametrize(("l0", "counts"), [(32.0, True), (34.0, True), (40.0, False)])
@@ -162,8 +180,23 @@ def test_of_another_sweep_only_the_saes_of_the_same_settings_count(script: Any) 
         ("paper-gated-full", "target_l0", 32),  # of architecture sa_gsae
         ("bi_jumprelu-full", "target_l0", 128),
     )
-    points = [point[1:4] for point in script.points_of([first, more])]
-    assert points == [("batchtopk", 576, 250), ("bi_jumprelu", 1152, 4000)]
+    longer = rows(
+        ROOT / "configs/longer-smollm2-135m.yaml",
+        ("jumprelu-8000", "l0_coefficient", 2.0),
+        ("bi_jumprelu-8000-warm-up-800", "d_sae", 1152),
+    )
+    wider = rows(
+        ROOT / "configs/widths-smollm2-135m.yaml",
+        ("jumprelu-4", "l0_coefficient", 1.6),
+        ("bi_jumprelu-4", "target_l0", 32),  # with another warm-up
+    )
+    points = [point[1:4] for point in script.points_of([first, more, longer, wider])]
+    assert points == [
+        ("batchtopk", 576, 250),
+        ("bi_jumprelu", 1152, 4000),
+        ("jumprelu", 1152, 8000),
+        ("jumprelu", 2304, 4000),
+    ]
 
 
 def test_the_page_says_what_the_results_show(figure: Any) -> None:
@@ -171,7 +204,7 @@ def test_the_page_says_what_the_results_show(figure: Any) -> None:
     values = json_of("equal_time")
     reached = figure.reached_of(values)
     (n_runs,) = (len(sweep["runs"]) for sweep in values["sweeps"].values())
-    assert f"Of the first sweep {n_runs} of 200 runs are done" in page
+    assert f"Of the first sweep {n_runs} of 189 runs are done" in page
 
     def best(architecture: str, cell: str, seconds: float) -> float:
         mine = [p for p in reached if (p.architecture, p.cell) == (architecture, cell)]
@@ -200,7 +233,7 @@ def test_the_page_says_what_the_results_show(figure: Any) -> None:
     assert said in page
     on_attention = {s: best("jumprelu", "attn_out", s) for s in (40, 80, 160, 320, 640)}
     behind = {s: best("bi_batchtopk", "attn_out", s) - r2 for s, r2 in on_attention.items()}
-    assert f"it is {behind.pop(40):.3f} behind at 40 s" in page
+    assert f"is {behind.pop(40):.3f} behind at 40 s, and level from 80 s on." in page
     assert all(abs(gap) <= 0.002 for gap in behind.values())
     after_4000 = {p[:3]: p.r2 for p in reached if p.n_steps == 4000}
     wide = [key for key in after_4000 if key[0] == "attn_out" and key[2] == 2304]
@@ -211,10 +244,46 @@ def test_the_page_says_what_the_results_show(figure: Any) -> None:
         gaps = [best("bi_batchtopk", cell, s) - best("sa_gsae", cell, s) for s in on_attention]
         ranges.append(f"{min(gaps):.3f} to {max(gaps):.3f}")
     assert "by {} of R² on the MLP output and by {} on attention".format(*ranges) in page
-    (dead,) = (p[6] for p in values["points"] if p[:4] == ["attn_out", "sa_gsae", 2304, 4000])
-    assert f"and {dead:.0%} of those of `sa_gsae`" in page
-    top = max(reached, key=lambda p: p.r2 if p.cell == "mlp_out" else 0)
-    assert (top.architecture, top.d_sae, top.n_steps) == ("bi_jumprelu", 2304, 4000)
+    dead = {p[3]: p[6] for p in values["points"] if p[:3] == ["attn_out", "sa_gsae", 2304]}
+    assert f"and {dead[4000]:.0%} of those of `sa_gsae`" in page
+    assert f"After 8,000 steps {dead[8000]:.0%} of those of `sa_gsae` are." in page
+
+
+def test_the_page_says_what_more_steps_give(figure: Any) -> None:
+    page = result_page("equal_time")
+    reached = figure.reached_of(json_of("equal_time"))
+    r2 = {(p.architecture, p.d_sae, p.n_steps): p.r2 for p in reached if p.cell == "mlp_out"}
+    tops = {name: r2[name, 2304, 8000] for name in ("jumprelu", "bi_jumprelu")}
+    assert sorted(r2.values())[-2:] == sorted(tops.values())
+    assert "JumpReLU has {:.4f} there and `bi_jumprelu` {:.4f}.".format(*tops.values()) in page
+    assert abs(tops["jumprelu"] - tops["bi_jumprelu"]) < 0.002  # "level"
+    for name in ("batchtopk", "bi_batchtopk"):
+        assert f"has {r2[name, 2304, 8000]:.4f}, after" in page
+    assert abs(r2["batchtopk", 2304, 8000] - r2["bi_batchtopk", 2304, 8000]) < 0.002
+    for n_steps in (4000, 8000):
+        gaps = [r2["bi_jumprelu", d, n_steps] - r2["batchtopk", d, n_steps] for d in WIDTHS]
+        shown = " | ".join(f"{gap:+.4f}" for gap in gaps)
+        assert f"| {n_steps:,} | 31.5 at each | {shown} |" in page
+    lost = [r2["sa_gsae", d, 4000] - r2["sa_gsae", d, 8000] for d in WIDTHS]
+    assert f"it is {min(lost):.4f} to {max(lost):.4f} lower than after 4,000 on the MLP" in page
+    of_attention = {
+        tuple(p[1:4]): p[5] for p in json_of("equal_time")["points"] if p[0] == "attn_out"
+    }
+    lost = [of_attention["sa_gsae", d, 4000] - of_attention["sa_gsae", d, 8000] for d in WIDTHS]
+    assert f"and {min(lost):.4f} to {max(lost):.4f} on attention." in page
+    ((_, _, _, shorter, *_),) = json_of("trials_2026_12_01")["sa_gsae_longer"]["rows"]
+    assert f"gives {shorter - r2['sa_gsae', 576, 8000]:.3f} more." in page
+    log = (ROOT / "docs" / "log.md").read_text()
+    for n_steps, warm_up, of in (
+        (4000, 800, r2["sa_gsae", 576, 4000]),
+        (8000, 1600, r2["sa_gsae", 576, 8000]),
+        (8000, 400, shorter),
+    ):
+        assert f"    | {n_steps:,} | {warm_up:,} | {of:.4f} |" in log
+    wide = [r2["bi_jumprelu", 2304, n] - r2["batchtopk", 2304, n] for n in (8000, 4000)]
+    for name in ("README.md", "docs/results/generality.md"):
+        said = "it is {:.3f} in place of {:.3f}".format(*wide)
+        assert said in (ROOT / name).read_text()
 
 
 def test_the_page_on_speed_has_the_step_times_of_topk() -> None:
