@@ -36,10 +36,32 @@ def test_the_page_on_dead_latents_says_what_the_results_show(figures: Any) -> No
         assert text.format(max(dead)) in page
         assert f"{max(dead):.2%} in {len(dead)} runs of `{sae}`" in page
         assert f"{max(dead):.2%} of `{sae}`" in (ROOT / "README.md").read_text()
+    by_size = ("bi_batchtopk", "bi_matryoshka_batchtopk", "bi_topk")
+    rows = [row for row in figures.one_pass() if row.sae in by_size]
+    most = [row.dead_share for row in rows if (row.cell, row.value) == ("Gemma 3, attn_out", 8)]
+    rest = [row.dead_share for row in rows if row.dead_share not in most]
+    assert len(most) == len(by_size)
+    said = f"at most {max(rest):.2%} are, except on the attention of Gemma 3, where"
+    assert f"{said} {min(most):.0%} to {max(most):.0%} are at L0 8." in page
     before = figures.rows_of(figures.read("dead_latents_recipe.json"))
     (one,) = [run for run in before if run.dead_share >= 0.01]
     assert (one.cell, one.sae, one.value) == ("attn_out", "bi_matryoshka_batchtopk", 8)
     assert f"{one.dead_share:.0%} were dead" in log
+
+
+def test_the_readme_says_how_many_latents_are_bipolar(figures: Any) -> None:
+    readme = (ROOT / "README.md").read_text()
+    for sae, said in (
+        (figures.SHORT, "at most {} of the latents of `bi_jumprelu` are *bipolar*"),
+        ("bi_jumprelu", "as in `pretrained/`, at most {} are."),
+    ):
+        shares = [
+            row.bipolar_share
+            for row in figures.one_pass()
+            if row.sae == sae and (row.swept, row.value, row.seed) == ("target_l0", 32, 0)
+        ]
+        assert len(shares) == 6
+        assert said.format(f"{max(shares):.0%}") in readme
 
 
 def test_a_preset_is_the_signed_sae_that_came_out_best(figures: Any) -> None:
