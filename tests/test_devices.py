@@ -1,5 +1,9 @@
-"""Measures of an SAE on a device without float64: sums in float64 are for the CPU alone."""
+"""SAEs and torch's devices: measures where there is no float64, and another default device.
 
+Sums in float64 are for the CPU alone.
+"""
+
+import copy
 from typing import Any
 
 import pytest
@@ -9,7 +13,8 @@ from transformer_lens import HookedTransformer
 import sae_lens_signaware as signaware
 from tests.mps_device import DEVICE, MPSDevice, is_on_device, place
 from tests.support.models import HOOK, hooked_transformer, tiny_model_config
-from tests.support.saes import D_IN, each_variant, make_sae
+from tests.support.saes import D_IN, each_variant, make_sae, make_training_sae
+from tests.support.training import path, step_input
 
 
 def test_the_stand_in_refuses_what_mps_refuses() -> None:
@@ -92,3 +97,29 @@ def test_the_latents_of_a_text_on_a_device_without_float64() -> None:
     with MPSDevice():
         found = signaware.signed_latents(model, on_device(sae), "w5 w9").tokens
     assert [token.latents for token in found] == [token.latents for token in expected]
+
+
+@each_variant
+def test_another_default_device_does_not_matter(architecture: str, tying: str) -> None:
+    training = make_training_sae(architecture, tying)
+    sae = make_sae(architecture, tying)
+    x = torch.randn(30, D_IN, generator=torch.Generator().manual_seed(4))
+
+    def results() -> list[torch.Tensor]:
+        training.zero_grad()
+        output = training.training_forward_pass(step_input(x, n_training_steps=1))
+        output.loss.backward()
+        acts = output.feature_acts
+        with torch.no_grad():
+            sparse = sae.encode_sparse(x)
+            decoded = sae.decode(sparse)
+        grads = [param.grad for param in training.parameters() if param.grad is not None]
+        dense = [z.to_dense() if z.is_sparse else z for z in (acts, sparse)]
+        return [output.loss.detach(), *dense, decoded, *grads]
+
+    with path(True):
+        expected = copy.deepcopy(results())
+        with torch.device("meta"):  # a tensor that is made there has no values
+            found = results()
+    for value, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(value, wanted)

@@ -250,8 +250,8 @@ def test_the_page_says_what_the_results_show(figure: Any) -> None:
 
 
 def test_the_page_says_what_more_steps_give(figure: Any) -> None:
-    page = result_page("equal_time")
-    reached = figure.reached_of(json_of("equal_time"))
+    page, values = result_page("equal_time"), json_of("equal_time")
+    reached = figure.reached_of(values)
     r2 = {(p.architecture, p.d_sae, p.n_steps): p.r2 for p in reached if p.cell == "mlp_out"}
     tops = {name: r2[name, 2304, 8000] for name in ("jumprelu", "bi_jumprelu")}
     assert sorted(r2.values())[-2:] == sorted(tops.values())
@@ -266,9 +266,7 @@ def test_the_page_says_what_more_steps_give(figure: Any) -> None:
         assert f"| {n_steps:,} | 31.5 at each | {shown} |" in page
     lost = [r2["sa_gsae", d, 4000] - r2["sa_gsae", d, 8000] for d in WIDTHS]
     assert f"it is {min(lost):.4f} to {max(lost):.4f} lower than after 4,000 on the MLP" in page
-    of_attention = {
-        tuple(p[1:4]): p[5] for p in json_of("equal_time")["points"] if p[0] == "attn_out"
-    }
+    of_attention = {tuple(p[1:4]): p[5] for p in values["points"] if p[0] == "attn_out"}
     lost = [of_attention["sa_gsae", d, 4000] - of_attention["sa_gsae", d, 8000] for d in WIDTHS]
     assert f"and {min(lost):.4f} to {max(lost):.4f} on attention." in page
     ((_, _, _, shorter, *_),) = json_of("trials_2026_12_01")["sa_gsae_longer"]["rows"]

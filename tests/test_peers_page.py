@@ -118,8 +118,8 @@ def test_four_others_are_behind_at_other_l0s_too_but_for_one_field_of_topk() -> 
     on_mlp = [*of("SmolLM2, mlp_out"), *of("Gemma 3, mlp_out")]
     assert f"`bi_jumprelu` is ahead of all five at all three L0s, by {ends(on_mlp)}." in OTHERS
     on_attention = [*of("SmolLM2, attn_out"), *of("Gemma 3, attn_out")]
-    at_most = f"{min(on_attention):.4f} to {max(on_attention):.4f}"
-    assert f"- **Attention.** It is {at_most} ahead of Matryoshka, AbsTopK, TopK and" in OTHERS
+    span = f"{min(on_attention):.4f} to {max(on_attention):.4f}"
+    assert f"- **Attention.** It is {span} ahead of Matryoshka, AbsTopK, TopK and" in OTHERS
     on_resid = of("SmolLM2, resid")
     assert f"SmolLM2.** `bi_jumprelu` is {ends(on_resid)} ahead." in OTHERS
     assert min(on_mlp + on_attention + on_resid) > 0.002
@@ -141,6 +141,7 @@ def test_on_gemmas_residual_stream_the_others_are_mostly_level() -> None:
     at = {sae: of["Gemma 3, resid"] for sae, of in four_others().items()}
     *level, ahead = at.pop("SAELens's `abstopk`, signed")
     matryoshka = at.pop("SAELens's `matryoshka_batchtopk`")
+    assert "It is level with TopK and with Gated as its paper trains it." in OTHERS
     assert f"It is {ends(matryoshka)} ahead of Matryoshka, and of SAELens's Gated" in OTHERS
     assert f"At the highest L0 it is {-ahead:.3f} ahead of `bi_jumprelu`" in OTHERS
     assert min(matryoshka) > 0.002

@@ -263,8 +263,13 @@ class SignedSAEMixin(_Host):
         # the dense product says what is wrong
         wants_grad = torch.is_grad_enabled() and (z.requires_grad or self.W_dec.requires_grad)
         fits = z.shape[-1] == self.W_dec.shape[0] and z.dtype == self.W_dec.dtype
-        fits = fits and not (z.is_sparse and z.sparse_dim() != 2)
-        if wants_grad or not fits or z.layout not in (torch.strided, torch.sparse_coo):
+        is_flat = not z.is_sparse or z.sparse_dim() == 2  # the products take COO matrices alone
+        if (
+            wants_grad
+            or not fits
+            or not is_flat
+            or z.layout not in (torch.strided, torch.sparse_coo)
+        ):
             return None
         if z.is_sparse and has_csr_product(z, self.W_dec):
             flat, active_of = z, ActiveLatents.as_stored
