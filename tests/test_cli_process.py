@@ -51,13 +51,9 @@ def test_python_m_answers_for_help_without_torch() -> None:
 SCRIPT = str(Path(sysconfig.get_path("scripts")) / "sae-lens-signaware")
 
 
+@pytest.mark.slow  # the next test is one of this by default
 @pytest.mark.parametrize(
-    "program",
-    [
-        pytest.param([sys.executable, "-m", "sae_lens_signaware"], marks=pytest.mark.slow),
-        [SCRIPT],
-    ],
-    ids=["module", "script"],
+    "program", [[sys.executable, "-m", "sae_lens_signaware"], [SCRIPT]], ids=["module", "script"]
 )
 def test_a_process_of_its_own_knows_the_architectures(program: list[str], tmp_path: Path) -> None:
     make_sae("bi_jumprelu").save_model(tmp_path / "sae")
@@ -69,9 +65,8 @@ def test_a_process_of_its_own_knows_the_architectures(program: list[str], tmp_pa
 
 def test_what_the_encoding_of_the_output_lacks_is_escaped(tmp_path: Path) -> None:
     make_sae("bi_jumprelu").save_model(tmp_path / "sae")
-    call = [sys.executable, "-m", "sae_lens_signaware", "split"]
     done = subprocess.run(
-        [*call, str(tmp_path / "sae"), str(tmp_path / "ü 漢")],
+        [SCRIPT, "split", str(tmp_path / "sae"), str(tmp_path / "ü 漢")],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"},  # the latter of paths

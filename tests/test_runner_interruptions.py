@@ -27,7 +27,7 @@ from tests.support.models import tiny_model_config, tokens
 from tests.support.runners import runner_config, running_state
 from tests.support.saes import (
     asking_for,
-    each_variant_in_a_process,
+    each_architecture_in_a_process,
     inference_classes,
     make_training_sae,
     training_config,
@@ -76,7 +76,7 @@ def wait_for_checkpoints(folder: Path, n: int, child: subprocess.Popen[str]) -> 
         time.sleep(0.05)
 
 
-@each_variant_in_a_process
+@each_architecture_in_a_process
 def test_resume_after_kill_9(architecture: str, tying: str, tmp_path: Path) -> None:
     child = start_child(architecture, tying, tmp_path / "killed")
     try:

@@ -1,7 +1,6 @@
 """``benchmarks/speed.py``: its devices, its file of results, its rows, a small run on the CPU."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from datetime import date
@@ -15,7 +14,6 @@ import torch
 from benchmarks import devices
 from sae_lens_signaware.checks import InvalidInputError
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 DAY = date(2026, 11, 6)
 CPU = torch.device("cpu")
 
@@ -44,13 +42,17 @@ def test_a_device_that_does_not_compute_is_an_error_of_one_line(name: str) -> No
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_a_missing_device_ends_the_program_with_code_2() -> None:
-    command = [sys.executable, str(BENCHMARKS / "speed.py"), "--device", "cuda:99"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2, done.stderr
-    assert "got 'cuda:99'" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not done.stdout
+def test_a_missing_device_ends_the_program_with_code_2(
+    speed: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["speed.py", "--device", "cuda:99"])
+    with pytest.raises(SystemExit) as end:
+        speed.main()
+    assert end.value.code == 2
+    said = capsys.readouterr()
+    assert "got 'cuda:99'" in said.err
+    assert said.err.count("\n") == 1
+    assert not said.out
 
 
 def test_the_cpu_has_no_card() -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "D_SAE",
     "N_PLANTED",
     "SAVED_AS_THEMSELVES",
+    "SAVED_VARIANTS",
     "THRESHOLD_ARCHITECTURES",
     "THRESHOLD_VARIANTS",
     "TRAINING_CONFIGS",
@@ -41,13 +42,12 @@ __all__ = [
     "auxk_field",
     "auxk_names",
     "each_architecture",
+    "each_architecture_in_a_process",
     "each_saved_architecture",
     "each_saved_variant",
-    "each_saved_variant_in_a_process",
     "each_threshold_architecture",
     "each_threshold_variant",
     "each_variant",
-    "each_variant_in_a_process",
     "fields_of",
     "inference_classes",
     "inference_of",
@@ -59,7 +59,6 @@ __all__ = [
     "recipe_of_dead_latents",
     "resetting_every",
     "settle",
-    "slow_but_for_two",
     "training_config",
     "training_field",
 ]
@@ -70,35 +69,21 @@ each_variant = pytest.mark.parametrize(
 )
 
 
-def slow_but_for_two(variants: list[tuple[str, str]]) -> list[Any]:
-    """One with a ``k`` and one without by default, the others among the slow tests.
-
-    For tests that start a process each, which takes many times as long as what they test.
-    """
-    first: dict[bool, tuple[str, str]] = {}
-    params = []
-    for architecture, tying in variants:
-        variant, has_k = (architecture, tying), "k" in fields_of(architecture)
-        marks = [] if first.setdefault(has_k, variant) == variant else [pytest.mark.slow]
-        params.append(pytest.param(architecture, tying, id=f"{architecture}-{tying}", marks=marks))
-    return params
-
-
-each_variant_in_a_process = pytest.mark.parametrize(
-    ("architecture", "tying"), slow_but_for_two(VARIANTS)
+# One variant of each, the first by default and the others among the slow tests: for a test that
+# starts a process, which takes many times as long as what it tests.
+each_architecture_in_a_process = pytest.mark.parametrize(
+    ("architecture", "tying"),
+    [
+        pytest.param(a, t, id=f"{a}-{t}", marks=[pytest.mark.slow] if i else [])
+        for i, (a, t) in enumerate(dict(VARIANTS).items())
+    ],
 )
 
 # Those that are saved as themselves: what is saved as another one is that one to every tool.
 SAVED_AS_THEMSELVES = [a for a in ARCHITECTURES if a in SAE_CLASS_REGISTRY]
+SAVED_VARIANTS = [(a, t) for a, t in VARIANTS if a in SAVED_AS_THEMSELVES]
 each_saved_architecture = pytest.mark.parametrize("architecture", SAVED_AS_THEMSELVES)
-each_saved_variant = pytest.mark.parametrize(
-    ("architecture", "tying"), [(a, t) for a, t in VARIANTS if a in SAVED_AS_THEMSELVES]
-)
-
-each_saved_variant_in_a_process = pytest.mark.parametrize(
-    ("architecture", "tying"),
-    slow_but_for_two([(a, t) for a, t in VARIANTS if a in SAVED_AS_THEMSELVES]),
-)
+each_saved_variant = pytest.mark.parametrize(("architecture", "tying"), SAVED_VARIANTS)
 
 # Those whose thresholds are parameters, and whose L0 a coefficient decides.
 THRESHOLD_ARCHITECTURES = [
