@@ -1,5 +1,6 @@
-"""The page "Add an architecture": its file is all that a third architecture needs."""
+"""The page "Add an architecture": each of its two files is all that an architecture needs."""
 
+import contextlib
 import importlib
 import os
 import re
@@ -13,42 +14,64 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from huggingface_hub import HfApi, ModelCard
 from sae_lens import SAE, LanguageModelSAETrainingRunner, TrainingSAE
 from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
 from transformer_lens import HookedTransformer
+from typer.testing import CliRunner
 
 import sae_lens_signaware as signaware
+from sae_lens_signaware.cli import app
 from tests.support.hub_server import HubServer
 from tests.support.models import tiny_model_config, tokens
 from tests.support.runners import BASE, runner_config, write
+from tests.support.saes import make_sae
 from tests.support.training import step_input
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "add_an_architecture.md"
-NAME = "signed_standard"
-MAX_LINES = 60
+NAME, BY_TOKEN = "signed_standard", "bi_topp"
+MARKS = {NAME: "architecture", BY_TOKEN: "architecture by token"}
+MAX_LINES = 65
 
 
-def source() -> str:
+def source(name: str = NAME) -> str:
     text = PAGE.read_text()
-    pattern = r"<!-- architecture -->\n```python\n(.*?)^```$"
+    pattern = rf"<!-- {MARKS[name]} -->\n```python\n(.*?)^```$"
     (block,) = re.findall(pattern, text, re.DOTALL | re.MULTILINE)
     return block
 
 
+@contextlib.contextmanager
+def imported(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """A file of the page, imported; the registries are as before afterwards."""
+    (folder / f"{name}.py").write_text(source(name))
+    monkeypatch.syspath_prepend(folder)
+    yield importlib.import_module(name)
+    del sys.modules[name]
+    for registry in (SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY):
+        del registry[name]
+
+
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The page's file, imported; the registries are as before afterwards."""
-    (tmp_path / f"{NAME}.py").write_text(source())
-    monkeypatch.syspath_prepend(tmp_path)
-    yield importlib.import_module(NAME)
-    del sys.modules[NAME]
-    for registry in (SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY):
-        del registry[NAME]
+    with imported(NAME, tmp_path, monkeypatch) as module:
+        yield module
 
 
-def test_the_file_is_short() -> None:
-    assert len(source().splitlines()) <= MAX_LINES
+@pytest.fixture
+def by_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    with imported(BY_TOKEN, tmp_path, monkeypatch) as module:
+        yield module
+
+
+def hub_files(repo: str) -> list[str]:
+    return [file.rfilename for file in HfApi().model_info(repo).siblings or []]
+
+
+@pytest.mark.parametrize("name", MARKS)
+def test_the_file_is_short(name: str) -> None:
+    assert len(source(name).splitlines()) <= MAX_LINES
 
 
 def test_it_trains_folds_saves_loads_splits_and_goes_up(
@@ -114,11 +137,70 @@ def test_it_computes_the_same_over_all_and_over_active_latents(module: ModuleTyp
         torch.testing.assert_close(getattr(sparse_sae, name).grad, param.grad, msg=name)
 
 
+def test_a_choice_by_token_trains_and_has_no_plain_twin(
+    by_token: ModuleType, tmp_path: Path, hub: HubServer
+) -> None:
+    sae = {"architecture": BY_TOKEN, "d_in": 16, "d_sae": 24}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**BASE, "sae": sae}))
+    cfg: Any = signaware.load_runner_config(tmp_path / "config.yaml", ["--p", "0.7"])
+    with pytest.raises(
+        signaware.ConfigError, match=r"^sae\.p must be above 0 and at most 1, got 2"
+    ):
+        signaware.load_runner_config(tmp_path / "config.yaml", ["--p", "2"])
+    cfg = runner_config(cfg.sae, tmp_path, training_tokens=64 * 100, lr=1e-2)
+    model = HookedTransformer(tiny_model_config())
+    LanguageModelSAETrainingRunner(cfg, override_model=model, override_dataset=tokens()).run()
+
+    loaded = SAE.load_from_disk(tmp_path / "out")
+    assert type(loaded) is by_token.InferenceSAE
+    x = torch.randn(50, 16, generator=torch.Generator().manual_seed(0))
+    pre = loaded.process_sae_in(x) @ loaded.W_enc + loaded.b_enc
+    z, square = loaded.encode(x), pre.square()
+    kept = z.square().sum(1) / square.sum(1)
+    assert (kept >= 0.7).all()
+    smallest = z.square().where(z != 0, torch.inf).amin(1)
+    assert (kept - smallest / square.sum(1) < 0.7).all()  # and not one of them too many
+    with pytest.raises(NotImplementedError, match="depends on the decoder norm"):
+        loaded.fold_W_dec_norm()
+
+    said = CliRunner().invoke(app, ["split", str(tmp_path / "out"), str(tmp_path / "plain")])
+    assert said.exit_code == 2
+    no_twin = "SAE: bi_topp has no plain twin: InferenceSAE has no to_plain"
+    assert said.stderr == f"Error: {no_twin}\n"
+    assert not (tmp_path / "plain").exists()
+    said = CliRunner().invoke(app, ["push", str(tmp_path / "out"), "someone/own", "--sae-id", "a"])
+    assert said.stdout.startswith("a is at http")
+    torch.testing.assert_close(SAE.from_pretrained("someone/own", "a")(x), loaded(x))
+    card = ModelCard.load("someone/own").text
+    assert "import bi_topp  # registers 'bi_topp'" in card
+    assert "It has no plain twin" in card
+    assert not any("a-plain" in name for name in hub_files("someone/own"))
+
+
+def test_a_twin_of_an_earlier_push_goes(
+    by_token: ModuleType, tmp_path: Path, hub: HubServer
+) -> None:
+    make_sae("bi_topk").save_model(tmp_path / "with")
+    by_token.InferenceSAE(by_token.InferenceConfig(d_in=4, d_sae=8)).save_model(tmp_path / "out")
+    signaware.push(tmp_path / "with", "someone/twin", "a")
+    assert "a-plain/cfg.json" in hub_files("someone/twin")
+    signaware.push(tmp_path / "out", "someone/twin", "a")
+    left = hub_files("someone/twin")
+    assert [name for name in left if name.startswith("a-plain")] == []
+    assert "a/cfg.json" in left
+
+
 @pytest.mark.slow
-def test_the_tests_of_every_architecture_pass_for_it(tmp_path: Path) -> None:
-    (tmp_path / f"{NAME}.py").write_text(source())
-    files = [f"tests/test_{name}.py" for name in ("architectures", "conversion", "sparse")]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", NAME, "-k", NAME, *files]
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [(NAME, ("architectures", "sparse", "conversion")), (BY_TOKEN, ("architectures", "sparse"))],
+)
+def test_the_tests_of_every_architecture_pass_for_it(
+    name: str, files: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / f"{name}.py").write_text(source(name))
+    paths = [f"tests/test_{file}.py" for file in files]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", name, "-k", name, *paths]
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     env = {**os.environ, "PYTHONPATH": path}
     run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)

@@ -280,7 +280,7 @@ def test_a_hub_that_is_not_there_is_one_line(
     def refused(*_: Any, **__: Any) -> None:
         raise ConnectError("[Errno 111] Connection refused")
 
-    monkeypatch.setattr("sae_lens_signaware.hub.push", refused)
+    monkeypatch.setattr("sae_lens_signaware.hub.push_saes", refused)
     make_sae("sa_gsae").save_model(tmp_path)
     assert_one_line_error(
         invoke("push", str(tmp_path), "me/x"),

@@ -27,7 +27,11 @@ def test_a_card_imports_the_module_that_registers(hub: HubServer) -> None:
     ours = make_sae("sa_gsae")
     assert "\nimport sae_lens_signaware  # registers 'sa_gsae'" in card_of(ours).text
     of_a_user = type("SAE", (type(ours),), {"__module__": "mine.saes"})(ours.cfg)
-    assert "\nimport mine  # registers 'sa_gsae'" in card_of(of_a_user).text
+    assert "\nimport mine.saes  # registers 'sa_gsae'" in card_of(of_a_user).text
+    of_a_notebook = type("SAE", (type(ours),), {"__module__": "__main__"})(ours.cfg)
+    text = card_of(of_a_notebook).text
+    assert "\n# run what registers 'sa_gsae' first" in text
+    assert "import __main__" not in text
 
 
 def test_the_card_of_a_one_sided_sae_says_what_its_twin_is(hub: HubServer) -> None:

@@ -29,10 +29,10 @@ GRADIENTS: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-6}
 
 
 def skip_without_sparse_steps(architecture: str) -> None:
-    """Skip one that goes over all latents in every step, which ``_find_active`` says by None."""
+    """Skip one that goes over all latents in every step, which ``_active_of`` says by None."""
     sae = make_training_sae(architecture, **asking_for(architecture, 6))
     with torch.no_grad(), path(True):
-        active = sae._find_active(sae.process_sae_in(torch.randn(4, D_IN)), 0.0)
+        active = sae._active_of(sae.process_sae_in(torch.randn(4, D_IN)), 0.0)
     if active is None:
         pytest.skip("every step of this architecture goes over all latents")
 

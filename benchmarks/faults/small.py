@@ -55,10 +55,10 @@ def training_config(architecture: str, tying: str = "full", **kwargs: Any) -> An
 
 
 def asking_for(architecture: str, l0: float) -> dict[str, float]:
-    """The field of a training config that asks for a mean L0, with this value."""
+    """The field of a training config that asks for a mean L0, with this value; {} without any."""
     if "k" in fields_of(architecture):
         return {"k": _k(architecture, l0)}
-    return {"target_l0": l0}
+    return {"target_l0": l0} if "target_l0" in fields_of(architecture) else {}
 
 
 def _k(architecture: str, k: float) -> float:

@@ -29,13 +29,11 @@ def push(
     from rich.text import Text
 
     from sae_lens_signaware import hub
-    from sae_lens_signaware.hub.model_card import TWIN
 
     sae_id = sae.resolve().name if sae_id is None else sae_id
-    both = f"{sae_id} and {sae_id}{TWIN}"
-    with console.status(Text(f"Uploading {both} to {repo}")):  # a str would be markup
-        url = hub.push(sae, repo, sae_id, base_model, dataset)
-    console.print(f"{both} are at {url}", soft_wrap=True)
+    with console.status(Text(f"Uploading {sae_id} to {repo}")):  # a str would be markup
+        url, ids = hub.push_saes(sae, repo, sae_id, base_model, dataset)
+    console.print(f"{' and '.join(ids)} {'are' if ids[1:] else 'is'} at {url}", soft_wrap=True)
 
 
 def split(
@@ -54,7 +52,7 @@ def split(
     source = Path(sae)
     try:
         plain = write_split(loaded, source if source.is_dir() else None, out)
-    except TypeError as error:
+    except (TypeError, NotImplementedError) as error:
         raise ConfigError(f"SAE: {error}") from None
     width, plain_width = loaded.cfg.d_sae, plain.cfg.d_sae
     sides = f"i (+ side) and i + {width} (- side)" if plain_width > width else "i"

@@ -60,6 +60,12 @@ def load_sae(path: str | Path) -> SAE[Any]:
 
 def _load(folder: Path) -> SAE[Any]:
     architecture = json.loads((folder / SAE_CFG_FILENAME).read_text()).get("architecture")
+    known = {*SAE_CLASS_REGISTRY, *SAE_TRAINING_CLASS_REGISTRY}
+    if isinstance(architecture, str) and architecture not in known:
+        raise ConfigError(
+            f"SAE: {folder} is {architecture!r}, an architecture that is not registered; import "
+            "the module that registers it first, on the command line by --import MODULE"
+        )
     if architecture in SAE_CLASS_REGISTRY or architecture not in SAE_TRAINING_CLASS_REGISTRY:
         sae = SAE.load_from_disk(folder)
         _fold_scale(sae, folder)
@@ -120,6 +126,7 @@ def write_split(sae: SAE[Any], source: str | Path | None, target: str | Path) ->
         InvalidInputError: ``target`` exists, or a sparsity file or ``quality.json`` in ``source``
             cannot be read.
         TypeError: ``sae`` is no signed one.
+        NotImplementedError: its architecture has no plain twin.
     """
     source, target = None if source is None else Path(source), Path(target)
     if target.exists():

@@ -119,18 +119,14 @@ def _rows(cfg: SAEConfig, quality: SAEQuality | None) -> list[tuple[str, str]]:
 
 
 def _section(repo_id: str, sae_id: str, sae: SAE[SAEConfig], quality: SAEQuality | None) -> str:
-    cfg = sae.cfg
-    table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in _rows(cfg, quality))
-    exact = "" if sae.dtype in (torch.float32, torch.float64) else ", but for 16-bit rounding,"
-    mapping = (
-        f"the same output{exact} from twice the latents, none of them negative\n"
-        f"(latent i is i for its + side and i + {cfg.d_sae} for its - side)"
-        if getattr(cfg, "two_sided", True)
-        else f"the same output{exact} and the same latents"
-    )
-    name = repr(cfg.architecture())
-    registers = f"registers {name}; without it SAELens raises KeyError: {name}"
-    module = type(sae).__module__.partition(".")[0]  # an architecture of a user has its own
+    table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in _rows(sae.cfg, quality))
+    name = repr(sae.cfg.architecture())
+    without = f"without it SAELens raises KeyError: {name}"
+    module = type(sae).__module__
+    if module == "__main__":  # of a notebook, which nothing can import
+        registers = f"# run what registers {name} first; {without}"
+    else:
+        registers = f"import {_imported(module)}  # registers {name}; {without}"
     return f"""## `{sae_id}`
 
 | | |
@@ -140,13 +136,33 @@ def _section(repo_id: str, sae_id: str, sae: SAE[SAEConfig], quality: SAEQuality
 With the plugin (`pip install sae-lens-signaware`), signed latents:
 
 ```python
-import {module}  # {registers}
+{registers}
 from sae_lens import SAE
 
 sae = SAE.from_pretrained("{repo_id}", "{sae_id}")
 ```
 
-Without it, the plain twin: {mapping}:
+{_twin_section(repo_id, sae_id, sae)}"""
+
+
+def _imported(module: str) -> str:
+    """What registers the architecture of a module: ours all at once, one of a user by itself."""
+    package = __name__.partition(".")[0]
+    return package if module.partition(".")[0] == package else module
+
+
+def _twin_section(repo_id: str, sae_id: str, sae: SAE[SAEConfig]) -> str:
+    if not sae.has_plain_twin:
+        return "It has no plain twin: SAELens has no activation that is the same."
+    cfg = sae.cfg
+    exact = "" if sae.dtype in (torch.float32, torch.float64) else ", but for 16-bit rounding,"
+    mapping = (
+        f"the same output{exact} from twice the latents, none of them negative\n"
+        f"(latent i is i for its + side and i + {cfg.d_sae} for its - side)"
+        if getattr(cfg, "two_sided", True)
+        else f"the same output{exact} and the same latents"
+    )
+    return f"""Without it, the plain twin: {mapping}:
 
 ```python
 from sae_lens import SAE

@@ -42,7 +42,8 @@ def push(
 ) -> str:
     """Upload the SAE in ``path`` as ``sae_id``, its plain twin as ``sae_id-plain``, and the card.
 
-    Of a checkpoint that is what :func:`~sae_lens_signaware.evaluation.saved.load_sae` makes of it.
+    An architecture outside of this package may have no plain twin, and is uploaded without one.
+    Of a checkpoint goes up what :func:`~sae_lens_signaware.evaluation.saved.load_sae` makes of it.
     The card is the repository's README.md; SAEs that it already lists stay listed.
 
     Args:
@@ -59,6 +60,17 @@ def push(
             ``repo_id`` has no owner.
         huggingface_hub.errors.HfHubHTTPError: the Hub refused or failed.
     """
+    return push_saes(path, repo_id, sae_id, base_model, dataset)[0]
+
+
+def push_saes(
+    path: str | Path,
+    repo_id: str,
+    sae_id: str,
+    base_model: str | None = None,
+    dataset: str | None = None,
+) -> tuple[str, list[str]]:
+    """As :func:`push`; returns the URL, and the ids of the SAE and of its plain twin, if any."""
     _require_sae_id(sae_id)
     # the Hub would make "name" below the user, and find nothing at "name" when asked again
     require(repo_id.count("/") == 1, "repo_id", repo_id, "owner/name")
@@ -75,7 +87,10 @@ def push(
         signed, plain = Path(staging) / "signed", Path(staging) / "plain"
         _write_signed(sae, source, signed)
         _require_no_token(signed)
-        write_split(sae, source, plain)
+        folders = {sae_id: signed}
+        if sae.has_plain_twin:
+            write_split(sae, source, plain)
+            folders[f"{sae_id}{TWIN}"] = plain
         make = functools.partial(
             make_card, repo_id, sae_id, sae, quality, base_model=base_model, dataset=dataset
         )
@@ -84,11 +99,10 @@ def push(
             card.validate()
         except ValueError as error:  # before anything is public
             raise ConfigError(f"model card: {one_line(error)}") from None
-        folders = {sae_id: signed, f"{sae_id}{TWIN}": plain}
         upload_saes_to_huggingface({**folders}, hf_repo_id=repo_id, add_default_readme=False)
-        _remove_stale(repo_id, folders)
+        _remove_stale(repo_id, {f"{sae_id}{TWIN}": plain} | folders)
     make().push_to_hub(repo_id)  # of the card as it is now: another push may have added to it
-    return f"{HfApi().endpoint}/{repo_id}"
+    return f"{HfApi().endpoint}/{repo_id}", [*folders]
 
 
 def _require_sae_id(sae_id: str) -> None:
@@ -126,7 +140,7 @@ def _remove_stale(repo_id: str, folders: Mapping[str, Path]) -> None:
     of_ours = {
         f"{sae_id}/{name}": folder / name
         for sae_id, folder in folders.items()
-        for name in OPTIONAL_FILES
+        for name in (*OPTIONAL_FILES, SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME)
     }
     api = HfApi()
     held = [file.rfilename for file in api.model_info(repo_id).siblings or []]

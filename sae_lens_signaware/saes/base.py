@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from sae_lens import SAE, TrainingSAE
 from torch import Tensor, nn
-from transformer_lens.hook_points import HookPoint
 
 from sae_lens_signaware.saes.activations import active_mask
 from sae_lens_signaware.saes.config import require_whitening_folds
@@ -18,8 +17,8 @@ from sae_lens_signaware.saes.kernels import (
     is_supported,
 )
 from sae_lens_signaware.saes.latents import ActiveLatents, AllLatents, Latents
-from sae_lens_signaware.saes.state import check_state
-from sae_lens_signaware.saes.transforms import is_transformed
+from sae_lens_signaware.saes.state import check_state, require_parameters
+from sae_lens_signaware.saes.transforms import is_hooked, is_transformed
 
 EXTENSION_POINTS = (
     "process_sae_in",
@@ -34,20 +33,6 @@ EXTENSION_POINTS = (
 _Host = SAE[Any] if TYPE_CHECKING else object
 
 
-def is_hooked(hook_point: nn.Module) -> bool:
-    """Whether something listens at a hook point. A switched-off one is SAELens's Identity."""
-    # transformer-lens 2 has no has_hooks(), and torch has no public name for its own hooks
-    listeners = [
-        hook_point._forward_hooks,
-        hook_point._forward_pre_hooks,
-        hook_point._backward_hooks,
-        hook_point._backward_pre_hooks,
-    ]
-    if isinstance(hook_point, HookPoint):
-        listeners += [hook_point.fwd_hooks, hook_point.bwd_hooks]
-    return any(map(bool, listeners))
-
-
 def _is_foreign(method: Any) -> bool:
     module = getattr(method, "__module__", "sae_lens")
     return module.partition(".")[0] not in ("sae_lens", __name__.partition(".")[0])
@@ -60,7 +45,7 @@ class SignedSAEMixin(_Host):
     SAELens SAE, ``b_enc`` (H,) where an architecture has one, and per-side parameters of shape
     (P, H), P in {1, 2}; ``threshold`` is one of them.
 
-    An architecture writes :meth:`_activate` and :meth:`to_plain`.
+    An architecture writes :meth:`_activate`, and :meth:`to_plain` where SAELens has its activation.
     """
 
     threshold: nn.Parameter
@@ -70,7 +55,10 @@ class SignedSAEMixin(_Host):
     """Those of EXTENSION_POINTS that a class outside of SAELens and of this package defines."""
 
     _scales_with_pre_activation: tuple[str, ...] = ("threshold",)
-    """Parameters that scale with the pre-activations when the decoder norm is folded."""
+    """Parameters that scale with the pre-activations when the decoder norm is folded.
+
+    ``threshold`` may be named where there is none.
+    """
 
     _zero_in_format_1: tuple[str, ...] = ()
     """Parameters that files of format 1 do not have, where they are 0."""
@@ -86,14 +74,23 @@ class SignedSAEMixin(_Host):
     def __init__(self, cfg: Any, use_error_term: bool = False) -> None:
         super().__init__(cfg, use_error_term)
         require_whitening_folds(self.cfg, has_b_enc=self._encoder_bias is not None)
+        require_parameters(self, self._scales_with_pre_activation)
 
     def _activate(self, pre: Tensor, latents: Latents) -> Tensor:
         """Signed latents z of pre-activations ``pre``, values of ``latents``; the same shape."""
         raise NotImplementedError
 
+    @property
+    def has_plain_twin(self) -> bool:
+        """Whether the architecture writes :meth:`to_plain`."""
+        return type(self).to_plain is not SignedSAEMixin.to_plain
+
     def to_plain(self) -> SAE[Any]:
         """The plain twin: see :func:`~sae_lens_signaware.split_polarities`."""
-        raise NotImplementedError
+        name = self.cfg.architecture()
+        raise NotImplementedError(
+            f"{name} has no plain twin: {type(self).__name__} has no to_plain"
+        )
 
     @property
     def _encoder_bias(self) -> Tensor | None:
@@ -194,8 +191,8 @@ class SignedSAEMixin(_Host):
         return self.hook_sae_acts_post(self._activate(pre, latents)), pre
 
     def _encode_active(self, x_c: Tensor) -> tuple[ActiveLatents, Tensor] | None:
-        """The active latents and their (n_active,) values; None as in :meth:`_find_active`."""
-        active = self._find_active(x_c, margin=0.0)
+        """The active latents and their (n_active,) values; None as in :meth:`_active_of`."""
+        active = self._active_of(x_c, margin=0.0)
         if active is None:
             return None
         latents, pre = active
@@ -212,35 +209,56 @@ class SignedSAEMixin(_Host):
             return x_c @ self.W_enc
         return encoder_product(x_c, self.W_enc, self.b_dec)
 
+    def _active_of(self, x_c: Tensor, margin: float) -> tuple[ActiveLatents, Tensor] | None:
+        """What :meth:`_find_active` finds, in order and without a gradient.
+
+        None where all latents have to be computed: many are active, this is no CPU, a hook wants to
+        see all of them, or the architecture does not say which are active.
+
+        Raises:
+            ValueError: a latent of a token was found twice.
+        """
+        if self._must_see_all_latents(x_c):
+            return None
+        with torch.no_grad():
+            active = self._find_active(x_c.detach(), margin)
+            if active is None:
+                return None
+            latents, pre = active
+            if len(pre) > MAX_DENSITY * latents.n_tokens * latents.d_sae:
+                return None
+            return latents.in_order(pre)
+
     def _find_active(self, x_c: Tensor, margin: float) -> tuple[ActiveLatents, Tensor] | None:
         """The active latents of processed inputs (..., d_in) and their (n_active,) pre-activations.
 
-        None where all latents have to be computed: many are active, this is no CPU, a hook wants to
-        see all of them, or no ``threshold`` says which are active. The pre-activations are not
-        scaled.
+        The pre-activations are not scaled. None for all latents, as where there is no
+        ``threshold``. An architecture that overrides this need not look at hooks, dtypes, devices
+        or the number that it has found: :meth:`_active_of` does.
+
+        Args:
+            margin: how far below its threshold a latent counts as active.
         """
-        if getattr(self, "threshold", None) is None or self._must_see_all_latents(x_c):
+        if getattr(self, "threshold", None) is None:
             return None
-        threshold, two_sided = self.threshold.detach(), self._two_sided
+        threshold, two_sided = self.threshold, self._two_sided
         b_enc, scale = self._encoder_bias, self._latent_scale()
 
         def is_active(pre: Tensor, columns: slice) -> Tensor:
-            pre = pre if scale is None else pre * scale.detach()[columns]
+            pre = pre if scale is None else pre * scale[columns]
             return active_mask(pre, threshold[:, columns], two_sided, margin)
 
-        return encode_active(
-            x_c.detach().reshape(-1, x_c.shape[-1]),
-            self.W_enc.detach(),
-            None if b_enc is None else b_enc.detach(),
-            is_active,
-            MAX_DENSITY,
-        )
+        x = x_c.reshape(-1, x_c.shape[-1])
+        return encode_active(x, self.W_enc, b_enc, is_active, MAX_DENSITY)
 
-    def _must_see_all_latents(self, x_c: Tensor, density: float = 0.0) -> bool:
-        # density: the share of active latents, where it is known beforehand
+    def _density(self) -> float:
+        """The share of active latents where it is known before they are found; else 0."""
+        return 0.0
+
+    def _must_see_all_latents(self, x_c: Tensor) -> bool:
         hooked = is_hooked(self.hook_sae_acts_pre) or is_hooked(self.hook_sae_acts_post)
         unsupported = not is_supported(x_c, self.W_enc) or x_c.dtype != self.W_enc.dtype
-        return hooked or unsupported or density > MAX_DENSITY
+        return hooked or unsupported or self._density() > MAX_DENSITY
 
     def decode(self, feature_acts: Tensor) -> Tensor:
         """x^ = z @ W_dec + b_dec, then SAELens's output normalisation and hook_z reshape.

@@ -111,11 +111,13 @@ class BiBatchTopKTrainingSAE(KeepsLargestMixin, BatchTopKTrainingSAE):
         return bi_batch_topk(self._ungated(pre, latents), self._n_largest(latents.n_tokens))
 
     @override
+    def _density(self) -> float:
+        return self._k / self.cfg.d_sae
+
+    @override
     def _find_active(self, x_c: Tensor, margin: float) -> tuple[ActiveLatents, Tensor] | None:
         del margin
-        if self._must_see_all_latents(x_c, self._k / self.cfg.d_sae):
-            return None
-        x = x_c.detach().reshape(-1, x_c.shape[-1])
+        x = x_c.reshape(-1, x_c.shape[-1])
         largest = encode_largest(x, encoder_of(self), self._n_largest(len(x)), self._cutoff)
         if largest is None:
             return None

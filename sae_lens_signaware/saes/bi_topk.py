@@ -99,11 +99,13 @@ class _BiTopK(SignedSAEMixin):
         return u if isinstance(latents, ActiveLatents) else bi_topk(u, int(self._k))
 
     @override
+    def _density(self) -> float:
+        return self._k / self.cfg.d_sae
+
+    @override
     def _find_active(self, x_c: Tensor, margin: float) -> tuple[ActiveLatents, Tensor] | None:
         del margin
-        if self._must_see_all_latents(x_c, self._k / self.cfg.d_sae):
-            return None
-        x = x_c.detach().reshape(-1, x_c.shape[-1])
+        x = x_c.reshape(-1, x_c.shape[-1])
         return encode_largest_of_tokens(x, encoder_of(self), int(self._k))
 
     @override

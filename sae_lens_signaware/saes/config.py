@@ -78,6 +78,8 @@ class SignedTrainingFields(SignedFields):
         super().__post_init__()  # pyright: ignore[reportAttributeAccessIssue]  # SAELens's
         check_sizes(self)
         require_null_or_positive(self, "dead_after_tokens")
+        auxk = ("auxk_coefficient", "aux_loss_coefficient")  # ours, and that of SAELens's topk
+        require_not_negative(self, *(name for name in auxk if hasattr(self, name)))
         if hasattr(self, "k"):
             require_k(self)
 
@@ -109,7 +111,6 @@ class SignedTrainingSAEConfig(SignedTrainingFields, TrainingSAEConfig):
                 f"null or a number above 0 and at most d_sae = {self.d_sae}",
             )
         require(self.target_l0_rate > 0, "target_l0_rate", self.target_l0_rate, "a number above 0")
-        require_not_negative(self, "auxk_coefficient")
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any]) -> Self:

@@ -27,6 +27,8 @@ def split_polarities(sae: SAE[Any]) -> SAE[Any]:
 
     Raises:
         TypeError: ``sae`` is no signed SAE.
+        NotImplementedError: it is of an architecture outside of this package that has no plain
+            twin.
     """
     if not isinstance(sae, SignedSAEMixin):
         raise TypeError(f"split_polarities takes a signed SAE, got {type(sae).__name__}")

@@ -89,7 +89,7 @@ class KeepsLargestFields(SignedTrainingFields):
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_not_negative(self, "aux_loss_coefficient", "k_anneal_steps")
+        require_not_negative(self, "k_anneal_steps")
         require_null_or_positive(self, "aux_k")
         require_share(self, "dead_threshold_decay")
         require_bias(self)

@@ -196,6 +196,22 @@ class ActiveLatents:
             start = width
         return list(accumulate(products))
 
+    def in_order(self, values: Tensor) -> "tuple[ActiveLatents, Tensor]":
+        """These by token, then latent, and their (n_active,) values in that order.
+
+        Raises:
+            ValueError: a latent of a token is among them twice.
+        """
+        position = self.token * self.d_sae + self.latent
+        if (position.diff() > 0).all():
+            return self, values
+        position, order = position.sort()
+        twice = position[1:][position.diff() == 0]
+        if len(twice):
+            token, latent = divmod(int(twice[0]), self.d_sae)
+            raise ValueError(f"latent {latent} of token {token} is twice among the active latents")
+        return self.where(order), values[order]
+
     def where(self, keep: Tensor) -> "ActiveLatents":
         """Those at which the (n_active,) mask is set, or in the order of such indices."""
         return ActiveLatents(self.token[keep], self.latent[keep], self.n_tokens, self.d_sae)

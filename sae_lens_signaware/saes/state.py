@@ -9,7 +9,7 @@ second time, as bytes: numbers from 0 to 255, which every dtype holds.
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sae_lens_signaware.checks import require
 
@@ -35,6 +35,20 @@ def names_of_bases(cls: type, attribute: str) -> list[str]:
     """The names that a class and its bases list in an attribute, each once."""
     named = (vars(c).get(attribute, ()) for c in cls.__mro__)
     return list(dict.fromkeys(name for names in named for name in names))
+
+
+def require_parameters(sae: nn.Module, names: Iterable[str]) -> None:
+    """Raise TypeError for a name that is no parameter of the SAE, which a fold would pass over.
+
+    A ``threshold`` may be missing.
+    """
+    parameters = dict(sae.named_parameters())
+    for name in names:
+        if name not in parameters and (name != "threshold" or hasattr(sae, name)):
+            raise TypeError(
+                f"{type(sae).__name__}._scales_with_pre_activation names {name!r}, "
+                f"which is none of its parameters {', '.join(parameters)}"
+            )
 
 
 def to_bytes(tensor: Tensor) -> Tensor:

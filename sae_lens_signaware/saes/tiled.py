@@ -13,7 +13,6 @@ from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from torch import Tensor
 
 from sae_lens_signaware.saes.activations.tiles import TileFormulas
-from sae_lens_signaware.saes.base import is_hooked
 from sae_lens_signaware.saes.gradients import first_derivative_only
 from sae_lens_signaware.saes.kernels import CHUNK_ELEMENTS, is_supported, spread
 from sae_lens_signaware.saes.latents import AllLatents
@@ -22,6 +21,7 @@ from sae_lens_signaware.saes.training import (
     Reconstruction,
     SignedTrainingMixin,
 )
+from sae_lens_signaware.saes.transforms import is_hooked
 
 TILE_ELEMENTS = 2**17
 """Elements of an elementwise pass by one thread: 512 KiB in float32. A core's cache holds a few."""

@@ -14,7 +14,7 @@ from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput, TrainStepO
 from torch import Tensor
 
 from sae_lens_signaware.saes.auxk import auxk_loss, dead_columns
-from sae_lens_signaware.saes.base import SignedSAEMixin, is_hooked
+from sae_lens_signaware.saes.base import SignedSAEMixin
 from sae_lens_signaware.saes.finite_losses import FiniteLossMixin
 from sae_lens_signaware.saes.kernels import pre_activation
 from sae_lens_signaware.saes.latents import AllLatents, Latents
@@ -25,6 +25,7 @@ from sae_lens_signaware.saes.state import (
     drop_training_state,
     names_of_bases,
 )
+from sae_lens_signaware.saes.transforms import is_hooked
 
 _Host = TrainingSAE[Any] if TYPE_CHECKING else object
 
@@ -57,7 +58,7 @@ def _active_forward_pass(
     ):
         return None
     x_c = sae.process_sae_in(sae_in)
-    active = sae._find_active(x_c, sae._active_margin()) if x_c.ndim == 2 else None
+    active = sae._active_of(x_c, sae._active_margin()) if x_c.ndim == 2 else None
     if active is None:
         return None
     latents, values = active

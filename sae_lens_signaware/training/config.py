@@ -45,6 +45,7 @@ def training_config_class(architecture: object) -> type[TrainingSAEConfig]:
         raise ConfigError(
             f"sae.architecture: unknown value {architecture!r}"
             + nearest(str(architecture), SAE_TRAINING_CLASS_REGISTRY)
+            + " One of your own is known once its module is imported (--import MODULE)"
         )
     return SAE_TRAINING_CLASS_REGISTRY[architecture][1]
 
