@@ -204,7 +204,8 @@ def test_the_page_says_what_the_results_show(figure: Any) -> None:
     values = json_of("equal_time")
     reached = figure.reached_of(values)
     (n_runs,) = (len(sweep["runs"]) for sweep in values["sweeps"].values())
-    assert f"Of the first sweep {n_runs} of 189 runs are done" in page
+    assert f"All {n_runs} runs of the first sweep are done." in page
+    assert n_runs == 189
 
     def best(architecture: str, cell: str, seconds: float) -> float:
         mine = [p for p in reached if (p.architecture, p.cell) == (architecture, cell)]
@@ -235,18 +236,27 @@ def test_the_page_says_what_the_results_show(figure: Any) -> None:
     behind = {s: best("bi_batchtopk", "attn_out", s) - r2 for s, r2 in on_attention.items()}
     assert f"is {behind.pop(40):.3f} behind at 40 s, and level from 80 s on." in page
     assert all(abs(gap) <= 0.002 for gap in behind.values())
-    after_4000 = {p[:3]: p.r2 for p in reached if p.n_steps == 4000}
-    wide = [key for key in after_4000 if key[0] == "attn_out" and key[2] == 2304]
-    assert len(wide) == 5
-    assert all(after_4000[key] <= after_4000[(*key[:2], 1152)] for key in wide)
+    for n_steps in (4000, 8000):
+        r2_of = {p[:3]: p.r2 for p in reached if p.n_steps == n_steps}
+        wide = [key for key in r2_of if key[0] == "attn_out" and key[2] == 2304]
+        assert len(wide) == 5
+        assert all(r2_of[key] <= r2_of[(*key[:2], 1152)] for key in wide)
     ranges = []
     for cell in ("mlp_out", "attn_out"):
         gaps = [best("bi_batchtopk", cell, s) - best("sa_gsae", cell, s) for s in on_attention]
         ranges.append(f"{min(gaps):.3f} to {max(gaps):.3f}")
     assert "by {} of R² on the MLP output and by {} on attention".format(*ranges) in page
-    dead = {p[3]: p[6] for p in values["points"] if p[:3] == ["attn_out", "sa_gsae", 2304]}
-    assert f"and {dead[4000]:.0%} of those of `sa_gsae`" in page
-    assert f"After 8,000 steps {dead[8000]:.0%} of those of `sa_gsae` are." in page
+    names = ("bi_jumprelu", "bi_batchtopk", "batchtopk", "sa_gsae", "jumprelu")
+    for n_steps in (4000, 8000):
+        dead = [
+            [p[6] for p in values["points"] if p[:4] == ["attn_out", name, 2304, n_steps]]
+            for name in names
+        ]
+        shown = [
+            ", ".join(f"{share:.1%}" if share < 0.1 else f"{share:.0%}" for share in sorted(shares))
+            for shares in dead
+        ]
+        assert f"| {n_steps:,} steps | " + " | ".join(shown) + " |" in page
 
 
 def test_the_page_says_what_more_steps_give(figure: Any) -> None:
