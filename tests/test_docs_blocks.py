@@ -22,6 +22,7 @@ PAGES = [ROOT / "README.md", ROOT / "pretrained" / "README.md", *sorted(ROOT.glo
 ELSEWHERE = {
     "<!-- pretrained -->": "test_pretrained.py",  # README's first example
     "<!-- architecture -->": "test_add_an_architecture.py",
+    "<!-- architecture by token -->": "test_add_an_architecture.py",
 }
 MARKED = "<!-- runnable -->"  # the guide's, which test_docs.py runs in their order
 # The calls of other tools -> the script that makes them in the tool's own environment.

@@ -63,5 +63,7 @@ def auxk_loss(
     """
     k = k or max(1, error.shape[-1] // 2)
     recons = to_input_space(top_dead(ungated, dead, k) @ W_dec)
-    scale = (dead.sum() / k).clamp(max=1.0)
+    # not in torch's default dtype, which a program may set
+    dtype = torch.promote_types(error.dtype, torch.float32)
+    scale = (dead.sum().to(dtype) / k).clamp(max=1.0)
     return scale * (recons - error).pow(2).sum(-1).mean()

@@ -38,6 +38,11 @@ def _is_foreign(method: Any) -> bool:
     return module.partition(".")[0] not in ("sae_lens", __name__.partition(".")[0])
 
 
+def redefined(sae: object) -> frozenset[str]:
+    """Those of EXTENSION_POINTS that are not SAELens's or ours, of an SAE or of a class."""
+    return frozenset(n for n in EXTENSION_POINTS if _is_foreign(getattr(sae, n, None)))
+
+
 class SignedSAEMixin(_Host):
     """Mixed into SAELens's ``SAE`` and ``TrainingSAE``, before them in the MRO.
 
@@ -68,8 +73,12 @@ class SignedSAEMixin(_Host):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        methods = {name: getattr(cls, name, None) for name in EXTENSION_POINTS}
-        cls._redefined = frozenset(n for n, method in methods.items() if _is_foreign(method))
+        cls._redefined = redefined(cls)
+
+    def _redefined_now(self) -> frozenset[str]:
+        """``_redefined``, and what has replaced a method of this object or of its class since."""
+        # a compiled graph cannot ask
+        return self._redefined if torch.compiler.is_compiling() else redefined(self)
 
     def __init__(self, cfg: Any, use_error_term: bool = False) -> None:
         super().__init__(cfg, use_error_term)
@@ -170,7 +179,7 @@ class SignedSAEMixin(_Host):
         """
         # flat before the run-time normalisation, whose statistics decode needs in that shape
         x = x.reshape(-1, *x.shape[-2 if self.hook_z_reshaping_mode else -1 :])
-        if self._redefined & {"encode", "encode_with_hidden_pre"}:
+        if self._redefined_now() & {"encode", "encode_with_hidden_pre"}:
             latents, z = ActiveLatents.of(self.encode(x))
             return latents.to_coo(z)
         x_c = self.process_sae_in(x)
@@ -202,7 +211,7 @@ class SignedSAEMixin(_Host):
         """x_c @ W_enc, for ``x_c = process_sae_in(x)``."""
         # of what x_c depends on, encoder_product gives b_dec alone a gradient
         only_b_dec = self.cfg.apply_b_dec_to_input and not x.requires_grad
-        only_b_dec &= "process_sae_in" not in self._redefined
+        only_b_dec &= "process_sae_in" not in self._redefined_now()
         # a custom Function cannot be transformed, which may be asked of a trained SAE
         trains = isinstance(self, TrainingSAE) and torch.is_grad_enabled()
         if not trains or not only_b_dec or is_hooked(self.hook_sae_input) or is_transformed(x_c):

@@ -101,7 +101,8 @@ class BiBatchTopKTrainingSAE(KeepsLargestMixin, BatchTopKTrainingSAE):
 
     @override
     def get_activation_fn(self):
-        return lambda pre: bi_batch_topk(pre, self._n_largest(pre.shape[:-1].numel()))
+        k = self.cfg.k  # self in the function, which it keeps, would keep it from being freed
+        return lambda pre: bi_batch_topk(pre, int(k * pre.shape[:-1].numel()))
 
     def _n_largest(self, n_tokens: int) -> int:
         return int(self._k * n_tokens)  # rounded as SAELens's BatchTopK does
@@ -122,7 +123,9 @@ class BiBatchTopKTrainingSAE(KeepsLargestMixin, BatchTopKTrainingSAE):
         if largest is None:
             return None
         latents, pre, smallest = largest
-        if smallest > 0:  # 0 of an empty batch would let every pre-activation of the next one pass
+        # of a step alone: one of other inputs may let every pre-activation of the next step pass,
+        # and so would 0 of an empty batch
+        if smallest > 0 and self._annealed is not None:
             self._cutoff = CUTOFF_MARGIN * smallest
         return latents, pre
 
@@ -135,7 +138,9 @@ class BiBatchTopKTrainingSAE(KeepsLargestMixin, BatchTopKTrainingSAE):
     def _end_step(self, step_input: TrainStepInput, output: TrainStepOutput) -> None:
         super()._end_step(step_input, output)
         acts = output.feature_acts
-        if acts.is_sparse:
+        if not self.training:
+            pass
+        elif acts.is_sparse:
             # torch types what its decorator gives as the decorator itself
             _update_threshold(self, acts)  # pyright: ignore[reportCallIssue]
         else:

@@ -78,7 +78,8 @@ class _BiTopK(SignedSAEMixin):
         return self.cfg.k
 
     def get_activation_fn(self):  # in place of SAELens's TopK, by which tools know its kind
-        return lambda pre: bi_topk(pre, int(self._k))
+        k = int(self.cfg.k)  # self in the function, which it keeps, would keep it from being freed
+        return lambda pre: bi_topk(pre, k)
 
     @property
     @override

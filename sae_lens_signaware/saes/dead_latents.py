@@ -44,7 +44,7 @@ class DeadLatentsMixin(SignedTrainingMixin):
 
     def _end_step(self, step_input: TrainStepInput, output: TrainStepOutput) -> None:
         super()._end_step(step_input, output)
-        if self._dead_after() is not None:
+        if self.training and self._dead_after() is not None:
             acts = output.feature_acts
             self.tokens_since_active += acts.shape[:-1].numel()
             self.tokens_since_active.masked_fill_(fires(acts), 0)

@@ -43,7 +43,7 @@ class SideBiasMixin(DeadLatentsMixin):
     def _start_step(self, step_input: TrainStepInput) -> TrainStepInput:
         step_input = super()._start_step(step_input)
         decay, dead = self.cfg.dead_threshold_decay, step_input.dead_neuron_mask
-        if decay and dead is not None:
+        if self.training and decay and dead is not None:
             self.b_mag.data.mul_(1 - decay * (dead & (self.b_mag < 0)))
         return step_input
 

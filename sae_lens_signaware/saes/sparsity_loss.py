@@ -68,7 +68,7 @@ class SparsityLossMixin(DeadLatentsMixin):
 
     def _end_step(self, step_input: TrainStepInput, output: TrainStepOutput) -> None:
         super()._end_step(step_input, output)
-        if not self._steers_l0():
+        if not self.training or not self._steers_l0():
             return
         acts = output.feature_acts
         self.l0_control.copy_(

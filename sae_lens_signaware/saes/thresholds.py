@@ -40,6 +40,8 @@ class ThresholdTrainingMixin(SparsityLossMixin):
         # bound and would pin a latent there for good.
         self.threshold.data.clamp_(min=0.0)
         step_input = super()._start_step(step_input)
+        if not self.training:
+            return step_input
         step, dead = step_input.n_training_steps, step_input.dead_neuron_mask
         due = step > 0 and step % self.cfg.threshold_reset_interval == 0
         if self.cfg.dead_threshold_reset and due and dead is not None:

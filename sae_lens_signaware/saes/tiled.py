@@ -191,7 +191,7 @@ class TiledStepMixin(SignedTrainingMixin):
         sae_in, formulas = step_input.sae_in, self._tile_formulas()
         hooks = self.hook_sae_input, self.hook_sae_acts_pre, self.hook_sae_acts_post
         on_cpu = sae_in.device.type == "cpu"
-        if formulas is None or self._redefined or not on_cpu or sae_in.requires_grad:
+        if formulas is None or self._redefined_now() or not on_cpu or sae_in.requires_grad:
             return None
         if any(map(is_hooked, hooks)):
             return None

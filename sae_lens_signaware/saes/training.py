@@ -51,7 +51,7 @@ def _active_forward_pass(
     """SAELens's training_forward_pass over active latents; None where they are too many."""
     sae_in = step_input.sae_in
     if (
-        sae._redefined
+        sae._redefined_now()
         or sae_in.requires_grad
         or is_hooked(sae.hook_sae_input)
         or sae._needs_all_latents(step_input)
@@ -124,7 +124,7 @@ class SignedTrainingMixin(FiniteLossMixin, SignedSAEMixin, _Host):
 
     def encode(self, x: Tensor) -> Tensor:
         """As in :class:`SignedSAEMixin`, or of a subclass's own ``encode_with_hidden_pre``."""
-        if "encode_with_hidden_pre" in self._redefined:
+        if "encode_with_hidden_pre" in self._redefined_now():
             return self.encode_with_hidden_pre(x)[0]
         return super().encode(x)
 
@@ -158,6 +158,8 @@ class SignedTrainingMixin(FiniteLossMixin, SignedSAEMixin, _Host):
 
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         """SAELens's training step, over the active latents alone where that is faster.
+
+        With ``eval()`` it is a validation: what a step counts, steers and decays stays as it is.
 
         Raises:
             RuntimeError: the loss is not finite. On a CPU the optimiser then takes no step. On
