@@ -138,12 +138,10 @@ class BiBatchTopKTrainingSAE(KeepsLargestMixin, BatchTopKTrainingSAE):
     def _end_step(self, step_input: TrainStepInput, output: TrainStepOutput) -> None:
         super()._end_step(step_input, output)
         acts = output.feature_acts
-        if not self.training:
-            pass
-        elif acts.is_sparse:
+        if self.training and acts.is_sparse:
             # torch types what its decorator gives as the decorator itself
             _update_threshold(self, acts)  # pyright: ignore[reportCallIssue]
-        else:
+        elif self.training:
             self.update_topk_threshold(acts)
         output.metrics["topk_threshold"] = self.topk_threshold
 

@@ -267,10 +267,9 @@ class BiJumpReLUTrainingSAE(
         The slope of |z| at 0 is 0, and would drop the inactive half of a window. Nor does the sign
         of h tell the side: near 0 the window of a side reaches past 0.
         """
-        # float16 has no number that is above every |h|, and that a bandwidth may divide
-        dtype = torch.float32 if h.dtype == torch.float16 else h.dtype
-        h, threshold, b_mag, W_dec_norm = (t.to(dtype) for t in (h, threshold, b_mag, W_dec_norm))
-        closed = torch.full_like(threshold[:1], torch.finfo(dtype).max ** 0.5)
+        if h.dtype == torch.float16:  # no number of it is above every |h|, and can be divided
+            h, threshold, b_mag = h.float(), threshold.float(), b_mag.float()
+        closed = torch.full_like(threshold[:1], torch.finfo(h.dtype).max ** 0.5)
         total = torch.zeros_like(h)
         for sign, rows in ((1, [threshold[:1], closed]), (-1, [closed, threshold[-1:]])):
             z = bi_jump_relu_ste(h, torch.cat(rows), b_mag, *self._estimator)

@@ -38,16 +38,16 @@ def names_of_bases(cls: type, attribute: str) -> list[str]:
 
 
 def require_parameters(sae: nn.Module, names: Iterable[str]) -> None:
-    """Raise TypeError for a name that is no parameter of the SAE, which a fold would pass over.
+    """Raise TypeError for a name that no tensor of the SAE has, which a fold would pass over.
 
     A ``threshold`` may be missing.
     """
-    parameters = dict(sae.named_parameters())
+    held = dict(sae.named_parameters()) | dict(sae.named_buffers())
     for name in names:
-        if name not in parameters and (name != "threshold" or hasattr(sae, name)):
+        if name not in held and (name != "threshold" or hasattr(sae, name)):
             raise TypeError(
                 f"{type(sae).__name__}._scales_with_pre_activation names {name!r}, "
-                f"which is none of its parameters {', '.join(parameters)}"
+                f"which is none of its parameters and buffers {', '.join(held)}"
             )
 
 
