@@ -204,13 +204,21 @@ def test_the_cutoff_of_the_last_batch_changes_nothing(architecture: str) -> None
 
 
 @each_sibling
-def test_an_empty_batch_leaves_the_cutoff(architecture: str) -> None:
+def test_the_cutoff_is_of_a_step_with_active_latents(architecture: str) -> None:
     sae = make_training_sae(architecture)
     with torch.no_grad(), path(True):
-        sae.encode(batch().float())
+        sae.training_forward_pass(step_input(batch().float()))
         before = sae._cutoff
         assert before > 0
         assert sae.encode(torch.empty(0, D_IN)).shape == (0, D_SAE)
+        sae.encode(
+            1e-3 * batch().float()
+        )  # with a cutoff of these the next step would look at nearly all
+        assert sae._cutoff == before
+        for param in (sae.W_enc, sae.b_enc):
+            param.zero_()  # every pre-activation is 0
+        out = sae.training_forward_pass(step_input(batch().float()))
+    assert out.feature_acts.to_dense().count_nonzero() == 0
     assert sae._cutoff == before
 
 

@@ -95,18 +95,6 @@ def test_what_replaces_a_method_later_counts(
     torch.testing.assert_close(after.loss, before.loss + 2.0)
 
 
-def test_an_encode_does_not_change_what_the_next_step_looks_for() -> None:
-    sae = make_training_sae("bi_batchtopk", d_sae=400, k=4)
-    step = step_input(torch.randn(64, D_IN))
-    with path(True):
-        sae.training_forward_pass(step)
-        cutoff = sae._cutoff
-        with torch.no_grad():
-            sae.encode(1e-3 * torch.randn(64, D_IN))
-    assert cutoff is not None
-    assert sae._cutoff == cutoff
-
-
 def test_the_tanh_loss_of_float16_is_that_of_float32() -> None:
     fields = {"jumprelu_sparsity_loss_mode": "tanh", "d_sae": D_SAE}
     x = 400 * torch.randn(16, D_IN, generator=torch.Generator().manual_seed(0))
