@@ -211,9 +211,8 @@ def test_the_cutoff_is_of_a_step_with_active_latents(architecture: str) -> None:
         before = sae._cutoff
         assert before > 0
         assert sae.encode(torch.empty(0, D_IN)).shape == (0, D_SAE)
-        sae.encode(
-            1e-3 * batch().float()
-        )  # with a cutoff of these the next step would look at nearly all
+        # with a cutoff of these the next step would look at nearly all pre-activations
+        sae.encode(1e-3 * batch().float())
         assert sae._cutoff == before
         for param in (sae.W_enc, sae.b_enc):
             param.zero_()  # every pre-activation is 0
