@@ -11,24 +11,23 @@ from sae_lens_signaware.saes.auxk import auxk_loss
 from tests.support.saes import (
     D_IN,
     D_SAE,
-    THRESHOLD_ARCHITECTURES,
     asking_for,
-    auxk_field,
     auxk_names,
     each_architecture,
     each_variant,
+    fields_of,
     make_sae,
     make_training_sae,
+    recipe_of_dead_latents,
+    resetting_every,
 )
 from tests.support.training import path, step_input
 
 
 def training_in_need(architecture: str, tying: str = "full") -> Any:
     """A training SAE in which each of what a step counts, steers and decays is at work."""
-    decay = {} if architecture == "sa_gsae" else {"dead_threshold_decay": 0.5}
-    if architecture in THRESHOLD_ARCHITECTURES:
-        decay |= {"dead_threshold_reset": True, "threshold_reset_interval": 1}
-    fields = {auxk_field(architecture): 1.0, "dead_after_tokens": 10, **decay}
+    decay = dict.fromkeys({"dead_threshold_decay"} & fields_of(architecture), 0.5)
+    fields = recipe_of_dead_latents(architecture, 10) | resetting_every(architecture, 1) | decay
     sae = make_training_sae(architecture, tying, **fields, **asking_for(architecture, 4))
     sae.tokens_since_active.fill_(20)
     if hasattr(sae, "b_mag"):
