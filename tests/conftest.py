@@ -30,6 +30,19 @@ import torch  # noqa: E402
 torch.set_num_threads(1)  # xdist runs a worker a core
 
 
+# The slow tests that take minutes. They begin, so that no worker waits for the last of them.
+FIRST = ("test_tools.py", "test_presets.py", "test_notebook.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let xdist's ``--dist loadfile`` keep the order of the files."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in FIRST)
+
+
 def pytest_unconfigure() -> None:
     """Remove what this process has loaded from the Hub on loopback."""
     shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)

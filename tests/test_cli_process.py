@@ -75,6 +75,7 @@ def test_what_the_encoding_of_the_output_lacks_is_escaped(tmp_path: Path) -> Non
     assert "\\xfc \\u6f22; latent i is" in done.stdout
 
 
+@pytest.mark.slow
 def test_another_module_with_our_name_as_its_argument_knows_them_too(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "__init__.py").write_text("import sae_lens_signaware\n")

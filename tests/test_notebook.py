@@ -6,7 +6,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from tests.notebook import NOTEBOOK, execute, to_commit
+from tests.notebook import NOTEBOOK, SHORTER, execute, to_commit
 from tests.support.hub_server import HubServer
 
 
@@ -36,7 +36,7 @@ def test_what_is_committed_was_executed_is_small_and_quotes_nothing() -> None:
 def test_it_runs(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIGNAWARE_REPO", "someone/notebook")
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOK.parent.parent))
-    cells = code_cells(execute(tmp_path))
+    cells = code_cells(execute(tmp_path, SHORTER))
     assert printed(cells[-1]).endswith("pushed, and loaded again: the same\n")
     assert "POST /api/models/someone/notebook/commit/main" in hub.log
     (excerpts,) = [cell for cell in cells if "excerpts" in cell.metadata.get("tags", [])]

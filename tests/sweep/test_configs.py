@@ -1,5 +1,6 @@
 """The sweeps in configs/: each is valid, and its figures can be set beside those of the others."""
 
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from sae_lens_signaware.experiments.sweep.config import load_sweep_config
+from sae_lens_signaware.experiments.sweep import config as sweep_config
 
 FOLDER = Path(__file__).parents[2] / "configs"
 SWEEPS = sorted(p for p in FOLDER.glob("*.yaml") if "cells" in yaml.safe_load(p.read_text()))
@@ -48,6 +49,8 @@ WIDTHS = {
 }
 # those of equal width, for twice as many steps
 LONGER = FOLDER / "longer-smollm2-135m.yaml"
+# read once a process: some are asked for by ten tests
+load_sweep_config = functools.cache(sweep_config.load_sweep_config)
 each_sweep = pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 
 

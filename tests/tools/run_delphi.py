@@ -41,8 +41,8 @@ def read_splits(folder: Path, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 @torch.no_grad()
-def encode_ours(model: Any, sae: Any, module: str, tokens: torch.Tensor) -> torch.Tensor:
-    """``sae.encode`` of the same activations, by a hook of our own."""
+def activations(model: Any, module: str, tokens: torch.Tensor) -> torch.Tensor:
+    """What delphi's cache encodes, by a hook of our own."""
     kept: list[torch.Tensor] = []
     handle = model.get_submodule(module).register_forward_hook(
         lambda _, args, output: kept.append(output)
@@ -50,16 +50,18 @@ def encode_ours(model: Any, sae: Any, module: str, tokens: torch.Tensor) -> torc
     for batch in tokens.split(BATCH):
         model(batch)
     handle.remove()
-    return sae.encode(torch.cat(kept))
+    return torch.cat(kept)
 
 
-def run(name: str, model: Any, module: str, tokens: torch.Tensor, out: Path) -> dict[str, Any]:
+@torch.no_grad()
+def run(
+    name: str, model: Any, module: str, tokens: torch.Tensor, x: torch.Tensor, out: Path
+) -> dict[str, Any]:
     signed: Any = SAE.load_from_disk(f"saes/{name}")
     split: Any = SAE.load_from_disk(f"saes/{name}-split")
     folder = out.parent / f"{name}-latents"
     cache = run_cache(model, split, module, tokens, folder)
-    z_split = encode_ours(model, split, module, tokens)
-    z = encode_ours(model, signed, module, tokens)
+    z_split, z = split.encode(x), signed.encode(x)
     width = signed.cfg.d_sae
     cached = read_splits(folder / module, tuple(z_split.shape))
     locations = cache.cache.latent_locations[module]
@@ -90,7 +92,8 @@ def main(out: Path) -> None:
     module = f"model.layers.{metadata.hook_name.split('.')[1]}.mlp"
     model = AutoModelForCausalLM.from_pretrained(metadata.model_name)
     tokens = torch.load("tokens.pt")
-    result: dict[str, Any] = {a: run(a, model, module, tokens, out) for a in ARCHITECTURES}
+    x = activations(model, module, tokens)
+    result: dict[str, Any] = {a: run(a, model, module, tokens, x, out) for a in ARCHITECTURES}
     names = ("eai-delphi", "sae-lens", "transformers", "torch")
     result["versions"] = {name: version(name) for name in names}
     out.write_text(json.dumps(result, indent=2))
