@@ -1,7 +1,7 @@
 """Names and labels of the SAEs that the figures and tables of the documentation have."""
 
 from figure_drawing import ARCHITECTURES, Series
-from figure_rows import HALF_SAE, SHORT
+from figure_rows import D_IN, HALF_SAE, SHORT
 
 CELLS = ("mlp_out", "attn_out", "resid")
 
@@ -47,6 +47,14 @@ LONGER = {
     "bi_batchtopk": SIGNED["bi_batchtopk"],
     **PLAIN,
 }
+MLP_OUTPUTS = {f"{model}, mlp_out": d_in for model, d_in in D_IN.items()}
+"""Cells in which widths are compared -> ``d_in``."""
+WARM_UPS = {
+    "bi_jumprelu": "400 steps",
+    "bi_jumprelu-warm-up-800": "800 steps",
+    "bi_jumprelu-warm-up-1600": "1,600 steps",
+}
+"""Of ``bi_jumprelu`` in the comparison of widths."""
 ANNEALED = "bi_batchtopk-anneal-400"
 """In results/equal_width.json on Gemma 3, and in results/annealed_batchtopk.json on SmolLM2."""
 OF_PLAIN_ANNEALED = {"batchtopk-anneal-400": "SAELens's `batchtopk`, annealed k"}

@@ -54,13 +54,15 @@ def with_short_half(rows: Sequence[Row]) -> list[Row]:
 def widths(equal: Sequence[Row]) -> list[Row]:
     """The runs of several widths at L0 32; an SAE's name ends in "-N" at N times ``d_in``.
 
-    An SAE without a target has its runs at other L0s too.
+    Another warm-up than 400 steps stands before that. An SAE without a target has its runs at other
+    L0s too.
 
     Args:
         equal: the runs of :func:`one_pass`, of one seed.
     """
     names = {
         SHORT: "bi_jumprelu-2",
+        "bi_jumprelu": "bi_jumprelu-warm-up-800-2",
         "batchtopk": "batchtopk-2",
         "batchtopk-double": "batchtopk-4",
         "jumprelu": "jumprelu-2",
@@ -68,7 +70,20 @@ def widths(equal: Sequence[Row]) -> list[Row]:
     known = [row._replace(sae=names[row.sae]) for row in equal if row.sae in names]
     of_widths = {model: name.replace("equal-width", "widths") for model, name in ONE_PASS.items()}
     wider = _of_models("widths.json", of_widths)
-    return _near_32(known + wider)
+    return _near_32(known + [_of_four_times(model) for model in ONE_PASS] + wider)
+
+
+def _of_four_times(model: str) -> Row:
+    """The SAE of the MLP output with a warm-up of 800 steps that the tests of ends are of."""
+    sweep = ONE_PASS[model].replace("equal-width-", "")
+    (sae,) = (
+        sae
+        for folder, sae in read(f"opposites_{sweep}.json".replace("-", "_"))["saes"].items()
+        if "/mlp_out/seed-0/bi_jumprelu-double/target_l0-32" in folder
+    )
+    at = (f"{model}, mlp_out", "bi_jumprelu-warm-up-800-4", 0, "target_l0", 32)
+    # its dead latents are not in that file
+    return Row(*at, sae["l0"], sae["r2"], float("nan"), sae["bipolar_share"])
 
 
 def read(name: str) -> Any:

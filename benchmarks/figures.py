@@ -35,6 +35,7 @@ from figure_labels import (
     L0S,
     L0S_OF_GATED,
     LONGER,
+    MLP_OUTPUTS,
     NARROW,
     NARROW_SHORT,
     OF_BATCHTOPK,
@@ -53,11 +54,11 @@ from figure_labels import (
     SA_GSAE,
     SA_GSAE_AUXK,
     SIGNED,
+    WARM_UPS,
     WITH_ANNEALED,
     WITH_SHORT,
 )
 from figure_rows import (
-    D_IN,
     MODELS,
     ONE_PASS,
     ROOT,
@@ -92,7 +93,7 @@ from sign_pages import sign_figures, sign_tables
 from speed_figure import speed_figure, speed_table
 from two_sided_figure import two_sided_figure, two_sided_table, worlds_of
 from wandb_page import wandb_figure
-from widths_table import widths_table
+from widths_table import warm_ups_table, widths_table
 
 
 def main() -> None:
@@ -258,9 +259,16 @@ def write_all(out: Path) -> None:
         "half_width_seeds_sa_gsae.md": seeds_table(all_seeds, cells, "sa_gsae-half", OF_BATCHTOPK),
         "widths.md": widths_table(
             widths(equal),
-            {f"{model}, mlp_out": d_in for model, d_in in D_IN.items()},
+            MLP_OUTPUTS,
             ("bi_jumprelu", "batchtopk"),
             (SIGNED["bi_jumprelu"], PLAIN["batchtopk"]),
+            ("jumprelu", PLAIN["jumprelu"]),
+        ),
+        "widths_warm_ups.md": warm_ups_table(
+            widths(equal),
+            MLP_OUTPUTS,
+            WARM_UPS,
+            ("batchtopk", PLAIN["batchtopk"]),
             ("jumprelu", PLAIN["jumprelu"]),
         ),
         "longer.md": longer_table(

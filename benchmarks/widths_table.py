@@ -1,4 +1,4 @@
-"""The table of what two SAEs gain from a wider dictionary, at one L0."""
+"""The tables of what SAEs gain from a wider dictionary at one L0, and by which warm-up."""
 
 from collections.abc import Mapping, Sequence
 
@@ -40,3 +40,42 @@ def widths_table(
                 fields += [signed(a.r2 - b.r2), "" if r2 is None else f"{r2:.4f}"]
                 table.append([cell, f"{times * d_in:,}", *fields])
     return markdown(["hook point", "width", *labels, "difference", label], table, 1)
+
+
+def warm_ups_table(
+    rows: Sequence[Row],
+    cells: Mapping[str, int],
+    saes: Mapping[str, str],
+    plain: tuple[str, str],
+    without_target: tuple[str, str],
+) -> str:
+    """R² of an SAE at each width and warm-up, and that of the best one minus that of plain SAEs.
+
+    Args:
+        rows: as those of :func:`widths_table`.
+        cells: name of a cell -> its ``d_in``.
+        saes: the name of the SAE with a warm-up, without the ending -> the column of that warm-up.
+        plain: name and label of an SAE that has the L0 that was asked for.
+        without_target: name and label of an SAE that cannot be asked for an L0. Its R² is that of
+            its line in log L0, at the L0 of the best one.
+    """
+    (plain_sae, label), (other, other_label) = plain, without_target
+    found = {(row.cell, row.sae): row for row in rows}
+    table = []
+    for cell, d_in in cells.items():
+        widths = {int(sae.rpartition("-")[2]) for of_cell, sae in found if of_cell == cell}
+        for times in sorted(widths):
+            mine = [found.get((cell, f"{sae}-{times}")) for sae in saes]
+            known = [row for row in mine if row is not None]
+            if len(known) > 1:
+                best = max(known, key=lambda row: row.r2)
+                line = [r.point for r in rows if (r.cell, r.sae) == (cell, f"{other}-{times}")]
+                beside = found.get((cell, f"{plain_sae}-{times}"))
+                r2s = (None if beside is None else beside.r2, r2_at(line, best.l0))
+                table.append(
+                    [cell, f"{times * d_in:,}"]
+                    + ["" if row is None else f"{row.r2:.4f}" for row in mine]
+                    + ["" if r2 is None else signed(best.r2 - r2) for r2 in r2s]
+                )
+    columns = ["hook point", "width", *saes.values(), f"best − {label}", f"best − {other_label}"]
+    return markdown(columns, table, 1)

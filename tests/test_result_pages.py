@@ -273,39 +273,6 @@ def test_after_twice_the_steps_latents_of_jumprelu_are_dead_as_the_page_says() -
     assert f"and at most {max(others):.1%} of the other SAEs" in page
 
 
-def test_the_lead_in_wider_saes_is_as_the_pages_say() -> None:
-    rows = [row for row in table_of("widths")[1:] if row[0] == "SmolLM2, mlp_out"]
-    leads = [float(row[4]) for row in rows]
-    of_jumprelu = [f"{float(row[2].split()[0]) - float(row[5]):.4f}" for row in rows if row[5]]
-    page = result_page("generality")
-    said = "Over JumpReLU it leads by {}, {} and {} at two, four and eight times".format
-    assert said(*of_jumprelu) in page
-    assert [row[1] for row in rows] == ["1,152", "2,304", "4,608", "9,216"]
-    assert leads[:3] == sorted(leads[:3])
-    assert 0.4 < leads[3] / leads[2] < 0.6  # "about half as large"
-    (ours_8, ours_16), (plain_8, plain_16) = (
-        [float(row[column].split()[0]) for row in rows[2:]] for column in (2, 3)
-    )
-    assert f"R² of `bi_jumprelu` is {ours_8 - ours_16:.3f} lower than at eight times" in page
-    assert abs(plain_8 - plain_16) < 0.0005  # "the same"
-    at_widths = f"{leads[2]:.4f} at eight times `d_in` and {leads[3]:.4f} at 16 times."
-    readme, which = ((ROOT / name).read_text() for name in ("README.md", "docs/which.md"))
-    assert f"the lead over BatchTopK is {at_widths}" in readme
-    assert "it is {} at four times and {} at eight times.".format(*of_jumprelu[1:]) in readme
-    assert f"is [{leads[2]:.4f}](results/generality.md#wider)" in which
-    assert f"Over JumpReLU it is {of_jumprelu[2]}." in which
-    assert f"the lead over BatchTopK is {leads[3]:.4f}." in which
-
-
-def test_the_runs_of_jumprelu_at_eight_times_the_width_are_as_the_page_says() -> None:
-    runs = json_of("widths")["sweeps"]["widths-smollm2-135m"]["runs"]
-    l0, dead = zip(*sorted((run[5], run[7]) for run in runs if run[1] == "jumprelu-8"), strict=True)
-    page = result_page("generality")
-    assert "has an L0 of {:.1f} and of {:.1f} in its two runs".format(*l0) in page
-    assert {f"{share:.0%}" for share in dead} == {"3%"}
-    assert "and 3% of its latents are dead" in page
-
-
 def test_seeds_agree_on_what_is_ahead_and_what_is_level() -> None:
     rows = table_of("equal_width_seeds")[1:]
     ahead = {  # at L0 8, 32 and 128; None is at the edge

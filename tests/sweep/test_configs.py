@@ -140,9 +140,13 @@ def test_wider_saes_differ_from_those_of_equal_width_in_their_width_alone(path: 
     bases = {"bi_jumprelu": "bi_jumprelu-warm-up-400-full"}
     for name, fields in config.saes.items():
         architecture, _, times = name.rpartition("-")
+        architecture, _, warm_up = architecture.partition("-warm-up-")
         base = other.saes[bases.get(architecture, f"{architecture}-full")]
         assert fields["d_sae"] == int(times) * config.cells["mlp_out"].d_in
         free = {"d_sae", "seeds", "target_l0", "k", "l0_coefficient"}
+        if warm_up:  # of which the name tells
+            assert fields["l0_warm_up_steps"] == int(warm_up)
+            free.add("l0_warm_up_steps")
         alone, of_base = ({k: v for k, v in f.items() if k not in free} for f in (fields, base))
         assert alone == of_base
 

@@ -1,0 +1,86 @@
+"""What the pages say of wider SAEs is what results/ shows."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.tables import json_of, result_page, table_of
+
+pytest.importorskip("matplotlib", reason="needs the [demo] extra")
+
+ROOT = Path(__file__).parent.parent
+SMOLLM2, GEMMA3 = "SmolLM2, mlp_out", "Gemma 3, mlp_out"
+WIDTHS = {SMOLLM2: ["1,152", "2,304", "4,608", "9,216"], GEMMA3: ["1,280", "2,560"]}
+
+
+def rows_of(table: str, cell: str) -> list[list[str]]:
+    rows = [row for row in table_of(table)[1:] if row[0] == cell]
+    assert [row[1] for row in rows] == WIDTHS[cell]
+    return rows
+
+
+def r2(field: str) -> float:
+    return float(field.split()[0])
+
+
+def test_the_lead_in_wider_saes_is_as_the_pages_say() -> None:
+    rows = rows_of("widths", SMOLLM2)
+    leads = [float(row[4]) for row in rows]
+    *of_jumprelu, behind = [f"{r2(row[2]) - r2(row[5]):.4f}" for row in rows]
+    behind = behind.removeprefix("-")
+    page = result_page("generality")
+    assert leads[:3] == sorted(leads[:3])
+    assert 0.4 < leads[3] / leads[2] < 0.6  # "about half as large"
+    said = "Over JumpReLU it leads by {}, {} and {} at two, four and eight times `d_in`"
+    assert f"{said.format(*of_jumprelu)}, and is {behind} behind at 16 times." in page
+    readme, which = ((ROOT / name).read_text() for name in ("README.md", "docs/which.md"))
+    at_widths = f"{leads[2]:.4f} at eight times `d_in` and {leads[3]:.4f} at 16 times."
+    assert f"the lead over BatchTopK is {at_widths}" in readme
+    assert "it is {} at four times and {} at eight times.".format(*of_jumprelu[1:]) in readme
+    assert f"At 16 times `bi_jumprelu` is {behind} behind JumpReLU." in readme
+    assert f"is [{leads[2]:.4f}](results/generality.md#wider)" in which
+    assert f"Over JumpReLU it is {of_jumprelu[2]}." in which
+    assert f"BatchTopK is {leads[3]:.4f}, and JumpReLU is {behind} ahead." in which
+
+
+def test_the_lead_on_the_second_model_is_as_the_pages_say() -> None:
+    leads = [float(row[4]) for row in rows_of("widths", GEMMA3)]
+    grows = "from {:.4f} at two times `d_in` to {:.4f} at four times.".format(*leads)
+    assert f"On Gemma 3 the lead over BatchTopK grows {grows}" in result_page("generality")
+    said = f"On Gemma 3 the lead over BatchTopK is {leads[1]:.4f} at four times."
+    assert all(said in (ROOT / name).read_text() for name in ("README.md", "CHANGELOG.md"))
+
+
+def test_what_changes_from_eight_to_sixteen_times_is_as_the_page_says() -> None:
+    page = result_page("generality")
+    at_8, at_16 = (map(r2, (row[2], row[3], row[5])) for row in rows_of("widths", SMOLLM2)[2:])
+    ours, *plain = [a - b for a, b in zip(at_8, at_16, strict=True)]
+    assert f"R² of `bi_jumprelu` is {ours:.3f} lower than at eight times." in page
+    assert max(map(abs, plain)) < 0.0005  # "the same"
+    runs = json_of("widths")["sweeps"]["widths-smollm2-135m"]["runs"]
+    l0s, dead = {}, {}
+    for times in (8, 16):
+        of_jumprelu = sorted((run[5], run[7]) for run in runs if run[1] == f"jumprelu-{times}")
+        l0s[times], dead[times] = zip(*of_jumprelu, strict=True)
+    said = "At eight times `d_in` its two runs have an L0 of {:.1f} and of {:.1f}, and at 16 times"
+    both = f"{said} of {{:.1f}} and of {{:.1f}}."
+    assert both.format(*l0s[8], *l0s[16]) in page
+    assert "{:.0%} and {:.0%} of the latents of JumpReLU's".format(*sorted(dead[16])) in page
+    bipolar = {run[1]: run[8] for run in runs if run[1].startswith("bi_jumprelu")}
+    eight, sixteen = (f"{bipolar[f'bi_jumprelu-{times}']:.0%}" for times in (8, 16))
+    said = f"{sixteen} of the latents of `bi_jumprelu` are bipolar, and {eight} at eight times."
+    assert said in page
+    assert not any(run[7] for run in runs if run[1].startswith("bi_jumprelu"))
+
+
+def test_which_warm_up_is_best_is_as_the_page_says() -> None:
+    rows = rows_of("widths_warm_ups", SMOLLM2)
+    assert r2(rows[0][2]) > r2(rows[0][3])
+    gains = [r2(row[3]) - r2(row[2]) for row in rows[1:]]
+    low, high = (f"{gain:.3f}" for gain in (min(gains), max(gains)))
+    assert f"800 steps are {low} to {high} better." in result_page("generality")
+    assert f"[{low} to {high}](results/generality.md" in (ROOT / "docs/which.md").read_text()
+    assert f"gains {low} to {high} on SmolLM2" in (ROOT / "CHANGELOG.md").read_text()
+    assert abs(float(rows[3][6].replace("−", "-"))) < 0.002  # level with JumpReLU
+    of_gemma3 = rows_of("widths_warm_ups", GEMMA3)
+    assert all(abs(r2(row[2]) - r2(row[3])) < 0.002 for row in of_gemma3)
