@@ -37,15 +37,18 @@ def test_the_lead_in_wider_saes_is_as_the_pages_say() -> None:
     at_widths = f"{leads[2]:.4f} at eight times `d_in` and {leads[3]:.4f} at 16 times."
     assert f"the lead over BatchTopK is {at_widths}" in readme
     assert "it is {} at four times and {} at eight times.".format(*of_jumprelu[1:]) in readme
-    assert f"At 16 times `bi_jumprelu` is {behind} behind JumpReLU." in readme
+    assert f"At 16 times `bi_jumprelu` is {behind} behind JumpReLU, or level where" in readme
     assert f"is [{leads[2]:.4f}](results/generality.md#wider)" in which
     assert f"Over JumpReLU it is {of_jumprelu[2]}." in which
     assert f"BatchTopK is {leads[3]:.4f}, and JumpReLU is {behind} ahead." in which
 
 
 def test_the_lead_on_the_second_model_is_as_the_pages_say() -> None:
-    leads = [float(row[4]) for row in rows_of("widths", GEMMA3)]
+    rows = rows_of("widths", GEMMA3)
+    leads = [float(row[4]) for row in rows]
     grows = "from {:.4f} at two times `d_in` to {:.4f} at four times.".format(*leads)
+    over = [r2(row[2]) - r2(row[5]) for row in rows]
+    grows = f"{grows[:-1]}, and that over JumpReLU from {over[0]:.4f} to {over[1]:.4f}."
     assert f"On Gemma 3 the lead over BatchTopK grows {grows}" in result_page("generality")
     said = f"On Gemma 3 the lead over BatchTopK is {leads[1]:.4f} at four times."
     assert all(said in (ROOT / name).read_text() for name in ("README.md", "CHANGELOG.md"))
@@ -70,7 +73,19 @@ def test_what_changes_from_eight_to_sixteen_times_is_as_the_page_says() -> None:
     eight, sixteen = (f"{bipolar[f'bi_jumprelu-{times}']:.0%}" for times in (8, 16))
     said = f"{sixteen} of the latents of `bi_jumprelu` are bipolar, and {eight} at eight times."
     assert said in page
-    assert not any(run[7] for run in runs if run[1].startswith("bi_jumprelu"))
+    revived = [run for run in runs if run[1] in ("bi_jumprelu-8", "bi_jumprelu-16")]
+    assert [run[7] for run in revived] == [0, 0]
+
+
+def test_what_a_longer_window_gives_is_as_the_pages_say() -> None:
+    runs = json_of("widths")["sweeps"]["widths-smollm2-135m"]["runs"]
+    (run,) = (run for run in runs if run[1] == "bi_jumprelu-window-307200-16")
+    page, log = result_page("generality"), (ROOT / "docs" / "log.md").read_text()
+    said = f"an R² of {run[6]:.4f}, with {run[7]:.0%} of its latents dead. That is"
+    (_, _, ours, _, _, of_jumprelu) = rows_of("widths", SMOLLM2)[-1]
+    assert f"{said} {run[6] - r2(ours):.3f} more than in the table, and level" in page
+    assert abs(run[6] - r2(of_jumprelu)) < 0.002
+    assert f"At 16 times R² is {run[6]:.4f}, and {run[7]:.0%} of the latents are dead." in log
 
 
 def test_which_warm_up_is_best_is_as_the_page_says() -> None:

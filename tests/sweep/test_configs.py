@@ -139,14 +139,16 @@ def test_wider_saes_differ_from_those_of_equal_width_in_their_width_alone(path: 
     config, other = loaded_with(path, WIDTHS[path])
     bases = {"bi_jumprelu": "bi_jumprelu-warm-up-400-full"}
     for name, fields in config.saes.items():
-        architecture, _, times = name.rpartition("-")
-        architecture, _, warm_up = architecture.partition("-warm-up-")
+        match = re.fullmatch(r"(\w+?)(?:-(warm-up|window)-(\d+))?-(\d+)", name)
+        assert match is not None
+        architecture, option, value, times = match.groups()
         base = other.saes[bases.get(architecture, f"{architecture}-full")]
         assert fields["d_sae"] == int(times) * config.cells["mlp_out"].d_in
         free = {"d_sae", "seeds", "target_l0", "k", "l0_coefficient"}
-        if warm_up:  # of which the name tells
-            assert fields["l0_warm_up_steps"] == int(warm_up)
-            free.add("l0_warm_up_steps")
+        if option is not None:
+            changed = {"warm-up": "l0_warm_up_steps", "window": "dead_after_tokens"}[option]
+            assert fields[changed] == int(value)
+            free.add(changed)
         alone, of_base = ({k: v for k, v in f.items() if k not in free} for f in (fields, base))
         assert alone == of_base
 
