@@ -26,30 +26,31 @@ def r2(field: str) -> float:
 def test_the_lead_in_wider_saes_is_as_the_pages_say() -> None:
     rows = rows_of("widths", SMOLLM2)
     leads = [float(row[4]) for row in rows]
-    *of_jumprelu, behind = [f"{r2(row[2]) - r2(row[5]):.4f}" for row in rows]
-    behind = behind.removeprefix("-")
+    of_jumprelu = [r2(row[2]) - r2(row[5]) for row in rows]
+    assert of_jumprelu == sorted(of_jumprelu, reverse=True)
+    assert of_jumprelu[2] > 0 > of_jumprelu[3]
+    behind = f"{-of_jumprelu[3]:.4f}"
     page = result_page("generality")
+    assert f"less at each doubling of the width, and is {behind} behind at 16 times." in page
     assert leads[:3] == sorted(leads[:3])
     assert 0.4 < leads[3] / leads[2] < 0.6  # "about half as large"
-    said = "Over JumpReLU it leads by {}, {} and {} at two, four and eight times `d_in`"
-    assert f"{said.format(*of_jumprelu)}, and is {behind} behind at 16 times." in page
     readme, which = ((ROOT / name).read_text() for name in ("README.md", "docs/which.md"))
     at_widths = f"{leads[2]:.4f} at eight times `d_in` and {leads[3]:.4f} at 16 times."
     assert f"the lead over BatchTopK is {at_widths}" in readme
-    assert "it is {} at four times and {} at eight times.".format(*of_jumprelu[1:]) in readme
+    assert "it is {:.4f} at four times and {:.4f} at eight".format(*of_jumprelu[1:3]) in readme
     assert f"At 16 times `bi_jumprelu` is {behind} behind JumpReLU, or level where" in readme
     assert f"is [{leads[2]:.4f}](results/generality.md#wider)" in which
-    assert f"Over JumpReLU it is {of_jumprelu[2]}." in which
+    assert f"Over JumpReLU it is {of_jumprelu[2]:.4f}." in which
     assert f"BatchTopK is {leads[3]:.4f}, and JumpReLU is {behind} ahead." in which
 
 
 def test_the_lead_on_the_second_model_is_as_the_pages_say() -> None:
     rows = rows_of("widths", GEMMA3)
     leads = [float(row[4]) for row in rows]
-    grows = "from {:.4f} at two times `d_in` to {:.4f} at four times.".format(*leads)
     over = [r2(row[2]) - r2(row[5]) for row in rows]
-    grows = f"{grows[:-1]}, and that over JumpReLU from {over[0]:.4f} to {over[1]:.4f}."
-    assert f"On Gemma 3 the lead over BatchTopK grows {grows}" in result_page("generality")
+    assert leads[0] < leads[1]
+    assert over[0] < over[1]
+    assert "On Gemma 3 both leads grow from two to four times" in result_page("generality")
     said = f"On Gemma 3 the lead over BatchTopK is {leads[1]:.4f} at four times."
     assert all(said in (ROOT / name).read_text() for name in ("README.md", "CHANGELOG.md"))
 
