@@ -1,7 +1,9 @@
 """The presets in configs/, the best signed SAE of each hook point, and the demo's configs, trained
 for a while."""
 
+import functools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,8 +54,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def _each_model_file_read_once() -> Iterator[None]:
+    """transformers reads a GGUF file anew for the config and the weights, ten seconds each time."""
+    gguf = pytest.importorskip("gguf")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gguf, "GGUFReader", functools.cache(gguf.GGUFReader))
+        yield
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.usefixtures("_each_model_file_read_once")
 @pytest.mark.parametrize("config", [*PRESETS, *OF_THE_DEMO], ids=lambda path: path.stem)
 def test_it_trains_for_a_short_run(
     folder: Path, config: Path, monkeypatch: pytest.MonkeyPatch
