@@ -6,6 +6,8 @@ from recipe_tables import signed
 from reproduction_tables import markdown
 from result_rows import Row, r2_at
 
+from sae_lens_signaware.experiments.sweep.frontier import Point
+
 
 def widths_table(
     rows: Sequence[Row],
@@ -28,15 +30,11 @@ def widths_table(
     found = {(row.cell, row.sae): row for row in rows}
     table = []
     for cell, d_in in cells.items():
-        widths = {int(sae.rpartition("-")[2]) for of_cell, sae in found if of_cell == cell}
-        for times in sorted(widths):
+        for times in _widths(rows, cell):
             a, b = (found.get((cell, f"{sae}-{times}")) for sae in saes)
             if a is not None and b is not None:
                 fields = [f"{p.r2:.4f} at {p.l0:.1f}; {p.dead_share:.1%}" for p in (a, b)]
-                line = [
-                    row.point for row in rows if (row.cell, row.sae) == (cell, f"{third}-{times}")
-                ]
-                r2 = r2_at(line, b.l0)
+                r2 = r2_at(_line(rows, cell, f"{third}-{times}"), b.l0)
                 fields += [signed(a.r2 - b.r2), "" if r2 is None else f"{r2:.4f}"]
                 table.append([cell, f"{times * d_in:,}", *fields])
     return markdown(["hook point", "width", *labels, "difference", label], table, 1)
@@ -63,15 +61,14 @@ def warm_ups_table(
     found = {(row.cell, row.sae): row for row in rows}
     table = []
     for cell, d_in in cells.items():
-        widths = {int(sae.rpartition("-")[2]) for of_cell, sae in found if of_cell == cell}
-        for times in sorted(widths):
+        for times in _widths(rows, cell):
             mine = [found.get((cell, f"{sae}-{times}")) for sae in saes]
             known = [row for row in mine if row is not None]
             if len(known) > 1:
                 best = max(known, key=lambda row: row.r2)
-                line = [r.point for r in rows if (r.cell, r.sae) == (cell, f"{other}-{times}")]
                 beside = found.get((cell, f"{plain_sae}-{times}"))
-                r2s = (None if beside is None else beside.r2, r2_at(line, best.l0))
+                of_other = r2_at(_line(rows, cell, f"{other}-{times}"), best.l0)
+                r2s = (None if beside is None else beside.r2, of_other)
                 table.append(
                     [cell, f"{times * d_in:,}"]
                     + ["" if row is None else f"{row.r2:.4f}" for row in mine]
@@ -79,3 +76,13 @@ def warm_ups_table(
                 )
     columns = ["hook point", "width", *saes.values(), f"best − {label}", f"best − {other_label}"]
     return markdown(columns, table, 1)
+
+
+def _widths(rows: Sequence[Row], cell: str) -> list[int]:
+    """The widths of the SAEs of a cell, in multiples of ``d_in``."""
+    return sorted({int(row.sae.rpartition("-")[2]) for row in rows if row.cell == cell})
+
+
+def _line(rows: Sequence[Row], cell: str, sae: str) -> list[Point]:
+    """The points of an SAE."""
+    return [row.point for row in rows if (row.cell, row.sae) == (cell, sae)]
