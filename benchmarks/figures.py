@@ -110,6 +110,7 @@ def write_all(out: Path) -> None:
     long = rows_of(sweeps["quadruple"]) + rows_of(sweeps["quadruple_auxk"])
     today, all_seeds, annealed = one_recipe(), one_pass(), annealed_runs()
     equal = [row for row in all_seeds if row.seed == 0]  # the others have three L0s alone
+    wider = widths(equal)
     with_annealed = equal + annealed
     of_half = with_short_half(equal)
     cells = [f"{model}, {cell}" for model in MODELS for cell in CELLS]
@@ -258,14 +259,14 @@ def write_all(out: Path) -> None:
         "half_width_sa_gsae.md": gaps_table(equal, cells, "sa_gsae-half", OF_BATCHTOPK, L0S),
         "half_width_seeds_sa_gsae.md": seeds_table(all_seeds, cells, "sa_gsae-half", OF_BATCHTOPK),
         "widths.md": widths_table(
-            widths(equal),
+            wider,
             MLP_OUTPUTS,
             ("bi_jumprelu", "batchtopk"),
             (SIGNED["bi_jumprelu"], PLAIN["batchtopk"]),
             ("jumprelu", PLAIN["jumprelu"]),
         ),
         "widths_warm_ups.md": warm_ups_table(
-            widths(equal),
+            wider,
             MLP_OUTPUTS,
             WARM_UPS,
             ("batchtopk", PLAIN["batchtopk"]),

@@ -37,7 +37,9 @@ def test_the_lead_in_wider_saes_is_as_the_pages_say() -> None:
     readme, which = ((ROOT / name).read_text() for name in ("README.md", "docs/which.md"))
     at_widths = f"{leads[2]:.4f} at eight times `d_in` and {leads[3]:.4f} at 16 times."
     assert f"the lead over BatchTopK is {at_widths}" in readme
-    assert "it is {:.4f} at four times and {:.4f} at eight".format(*of_jumprelu[1:3]) in readme
+    assert (
+        "it is {:.4f} at four times and {:.4f} at eight times.".format(*of_jumprelu[1:3]) in readme
+    )
     assert f"At 16 times `bi_jumprelu` is {behind} behind JumpReLU, or level where" in readme
     assert f"is [{leads[2]:.4f}](results/generality.md#wider)" in which
     assert f"Over JumpReLU it is {of_jumprelu[2]:.4f}." in which
@@ -70,6 +72,8 @@ def test_what_changes_from_eight_to_sixteen_times_is_as_the_page_says() -> None:
     both = f"{said} of {{:.1f}} and of {{:.1f}}."
     assert both.format(*l0s[8], *l0s[16]) in page
     assert "{:.0%} and {:.0%} of the latents of JumpReLU's".format(*sorted(dead[16])) in page
+    assert {f"{share:.0%}" for share in dead[8]} == {"3%"}
+    assert "are dead, and 3% at eight times. None of `bi_jumprelu` is." in page
     bipolar = {run[1]: run[8] for run in runs if run[1].startswith("bi_jumprelu")}
     eight, sixteen = (f"{bipolar[f'bi_jumprelu-{times}']:.0%}" for times in (8, 16))
     said = f"{sixteen} of the latents of `bi_jumprelu` are bipolar, and {eight} at eight times."
