@@ -1,5 +1,6 @@
 """A small transformers model and text, and a whole sweep over them."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,13 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, s
     )
     assert result.exit_code == 0, result.stderr
     return folder / "out", result.stdout
+
+
+@pytest.fixture
+def source(data: Path, whole: tuple[Path, str], tmp_path: Path) -> Path:
+    """The config of a sweep that was run beside it, with one SAE gone from the disk."""
+    config = write(sweep_values(data), tmp_path / "s.yaml")
+    config.write_text("# sae-lens-signaware sweep s.yaml --out out\n" + config.read_text())
+    shutil.copytree(whole[0], tmp_path / "out")
+    shutil.rmtree(tmp_path / "out/saes/resid/seed-1/half/l1_coefficient-0.1")
+    return config

@@ -1,6 +1,5 @@
 """benchmarks/loss_recovered.py on a small sweep."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,7 @@ from torch import Tensor
 
 from sae_lens_signaware.experiments.sweep.cache import load_hooked_model, make_store
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
-from tests.support.configs import write
 from tests.support.saes import D_IN
-from tests.sweep.examples import sweep_values
-
-
-@pytest.fixture
-def source(data: Path, whole: tuple[Path, str], tmp_path: Path) -> Path:
-    """The config of a sweep that was run beside it, with one SAE gone from the disk."""
-    config = write(sweep_values(data), tmp_path / "s.yaml")
-    config.write_text("# sae-lens-signaware sweep s.yaml --out out\n" + config.read_text())
-    shutil.copytree(whole[0], tmp_path / "out")
-    shutil.rmtree(tmp_path / "out/saes/resid/seed-1/half/l1_coefficient-0.1")
-    return config
 
 
 def test_it_measures_each_sae_on_disk_on_the_same_tokens(
