@@ -1,6 +1,7 @@
 """Bipolar latents by how often they are active, of the SAEs of sweeps that are still on disk.
 
-    python benchmarks/bipolar_rates.py configs/widths-smollm2-135m.yaml configs/widths-gemma3-270m.yaml
+    python benchmarks/bipolar_rates.py configs/widths-smollm2-135m.yaml \\
+        configs/widths-gemma3-270m.yaml
 
 The share of bipolar latents counts each latent once. In a wide SAE most latents are active on few
 tokens, so that share says little of the latents that are active on a token. Read on the held-out

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sae_lens_signaware.evaluation import SparseProbes as SparseProbes
     from sae_lens_signaware.evaluation import TextActivations as TextActivations
     from sae_lens_signaware.evaluation import TopExamples as TopExamples
+    from sae_lens_signaware.evaluation import activations_store as activations_store
     from sae_lens_signaware.evaluation import add_loss_recovered as add_loss_recovered
     from sae_lens_signaware.evaluation import analyze_sae as analyze_sae
     from sae_lens_signaware.evaluation import antipodal_audit as antipodal_audit
@@ -97,6 +98,7 @@ _HOMES = {
         "SparseProbes",
         "TextActivations",
         "TopExamples",
+        "activations_store",
         "add_loss_recovered",
         "analyze_sae",
         "antipodal_audit",

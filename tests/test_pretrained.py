@@ -39,6 +39,7 @@ def test_it_is_stored_in_float16_and_loads_as_float32(folder: Path) -> None:
     sae = SAE.load_from_disk(folder)
     assert sae.dtype == torch.float32
     assert torch.equal(sae.W_dec.half(), stored["W_dec"])
+    assert sae.cfg.metadata.exclude_special_tokens is True  # which activations_store reads
 
 
 @each_pretrained

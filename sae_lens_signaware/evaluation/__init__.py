@@ -17,6 +17,7 @@ from sae_lens_signaware.evaluation.probe_results import SparseProbes
 from sae_lens_signaware.evaluation.probes import probe
 from sae_lens_signaware.evaluation.quality import SAEQuality, add_loss_recovered, measure_quality
 from sae_lens_signaware.evaluation.saved import load_sae, write_measurement, write_split
+from sae_lens_signaware.evaluation.stores import activations_store
 from sae_lens_signaware.evaluation.text import SignedLatents, signed_latents
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "SparseProbes",
     "TextActivations",
     "TopExamples",
+    "activations_store",
     "add_loss_recovered",
     "analyze_sae",
     "antipodal_audit",
