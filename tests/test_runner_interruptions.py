@@ -1,19 +1,20 @@
 """SAELens's language-model runner, killed or interrupted, leaves a checkpoint to resume from."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
 import torch
-from sae_lens import SAE, ActivationsStore
+from sae_lens import SAE, ActivationsStore, LoggingConfig
 from safetensors.torch import load_file, save_file
 from transformer_lens import HookedTransformer
 
@@ -134,6 +135,26 @@ def test_interruption_leaves_a_whole_checkpoint_with_weights(
     assert not (tmp_path / "out").exists()
 
 
+@contextlib.contextmanager
+def interrupted_in_step(step: int, n_signals: int = 1) -> Iterator[None]:
+    """Signals come in a step of every ``sa_gsae``, counted from 1; it is the last one."""
+    forward_pass, n_steps = SAGatedTrainingSAE.training_forward_pass, 0
+
+    def interrupted(sae: Any, step_input: Any) -> Any:
+        nonlocal n_steps
+        n_steps += 1
+        for _ in range(n_signals if n_steps == step else 0):
+            signal.raise_signal(signal.SIGINT)
+        return forward_pass(sae, step_input)
+
+    with (
+        mock.patch.object(SAGatedTrainingSAE, "training_forward_pass", interrupted),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        yield
+    assert n_steps == step
+
+
 @pytest.mark.parametrize(
     ("n_signals", "checkpoint_path"),
     [(2, "checkpoints"), (1, None)],  # the second one stops in the middle of a step
@@ -141,26 +162,34 @@ def test_interruption_leaves_a_whole_checkpoint_with_weights(
 def test_an_interruption_that_leaves_no_checkpoint(
     n_signals: int, checkpoint_path: str | None, tmp_path: Path
 ) -> None:
-    step, n_steps = SAGatedTrainingSAE.training_forward_pass, 0
-
-    def interrupted(sae: Any, step_input: Any) -> Any:
-        nonlocal n_steps
-        n_steps += 1
-        for _ in range(n_signals if n_steps == 3 else 0):
-            signal.raise_signal(signal.SIGINT)
-        return step(sae, step_input)
-
     folder = checkpoint_path and str(tmp_path / checkpoint_path)
     model = HookedTransformer(tiny_model_config())
     runner = make_runner(tmp_path, model, checkpoint_path=folder)
-    with (
-        mock.patch.object(SAGatedTrainingSAE, "training_forward_pass", interrupted),
-        pytest.raises(KeyboardInterrupt),
-    ):
+    with interrupted_in_step(3, n_signals):
         runner.run()
-    assert n_steps == 3
     assert runner.last_checkpoint is None
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_an_interruption_leaves_nothing_of_an_earlier_run_in_its_checkpoint(
+    tmp_path: Path,
+) -> None:
+    # a run of a W&B id of its own writes where the last run of that id did
+    one_id = LoggingConfig(log_to_wandb=False, wandb_id="mine")
+    for seed, lr in enumerate((1e-3, 3e-3)):
+        model = HookedTransformer(tiny_model_config())
+        folder = str(tmp_path / "checkpoints")
+        runner = make_runner(
+            tmp_path, model, checkpoint_path=folder, logger=one_id, seed=seed, lr=lr
+        )
+        with interrupted_in_step(3):
+            runner.run()
+        assert runner.last_checkpoint == tmp_path / "checkpoints" / "mine" / str(3 * 64)
+        assert find_checkpoint(runner.last_checkpoint, runner.cfg) == runner.last_checkpoint
+        weights = load_file(runner.last_checkpoint / "sae_weights.safetensors")
+        torch.testing.assert_close(weights["W_enc"], runner.sae.W_enc.data, rtol=0, atol=0)
+        state = torch.load(runner.last_checkpoint / "trainer_state.pt", weights_only=True)
+        assert state["optimizer"]["param_groups"][0]["initial_lr"] == lr
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from sae_lens import (
     TrainingSAEConfig,
     logger,
 )
-from sae_lens.constants import SAE_WEIGHTS_FILENAME
+from sae_lens.constants import RUNNER_CFG_FILENAME
 from sae_lens.training.prefetch import PrefetchingIterator
 from torch import Tensor
 from typing_extensions import override
@@ -116,6 +116,7 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
         self, trainer: Trainer
     ) -> TrainingSAE[TrainingSAEConfig]:
         self._trainer = trainer
+        trainer.save_checkpoint_fn = self._complete_checkpoint
         _count_last_step(trainer)
         # SAELens 6.54 starts with all of them, and would write one a step until it has caught up
         later = [n for n in trainer.checkpoint_thresholds if n >= trainer.n_training_samples]
@@ -154,17 +155,21 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
 
     @override
     def save_checkpoint(self, checkpoint_path: Path | None) -> None:
-        if checkpoint_path is None:
-            return
-        if self._trainer is not None and not (checkpoint_path / SAE_WEIGHTS_FILENAME).exists():
-            # SAELens calls this on an interruption with a folder that does not exist yet. The
-            # trainer's own save writes weights and state, then calls back here for the rest.
+        # SAELens calls this on an interruption, and would write neither weights nor state
+        if self._trainer is None:
+            self._complete_checkpoint(checkpoint_path)
+        elif checkpoint_path is not None and checkpoint_path != self.last_checkpoint:
+            # an earlier run may have left its own there; without this file it counts as none
+            (checkpoint_path / RUNNER_CFG_FILENAME).unlink(missing_ok=True)
             self._trainer.save_checkpoint(
                 checkpoint_name=checkpoint_path.name, base_path=checkpoint_path.parent
             )
-            return
+
+    def _complete_checkpoint(self, checkpoint_path: Path | None) -> None:
+        """Add SAELens's own files, the last of a checkpoint, to those of the trainer."""
         super().save_checkpoint(checkpoint_path)
-        self.last_checkpoint = checkpoint_path
+        if checkpoint_path is not None:
+            self.last_checkpoint = checkpoint_path
 
     @override
     def save_final_sae(
