@@ -1,6 +1,7 @@
 """SAEs in 16 bits: thresholds and training state stay exact, in memory and in files."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from sae_lens_signaware.saes.state import TRAINING_STATE, names_of_bases
 from tests.support.saes import (
     D_IN,
+    D_SAE,
     each_threshold_variant,
     each_variant,
     make_sae,
@@ -56,6 +58,19 @@ def test_a_checkpoint_in_16_bits_loads_in_more(
     expected = sae.state_dict()
     for name, tensor in loaded.state_dict().items():
         torch.testing.assert_close(tensor, expected[name].to(tensor.dtype), rtol=0, atol=0)
+
+
+@each_variant
+@pytest.mark.parametrize(("narrower", "count"), [("bfloat16", 70_144), ("float16", 65_504)])
+def test_a_checkpoint_in_32_bits_loads_in_less_with_its_counts_rounded(
+    architecture: str, tying: str, narrower: str, count: int, tmp_path: Path
+) -> None:
+    sae = make_training_sae(architecture, tying)
+    sae.tokens_since_active[3] = 70_001  # bfloat16 has eight bits of it, and float16 ends before
+    sae.save_model(tmp_path)
+    loaded: Any = TrainingSAE.load_from_disk(tmp_path, dtype=narrower)
+    assert loaded.W_enc.dtype == getattr(torch, narrower)
+    assert loaded.tokens_since_active.tolist() == [0, 0, 0, count, *[0] * (D_SAE - 4)]
 
 
 @each_threshold_variant
