@@ -196,3 +196,10 @@ def test_a_cosine_of_a_pair_is_from_minus_1_to_below_0(max_cosine: float, is_rig
     else:
         with pytest.raises(InvalidInputError, match="max_cosine must be from -1 to below 0"):
             signaware.antipodal_audit(sae, max_cosine=max_cosine)
+
+
+def test_a_key_without_a_file_is_one_line(tmp_path: Path) -> None:
+    sae, _ = plain_with_pairs()
+    sae.save_model(tmp_path / "sae")
+    result = invoke("audit", str(tmp_path / "sae"), "--key", "train")
+    assert_one_line_error(result, 2, "key: 'train' names a tensor of --activations")

@@ -99,7 +99,9 @@ def audit(
         Path | None,
         typer.Option(help="safetensors file of (n, d_in) activations: do the pairs fire together?"),
     ] = None,
-    key: Annotated[str, typer.Option(help="Name of the tensor in that file.")] = "heldout",
+    key: Annotated[
+        str | None, typer.Option(help="Name of the tensor in that file.", show_default="heldout")
+    ] = None,
     max_cosine: Annotated[float, typer.Option(help="A pair has at most this cosine.")] = -0.9,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
@@ -116,7 +118,9 @@ def audit(
     if out is not None:
         require_file(out)
     checked_max_cosine(max_cosine)
-    tensor = load_named_activations(activations, key) if activations else None
+    if activations is None and key is not None:
+        raise ConfigError(f"key: {key!r} names a tensor of --activations, which is missing")
+    tensor = load_named_activations(activations, key or "heldout") if activations else None
     loaded = hub.load_sae_reference(sae)
     with console.status(f"Searching {loaded.cfg.d_sae:,} decoder rows"):
         result = antipodal_audit(loaded, tensor, max_cosine)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from sae_lens_signaware.experiments.protocols.result import ProtocolResult
+from sae_lens_signaware.experiments.sweep.latent_results import AUDIT_TOKENS
 from sae_lens_signaware.report import figures, markup
 from sae_lens_signaware.report.browser import browser
 from sae_lens_signaware.report.colours import Style, styles
@@ -122,9 +123,10 @@ def _audit(all_latents: Sequence[LabelledLatents]) -> str:
                 *(cell, x.plain_run or "", cosine.replace("-", markup.MINUS)),
                 *n,
             )
-    columns = ("cell", "plain SAE", "highest cosine", "pairs", "width freed", "ever fire together")
+    columns = ("cell", "plain SAE", "highest cosine", "pairs", "width freed", "fire together")
     return markup.note(
         "Pairs of latents of the plain SAE whose decoder directions have at most this cosine, that "
-        "is, point in nearly opposite ways; the width that merging each pair into one signed "
-        "latent would free; and how many of the pairs ever fire on the same token."
+        "is, point in nearly opposite ways; the latents that merging would free, of pairs that "
+        "have no latent in common and never fire together; and how many of the pairs fire on the "
+        f"same token, of the first {AUDIT_TOKENS:,} held-out ones or of as many as there are."
     ) + markup.table(columns, list(rows.values()), n_names=2)

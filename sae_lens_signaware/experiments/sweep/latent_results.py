@@ -16,6 +16,8 @@ from sae_lens_signaware.files import write_json
 
 AUDIT = frozenset({"n_pairs", "freed_width", "n_pairs_that_fire_together"})
 """What :attr:`SAELatents.audit` has of each highest cosine."""
+AUDIT_TOKENS = 16_384
+"""Held-out tokens, the first ones, on which the audit sees whether two latents fire together."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,6 +33,7 @@ from sae_lens_signaware.experiments.sweep.latent_pages import (
     special_tokens_of,
 )
 from sae_lens_signaware.experiments.sweep.latent_results import (
+    AUDIT_TOKENS,
     LatentPage,
     PartialLatents,
     SAELatents,
@@ -40,8 +41,6 @@ from sae_lens_signaware.experiments.sweep.latent_results import (
 from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.experiments.sweep.store import SweepStore
 from sae_lens_signaware.printing import say
-
-AUDIT_TOKENS = 16_384  # for whether the pairs fire together
 
 
 def write_latents(config: SweepConfig, runs: Sequence[Run], out: Path, console: Console) -> None:
