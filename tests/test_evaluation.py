@@ -41,6 +41,8 @@ def test_census_counts_what_was_planted() -> None:
     assert census.min_share[10].isnan()
     assert census.bipolar(0.2).tolist() == [True] * 3 + [False] * 9
     assert census.bipolar_share(0.2) == pytest.approx(3 / 10)
+    of_bipolar = (census.firing_rate_pos + census.firing_rate_neg)[:3].sum().item()
+    assert census.bipolar_activity_share(0.2) == pytest.approx(of_bipolar / census.l0)
     assert census.dead_share == pytest.approx(2 / 12)
     assert census.n_tokens == N_PLANTED
     assert not census.one_sided
@@ -66,6 +68,7 @@ def test_census_by_hand() -> None:
     torch.testing.assert_close(census.min_energy_share, shares, equal_nan=True)
     assert census.bipolar().tolist() == [True, True, True, False, False]
     assert census.bipolar(0.2).tolist() == [True, False, False, False, False]
+    assert census.bipolar_activity_share() == pytest.approx((8 + 8 + 10) / 34)
     # energies of 12, 10, 8 and 3: latents 1, 2, 0 and 4
     assert census.bipolar_share_by_energy_rank().tolist() == [1, 1, 1, 0.75]
     by_rank = census.bipolar_share_by_energy_rank(0.2)
@@ -256,7 +259,7 @@ def test_one_token_and_latents_that_never_fire() -> None:
     census = signaware.bipolar_census(sae, torch.randn(1, D_IN))
     assert census.l0 == 0
     assert census.dead_share == 1
-    assert census.bipolar_share() == 0
+    assert census.bipolar_share() == census.bipolar_activity_share() == 0
     assert len(census.bipolar_share_by_energy_rank()) == 0
     assert signaware.polarity_calibration(sae, torch.randn(1, D_IN)).gain_pos.isnan().all()
 

@@ -95,3 +95,5 @@ def test_an_analysis_writes_and_shows_what_the_census_has(tmp_path: Path) -> Non
     assert at_10 < of_all
     assert rows["  of the 10 latents of most energy"] == f"{at_10:.2%}"
     assert rows["bipolar share (rarer side >= 0.1 of firings)"] == f"{of_all:.2%} of alive latents"
+    of_active = census.bipolar_activity_share()
+    assert rows["  of the active latents of a token"] == f"{of_active:.2%}"

@@ -65,6 +65,8 @@ class Analysis:
         else:
             share = f"bipolar share (rarer side >= {BIPOLAR_MIN_SHARE:g} of firings)"
             table.add_row(share, f"{census.bipolar_share():.2%} of alive latents")
+            active = f"{census.bipolar_activity_share():.2%}"
+            table.add_row("  of the active latents of a token", active)
             curve = census.bipolar_share_by_energy_rank()
             for k in TOP_LATENTS:
                 if k <= len(curve):

@@ -85,6 +85,11 @@ class BipolarCensus(Result):
         n_alive = self.alive.sum().item()
         return self.bipolar(min_share).sum().item() / n_alive if n_alive else 0.0
 
+    def bipolar_activity_share(self, min_share: float = BIPOLAR_MIN_SHARE) -> float:
+        """Share of bipolar latents among the active latents of a token; 0 where none is active."""
+        rate = self.firing_rate_pos + self.firing_rate_neg
+        return rate[self.bipolar(min_share)].sum().item() / self.l0 if self.l0 else 0.0
+
     def bipolar_share_by_energy_rank(self, min_share: float = BIPOLAR_MIN_SHARE) -> Tensor:
         """Share of bipolar latents among the k of the highest energy, for k = 1 .. number alive."""
         energy = (self.energy_pos + self.energy_neg)[self.alive]
