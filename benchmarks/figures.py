@@ -78,6 +78,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from other_text_table import other_text_table
 from page_files import fill_pages
+from pairs_page import pairs_tables
 from recipe_tables import (
     best_table,
     dead_table,
@@ -277,6 +278,7 @@ def write_all(out: Path) -> None:
         ),
         "search.md": search_table(rows_of(read("search.json")), "mlp_out"),
         **sign_tables(read),
+        **pairs_tables(read("side_use.json")),
     }
     (out / "results").mkdir(parents=True, exist_ok=True)
     for name, text in tables.items():

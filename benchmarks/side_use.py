@@ -1,7 +1,7 @@
 """How SAEs use the two sides of an axis: antipodal pairs of latents, and bipolar latents.
 
     python benchmarks/side_use.py configs/equal-width-smollm2-135m.yaml \\
-        configs/widths-smollm2-135m.yaml configs/widths-gemma3-270m.yaml --values 32 2 1.1 0.5
+        configs/widths-smollm2-135m.yaml configs/widths-gemma3-270m.yaml --values 32 2 1.1 0.62
 
 Of the SAEs of sweeps that are still on disk, on the held-out activations that the sweep has cached.
 To be run where the sweeps were run.

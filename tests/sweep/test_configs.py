@@ -42,6 +42,8 @@ ENDS = {
     FOLDER / "ends-smollm2-135m.yaml": EQUAL_WIDTH,
     FOLDER / "ends-gemma3-270m.yaml": FOLDER / "equal-width-gemma3-270m.yaml",
 }
+# bi_jumprelu of equal width, with both sides open from the start
+PAIRS = FOLDER / "pairs-smollm2-135m.yaml"
 # the SAEs of another sweep, wider
 WIDTHS = {
     FOLDER / "widths-smollm2-135m.yaml": EQUAL_WIDTH,
@@ -187,6 +189,17 @@ def test_what_may_join_two_ends_differs_from_equal_width_in_one_option(path: Pat
     assert options == expected
 
 
+def test_a_signed_sae_that_starts_with_both_sides_open_differs_in_that_alone() -> None:
+    config, other = loaded_with(PAIRS, EQUAL_WIDTH)
+    (fields,) = config.saes.values()
+    base = other.saes["bi_jumprelu-warm-up-400-full"]
+    assert fields == {
+        **{name: value for name, value in base.items() if name != "seeds"},
+        "minus_bias_init": 0,
+        "target_l0": [32],
+    }
+
+
 def test_the_sweeps_of_equal_width_differ_in_the_model_and_its_widths_alone() -> None:
     smollm2, gemma3 = (load_sweep_config(path)[0] for path in ONE_PASS[:2])
     # on Gemma an annealed k is compared as well, and on its residual stream another bandwidth
@@ -255,7 +268,11 @@ def test_the_second_model_has_the_recipe_of_the_first() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [p for p in SWEEPS if p not in (MAIN, GEMMA3, *ONE_PASS, *LENGTHS, *ENDS, *WIDTHS, LONGER)],
+    [
+        p
+        for p in SWEEPS
+        if p not in (MAIN, GEMMA3, *ONE_PASS, *LENGTHS, *ENDS, *WIDTHS, LONGER, PAIRS)
+    ],
     ids=lambda path: path.stem,
 )
 def test_all_sweeps_train_on_the_same_activations_by_the_same_schedule(path: Path) -> None:

@@ -1,0 +1,78 @@
+"""Tables of the page "One axis, one latent", from results/side_use.json."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from figure_labels import ALL_PLAIN, BI_TOPK, PLAIN, SIGNED
+from figure_rows import SHORT
+from side_use import rows_in, side_use_table
+
+CELLS = {cell: cell for cell in ("SmolLM2, mlp_out", "SmolLM2, attn_out", "Gemma 3, mlp_out")}
+SWEEPS = {
+    "equal-width-smollm2-135m": "SmolLM2",
+    "pairs-smollm2-135m": "SmolLM2",
+    "widths-gemma3-270m": "Gemma 3",
+}
+"""Sweeps with SAEs whose pairs are counted -> their model."""
+BOTH_SIDES = "bi_jumprelu-both-sides"
+NAMES = {SHORT: "bi_jumprelu"}
+SAES = {
+    **PLAIN,
+    "topk": ALL_PLAIN["topk"],
+    "paper-gated": ALL_PLAIN["paper-gated"],
+    "bi_jumprelu": SIGNED["bi_jumprelu"],
+    BOTH_SIDES: f"{SIGNED['bi_jumprelu']}, `minus_bias_init: 0`",
+    "bi_batchtopk": SIGNED["bi_batchtopk"],
+    **BI_TOPK,
+    "sa_gsae": SIGNED["sa_gsae"],
+}
+WIDE = {
+    "bi_jumprelu-4": SIGNED["bi_jumprelu"],
+    "bi_jumprelu-8": SIGNED["bi_jumprelu"],
+    "bi_jumprelu-warm-up-800-8": "`bi_jumprelu`, warm-up 800",
+    "bi_jumprelu-16": SIGNED["bi_jumprelu"],
+    "bi_jumprelu-warm-up-800-16": "`bi_jumprelu`, warm-up 800",
+    "bi_jumprelu-window-307200-16": "`bi_jumprelu`, window of 307,200",
+}
+OF_PAIRS = {
+    "n_pairs": "antipodal pairs",
+    "frequent_in_pairs": "frequent latents in pairs",
+    "frequent_bipolar": "frequent latents that are bipolar",
+    "activity_of_bipolar": "bipolar share of the active latents",
+}
+OF_RATES = {
+    "bipolar_share": "bipolar latents",
+    "rare_share": "rare latents",
+    "bipolar_of_rare": "bipolar, of the rare",
+    "bipolar_of_others": "bipolar, of the others",
+    "activity_of_rare": "rare share of the active latents",
+    "activity_of_bipolar": "bipolar share of the active latents",
+}
+
+
+def pairs_tables(measured: Mapping[str, Any]) -> dict[str, str]:
+    """Name -> Markdown.
+
+    Args:
+        measured: what ``benchmarks/side_use.py`` writes.
+    """
+    wide = [
+        row | {"cell": f"{model}, {row['cell']}"}
+        for sweep, model in (("widths-smollm2-135m", "SmolLM2"), ("widths-gemma3-270m", "Gemma 3"))
+        for row in rows_in(measured, sweep)
+    ]
+    mlp = {cell: cell for cell in CELLS if cell.endswith("mlp_out")}
+    return {
+        "side_use_pairs.md": side_use_table(of_pairs(measured), CELLS, SAES, OF_PAIRS),
+        "side_use_rates.md": side_use_table(wide, mlp, WIDE, OF_RATES),
+    }
+
+
+def of_pairs(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of twice ``d_in`` of SmolLM2 and of four times of Gemma 3, named as SAES is."""
+    rows = []
+    for sweep, model in SWEEPS.items():
+        for row in rows_in(measured, sweep):
+            name = row["sae"].removesuffix("-full").removesuffix("-4")
+            rows.append(row | {"cell": f"{model}, {row['cell']}", "sae": NAMES.get(name, name)})
+    return rows
