@@ -10,7 +10,7 @@ pytest.importorskip("matplotlib", reason="needs the [demo] extra")
 
 ROOT = Path(__file__).parent.parent
 SMOLLM2, GEMMA3 = "SmolLM2, mlp_out", "Gemma 3, mlp_out"
-WIDTHS = {SMOLLM2: ["1,152", "2,304", "4,608", "9,216"], GEMMA3: ["1,280", "2,560"]}
+WIDTHS = {SMOLLM2: ["1,152", "2,304", "4,608", "9,216"], GEMMA3: ["1,280", "2,560", "5,120"]}
 
 
 def rows_of(table: str, cell: str) -> list[list[str]]:
@@ -50,10 +50,18 @@ def test_the_lead_on_the_second_model_is_as_the_pages_say() -> None:
     rows = rows_of("widths", GEMMA3)
     leads = [float(row[4]) for row in rows]
     over = [r2(row[2]) - r2(row[5]) for row in rows]
-    assert leads[0] < leads[1]
-    assert over[0] < over[1]
-    assert "On Gemma 3 both leads grow from two to four times" in result_page("generality")
-    said = f"On Gemma 3 the lead over BatchTopK is {leads[1]:.4f} at four times."
+    assert leads[0] < leads[2] < leads[1]
+    assert over[0] < over[2] < over[1]
+    page = result_page("generality")
+    assert "On Gemma 3 both leads grow from two to four times `d_in`, and fall at eight" in page
+    assert f"There `bi_jumprelu` is {leads[2]:.4f} ahead of BatchTopK, and level with" in page
+    assert f"level with JumpReLU at {over[2]:.4f} above it. 16 times `d_in` was not" in page
+    assert over[2] < 0.00205
+    runs = json_of("widths")["sweeps"]["widths-gemma3-270m"]["runs"]
+    assert {f"{run[7]:.0%}" for run in runs if run[1] == "jumprelu-8"} == {"11%"}
+    assert "On Gemma 3 11% of JumpReLU's are at eight times." in page
+    both = f"{leads[1]:.4f} at four times and {leads[2]:.4f} at eight times."
+    said = f"On Gemma 3 the lead over BatchTopK is {both}"
     assert all(said in (ROOT / name).read_text() for name in ("README.md", "CHANGELOG.md"))
 
 
@@ -102,5 +110,6 @@ def test_which_warm_up_is_best_is_as_the_page_says() -> None:
     assert f"[{low} to {high}](results/generality.md" in (ROOT / "docs/which.md").read_text()
     assert f"gains {low} to {high} on SmolLM2" in (ROOT / "CHANGELOG.md").read_text()
     assert abs(float(rows[3][6].replace("−", "-"))) < 0.002  # level with JumpReLU
-    of_gemma3 = rows_of("widths_warm_ups", GEMMA3)
+    of_gemma3 = [row for row in table_of("widths_warm_ups")[1:] if row[0] == GEMMA3]
+    assert [row[1] for row in of_gemma3] == ["1,280", "2,560"]
     assert all(abs(r2(row[2]) - r2(row[3])) < 0.002 for row in of_gemma3)

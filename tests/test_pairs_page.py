@@ -1,0 +1,101 @@
+"""What the pages say of antipodal pairs and bipolar latents is what results/side_use.json has."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.tables import json_of, result_page
+
+pytest.importorskip("matplotlib", reason="needs the [demo] extra")
+
+ROOT = Path(__file__).parent.parent
+MLP, ATTN, GEMMA3 = "SmolLM2, mlp_out", "SmolLM2, attn_out", "Gemma 3, mlp_out"
+PLAIN = ("batchtopk", "jumprelu")
+BOTH_SIDES = "bi_jumprelu-both-sides"
+
+
+@pytest.fixture
+def use(benchmark_script: Callable[[str], Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Hook point and SAE -> its row."""
+    rows = benchmark_script("pairs_page").of_pairs(json_of("side_use"))
+    return {(row["cell"], row["sae"]): row for row in rows}
+
+
+@pytest.fixture
+def page() -> str:
+    return result_page("pairs")
+
+
+def test_plain_saes_have_pairs(use: Any, page: str) -> None:
+    plain = [use[cell, sae] for cell in (MLP, ATTN) for sae in PLAIN]
+    pairs = sorted(row["n_pairs"] for row in plain)
+    least = min(row["frequent_in_pairs"] for row in plain)
+    assert f"BatchTopK and JumpReLU have {pairs[0]} to {pairs[-1]} pairs." in page
+    assert f"At least {least:.0%} of their frequent latents are in one." in page
+    n_frequent = json_of("side_use")["frequent"]
+    said = f"at least {round(least * n_frequent)} of {n_frequent}"
+    assert said in page
+    assert said in (ROOT / "README.md").read_text()
+
+
+def test_signed_saes_have_few(use: Any, page: str) -> None:
+    default, both = use[MLP, "bi_jumprelu"], use[MLP, BOTH_SIDES]
+    busy = f"{default['frequent_bipolar']:.0%} of its frequent latents are bipolar."
+    assert f"`bi_jumprelu` has {default['n_pairs']} pairs, and {busy}" in page
+    assert use[MLP, "sa_gsae"]["n_pairs"] == both["n_pairs"] == 0
+    assert f"is {both['r2']:.4f}, and that of the default {default['r2']:.4f}, which is" in page
+    on_attention, opened = use[ATTN, "bi_jumprelu"], use[ATTN, BOTH_SIDES]
+    few = f"{on_attention['frequent_bipolar']:.0%} of its frequent latents are bipolar."
+    assert f"has {on_attention['n_pairs']} pairs there, and {few}" in page
+    assert (opened["n_pairs"], opened["frequent_bipolar"]) == (0, 1)
+    assert use[ATTN, "sa_gsae"]["n_pairs"] == 0
+    assert f"then {opened['r2']:.4f} in place of {on_attention['r2']:.4f}, which is" in page
+    losses = [a["r2"] - b["r2"] for a, b in ((on_attention, opened), (default, both))]
+    assert max(losses) < 0.002
+    which = (ROOT / "docs" / "which.md").read_text()
+    assert "{:.4f} of R² on attention and {:.4f} on the MLP output.".format(*losses) in which
+    assert use[ATTN, "sa_gsae"]["r2"] < use[ATTN, "batchtopk"]["r2"] - 0.002
+
+
+def test_bipolar_latents_are_few_and_busy(use: Any, page: str) -> None:
+    row = use[MLP, "bi_jumprelu"]
+    busy = f"{row['activity_of_bipolar']:.0%}"
+    assert (
+        f"{row['bipolar_share']:.0%} of the latents of `bi_jumprelu` are bipolar. They are" in page
+    )
+    assert f"They are {busy} of the active latents of a token." in page
+    on_attention = f"{use[ATTN, 'bi_jumprelu']['activity_of_bipolar']:.0%}"
+    said = f"[{busy} of the active latents](docs/results/pairs.md) of a token, and on attention"
+    assert f"{said} {on_attention}." in (ROOT / "README.md").read_text()
+
+
+def test_the_second_model(use: Any, page: str) -> None:
+    rows = sorted((use[GEMMA3, sae] for sae in PLAIN), key=lambda row: row["n_pairs"])
+    pairs = " and ".join(str(row["n_pairs"]) for row in rows)
+    shares = " and ".join(f"{row['frequent_in_pairs']:.0%}" for row in rows)
+    assert f"have {pairs} pairs, with {shares} of the frequent latents." in page
+    signed = use[GEMMA3, "bi_jumprelu"]
+    assert f"`bi_jumprelu` has {signed['n_pairs']}. Only {signed['frequent_bipolar']:.0%}" in page
+
+
+def test_rare_latents_of_wide_saes(benchmark_script: Callable[[str], Any], page: str) -> None:
+    rows = benchmark_script("side_use").rows_in(json_of("side_use"), "widths-smollm2-135m")
+    found = {row["sae"]: row for row in rows}
+    row = found["bi_jumprelu-16"]
+    assert f"At 16 times `d_in` {row['rare_share']:.0%} of the latents of `bi_jumprelu` are" in page
+    assert 0.45 < row["bipolar_of_rare"] < 0.55  # "half of these"
+    assert f"They are {row['activity_of_rare']:.0%} of the active latents of a token." in page
+    at_8, at_16 = (found[f"bi_jumprelu-warm-up-800-{n}"]["activity_of_bipolar"] for n in (8, 16))
+    assert at_16 < at_8
+    assert "their share does not grow with the width." in page
+
+
+def test_retrained_saes_are_those_of_equal_width(page: str) -> None:
+    name = "equal-width-smollm2-135m"
+    before = {tuple(run[:5]): run[6] for run in json_of("equal_width")["sweeps"][name]["runs"]}
+    runs = json_of("side_use")["sweeps"][name]["runs"]
+    most = max(abs(run[6] - before[tuple(run[:5])]) for run in runs)
+    assert most < 0.0005
+    assert "Their R² differs by at most 0.0005 from the ones there." in page
