@@ -86,7 +86,9 @@ def test_rare_latents_of_wide_saes(benchmark_script: Callable[[str], Any], page:
     row = found["bi_jumprelu-16"]
     assert f"At 16 times `d_in` {row['rare_share']:.0%} of the latents of `bi_jumprelu` are" in page
     assert 0.45 < row["bipolar_of_rare"] < 0.55  # "half of these"
-    assert f"They are {row['activity_of_rare']:.0%} of the active latents of a token." in page
+    assert (
+        f"The rare ones are {row['activity_of_rare']:.0%} of the active latents of a token." in page
+    )
     at_8, at_16 = (found[f"bi_jumprelu-warm-up-800-{n}"]["activity_of_bipolar"] for n in (8, 16))
     assert at_16 < at_8
     assert "their share does not grow with the width." in page

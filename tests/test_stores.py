@@ -1,5 +1,6 @@
 """activations_store: SAELens's store, with the tokens and the text that an SAE was trained on."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import sae_lens_signaware as signaware
 from sae_lens_signaware.checks import InvalidInputError
 from tests.support.models import EOS, tiny_gpt2, tiny_tokenizer
 from tests.support.saes import make_sae
+from tests.support.tables import json_of
 
 HOOK = "transformer.wte"  # where a token has the same activations in every context
 OF_STORE: dict[str, Any] = {
@@ -95,3 +97,12 @@ def test_other_values_are_one_line(model: Any, sae: Any) -> None:
     wrong: Any = "bos"
     with pytest.raises(InvalidInputError, match=r"^exclude_special_tokens must be .*, got 'bos'"):
         signaware.activations_store(model, sae, dataset(), exclude_special_tokens=wrong)
+
+
+def test_what_special_tokens_change_is_as_the_guide_says() -> None:
+    measured = json_of("special_tokens")
+    rows = [dict(zip(measured["columns"], row, strict=True)) for row in measured["rows"]]
+    resid = {row["special_tokens"]: row for row in rows if row["sae"].endswith("-resid")}
+    guide = (Path(__file__).parent.parent / "docs" / "guide.md").read_text()
+    assert f"would be {resid[True]['r2']:.3f} in place of {resid[False]['r2']:.3f} (" in guide
+    assert resid[True]["norm_max"] > 100 * resid[True]["norm_median"]
