@@ -63,6 +63,7 @@ def test_a_process_of_its_own_knows_the_architectures(program: list[str], tmp_pa
     assert "bi_jumprelu of width 24 -> jumprelu of width 48" in done.stdout
 
 
+@pytest.mark.slow
 def test_what_the_encoding_of_the_output_lacks_is_escaped(tmp_path: Path) -> None:
     make_sae("bi_jumprelu").save_model(tmp_path / "sae")
     done = subprocess.run(
