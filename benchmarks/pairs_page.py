@@ -3,27 +3,26 @@
 from collections.abc import Mapping
 from typing import Any
 
-from figure_labels import ALL_PLAIN, BI_TOPK, PLAIN, SIGNED
+from figure_labels import PLAIN, SIGNED
 from figure_rows import SHORT
 from side_use import rows_in, side_use_table
 
-CELLS = {cell: cell for cell in ("SmolLM2, mlp_out", "SmolLM2, attn_out", "Gemma 3, mlp_out")}
-SWEEPS = {
+CELLS = ("SmolLM2, mlp_out", "SmolLM2, attn_out", "Gemma 3, mlp_out")
+OF_WIDTHS = {"widths-smollm2-135m": "SmolLM2", "widths-gemma3-270m": "Gemma 3"}
+"""Sweep of several widths -> its model."""
+WITH_PAIRS = {
     "equal-width-smollm2-135m": "SmolLM2",
     "pairs-smollm2-135m": "SmolLM2",
     "widths-gemma3-270m": "Gemma 3",
 }
-"""Sweeps with SAEs whose pairs are counted -> their model."""
+"""Sweep with SAEs whose pairs are counted -> its model."""
 BOTH_SIDES = "bi_jumprelu-both-sides"
 NAMES = {SHORT: "bi_jumprelu"}
 SAES = {
     **PLAIN,
-    "topk": ALL_PLAIN["topk"],
-    "paper-gated": ALL_PLAIN["paper-gated"],
     "bi_jumprelu": SIGNED["bi_jumprelu"],
     BOTH_SIDES: f"{SIGNED['bi_jumprelu']}, `minus_bias_init: 0`",
     "bi_batchtopk": SIGNED["bi_batchtopk"],
-    **BI_TOPK,
     "sa_gsae": SIGNED["sa_gsae"],
 }
 WIDE = {
@@ -56,23 +55,24 @@ def pairs_tables(measured: Mapping[str, Any]) -> dict[str, str]:
     Args:
         measured: what ``benchmarks/side_use.py`` writes.
     """
-    wide = [
-        row | {"cell": f"{model}, {row['cell']}"}
-        for sweep, model in (("widths-smollm2-135m", "SmolLM2"), ("widths-gemma3-270m", "Gemma 3"))
-        for row in rows_in(measured, sweep)
-    ]
-    mlp = {cell: cell for cell in CELLS if cell.endswith("mlp_out")}
+    wide = _of_sweeps(measured, OF_WIDTHS)
     return {
         "side_use_pairs.md": side_use_table(of_pairs(measured), CELLS, SAES, OF_PAIRS),
-        "side_use_rates.md": side_use_table(wide, mlp, WIDE, OF_RATES),
+        "side_use_rates.md": side_use_table(wide, CELLS, WIDE, OF_RATES),
     }
 
 
 def of_pairs(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows of twice ``d_in`` of SmolLM2 and of four times of Gemma 3, named as SAES is."""
-    rows = []
-    for sweep, model in SWEEPS.items():
-        for row in rows_in(measured, sweep):
-            name = row["sae"].removesuffix("-full").removesuffix("-4")
-            rows.append(row | {"cell": f"{model}, {row['cell']}", "sae": NAMES.get(name, name)})
-    return rows
+    rows = _of_sweeps(measured, WITH_PAIRS)
+    names = [row["sae"].removesuffix("-full").removesuffix("-4") for row in rows]
+    return [row | {"sae": NAMES.get(name, name)} for row, name in zip(rows, names, strict=True)]
+
+
+def _of_sweeps(measured: Mapping[str, Any], sweeps: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The rows of sweeps, with the model before each cell."""
+    return [
+        row | {"cell": f"{model}, {row['cell']}"}
+        for sweep, model in sweeps.items()
+        for row in rows_in(measured, sweep)
+    ]

@@ -1,7 +1,8 @@
 """How SAEs use the two sides of an axis: antipodal pairs of latents, and bipolar latents.
 
     python benchmarks/side_use.py configs/equal-width-smollm2-135m.yaml \\
-        configs/widths-smollm2-135m.yaml configs/widths-gemma3-270m.yaml --values 32 2 1.1 0.62
+        configs/pairs-smollm2-135m.yaml configs/widths-smollm2-135m.yaml \\
+        configs/widths-gemma3-270m.yaml --values 32 2 1.1 0.62
 
 Of the SAEs of sweeps that are still on disk, on the held-out activations that the sweep has cached.
 To be run where the sweeps were run.
@@ -9,6 +10,7 @@ To be run where the sweeps were run.
 
 import argparse
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,13 +98,16 @@ def _share(has: torch.Tensor, of: torch.Tensor) -> float:
 def measure(source: Path, root: Path, values: Sequence[float]) -> list[list[object]]:
     """The rows of one sweep: those of ``row_of``, with the width and the fields of SideUse."""
     store, found = runs_with_saes(source, root, values)
+
+    @functools.lru_cache(maxsize=1)  # the runs of a cell come one after the other
+    def heldout(cell: str) -> torch.Tensor:
+        return load_named_activations(store.cache_path(cell), "heldout").float()
+
     rows = []
     for run in found:
         sae = load_sae(store.sae_path(run))
-        heldout = load_named_activations(store.cache_path(run.cell), "heldout").float()
-        use = side_use(
-            bipolar_census(sae, heldout.split(BATCH)), antipodal_audit(sae, None, MAX_COSINE)
-        )
+        census = bipolar_census(sae, heldout(run.cell).split(BATCH))
+        use = side_use(census, antipodal_audit(sae, None, MAX_COSINE))
         result = row_of(RunResult.read(store.result_path(run)))
         fields = [round(value, 4) for value in dataclasses.astuple(use)]
         rows.append([*result, sae.cfg.d_sae, *fields])
@@ -118,21 +123,21 @@ def rows_in(measured: Mapping[str, Any], sweep: str) -> list[dict[str, Any]]:
 
 def side_use_table(
     rows: Sequence[Mapping[str, Any]],
-    cells: Mapping[str, str],
+    cells: Sequence[str],
     saes: Mapping[str, str],
     columns: Mapping[str, str],
 ) -> str:
     """Columns of SideUse as a table, counts as they are and shares in percent.
 
     Args:
-        cells: name of a cell -> hook point in the table.
+        cells: names of the cells, in their order.
         saes: name of an SAE -> that in the table, in its order.
         columns: name of a column -> its head.
     """
     found = {(row["cell"], row["sae"]): row for row in rows}
     table = [
-        [hook_point, label, f"{row['d_sae']:,}", *(_field(row[name]) for name in columns)]
-        for cell, hook_point in cells.items()
+        [cell, label, f"{row['d_sae']:,}", *(_field(row[name]) for name in columns)]
+        for cell in cells
         for sae, label in saes.items()
         if (row := found.get((cell, sae))) is not None
     ]

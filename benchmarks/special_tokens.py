@@ -1,6 +1,6 @@
 """What the SAEs of pretrained/ measure with the special tokens, on which they were not trained.
 
-    python benchmarks/special_tokens.py --json results/special_tokens.json
+    python benchmarks/special_tokens.py
 
 By ``activations_store`` on the held-out text of ``benchmarks/prepare_models.py``. A BOS token
 stands at the start of each context.

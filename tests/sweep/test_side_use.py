@@ -83,12 +83,12 @@ def test_the_command_measures_the_saes_on_disk(
 
 def test_a_table_of_the_use_of_sides(script: Any) -> None:
     rows = [
-        {"cell": "mlp", "sae": "a-16", "d_sae": 9216, "n_pairs": 1062, "rare_share": 0.75},
-        {"cell": "mlp", "sae": "b-8", "d_sae": 4608, "n_pairs": 0, "rare_share": 0.0},
+        {"cell": "X, mlp", "sae": "a-16", "d_sae": 9216, "n_pairs": 1062, "rare_share": 0.75},
+        {"cell": "X, mlp", "sae": "b-8", "d_sae": 4608, "n_pairs": 0, "rare_share": 0.0},
     ]
     table = script.side_use_table(
         rows,
-        {"mlp": "X, mlp", "attn": "X, attn"},
+        ["X, mlp", "X, attn"],
         {"b-8": "B, 8", "c": "C", "a-16": "A, 16"},
         {"n_pairs": "pairs", "rare_share": "rare"},
     )
