@@ -257,6 +257,9 @@ def test_the_page_says_what_the_results_show(figure: Any) -> None:
             for shares in dead
         ]
         assert f"| {n_steps:,} steps | " + " | ".join(shown) + " |" in page
+        if n_steps == 4000:
+            said = f"At four times `d_in` {shown[3]} of `sa_gsae` [are dead]"
+            assert said in (ROOT / "README.md").read_text()
 
 
 def test_the_page_says_what_more_steps_give(figure: Any) -> None:

@@ -35,9 +35,14 @@ def test_plain_saes_have_pairs(use: Any, page: str) -> None:
     assert f"BatchTopK and JumpReLU have {pairs[0]} to {pairs[-1]} pairs." in page
     assert f"At least {least:.0%} of their frequent latents are in one." in page
     n_frequent = json_of("side_use")["frequent"]
-    said = f"at least {round(least * n_frequent)} of {n_frequent}"
-    assert said in page
-    assert said in (ROOT / "README.md").read_text()
+    n_least = round(least * n_frequent)
+    assert f"at least {n_least} of the {n_frequent} most active latents of a plain SAE" in page
+    on_gemma = round(use[GEMMA3, "batchtopk"]["frequent_in_pairs"] * n_frequent)
+    readme = (ROOT / "README.md").read_text()
+    assert f"at least {n_least} of {n_frequent} are in one." in readme
+    assert f"On the MLP output of Gemma 3 {on_gemma} of {n_frequent} are." in readme
+    signed = [use[ATTN, sae]["n_pairs"] for sae in ("bi_jumprelu", "bi_batchtopk")]
+    assert "`bi_batchtopk` still have {} and {} pairs.".format(*signed) in page
 
 
 def test_signed_saes_have_few(use: Any, page: str) -> None:

@@ -42,7 +42,10 @@ def test_the_lead_in_wider_saes_is_as_the_pages_say() -> None:
     )
     assert f"At 16 times `bi_jumprelu` is {behind} behind JumpReLU, or level where" in readme
     assert f"is [{leads[2]:.4f}](results/generality.md#wider)" in which
-    assert f"Over JumpReLU it is {of_jumprelu[2]:.4f}." in which
+    other = rows_of("widths", GEMMA3)[2]
+    on_gemma = float(other[4]), r2(other[2]) - r2(other[5])
+    assert f"of SmolLM2, and {on_gemma[0]:.4f} on that of Gemma 3." in which
+    assert f"Over JumpReLU it is {of_jumprelu[2]:.4f} and {on_gemma[1]:.4f}." in which
     assert f"BatchTopK is {leads[3]:.4f}, and JumpReLU is {behind} ahead." in which
 
 
