@@ -150,17 +150,18 @@ def train_timed(
     else:
         clock.n_before = trainer_cfg.n_batches_for_norm_estimate
     first_step = trainer.n_training_steps
-    try:
-        with counting_signals(signals):
-            trainer.fit()
-    except KeyboardInterrupt:
-        if signals.count > 1:
-            raise  # in the middle of a step, which no checkpoint can hold
-        _save_whole(trainer, identity(), checkpoint)
-        raise InterruptedTraining(checkpoint) from None
-    seconds = 0.0 if clock.start is None else time.perf_counter() - clock.start
-    if isinstance(trainer.sae, FiniteLossMixin):
-        trainer.sae.require_finite_losses()  # of the steps since the last look
+    with signals.told_on_error():
+        try:
+            with counting_signals(signals):
+                trainer.fit()
+        except KeyboardInterrupt:
+            if signals.count > 1:
+                raise  # in the middle of a step, which no checkpoint can hold
+            _save_whole(trainer, identity(), checkpoint)
+            raise InterruptedTraining(checkpoint) from None
+        seconds = 0.0 if clock.start is None else time.perf_counter() - clock.start
+        if isinstance(trainer.sae, FiniteLossMixin):
+            trainer.sae.require_finite_losses()  # of the steps since the last look
     signals.pass_on()  # of the last step: the SAE is folded, and there is no checkpoint any more
     return CachedTraining(trainer.sae, trainer.n_training_steps - first_step, seconds)
 

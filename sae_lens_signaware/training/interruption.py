@@ -36,6 +36,20 @@ class SignalCount:
                 raise KeyboardInterrupt
             handler()
 
+    @contextlib.contextmanager
+    def told_on_error(self) -> Iterator[None]:
+        """Let the SignalCount around this one count its signal where an error ends the training.
+
+        Else the error hides Ctrl-C, and a sweep notes it and goes on.
+        """
+        try:
+            yield
+        except Exception:
+            around = signal.getsignal(signal.SIGINT)
+            if isinstance(around, SignalCount):
+                around.count = max(around.count, self.count)
+            raise
+
 
 def stop_on_signal(signals: SignalCount, data: Iterator[Tensor]) -> Iterator[Tensor]:
     """Yield from ``data``; raise KeyboardInterrupt in place of the batch that follows a signal."""

@@ -19,6 +19,19 @@ from tests.support.configs import write
 from tests.sweep.examples import last_line, measured, sweep_values
 
 
+def workers() -> list[int]:
+    """The processes that run a group of a sweep."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            title = status.read_bytes()
+        except OSError:
+            continue
+        if title.startswith(b"ray::_group_task"):
+            found.append(int(status.parent.name))
+    return found
+
+
 def test_a_worker_that_dies_before_its_first_run_fails_that_run(
     config: Path, tmp_path: Path
 ) -> None:
@@ -84,23 +97,18 @@ def test_ray_with_a_killed_worker_gives_the_results_of_the_local_executor(
     out = tmp_path / "out"
     killed: list[int] = []
 
-    def kill_a_worker() -> None:
+    def kill_workers() -> None:
         deadline = time.monotonic() + 300
-        while not killed and time.monotonic() < deadline:
-            time.sleep(0.05)
-            if len(list((out / "runs").rglob("*.json"))) < 3:
-                continue
-            for status in Path("/proc").glob("[0-9]*/cmdline"):
-                try:
-                    title = status.read_bytes()
-                except OSError:
-                    continue
-                if title.startswith(b"ray::_group_task"):
-                    os.kill(int(status.parent.name), signal.SIGKILL)
-                    killed.append(int(status.parent.name))
+        # the first one can write a checkpoint, the second cannot
+        for number, n_results in ((signal.SIGTERM, 3), (signal.SIGKILL, 7)):
+            while len(list((out / "runs").rglob("*.json"))) < n_results or not workers():
+                time.sleep(0.05)
+                if time.monotonic() > deadline:
                     return
+            os.kill(workers()[0], number)
+            killed.append(number)
 
-    killer = threading.Thread(target=kill_a_worker)
+    killer = threading.Thread(target=kill_workers)
     killer.start()
     try:
         result = invoke("sweep", str(config), "--out", str(out), "--executor", "ray")
@@ -108,8 +116,36 @@ def test_ray_with_a_killed_worker_gives_the_results_of_the_local_executor(
         killer.join()
         ray.shutdown()
     assert result.exit_code == 0, result.stderr
-    assert len(killed) == 1
+    assert killed == [signal.SIGTERM, signal.SIGKILL]
     assert measured(out) == measured(whole[0])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_an_interrupted_sweep_leaves_no_worker_at_work(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray", reason="needs the [ray] extra")
+    out, real = tmp_path / "out", executors.ProgressView.update
+
+    def interrupted(view: executors.ProgressView) -> None:
+        real(view)
+        if list((out / "running").rglob("l1*")):  # a worker is in a run
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(executors.ProgressView, "update", interrupted)
+    values = sweep_values(Path(load_sweep_config(config)[0].runner["model_name"]).parent)
+    values["runner"]["training_tokens"] = 10**6  # more than a worker trains on until then
+    try:
+        ray.init(num_cpus=1, log_to_driver=False)
+        path = str(write(values, tmp_path / "long.yaml"))
+        result = invoke("sweep", path, "--out", str(out), "--executor", "ray")
+        assert not workers()
+    finally:
+        ray.shutdown()
+    assert result.exit_code == 130, result.stderr
+    assert not list((out / "runs").rglob("*.json"))
+    assert len(list((out / "checkpoints").rglob("sae_weights.safetensors"))) == 1
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import torch
 from filelock import FileLock
 from rich.progress import Progress
 from sae_lens import SAE
+from sae_lens.training.sae_trainer import SAETrainer
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
@@ -23,6 +24,7 @@ from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 from sae_lens_signaware.experiments.sweep.latent_results import SAELatents
 from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.experiments.sweep.store import SweepStore
+from sae_lens_signaware.training import cached as cached_training
 from sae_lens_signaware.training.runner import SignawareTrainingRunner
 from tests.support.cli import invoke
 from tests.support.configs import write
@@ -346,3 +348,41 @@ def test_a_signal_while_an_sae_is_measured_loses_no_result(
     with pytest.raises(KeyboardInterrupt):
         sweep.run_group(store, runs[:2])
     assert [store.finished(run) is not None for run in runs[:2]] == [True, False]
+
+
+@pytest.mark.parametrize("fails_at", ["checkpoint", "result"])
+def test_a_signal_ends_the_sweep_where_the_disk_is_full_too(
+    fails_at: str, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, runs = load_sweep_config(config)
+    store = SweepStore(values, tmp_path / "out")
+    with Progress(disable=True) as progress:
+        make_caches(store, runs[:1], progress)
+    trained: list[SAETrainer[Any, Any]] = []
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def signalled(*args: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        full()
+
+    class Stopped(SAETrainer[Any, Any]):
+        def step(self, batch: torch.Tensor) -> Any:
+            if self not in trained:
+                trained.append(self)
+                signal.raise_signal(signal.SIGINT)
+            return super().step(batch)
+
+    if fails_at == "checkpoint":
+        monkeypatch.setattr(cached_training, "SAETrainer", Stopped)
+        monkeypatch.setattr(SAETrainer, "save_checkpoint", full)
+    else:
+        monkeypatch.setattr(pipeline, "save_and_measure", signalled)
+    reported: list[str | None] = []
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run_group(store, runs[:2], lambda: reported.append(store.failure_of(runs[0])))
+    assert reported == [None, "OSError: [Errno 28] No space left on device"]
+    assert len(trained) == (fails_at == "checkpoint")
+    assert [store.failure_of(run) is None for run in runs[:2]] == [False, True]
+    assert not any(map(store.finished, runs[:2]))

@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from sae_lens_signaware.experiments.sweep.runs import groups_of, run_group
 from sae_lens_signaware.experiments.sweep.store import SweepStore
 from sae_lens_signaware.printing import say
 from sae_lens_signaware.training.values import check_devices
+
+STOP_SECONDS = 60.0
+"""For which an interrupted sweep waits until Ray's workers have written their checkpoints."""
 
 
 def run_local(
@@ -134,6 +138,7 @@ def run_ray(
 
     Raises:
         ConfigError: ray is not installed; or what a task raised.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the workers write their checkpoints and stop.
     """
     if importlib.util.find_spec("ray") is None:
         raise ConfigError(
@@ -157,18 +162,31 @@ def run_ray(
         caches = cache_task.remote(store, groups)
         # the groups wait for the caches: Ray resolves the argument first
         waiting = {group_task.remote(caches, store, group): group for group in groups}
-        while waiting:
-            done, _ = ray.wait(list(waiting), timeout=1.0)
-            for task in done:
-                group = waiting.pop(task)
-                try:
-                    store.content = ray.get(task)
-                except RayError as error:
-                    left = _note_crash(store, group, _cause(error))
-                    if left:
-                        waiting[group_task.remote(caches, store, left)] = left
-            view.update()
+        try:
+            while waiting:
+                done, _ = ray.wait(list(waiting), timeout=1.0)
+                for task in done:
+                    group = waiting.pop(task)
+                    try:
+                        store.content = ray.get(task)
+                    except RayError as error:
+                        left = _note_crash(store, group, _cause(error))
+                        if left:
+                            waiting[group_task.remote(caches, store, left)] = left
+                view.update()
+        except BaseException:
+            _stop([caches, *waiting])  # else they train on while nobody holds the folder
+            raise
     return store
+
+
+def _stop(tasks: list[Any]) -> None:
+    """Cancel tasks, and wait until those that run have ended."""
+    import ray
+
+    for task in tasks:
+        ray.cancel(task)
+    ray.wait(tasks, num_returns=len(tasks), timeout=STOP_SECONDS)
 
 
 def _note_on_nodes(nodes: Sequence[Mapping[str, Any]], config: SweepConfig) -> str | None:
@@ -218,5 +236,10 @@ def _cache_task(store: SweepStore, groups: Sequence[Sequence[Run]]) -> Content |
 
 def _group_task(content: Content | None, store: SweepStore, runs: Sequence[Run]) -> Content | None:
     store.content = content
-    run_group(store, runs)
+    try:
+        run_group(store, runs)
+    except KeyboardInterrupt:
+        # SIGTERM, and the checkpoint is on disk. Raised, it would tell Ray that the task has been
+        # cancelled; where a worker dies, Ray starts the task again, unless it has been.
+        os._exit(1)
     return content

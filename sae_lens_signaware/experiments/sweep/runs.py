@@ -47,10 +47,17 @@ def run_one(store: SweepStore, run: Run, activations: CachedActivations) -> RunR
     Raises:
         InterruptedTraining: Ctrl-C or SIGTERM in training, after the checkpoint is on disk.
         KeyboardInterrupt: after training; the result is on disk then. At once from a second one on.
+            Also where what follows it fails, as on a full disk; that is noted as a failure.
     """
     signals = SignalCount()
-    with counting_signals(signals):
-        result = _result_of(store, run, activations)
+    try:
+        with counting_signals(signals):
+            result = _result_of(store, run, activations)
+    except Exception as error:
+        if not signals.count:
+            raise
+        store.note_failure(run, error)
+        raise KeyboardInterrupt from error
     signals.pass_on()
     return result
 
@@ -117,6 +124,9 @@ def _run_all(store: SweepStore, runs: Sequence[Run], report: Callable[[], None])
                 report()
                 run_one(store, run, activations)
         except CacheOverwrittenError:
+            raise
+        except KeyboardInterrupt:
+            report()  # of a failure that came with it
             raise
         except Exception as error:  # of any kind: the other runs of the sweep must not suffer
             store.note_failure(run, error)
