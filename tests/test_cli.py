@@ -67,6 +67,21 @@ def test_too_little_memory_is_one_line(
     assert line.startswith("Error: out of memory: ")
 
 
+def test_a_missing_login_of_wandb_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    from wandb.errors import UsageError
+
+    @reports_errors
+    def command() -> None:
+        raise UsageError("No API key configured. Use `wandb login` to log in.")
+
+    with pytest.raises(typer.Exit) as stopped:
+        command()
+    assert stopped.value.exit_code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("Error: W&B: No API key configured.")
+    assert line.endswith("; logger.log_to_wandb: false trains without it")
+
+
 def test_split_of_a_folder(tmp_path: Path) -> None:
     sae = make_sae("sa_gsae")
     save_measured(sae, tmp_path / "signed")

@@ -148,6 +148,8 @@ def _code_and_message(error: Exception) -> tuple[int, str] | None:
         return EXIT_FAILED, message
     if is_of_http_client(error):
         return EXIT_FAILED, f"Hub: {type(error).__name__}: {message}"
+    if type(error).__module__.startswith("wandb."):  # without a login, or a server
+        return EXIT_FAILED, f"W&B: {message}; logger.log_to_wandb: false trains without it"
     if NON_FINITE_MESSAGE in message:
         return EXIT_FAILED, NON_FINITE_MESSAGE
     if TORCH_WRITER in message:

@@ -9,8 +9,8 @@ from typing import TypeVar
 from sae_lens_signaware.checks import ConfigError, one_line
 from sae_lens_signaware.experiments.protocols.result import ProtocolResult
 from sae_lens_signaware.experiments.sweep.latent_results import SAELatents
-from sae_lens_signaware.experiments.sweep.store import LATENTS_FOLDER
-from sae_lens_signaware.experiments.sweep.summary import SUMMARY_FILENAME, SweepSummary
+from sae_lens_signaware.experiments.sweep.store import LATENTS_FOLDER, SUMMARY_FILENAME
+from sae_lens_signaware.experiments.sweep.summary import SweepSummary
 
 ABLATIONS = "ablations"
 

@@ -82,8 +82,7 @@ def check_values(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
         require(0 <= value < 1, name, value, "at least 0 and below 1")
     _check_dtype("dtype", cfg.dtype, DTYPE_MAP)
     check_sae_dtype(cfg.sae)
-    _check_widths(cfg.sae)
-    _check_saelens_own(cfg.sae)
+    check_sae_values(cfg.sae)
     check_gated_dtype(cfg.sae, cfg.dtype, cfg.autocast)
     require_json("sae", cfg.sae.to_dict())
     for name in ("model_kwargs", "model_from_pretrained_kwargs"):
@@ -102,6 +101,16 @@ def check_values(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
 def check_seed(field: str, seed: int) -> None:
     """Raise InvalidInputError where torch does not take ``seed``."""
     require(-(2**63) <= seed < 2**63, field, seed, "64 bits, which torch takes")
+
+
+def check_sae_values(cfg: TrainingSAEConfig) -> None:
+    """Check what SAELens's own classes take as it is, and stop at later.
+
+    Raises:
+        InvalidInputError: the first field that is wrong.
+    """
+    _check_widths(cfg)
+    _check_saelens_own(cfg)
 
 
 def _check_widths(cfg: TrainingSAEConfig) -> None:

@@ -303,6 +303,29 @@ def test_a_file_is_no_folder_for_results(tmp_path: Path) -> None:
             lambda v: v["data"].update(l0_factors=[1, 9]),
             "saes.sa_gsae H.target_l0",
         ),
+        (
+            "b",
+            lambda v: v["saes"]["gated H"].update(d_sae=[2, 8], l1_coefficient=1),
+            "data.budgets: must be from 1 to the narrowest d_sae, 2, got 4",
+        ),
+        ("a", lambda v: v["saes"]["gated H"].update(d_sae=0), "saes.gated H.d_sae must be at lea"),
+        (
+            "a",
+            lambda v: v.update(saes={"t": {"architecture": "topk", "d_sae": 8}}, target_l0=9),
+            "saes.t.k must be above 0 and at most d_sae, 8, got 9",
+        ),
+        (
+            "a",
+            lambda v: v["saes"].update(
+                j={
+                    "architecture": "jumprelu",
+                    "d_sae": 8,
+                    "l0_coefficient": [1],
+                    "jumprelu_bandwidth": 0,
+                }
+            ),
+            "saes.j.jumprelu_bandwidth must be a number above 0",
+        ),
     ],
 )
 def test_wrong_configs(which: str, change: Any, message: str, tmp_path: Path) -> None:

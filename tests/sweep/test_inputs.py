@@ -111,6 +111,22 @@ from tests.sweep.examples import last_line, sweep_values
         (lambda v: v["cells"]["mlp"].update(saes={"hal": {}}), "cells.mlp.saes: no SAE 'hal'; did"),
         (lambda v: v.update(latents={"saes": ["halb"], "value": 1}), "latents.saes: no SAE 'halb'"),
         (lambda v: v["runner"].update(lrr=1), "runner.lrr: unknown field; did you mean 'lr'"),
+        (
+            lambda v: (v["runner"].update(lrr=1), v["saes"]["half"].update(runner={"lr": 1e-3})),
+            "runner.lrr: unknown field; did you mean 'lr'",
+        ),
+        (
+            lambda v: v["cells"]["mlp"].update(saes={"half": {"seeds": [9]}}),
+            "cells.mlp.saes.half.seeds: must be a list out of",
+        ),
+        (
+            lambda v: v["cells"]["mlp"].update(saes={"half": {"d_in": 5}}),
+            "cells.mlp.saes.half.d_in: is that of the cell",
+        ),
+        (
+            lambda v: v["cells"]["mlp"].update(saes={"half": {"l1_coefficient": 0.1}}),
+            "cells.mlp.saes.half: exactly one field must hold a list of values to sweep",
+        ),
         (lambda v: v["runner"].update(seed=1), "runner.seed: is set by the sweep"),
         (lambda v: v.update(cache_dtype="half"), "cache_dtype: Input should be 'float32', 'float"),
         (

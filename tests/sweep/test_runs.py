@@ -178,6 +178,30 @@ def test_a_changed_field_runs_what_it_changes(
     assert len(changed - pages) == 8
 
 
+@pytest.mark.parametrize("n_done", [0, 1])
+def test_a_summary_goes_with_the_first_result_that_it_shows(
+    n_done: int,
+    whole: tuple[Path, str],
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = shutil.copytree(whole[0], tmp_path / "out")
+    values, real, calls = sweep_values(data), sweep.run_one, []
+    values["saes"]["half"]["threshold_init"] = 0.01
+
+    def stops(*args: Any) -> Any:
+        if len(calls) == n_done:
+            raise KeyboardInterrupt
+        calls.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(sweep, "run_one", stops)
+    result = invoke("sweep", str(write(values, tmp_path / "s.yaml")), "--out", str(out))
+    assert result.exit_code == 130
+    assert (out / "sweep.json").exists() == (n_done == 0)
+
+
 @pytest.mark.parametrize(
     ("part", "field", "is_kept"),
     [

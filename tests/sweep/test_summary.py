@@ -47,6 +47,22 @@ def test_an_old_file_is_read_and_its_verdicts_follow_the_rule_of_today() -> None
     assert "by more than 0.002" in text
 
 
+def test_a_run_without_an_active_latent_is_said_to_be_left_out(tmp_path: Path) -> None:
+    summary = SweepSummary.read(OLD)
+    (comparison,) = summary.comparisons
+    silent = dataclasses.replace(summary.results[0], value=7.0)
+    silent = dataclasses.replace(silent, quality=dataclasses.replace(silent.quality, l0=0.0))
+    other = dataclasses.replace(silent, sae="of no comparison")
+    with_it = dataclasses.replace(summary, results=[*summary.results, silent, other])
+    before, after = summary.verdict_notes(), with_it.verdict_notes()
+    assert comparison.a == silent.sae
+    assert after[:-1] == before
+    assert after[-1] == (
+        "mlp, half, seed 0, l1_coefficient 7: left out, its dead latents as well: "
+        "no latent is active"
+    )
+
+
 def test_an_old_file_that_calls_a_tiny_gap_dominating_is_read_as_level(tmp_path: Path) -> None:
     b = [Point(8, 0.5, 0.1, 1000), Point(64, 0.8, 0.1, 1000)]
     a = [dataclasses.replace(p, explained_variance=p.explained_variance + 2e-5) for p in b]

@@ -1,6 +1,6 @@
 """Protocol files: strict YAML, of which every SAE is checked before a sample is drawn."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +16,7 @@ from sae_lens_signaware.experiments.protocols.data import (
 from sae_lens_signaware.experiments.protocols.data import WorldConfig as WorldConfig
 from sae_lens_signaware.experiments.protocols.saes import Candidate, candidates_of
 from sae_lens_signaware.training.strict import StrictModel, read_config, validated
-from sae_lens_signaware.training.values import check_ramps_of_l0
+from sae_lens_signaware.training.values import check_ramps_of_l0, check_sae_values
 
 
 class TrainingConfig(StrictModel):
@@ -151,14 +151,18 @@ def load_protocol_config(path: str | Path) -> ProtocolConfig:
     config = validated(PROTOCOLS[which], values)
     _check(config)
     for target_l0 in config.target_l0s:
-        for name, found in candidates_of(config.saes, target_l0, config.d_in, str(path)).items():
-            _check_ramps(name, found, config.training.n_steps)
+        candidates = candidates_of(config.saes, target_l0, config.d_in, str(path))
+        for name, found in candidates.items():
+            _check_saes(name, found, config.training.n_steps)
+        if isinstance(config, AnomalyConfig):
+            _check_budgets(config.data, candidates)
     return config
 
 
-def _check_ramps(name: str, candidates: Sequence[Candidate], n_steps: int) -> None:
+def _check_saes(name: str, candidates: Sequence[Candidate], n_steps: int) -> None:
     try:
         for candidate in candidates:
+            check_sae_values(candidate.cfg)
             check_ramps_of_l0(candidate.cfg, n_steps)
     except InvalidInputError as error:
         raise ConfigError(f"saes.{name}" + str(error).removeprefix("sae")) from None
@@ -173,14 +177,6 @@ def _check(config: ProtocolConfig) -> None:
         )
     if len(set(config.seeds)) < len(config.seeds):
         raise ConfigError(f"seeds: must be different ones, got {list(config.seeds)}")
-    if isinstance(config, AnomalyConfig):
-        widths = [fields.get("d_sae") for fields in config.saes.values()]
-        most = min((w for w in widths if isinstance(w, int)), default=None)
-        for n in config.data.budgets:
-            if n < 1 or (most is not None and n > most):
-                raise ConfigError(
-                    f"data.budgets: must be from 1 to the narrowest d_sae, {most}, got {n}"
-                )
     if isinstance(config, TwoSidedConfig):
         _check_two_sided(config.data, config.target_l0)
     if isinstance(config, ConsolidationConfig):
@@ -188,6 +184,15 @@ def _check(config: ProtocolConfig) -> None:
         if config.reference not in config.saes:
             raise ConfigError(
                 f"reference: no SAE {config.reference!r}" + nearest(config.reference, config.saes)
+            )
+
+
+def _check_budgets(data: AnomalyData, candidates: Mapping[str, Sequence[Candidate]]) -> None:
+    most = min(candidate.cfg.d_sae for found in candidates.values() for candidate in found)
+    for n in data.budgets:
+        if not 1 <= n <= most:
+            raise ConfigError(
+                f"data.budgets: must be from 1 to the narrowest d_sae, {most}, got {n}"
             )
 
 

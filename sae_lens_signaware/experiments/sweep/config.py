@@ -221,9 +221,15 @@ def _runs_of(
     cell, shared = config.cells[cell_name], config.saes[sae_name]
     own = cell.saes.get(sae_name, {})
     fields = {**shared, **own}
+
+    def place_of(*fields: str) -> str:
+        cells_own = any(field in own for field in fields)
+        return f"cells.{cell_name}.saes.{sae_name}" if cells_own else f"saes.{sae_name}"
+
     if "d_in" in fields:
-        raise ConfigError(f"saes.{sae_name}.d_in: is that of the cell, leave it out")
-    if seed not in _seeds_of(config, sae_name, fields.pop("seeds", config.seeds)):
+        raise ConfigError(f"{place_of('d_in')}.d_in: is that of the cell, leave it out")
+    seeds = fields.pop("seeds", config.seeds)
+    if seed not in _seeds_of(config, place_of("seeds"), seeds):
         return
     fields.pop("runner", None)
     runner, places = dict(config.runner), dict[str, str]()
@@ -237,8 +243,8 @@ def _runs_of(
     if len(swept) != 1 or not fields[swept[0]]:
         lists = {name: fields[name] for name in swept}
         raise ConfigError(
-            f"saes.{sae_name}: exactly one field must hold a list of values to sweep, "
-            f"at least one value, got {lists or 'none'}"
+            f"{place_of(*swept_fields(shared))}: exactly one field must hold a list of values to "
+            f"sweep, at least one value, got {lists or 'none'}"
         )
     name = swept[0]
     where = f"{places[f'sae.{name}']}{name}"
@@ -256,11 +262,10 @@ def _runs_of(
         yield Run(cell_name, seed, sae_name, name, value, cfg, DTYPE_MAP[dtype])
 
 
-def _seeds_of(config: SweepConfig, sae_name: str, seeds: object) -> tuple[int, ...]:
+def _seeds_of(config: SweepConfig, where: str, seeds: object) -> tuple[int, ...]:
     if not isinstance(seeds, list | tuple) or not all(seed in config.seeds for seed in seeds):
         raise ConfigError(
-            f"saes.{sae_name}.seeds: must be a list out of seeds, {list(config.seeds)}, "
-            f"got {seeds!r}"
+            f"{where}.seeds: must be a list out of seeds, {list(config.seeds)}, got {seeds!r}"
         )
     return tuple(seeds)
 
@@ -319,6 +324,7 @@ def in_sweep_file(message: str, name: str, places: Mapping[str, str] | None = No
     """
     places = places or {}
     shared = f"saes.{name}." if message.startswith("sae.") else "runner."
-    named = re.findall(r"[\w.]+", message.partition(" must")[0])
+    # what it must be, or what another field was meant, is no place
+    named = re.findall(r"[\w.]+", re.split(" must|:", message, maxsplit=1)[0])
     where = next((places[field] for field in named if field in places), shared)
     return where + message.removeprefix("sae.")

@@ -152,7 +152,10 @@ def prompts_of(model: HookedRootModule, run: Run, dataset: str, shown: LatentsCo
         while sum(map(len, rows)) < shown.n_prompts:
             rows.append(store.get_batch_tokens(raise_at_epoch_end=True))
     if not rows:
-        raise ConfigError(f"heldout_dataset_path: {dataset} holds no prompt")
+        raise ConfigError(
+            f"runner.store_batch_size_prompts: {run.cfg.store_batch_size_prompts} is more prompts "
+            f"than {dataset} holds"
+        )
     return torch.cat(rows)[: shown.n_prompts]
 
 

@@ -18,6 +18,7 @@ from rich.progress import (
 from sae_lens import SAE
 from torch import Tensor
 
+from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.evaluation import Analysis, analyze_sae
 from sae_lens_signaware.evaluation.models import HookedRootModule
 from sae_lens_signaware.experiments.sweep.cache import load_hooked_model, make_caches
@@ -41,6 +42,7 @@ from sae_lens_signaware.experiments.sweep.latent_results import (
 from sae_lens_signaware.experiments.sweep.result import RunResult
 from sae_lens_signaware.experiments.sweep.store import SweepStore
 from sae_lens_signaware.printing import say
+from sae_lens_signaware.training.values import check_devices
 
 
 def write_latents(config: SweepConfig, runs: Sequence[Run], out: Path, console: Console) -> None:
@@ -102,7 +104,7 @@ class LatentsStage:
         missing = [run for run in asked if not self._is_on_disk(run)]
         self._remove_others(asked, missing)
         pairs = [(r, self._plain_there(r, console)) for r in missing if self._has_sae(r, console)]
-        if not pairs:
+        if not pairs or not self._has_device(pairs[0][0], console):
             return
         with Progress(console=console) as progress:
             make_caches(self.store, [run for run, _ in pairs], progress)
@@ -159,6 +161,15 @@ class LatentsStage:
             of_plain is None if plain is None else _is_of(self.store, of_plain, plain)
             for plain in (self._plain_run(run), self._plain_run(run, is_there=True))
         )
+
+    def _has_device(self, run: Run, console: Console) -> bool:
+        """Tell whether the device is here: with Ray the workers may have it alone."""
+        try:
+            check_devices(run.cfg)
+        except InvalidInputError as error:
+            say(console, f"no pages of latents are made here: {error}; run it again where it is")
+            return False
+        return True
 
     def _has_sae(self, run: Run, console: Console) -> bool:
         if self.store.has_sae(run):

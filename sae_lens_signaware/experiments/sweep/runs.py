@@ -63,8 +63,7 @@ def run_one(store: SweepStore, run: Run, activations: CachedActivations) -> RunR
 
 
 def _result_of(store: SweepStore, run: Run, activations: CachedActivations) -> RunResult:
-    # of another config; the SAE beside it goes next
-    store.result_path(run).unlink(missing_ok=True)
+    store.remove_result(run)  # of another config; the SAE beside it goes next
     cfg = run.cfg
     trained = train_save_and_measure(
         cfg.sae,

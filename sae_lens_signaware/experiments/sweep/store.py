@@ -34,6 +34,7 @@ from sae_lens_signaware.files import write_json, write_tensors, write_text
 from sae_lens_signaware.training.cache import is_whole
 
 LATENTS_FOLDER = "latents"
+SUMMARY_FILENAME = "sweep.json"
 
 
 class CacheOverwrittenError(ConfigError):
@@ -156,6 +157,13 @@ class SweepStore:
     def unfinished(self, runs: Sequence[Run]) -> list[Run]:
         """Return those of ``runs`` that have no result yet."""
         return [run for run in runs if self.finished(run) is None]
+
+    def remove_result(self, run: Run) -> None:
+        """Remove a result that is not that of this run, and the summary that still shows it."""
+        path = self.result_path(run)
+        if path.exists():
+            (self.out / SUMMARY_FILENAME).unlink(missing_ok=True)
+            path.unlink()
 
     def count_of(self, match: Match, runs: Sequence[Run]) -> int:
         """Count those of ``runs`` whose result on disk agrees to the degree ``match``."""

@@ -26,13 +26,12 @@ from sae_lens_signaware.experiments.sweep.comparison import (
 from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
 from sae_lens_signaware.experiments.sweep.frontier import Point
 from sae_lens_signaware.experiments.sweep.result import TARGET_FIELDS, RunResult
-from sae_lens_signaware.experiments.sweep.store import SweepStore
+from sae_lens_signaware.experiments.sweep.store import SUMMARY_FILENAME, SweepStore
 from sae_lens_signaware.files import write_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SUMMARY_FILENAME = "sweep.json"
 MISSED = "!"
 """Stands behind an L0 that misses the one asked for."""
 MISSED_NOTE = "hollow: misses the L0 asked for"
@@ -116,8 +115,20 @@ class SweepSummary:
         return table
 
     def verdict_notes(self) -> list[str]:
-        """Say why there is no verdict, in a sentence for each comparison and seed without one."""
-        return [note for c in self.comparisons for note in c.notes()]
+        """Say what verdicts lack, a sentence each: of a seed without one, or a run left out."""
+        compared = {
+            (c.cell, seed, sae)
+            for c in self.comparisons
+            for seed in c.verdicts
+            for sae in (c.a, c.b)
+        }
+        left_out = [
+            f"{r.cell}, {r.sae}, seed {r.seed}, {r.field} {r.value:g}: left out, its dead latents "
+            "as well: no latent is active"
+            for r in self.results
+            if r.quality.l0 == 0 and (r.cell, r.seed, r.sae) in compared
+        ]
+        return [note for c in self.comparisons for note in c.notes()] + left_out
 
     def point_table(self) -> Table:
         """Make a table of the runs; below it those that miss the L0 asked for."""
