@@ -57,6 +57,9 @@ WARM_UPS = {
 """Of ``bi_jumprelu`` in the comparison of widths."""
 ANNEALED = "bi_batchtopk-anneal-400"
 """In results/equal_width.json on Gemma 3, and in results/annealed_batchtopk.json on SmolLM2."""
+BOTH_SIDES = "bi_jumprelu-both-sides"
+"""In results/both_sides.json."""
+OF_BOTH_SIDES = {BOTH_SIDES: "`bi_jumprelu`, `minus_bias_init: 0`"}
 OF_PLAIN_ANNEALED = {"batchtopk-anneal-400": "SAELens's `batchtopk`, annealed k"}
 WITH_ANNEALED = {
     ANNEALED: "`bi_batchtopk`, annealed k",

@@ -37,6 +37,13 @@ def annealed_runs() -> list[Row]:
     return _of_models("annealed_batchtopk.json", names)
 
 
+def both_sides() -> list[Row]:
+    """The runs of bi_jumprelu with both sides open from the start, on that text."""
+    names = {model: name.replace("equal-width", "pairs") for model, name in ONE_PASS.items()}
+    rows = _of_models("both_sides.json", names)
+    return [row._replace(sae=row.sae.removesuffix("-full")) for row in rows]
+
+
 def _of_models(name: str, sweeps: Mapping[str, str]) -> list[Row]:
     """The runs of sweeps in a file of results/, by model, with the model before each cell."""
     of_file = read(name)["sweeps"]

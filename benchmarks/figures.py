@@ -39,6 +39,7 @@ from figure_labels import (
     NARROW,
     NARROW_SHORT,
     OF_BATCHTOPK,
+    OF_BOTH_SIDES,
     OF_GATED,
     OF_GEMMAS_RESID,
     OF_MATRYOSHKA,
@@ -58,12 +59,16 @@ from figure_labels import (
     WITH_ANNEALED,
     WITH_SHORT,
 )
+from figure_labels import (
+    BOTH_SIDES as BOTH_SIDES,
+)
 from figure_rows import (
     MODELS,
     ONE_PASS,
     ROOT,
     SHORT,
     annealed_runs,
+    both_sides,
     longer,
     one_pass,
     one_recipe,
@@ -112,6 +117,7 @@ def write_all(out: Path) -> None:
     today, all_seeds, annealed = one_recipe(), one_pass(), annealed_runs()
     equal = [row for row in all_seeds if row.seed == 0]  # the others have three L0s alone
     wider = widths(equal)
+    both = [row for row in both_sides() if row.seed == 0]
     with_annealed = equal + annealed
     of_half = with_short_half(equal)
     cells = [f"{model}, {cell}" for model in MODELS for cell in CELLS]
@@ -195,12 +201,13 @@ def write_all(out: Path) -> None:
         # those that have run at more than one L0
         "equal_width_others.md": gaps_table(equal, cells, SHORT, OTHERS),
         "equal_width_best.md": best_table(
-            with_annealed,
+            with_annealed + both,
             cells,
             {SHORT: SIGNED["bi_jumprelu"]}
             | {name: label for name, label in SIGNED.items() if name != "bi_jumprelu"}
             | BI_TOPK
-            | {NARROW_SHORT: OF_GEMMAS_RESID[NARROW], ANNEALED: WITH_ANNEALED[ANNEALED]},
+            | {NARROW_SHORT: OF_GEMMAS_RESID[NARROW], ANNEALED: WITH_ANNEALED[ANNEALED]}
+            | OF_BOTH_SIDES,
             ALL_PLAIN | OF_PLAIN_ANNEALED | OF_NARROW_JUMPRELU,
         ),
         "equal_width_bi_topk.md": gaps_table(
@@ -278,7 +285,7 @@ def write_all(out: Path) -> None:
         ),
         "search.md": search_table(rows_of(read("search.json")), "mlp_out"),
         **sign_tables(read),
-        **pairs_tables(read("side_use.json")),
+        **pairs_tables(read("side_use.json"), of_half + both),
     }
     (out / "results").mkdir(parents=True, exist_ok=True)
     for name, text in tables.items():

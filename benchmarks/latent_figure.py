@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.report import write_latent_figure
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         out = write_latent_figure(args.latents, args.latent, args.out, args.title, args.contexts)
-    except ConfigError as error:
+    except InvalidInputError as error:
         sys.exit(str(error))
     print(f"Written to {out}, {out.stat().st_size / 1000:.0f} kB")
 

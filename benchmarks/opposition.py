@@ -44,7 +44,10 @@ WINDOW = (10, 3)
 
 
 def prompts_of(model: HookedRootModule, folder: Path, n: int) -> Tensor:
-    """(n, LENGTH) token ids of the texts in a folder, each prompt from BOS on."""
+    """(n, LENGTH) token ids of the texts in a folder, each prompt from BOS on.
+
+    What is left at the end of a text is no prompt, even where it has the length of one.
+    """
     tokenizer = required_tokenizer(model)
     bos, width = bos_ids(tokenizer), LENGTH - len(bos_ids(tokenizer))
     rows: list[list[int]] = []

@@ -1,10 +1,12 @@
 """Tables of the page "One axis, one latent", from results/side_use.json."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from figure_labels import PLAIN, SIGNED
-from figure_rows import SHORT
+from figure_labels import BOTH_SIDES, OF_BOTH_SIDES, PLAIN, SIGNED
+from figure_rows import HALF_SAE, SHORT
+from recipe_tables import gaps_table
+from result_rows import Row
 from side_use import rows_in, side_use_table
 
 CELLS = ("SmolLM2, mlp_out", "SmolLM2, attn_out", "Gemma 3, mlp_out")
@@ -16,12 +18,11 @@ WITH_PAIRS = {
     "widths-gemma3-270m": "Gemma 3",
 }
 """Sweep with SAEs whose pairs are counted -> its model."""
-BOTH_SIDES = "bi_jumprelu-both-sides"
 NAMES = {SHORT: "bi_jumprelu"}
 SAES = {
     **PLAIN,
     "bi_jumprelu": SIGNED["bi_jumprelu"],
-    BOTH_SIDES: f"{SIGNED['bi_jumprelu']}, `minus_bias_init: 0`",
+    **OF_BOTH_SIDES,
     "bi_batchtopk": SIGNED["bi_batchtopk"],
     "sa_gsae": SIGNED["sa_gsae"],
 }
@@ -49,14 +50,18 @@ OF_RATES = {
 }
 
 
-def pairs_tables(measured: Mapping[str, Any]) -> dict[str, str]:
+def pairs_tables(measured: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, str]:
     """Name -> Markdown.
 
     Args:
         measured: what ``benchmarks/side_use.py`` writes.
+        rows: runs of equal and of half width, by default and with both sides open.
     """
     wide = _of_sweeps(measured, OF_WIDTHS)
+    half, default = f"{BOTH_SIDES}-half", "`bi_jumprelu` by default"
     return {
+        "both_sides.md": gaps_table(rows, CELLS, BOTH_SIDES, {SHORT: default} | PLAIN),
+        "both_sides_half.md": gaps_table(rows, CELLS, half, {HALF_SAE: default}, (32, 128)),
         "side_use_pairs.md": side_use_table(of_pairs(measured), CELLS, SAES, OF_PAIRS),
         "side_use_rates.md": side_use_table(wide, CELLS, WIDE, OF_RATES),
     }

@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--sae", type=Path, required=True, help="folder of the SAE")
     parser.add_argument("--latents", type=int, nargs="+", required=True)
     args = parser.parse_args()
+    held = SAELatents.read(args.file)
     config, runs = load_sweep_config(args.sweep)
     cell = args.sae.name.removeprefix(f"{PREFIX}-")
     run = next(run for run in runs if run.cell == cell)
@@ -38,10 +39,10 @@ def main() -> None:
     heldout = SweepStore(config, command_of(args.sweep)[1]).load_cache(run).heldout
     shown = LatentsConfig(saes=(run.sae,), value=run.value, n_prompts=N_PROMPTS)
     tokens = prompts_of(model, run, config.heldout_dataset_path or run.cfg.dataset_path, shown)
+    analysis = analyze_sae(sae, heldout)
     pages = pages_without_dials(
-        model, sae, analyze_sae(sae, heldout), args.latents, heldout, tokens, shown.n_contexts
+        model, sae, analysis, args.latents, heldout, tokens, shown.n_contexts, run.cfg
     )
-    held = SAELatents.read(args.file)
     others = [page for page in held.pages if page.latent not in args.latents]
     dataclasses.replace(held, pages=(*pages, *others)).write(args.file)
 

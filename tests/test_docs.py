@@ -243,7 +243,7 @@ def test_the_choices_are_configs_of_saelens() -> None:
     text = (DOCS / "which.md").read_text()
     (block,) = re.findall(r"<!-- choices -->\n```yaml\n(.*?)^```$", text, re.DOTALL | re.M)
     choices = yaml.safe_load(block)
-    variants = {"both_sides": "bi_batchtopk", "bi_jumprelu_at_1e-3": "bi_jumprelu"}
+    variants = {"both_sides": "bi_jumprelu", "bi_jumprelu_at_1e-3": "bi_jumprelu"}
     for name, fields in choices.items():
         cfg = build_sae_config(fields, "which.md")
         assert cfg.architecture() == variants.get(name, name)

@@ -197,6 +197,13 @@ def test_bipolar_evals_has_the_shape_of_run_evals() -> None:
     assert len(featurewise["gain_pos"]) == sae.cfg.d_sae
 
 
+def test_bipolar_evals_without_a_batch_for_the_sides_is_one_line() -> None:
+    config = EvalConfig(n_eval_reconstruction_batches=1, n_eval_sparsity_variance_batches=0)
+    wrong: Any = None  # nothing is run
+    with pytest.raises(ValueError, match=r"^eval_config\.n_eval_sparsity_variance_batches must be"):
+        signaware.bipolar_evals(make_sae("sa_gsae"), wrong, wrong, eval_config=config)
+
+
 def test_bipolar_evals_of_a_hook_z_sae_restores_its_reshaping() -> None:
     model = HookedTransformer(tiny_model_config())
     sae = make_sae("bi_jumprelu", reshape_activations="hook_z")

@@ -112,9 +112,8 @@ def test_pages_show_files_as_they_are(benchmark_script: Callable[[str], Any]) ->
         shown += [match["name"] for match in page_files.BLOCK.finditer(text)]
         assert page_files.fill_page(text, ROOT) == text, f"{page}: run python benchmarks/figures.py"
     of_sweeps = {"sweep.md", "equal_width.md"}
-    of_sweeps |= {
-        f"{name}_runs.md" for name in ("widths", "longer", "k_anneal", "annealed_batchtopk")
-    }
+    several = ("widths", "longer", "k_anneal", "annealed_batchtopk", "both_sides")
+    of_sweeps |= {f"{name}_runs.md" for name in several}
     made = {path.name for path in (ROOT / "results").glob("*.md")} - of_sweeps
     assert {Path(name).name for name in shown if name.endswith(".md")} == made
     assert len(shown) == len(set(shown))

@@ -1,12 +1,13 @@
 """What the pages say of antipodal pairs and bipolar latents is what results/side_use.json has."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.tables import json_of, result_page
+from tests.support.tables import json_of, result_page, table_of
 
 pytest.importorskip("matplotlib", reason="needs the [demo] extra")
 
@@ -40,7 +41,10 @@ def test_plain_saes_have_pairs(use: Any, page: str) -> None:
     on_gemma = round(use[GEMMA3, "batchtopk"]["frequent_in_pairs"] * n_frequent)
     readme = (ROOT / "README.md").read_text()
     assert f"at least {n_least} of {n_frequent} are in one." in readme
-    assert f"On the MLP output of Gemma 3 {on_gemma} of {n_frequent} are." in readme
+    assert (
+        f"On the MLP output of Gemma 3, at four times `d_in`, {on_gemma} of {n_frequent} are."
+        in readme
+    )
     signed = [use[ATTN, sae]["n_pairs"] for sae in ("bi_jumprelu", "bi_batchtopk")]
     assert "`bi_batchtopk` still have {} and {} pairs.".format(*signed) in page
 
@@ -59,9 +63,76 @@ def test_signed_saes_have_few(use: Any, page: str) -> None:
     assert f"then {opened['r2']:.4f} in place of {on_attention['r2']:.4f}, which is" in page
     losses = [a["r2"] - b["r2"] for a, b in ((on_attention, opened), (default, both))]
     assert max(losses) < 0.002
-    which = (ROOT / "docs" / "which.md").read_text()
-    assert "{:.4f} of R² on attention and {:.4f} on the MLP output.".format(*losses) in which
     assert use[ATTN, "sa_gsae"]["r2"] < use[ATTN, "batchtopk"]["r2"] - 0.002
+
+
+def test_opening_both_sides_costs_at_l0_8_alone(page: str) -> None:
+    which = (ROOT / "docs" / "which.md").read_text()
+    gaps: dict[str, list[list[float]]] = {}  # to the default, BatchTopK and JumpReLU
+    for cell, _, *fields in table_of("both_sides")[1:]:
+        gaps.setdefault(cell, []).append([float(field) for field in fields])
+    assert [len(of) for of in gaps.values()] == [3, 3, 3]
+    default = {cell: gaps[cell][0] for cell in (MLP, ATTN)}
+    on_gemma, _, to_jumprelu = gaps[GEMMA3]
+    assert to_jumprelu[1] > 0.002
+    for at_8, *rest in default.values():
+        assert at_8 < -0.002
+        assert max(map(abs, rest)) < 0.002
+    assert on_gemma[1] > 0.002 > max(abs(on_gemma[0]), abs(on_gemma[2]))
+    said = f"by {-default[ATTN][0]:.4f}, and on the MLP output of SmolLM2 by {-default[MLP][0]:.4f}"
+    assert f"- **At L0 8** it is behind on attention, {said}. On that of Gemma 3 it is" in page
+    assert f"it is {on_gemma[1]:.4f} ahead at L0 32, and level at L0 128." in page
+    assert f"and {on_gemma[1]:.4f} ahead on the MLP output of Gemma 3 at L0 32." in which
+    costs = f"{-default[ATTN][0]:.4f} on the attention of SmolLM2, and {-default[MLP][0]:.4f}"
+    assert f"it costs {costs} on its MLP output." in which
+    (best,) = (row[2] for row in table_of("equal_width_best") if row[0] == GEMMA3)
+    lead = re.match(r"`bi_jumprelu`, `minus_bias_init: 0` \+(\S+) to SAELens's `batchtopk`,", best)
+    assert lead
+    said = f"level, and with `minus_bias_init: 0` the lead is {float(lead[1]):.3f}."
+    assert said in (ROOT / "README.md").read_text()
+    half = [abs(float(gap)) for row in table_of("both_sides_half")[1:] for gap in row[2:]]
+    assert len(half) == 4
+    assert max(half) < 0.002
+
+
+def test_opening_both_sides_makes_more_latents_bipolar(
+    benchmark_script: Callable[[str], Any], page: str
+) -> None:
+    rows = benchmark_script("figure_rows")
+    saes = (BOTH_SIDES, rows.SHORT)
+    cells = (MLP, ATTN, "Gemma 3, mlp_out")
+    shares: dict[tuple[str, bool], list[float]] = {}
+    for row in rows.both_sides() + rows.one_pass():
+        if row.sae in saes and row.cell in cells and row.seed == 0 and row.value in (8, 32, 128):
+            at = row.cell.rpartition(" ")[2], row.sae == BOTH_SIDES
+            shares.setdefault(at, []).append(row.bipolar_share)
+    at_32 = [
+        row.bipolar_share
+        for row in rows.both_sides()
+        if row.sae == BOTH_SIDES and row.value == 32 and row.seed == 0
+    ]
+    said = f"With `minus_bias_init: 0` it is {min(at_32):.0%} to {max(at_32):.0%} on the three"
+    assert len(at_32) == 3
+    assert said in (ROOT / "README.md").read_text()
+    ends = {at: f"{min(of):.0%} to {max(of):.0%}" for at, of in shares.items()}
+    assert [len(of) for of in shares.values()] == [3, 6, 6, 3]
+    on_attention = f"{ends['attn_out', True]} of the latents are bipolar on attention"
+    assert f"With it {on_attention}, and {ends['attn_out', False]} by default." in page
+    assert f"On MLP outputs {ends['mlp_out', True]} are" in page
+    assert f"are, and {ends['mlp_out', False]} by default." in page
+
+
+def test_other_seeds_agree(benchmark_script: Callable[[str], Any], page: str) -> None:
+    rows = benchmark_script("figure_rows")
+    saes: dict[str, list[str]] = {BOTH_SIDES: [], rows.SHORT: []}
+    for row in rows.both_sides() + rows.one_pass():
+        sae = row.sae.removesuffix("-more-seeds").removesuffix("-full")
+        if (row.cell, row.value) == (GEMMA3, 32) and row.seed > 0 and sae in saes:
+            saes[sae].append(f"{row.r2:.4f}")
+    both, (first, second) = (sorted(of) for of in saes.values())
+    assert both == [both[0]] * 2
+    said = f"R² there is {both[0]} with the seeds 1 and 2, and {first} and {second} by default."
+    assert said in page
 
 
 def test_bipolar_latents_are_few_and_busy(use: Any, page: str) -> None:

@@ -76,9 +76,10 @@ def test_a_preset_is_the_signed_sae_that_came_out_best(figures: Any) -> None:
         figures.ANNEALED: {"k_anneal_steps": 400},
         figures.NARROW: {"l0_warm_up_steps": 800, **narrow},
         figures.NARROW_SHORT: {"l0_warm_up_steps": 400, **narrow},
+        figures.BOTH_SIDES: {"l0_warm_up_steps": 400, "minus_bias_init": 0},
     }
     page = (ROOT / "docs" / "which.md").read_text()
-    of_first_seed = [row for row in figures.one_pass() if row.seed == 0]
+    of_first_seed = [row for row in figures.one_pass() + figures.both_sides() if row.seed == 0]
     cells = {row.cell for row in of_first_seed}
     assert len(cells) == 6
     for cell in cells:
@@ -96,9 +97,11 @@ def test_a_preset_is_the_signed_sae_that_came_out_best(figures: Any) -> None:
         assert {name: sae[name] for name in settings[best]} == settings[best]
         assert ("jumprelu_bandwidth" in sae) == ("jumprelu_bandwidth" in settings[best])
         assert ("k_anneal_steps" in sae) == (best == figures.ANNEALED)
+        assert ("minus_bias_init" in sae) == (best == figures.BOTH_SIDES)
         of_both = f"{r2[best]:.4f}", f"{r2['batchtopk']:.4f}"
         assert "# R² there: {}, and {} of SAELens's batchtopk".format(*of_both) in path.read_text()
-        shown = f"`{sae['architecture']}`" + (", annealed k" if best == figures.ANNEALED else "")
+        options = {figures.ANNEALED: ", annealed k", figures.BOTH_SIDES: ", `minus_bias_init: 0`"}
+        shown = f"`{sae['architecture']}`" + options.get(best, "")
         assert f"| `configs/{path.name}` | {shown} | {of_both[0]} | {of_both[1]} |" in page
 
 

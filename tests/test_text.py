@@ -130,6 +130,10 @@ def test_arguments_of_another_kind_are_named() -> None:
     wrong: Any = model
     with pytest.raises(ValueError, match="sae must be an SAE of SAELens, got 'HookedTransformer'"):
         signaware.signed_latents(model, wrong, "w1")
+    with pytest.raises(ValueError, match="sae must be an SAE of SAELens, got 'HookedTransformer'"):
+        signaware.top_examples(model, wrong, torch.zeros(2, 8, dtype=torch.int64))
+    (by_generator,) = signaware.text_activations(model, ["w1 w2"], (hook for hook in [HOOK]))
+    assert by_generator.activations.shape[0] > 0
     wrong = ["w1"]
     with pytest.raises(ValueError, match="text must be a str, got 'list'"):
         signaware.signed_latents(model, sae, wrong)

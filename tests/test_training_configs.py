@@ -10,9 +10,9 @@ from rich.console import Console
 from sae_lens import StandardTrainingSAEConfig, TrainingSAEConfig
 
 from sae_lens_signaware.checks import InvalidInputError
-from sae_lens_signaware.training.config import build_runner_config
+from sae_lens_signaware.training.config import build_runner_config, parse_overrides
 from sae_lens_signaware.training.measured_run import train_and_measure
-from sae_lens_signaware.training.values import check_values
+from sae_lens_signaware.training.values import check_ramps_of_l0, check_values
 from tests.support.runners import BASE, runner_config
 from tests.support.saes import (
     each_architecture,
@@ -33,6 +33,19 @@ def test_a_coefficient_of_zero_cannot_be_steered(architecture: str) -> None:
 
 
 SA, BI = "sa_gsae", "bi_jumprelu"
+
+
+def test_a_loss_that_holds_l0_by_itself_may_warm_up_until_the_end() -> None:
+    args = {"target_l0": 4.0, "l0_warm_up_steps": 100}
+    check_ramps_of_l0(training_config(BI, jumprelu_sparsity_loss_mode="quadratic", **args), 100)
+    with pytest.raises(InvalidInputError, match=r"sae\.l0_warm_up_steps must be below the 100"):
+        check_ramps_of_l0(training_config(BI, **args), 100)
+
+
+@pytest.mark.parametrize("flags", [["--minus_bias_init", "-1.5e-1"], ["--minus_bias_init=-0.15"]])
+def test_a_negative_number_with_an_exponent_is_a_value(flags: list[str]) -> None:
+    config_class = type(training_config(BI))
+    assert parse_overrides(config_class, flags) == {"sae": {"minus_bias_init": -0.15}}
 
 
 @pytest.mark.parametrize(

@@ -119,8 +119,9 @@ def text_activations(
     texts = list(texts)
     require(len(texts) > 0, "texts", len(texts), "at least one")
     allowed = "a list of at least one hook point"
-    are_names = not isinstance(hook_names, str) and len(hook_names) > 0
-    require(are_names, "hook_names", hook_names, allowed)
+    require(not isinstance(hook_names, str), "hook_names", hook_names, allowed)
+    hook_names = list(hook_names)
+    require(len(hook_names) > 0, "hook_names", hook_names, allowed)
     context_size = check_context_size(context_size)
     heads = head_indices or [None] * len(hook_names)
     n_heads, allowed = len(heads), f"one for each of the {len(hook_names)} hook points"

@@ -7,6 +7,7 @@ from sae_lens import SAE, ActivationsStore, run_evals
 from sae_lens.evals import EvalConfig
 from sae_lens.training.activation_scaler import ActivationScaler
 
+from sae_lens_signaware.checks import require
 from sae_lens_signaware.evaluation.evaluator import measure_sides, signed_metrics_of
 from sae_lens_signaware.evaluation.inputs import flat_activations
 from sae_lens_signaware.evaluation.models import HookedRootModule, excluded_tokens
@@ -38,11 +39,16 @@ def bipolar_evals(
         "firing_rate_neg", "energy_pos", "energy_neg", "min_share" and, without a per-token
         normalisation, "gain_pos" and "gain_neg": lists of d_sae floats, NaN where a side never
         fires.
+
+    Raises:
+        InvalidInputError: ``eval_config`` has no batch for the extra pass.
     """
     if not isinstance(exclude_special_tokens, bool):  # an iterator is read twice
         exclude_special_tokens = list(exclude_special_tokens)
     scaler = activation_scaler or ActivationScaler()
     config = eval_config or EvalConfig()
+    n = config.n_eval_sparsity_variance_batches  # which run_evals may do without
+    require(n >= 1, "eval_config.n_eval_sparsity_variance_batches", n, "at least 1")
     metrics, featurewise = run_evals(
         sae=sae,
         activation_store=activation_store,

@@ -18,6 +18,7 @@ from sae_lens_signaware.evaluation.inputs import (
     flat_activations,
     numbers_of_latents,
     require_in_range,
+    require_sae,
 )
 from sae_lens_signaware.evaluation.models import (
     HookedRootModule,
@@ -171,6 +172,7 @@ def top_examples(
             below 1; the window is negative; there are no tokens; activations are not finite; or
             the model has no tokenizer.
     """
+    require_sae(sae)
     chosen = numbers_of_latents(sae, latents)
     k = checked("k", k, int)
     for name, value in (

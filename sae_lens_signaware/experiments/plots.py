@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sae_lens_signaware.files import replacing
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -36,8 +38,8 @@ def frontier_axes(path: Path, title: str, size: tuple[float, float]) -> Iterator
     ax.set_ylabel("R² on held-out tokens")
     ax.set_title(as_text(title), loc="left", fontsize=10)
     ax.grid(alpha=0.3)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path)
+    with replacing(path) as temporary:
+        fig.savefig(temporary, format=path.suffix.removeprefix("."))
 
 
 def as_text(name: str) -> str:

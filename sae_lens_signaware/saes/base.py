@@ -18,7 +18,7 @@ from sae_lens_signaware.saes.kernels import (
 )
 from sae_lens_signaware.saes.latents import ActiveLatents, AllLatents, Latents
 from sae_lens_signaware.saes.state import check_state, require_parameters
-from sae_lens_signaware.saes.transforms import is_hooked, is_transformed
+from sae_lens_signaware.saes.transforms import is_hooked, is_switched_off, is_transformed
 
 EXTENSION_POINTS = (
     "process_sae_in",
@@ -70,6 +70,9 @@ class SignedSAEMixin(_Host):
 
     _training_state: tuple[str, ...] = ()
     """Tensors of a training SAE's own that an inference SAE does not have. They start at 0."""
+
+    _saw_all_latents = False
+    """Whether the last pass with hooks computed all latents."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -160,7 +163,13 @@ class SignedSAEMixin(_Host):
             (..., d_sae).
         """
         x_c = self.process_sae_in(x)
-        active = None if torch.is_grad_enabled() else self._encode_active(x_c)
+        # SAELens repeats a pass without hooks and gradients for its error term. The two ways round
+        # differently, and a latent at its threshold has to be the same in both.
+        repeats = is_switched_off(self.hook_sae_acts_post)
+        sees_all = torch.is_grad_enabled() or (repeats and self._saw_all_latents)
+        active = None if sees_all else self._encode_active(x_c)
+        if not (repeats or torch.compiler.is_compiling()):
+            self._saw_all_latents = active is None
         if active is None:
             return self._encode_all(x, x_c)[0]
         latents, z = active

@@ -190,7 +190,7 @@ class SignedTrainingMixin(FiniteLossMixin, SignedSAEMixin, _Host):
     def _normalised_out(self, sae_in: Tensor, tensor: Tensor) -> Tensor:
         """``tensor`` from the decoder's space to that of ``sae_in``, by SAELens's normalisation."""
         # decode has consumed the statistics that are kept between input and output
-        self.run_time_activation_norm_fn_in(sae_in.to(self.dtype))
+        self.run_time_activation_norm_fn_in(self.reshape_fn_in(sae_in.to(self.dtype)))
         return self.reshape_fn_out(self.run_time_activation_norm_fn_out(tensor), self.d_head)
 
     def _scaled_out(self, sae_in: Tensor, product: Tensor) -> Tensor:

@@ -19,6 +19,11 @@ def is_transformed(*tensors: Tensor) -> bool:
     return any(unpack_dual(t).tangent is not None for t in tensors)
 
 
+def is_switched_off(hook_point: nn.Module) -> bool:
+    """Whether SAELens has put its Identity in the place of a hook point, as for its error term."""
+    return not isinstance(hook_point, HookPoint)
+
+
 def is_hooked(hook_point: nn.Module) -> bool:
     """Whether something listens at a hook point. A switched-off one is SAELens's Identity."""
     # transformer-lens 2 has no has_hooks(), and torch has no public name for its own hooks

@@ -176,7 +176,7 @@ def parse_overrides(sae_class: type[TrainingSAEConfig], flags: Sequence[str]) ->
     }
     flags, nulls = _pop_nulls(section_of, flags)
     try:
-        namespace, unknown = parser.parse_known_args(flags)
+        namespace, unknown = parser.parse_known_args(_joined(flags))
     except argparse.ArgumentError as error:
         raise ConfigError(f"{error}") from None
     if unknown:
@@ -218,6 +218,17 @@ def _pop_nulls(
         else:
             rest.append(flag)
     return rest, nulls
+
+
+def _joined(flags: Sequence[str]) -> list[str]:
+    """``--field -1e-3`` as one part: with an exponent argparse takes the number for a flag."""
+    joined: list[str] = []
+    for flag in flags:
+        if joined and re.fullmatch(r"-[\d.]+[eE][-+]?\d+", flag):
+            joined[-1] += f"={flag}"
+        else:
+            joined.append(flag)
+    return joined
 
 
 def _split_null(flag: str) -> list[str]:

@@ -233,7 +233,9 @@ def check_ramps_of_l0(sae: TrainingSAEConfig, steps: int) -> None:
     Raises:
         InvalidInputError: one of them is too long.
     """
-    if getattr(sae, "target_l0", None) is not None and hasattr(sae, "target_l0_rate"):
+    # the quadratic loss of bi_jumprelu holds L0 by itself
+    steers = getattr(sae, "jumprelu_sparsity_loss_mode", None) != "quadratic"
+    if steers and getattr(sae, "target_l0", None) is not None and hasattr(sae, "target_l0_rate"):
         fields = sae.to_dict()  # NAME_warm_up_steps, of any architecture
         for name in (name for name in fields if name.endswith("_warm_up_steps")):
             value = fields[name]

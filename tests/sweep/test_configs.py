@@ -43,7 +43,10 @@ ENDS = {
     FOLDER / "ends-gemma3-270m.yaml": FOLDER / "equal-width-gemma3-270m.yaml",
 }
 # bi_jumprelu of equal width, with both sides open from the start
-PAIRS = FOLDER / "pairs-smollm2-135m.yaml"
+PAIRS = {
+    FOLDER / "pairs-smollm2-135m.yaml": EQUAL_WIDTH,
+    FOLDER / "pairs-gemma3-270m.yaml": FOLDER / "equal-width-gemma3-270m.yaml",
+}
 # the SAEs of another sweep, wider
 WIDTHS = {
     FOLDER / "widths-smollm2-135m.yaml": EQUAL_WIDTH,
@@ -189,15 +192,14 @@ def test_what_may_join_two_ends_differs_from_equal_width_in_one_option(path: Pat
     assert options == expected
 
 
-def test_a_signed_sae_that_starts_with_both_sides_open_differs_in_that_alone() -> None:
-    config, other = loaded_with(PAIRS, EQUAL_WIDTH)
-    (fields,) = config.saes.values()
-    base = other.saes["bi_jumprelu-warm-up-400-full"]
-    assert fields == {
-        **{name: value for name, value in base.items() if name != "seeds"},
-        "minus_bias_init": 0,
-        "target_l0": [32],
-    }
+@pytest.mark.parametrize("path", PAIRS, ids=lambda path: path.stem)
+def test_a_signed_sae_that_starts_with_both_sides_open_differs_in_that_alone(path: Path) -> None:
+    config, other = loaded_with(path, PAIRS[path])
+    for name, fields in config.saes.items():
+        base = other.saes[name.replace("both-sides", "warm-up-400")]
+        apart = {"target_l0", "seeds"}
+        own, shared = ({k: v for k, v in of.items() if k not in apart} for of in (fields, base))
+        assert own == {**shared, "minus_bias_init": 0}
 
 
 def test_the_sweeps_of_equal_width_differ_in_the_model_and_its_widths_alone() -> None:
@@ -271,7 +273,7 @@ def test_the_second_model_has_the_recipe_of_the_first() -> None:
     [
         p
         for p in SWEEPS
-        if p not in (MAIN, GEMMA3, *ONE_PASS, *LENGTHS, *ENDS, *WIDTHS, LONGER, PAIRS)
+        if p not in (MAIN, GEMMA3, *ONE_PASS, *LENGTHS, *ENDS, *WIDTHS, LONGER, *PAIRS)
     ],
     ids=lambda path: path.stem,
 )

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -348,3 +349,25 @@ def test_a_latent_whose_logits_overflow_has_no_dial(
     assert result.exit_code == 0, result.stderr
     for held in pages(out).values():
         assert [page["dial"] for page in held["pages"]] == [None] * 4
+
+
+def test_picked_latents_are_put_before_the_others(
+    source: Path,
+    benchmark_script: Callable[[str], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(source.parent)
+    picked = benchmark_script("picked_latents")
+    file = Path("out/latents/mlp-half-0.1.json")
+    shown = [page["latent"] for page in json.loads(file.read_text())["pages"]]
+    other = next(latent for latent in range(24) if latent not in shown)
+    sae = shutil.copytree(
+        "out/saes/mlp/seed-0/half/l1_coefficient-0.1", f"{picked.PREFIX}-mlp", dirs_exist_ok=True
+    )
+    args = [source.name, str(file), "--sae", sae, "--latents", str(other), str(shown[1])]
+    monkeypatch.setattr("sys.argv", ["picked_latents.py", *args])
+    picked.main()
+    pages = json.loads(file.read_text())["pages"]
+    expected = [other, shown[1], *(latent for latent in shown if latent != shown[1])]
+    assert [page["latent"] for page in pages] == expected
+    assert pages[0]["dial"] is None

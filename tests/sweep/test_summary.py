@@ -1,13 +1,16 @@
 """The summary of a sweep, of made-up results and of one written by an earlier version."""
 
 import dataclasses
+import errno
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 from rich.table import Table
 
+from sae_lens_signaware.experiments.plots import frontier_axes
 from sae_lens_signaware.experiments.sweep.comparison import Comparison
 from sae_lens_signaware.experiments.sweep.frontier import Point, compare_frontiers, summarise_seeds
 from sae_lens_signaware.experiments.sweep.result import RunResult
@@ -196,3 +199,23 @@ def test_a_name_with_dollars_is_no_formula(tmp_path: Path) -> None:
         plot_cell(SweepSummary(1, [run], {}, []), cell, tmp_path / "cell.svg")
     svg = (tmp_path / "cell.svg").read_text(encoding="utf-8")
     assert [svg.count(f">{name}</text>") for name in (cell, sae)] == [1, 1]
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "frontier.png"
+    with frontier_axes(path, "before", (4, 3)):
+        pass
+    before = path.read_bytes()
+    assert before.startswith(b"\x89PNG")
+
+    def half(figure: Any, file: Any, **kwargs: Any) -> None:
+        Path(file).write_bytes(before[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", half)
+    with pytest.raises(OSError, match="No space"), frontier_axes(path, "after", (4, 3)):
+        pass
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
