@@ -303,6 +303,6 @@ def test_seeds_agree_on_what_is_ahead_and_what_is_level() -> None:
 
 def test_the_page_on_equal_width_says_how_many_runs_are_done(figures: Any) -> None:
     page = result_page("equal_width")
-    for name in ("equal_width", "longer", "widths"):
+    for name in ("equal_width", "longer", "widths", "both_sides"):
         for sweep, held in figures.read(f"{name}.json")["sweeps"].items():
             assert f"| `{sweep}.yaml` | {len(held['runs'])} of {held['n_runs']} |" in page
