@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from sae_lens_signaware.experiments.sweep.frontier import Point, interpolate
 from tests.support.tables import json_of, result_page, table_of
 
 pytest.importorskip("matplotlib", reason="needs the [demo] extra")
@@ -58,7 +59,7 @@ def test_the_lead_on_the_second_model_is_as_the_pages_say() -> None:
     page = result_page("generality")
     assert "On Gemma 3 both leads grow from two to four times `d_in`, and fall at eight" in page
     assert f"There `bi_jumprelu` is {leads[2]:.4f} ahead of BatchTopK, and level with" in page
-    assert f"level with JumpReLU at {over[2]:.4f} above it. 16 times `d_in` was not" in page
+    assert f"level with JumpReLU at {over[2]:.4f} above it." in page
     assert over[2] < 0.00205
     runs = json_of("widths")["sweeps"]["widths-gemma3-270m"]["runs"]
     assert {f"{run[7]:.0%}" for run in runs if run[1] == "jumprelu-8"} == {"11%"}
@@ -66,6 +67,33 @@ def test_the_lead_on_the_second_model_is_as_the_pages_say() -> None:
     both = f"{leads[1]:.4f} at four times and {leads[2]:.4f} at eight times."
     said = f"On Gemma 3 the lead over BatchTopK is {both}"
     assert all(said in (ROOT / name).read_text() for name in ("README.md", "CHANGELOG.md"))
+
+
+def test_sixteen_times_on_the_second_model_is_as_the_pages_say() -> None:
+    runs: dict[str, list[Point]] = {}
+    for run in json_of("widths")["sweeps"]["widths-gemma3-270m"]["runs"]:
+        runs.setdefault(run[1], []).append(Point(run[5], run[6], run[7], 10_240))
+    assert "batchtopk-16" not in runs
+    (ours,), (longer,) = runs["bi_jumprelu-16"], runs["bi_jumprelu-window-307200-16"]
+    of_jumprelu = runs["jumprelu-16"]
+    page, log = result_page("generality"), (ROOT / "docs" / "log.md").read_text()
+    lost = runs["bi_jumprelu-8"][0].explained_variance - ours.explained_variance
+    said = f"has {ours.explained_variance:.4f}, which is {lost:.3f} less than at eight times."
+    assert f"- **On Gemma 3 at 16 times `d_in`** `bi_jumprelu` {said}" in page
+    theirs = interpolate(of_jumprelu, ours.l0)
+    assert {f"{point.dead_share:.0%}" for point in of_jumprelu} == {"39%"}
+    assert f"JumpReLU has {theirs:.4f} at that L0, with 39% of its latents dead." in page
+    behind, less = (
+        f"{interpolate(of_jumprelu, point.l0) - point.explained_variance:.4f}"
+        for point in (ours, longer)
+    )
+    with_window = f"{longer.explained_variance:.4f} at 16 times, with {longer.dead_share:.0%} dead."
+    assert f"gives {with_window} That is {less} behind JumpReLU." in page
+    assert f"At 16 times it is {behind} behind JumpReLU, and BatchTopK was not" in page
+    readme, which = ((ROOT / name).read_text() for name in ("README.md", "docs/which.md"))
+    assert f"At 16 times JumpReLU is {behind} ahead there." in readme
+    assert f"JumpReLU is {behind} ahead, and {less} with that window." in which
+    assert f"JumpReLU is {less} above that, with 39% dead." in log
 
 
 def test_what_changes_from_eight_to_sixteen_times_is_as_the_page_says() -> None:
