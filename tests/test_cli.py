@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
 import yaml
 from sae_lens import SAE
 from safetensors.torch import save_file
 
 from sae_lens_signaware import BipolarCensus, PolarityCalibration
 from sae_lens_signaware.checks import ConfigError
-from sae_lens_signaware.cli.errors import console, reports_errors
+from sae_lens_signaware.cli.errors import console
 from sae_lens_signaware.experiments import demo
 from tests.support.cli import COMMANDS, assert_one_line_error, invoke
 from tests.support.hub import save_measured
@@ -48,38 +47,6 @@ def test_version_names_this_package_and_saelens() -> None:
     assert result.exit_code == 0
     names = ("sae-lens-signaware", "sae-lens")
     assert result.stdout.splitlines() == [f"{name} {version(name)}" for name in names]
-
-
-@pytest.mark.parametrize("error", [None, MemoryError(), RuntimeError("CUDA out of memory. Tried")])
-def test_too_little_memory_is_one_line(
-    error: Exception | None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    @reports_errors
-    def command() -> None:
-        if error is not None:
-            raise error
-        torch.empty(10**15)
-
-    with pytest.raises(typer.Exit) as stopped:
-        command()
-    assert stopped.value.exit_code == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("Error: out of memory: ")
-
-
-def test_a_missing_login_of_wandb_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    from wandb.errors import UsageError
-
-    @reports_errors
-    def command() -> None:
-        raise UsageError("No API key configured. Use `wandb login` to log in.")
-
-    with pytest.raises(typer.Exit) as stopped:
-        command()
-    assert stopped.value.exit_code == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("Error: W&B: No API key configured.")
-    assert line.endswith("; logger.log_to_wandb: false trains without it")
 
 
 def test_split_of_a_folder(tmp_path: Path) -> None:

@@ -198,3 +198,8 @@ def planted(gain_neg: float = 1.0) -> tuple[Any, torch.Tensor, torch.Tensor]:
         sae.threshold.fill_(0.5)
         sae.r_mag[1, :2] = math.log(gain_neg)
     return sae, z @ directions, z
+
+
+def x_batch(n: int = 32, d_in: int = D_IN, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """(n, d_in), the same at each call."""
+    return torch.randn(n, d_in, generator=torch.Generator().manual_seed(1), dtype=dtype)

@@ -1,6 +1,7 @@
 """A small sweep, and what is read of its results."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +106,14 @@ def assert_same_up_to_rounding(after: Any, before: Any, what: str) -> None:
         assert after == pytest.approx(before, rel=1e-3, abs=1e-5), what
     else:
         assert after == before, what
+
+
+def without_latents(whole: tuple[Path, str], out: Path) -> Path:
+    """A copy of a whole sweep of which the latents are missing."""
+    shutil.copytree(whole[0], out)
+    shutil.rmtree(out / "latents")
+    return out
+
+
+def pages(out: Path) -> dict[str, Any]:
+    return {file.name: json.loads(file.read_text()) for file in (out / "latents").iterdir()}
