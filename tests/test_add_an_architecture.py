@@ -194,7 +194,10 @@ def test_a_twin_of_an_earlier_push_goes(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "files"),
-    [(NAME, ("architectures", "sparse", "conversion")), (BY_TOKEN, ("architectures", "sparse"))],
+    [
+        (NAME, ("architectures", "error_term", "sparse", "conversion")),
+        (BY_TOKEN, ("architectures", "error_term", "sparse")),
+    ],
 )
 def test_the_tests_of_every_architecture_pass_for_it(
     name: str, files: tuple[str, ...], tmp_path: Path

@@ -86,6 +86,9 @@ def test_the_error_term_is_of_the_same_way_as_the_pass(
     # by active latents, those at their threshold may round to the other side: here all of them
     sae, x = make_sae(architecture), x_batch()
     find, n_found = type(sae)._find_active, []
+    with torch.no_grad(), path(sparse=True):
+        if find(sae, x, 0.0) is None:
+            pytest.skip("the architecture does not say which latents are active")
 
     def none(sae: Any, x_c: torch.Tensor, margin: float) -> Any:
         latents, pre = find(sae, x_c, margin)
