@@ -59,9 +59,6 @@ from figure_labels import (
     WITH_ANNEALED,
     WITH_SHORT,
 )
-from figure_labels import (
-    BOTH_SIDES as BOTH_SIDES,
-)
 from figure_rows import (
     MODELS,
     ONE_PASS,

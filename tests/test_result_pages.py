@@ -69,6 +69,7 @@ def test_the_readme_says_how_many_latents_are_bipolar(figures: Any) -> None:
 def test_a_preset_is_the_signed_sae_that_came_out_best(figures: Any) -> None:
     models = {"SmolLM2": "smollm2-135m", "Gemma 3": "gemma3-270m"}
     narrow = {"jumprelu_bandwidth": 0.1, "l0_coefficient": 0.03}
+    (both_sides,) = figures.OF_BOTH_SIDES
     settings: dict[str, dict[str, float]] = {
         **{name: {} for name in figures.SIGNED},
         "bi_jumprelu": {"l0_warm_up_steps": 800},
@@ -76,7 +77,7 @@ def test_a_preset_is_the_signed_sae_that_came_out_best(figures: Any) -> None:
         figures.ANNEALED: {"k_anneal_steps": 400},
         figures.NARROW: {"l0_warm_up_steps": 800, **narrow},
         figures.NARROW_SHORT: {"l0_warm_up_steps": 400, **narrow},
-        figures.BOTH_SIDES: {"l0_warm_up_steps": 400, "minus_bias_init": 0},
+        both_sides: {"l0_warm_up_steps": 400, "minus_bias_init": 0},
     }
     page = (ROOT / "docs" / "which.md").read_text()
     of_first_seed = [row for row in figures.one_pass() + figures.both_sides() if row.seed == 0]
@@ -97,10 +98,10 @@ def test_a_preset_is_the_signed_sae_that_came_out_best(figures: Any) -> None:
         assert {name: sae[name] for name in settings[best]} == settings[best]
         assert ("jumprelu_bandwidth" in sae) == ("jumprelu_bandwidth" in settings[best])
         assert ("k_anneal_steps" in sae) == (best == figures.ANNEALED)
-        assert ("minus_bias_init" in sae) == (best == figures.BOTH_SIDES)
+        assert ("minus_bias_init" in sae) == (best == both_sides)
         of_both = f"{r2[best]:.4f}", f"{r2['batchtopk']:.4f}"
         assert "# R² there: {}, and {} of SAELens's batchtopk".format(*of_both) in path.read_text()
-        options = {figures.ANNEALED: ", annealed k", figures.BOTH_SIDES: ", `minus_bias_init: 0`"}
+        options = {figures.ANNEALED: ", annealed k", both_sides: ", `minus_bias_init: 0`"}
         shown = f"`{sae['architecture']}`" + options.get(best, "")
         assert f"| `configs/{path.name}` | {shown} | {of_both[0]} | {of_both[1]} |" in page
 

@@ -195,7 +195,9 @@ def test_what_may_join_two_ends_differs_from_equal_width_in_one_option(path: Pat
 @pytest.mark.parametrize("path", PAIRS, ids=lambda path: path.stem)
 def test_a_signed_sae_that_starts_with_both_sides_open_differs_in_that_alone(path: Path) -> None:
     config, other = loaded_with(path, PAIRS[path])
+    l0s = {"full": [8, 32, 128], "half": [32, 128], "full-more-seeds": [32]}
     for name, fields in config.saes.items():
+        assert fields["target_l0"] == l0s[name.removeprefix("bi_jumprelu-both-sides-")]
         base = other.saes[name.replace("both-sides", "warm-up-400")]
         apart = {"target_l0", "seeds"}
         own, shared = ({k: v for k, v in of.items() if k not in apart} for of in (fields, base))
