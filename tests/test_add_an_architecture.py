@@ -212,6 +212,7 @@ def test_the_tests_of_every_architecture_pass_for_it(
     assert int(re.findall(r"(\d+) passed", run.stdout)[0]) >= 20
 
 
+@pytest.mark.slow
 def test_a_module_of_the_user_registers_an_architecture(tmp_path: Path) -> None:
     (tmp_path / f"{NAME}.py").write_text(source())
     values = {**BASE, "sae": {"architecture": NAME, "d_in": 16, "d_sae": 32}}

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -69,12 +68,18 @@ def test_each_installs_alone_and_works(
     python = str(venv / "bin" / "python")
     here = [*pip, "--python", python]
     link_installed(brought - {"sae-lens-signaware"}, the_one(venv, "lib/python*/site-packages"))
-    install = [*here, "install", "-q", "--no-deps", "--force-reinstall"]
+    package = the_one(venv, "lib/python*/site-packages") / "sae_lens_signaware"
+    install = [*here, "install", "-q", "--no-deps", "--no-compile", "--force-reinstall"]
+    installed = []
     for pattern in ("*.tar.gz", "*.whl"):
         run_logged([*install, str(the_one(dist, pattern))], tmp_path, 600)
         run_logged([*here, "check"], tmp_path, 120)
-        folder = Path(tempfile.mkdtemp(dir=tmp_path))
-        assert run_logged([python, str(SMOKE)], folder, 300).endswith("smoke test passed\n")
+        files = [path for path in package.rglob("*") if path.is_file()]
+        installed.append({path.relative_to(package): path.read_bytes() for path in files})
+    assert installed[0] == installed[1]  # so what works from one works from the other
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    assert run_logged([python, str(SMOKE)], folder, 300).endswith("smoke test passed\n")
 
 
 def test_the_core_brings_nothing_that_sae_lens_does_not(brought: set[str], pip: list[str]) -> None:

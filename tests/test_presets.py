@@ -1,7 +1,6 @@
 """The presets in configs/, the best signed SAE of each hook point, and the demo's configs, trained
 for a while."""
 
-import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from sae_lens_signaware.experiments.demo_data import prepare_text
 from sae_lens_signaware.experiments.packaged_models import MODELS, prepare_model
 from sae_lens_signaware.training.config import load_runner_config
 from tests.support.cli import invoke
+from tests.support.gguf_files import each_read_once
 
 ROOT = Path(__file__).parent.parent
 PRESETS = sorted((ROOT / "configs").glob("best-*.yaml"))
@@ -56,10 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def _each_model_file_read_once() -> Iterator[None]:
-    """transformers reads a GGUF file anew for the config and the weights, ten seconds each time."""
-    gguf = pytest.importorskip("gguf")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gguf, "GGUFReader", functools.cache(gguf.GGUFReader))
+    with each_read_once():
         yield
 
 

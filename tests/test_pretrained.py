@@ -20,6 +20,7 @@ from sae_lens_signaware.experiments import demo_data
 from sae_lens_signaware.experiments.demo import demo_config
 from sae_lens_signaware.experiments.sweep.cache import collect, load_hooked_model
 from sae_lens_signaware.experiments.sweep.config import Run, load_sweep_config
+from tests.support.gguf_files import each_read_once
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
 FOLDERS = sorted(path.parent for path in PRETRAINED.glob("*/cfg.json"))
@@ -78,7 +79,8 @@ def activations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Ten
     n_tokens = json.loads((PRETRAINED / "check.json").read_text())["n_tokens"]
     run = demo_config(folder, 40, 2048)[1][0]
     cells = {hook: _at(run, hook) for hook in demo_data.HOOK_NAMES.values()}
-    model = load_hooked_model(run.cfg, list(cells))
+    with each_read_once():
+        model = load_hooked_model(run.cfg, list(cells))
     return collect(model, cells, str(text), n_tokens, Progress(disable=True))
 
 
@@ -109,7 +111,8 @@ def test_readmes_example_prints_what_readme_shows(
     (shown,) = re.findall(r"^```text\n(.*?)^```$", text, re.DOTALL | re.M)
     (tmp_path / "pretrained").symlink_to(PRETRAINED)
     monkeypatch.chdir(tmp_path)
-    exec(compile(block, "README.md", "exec"), {})
+    with each_read_once():
+        exec(compile(block, "README.md", "exec"), {})
     printed = capsys.readouterr().out
     values = r"(\d+): ([+-]\d+\.\d\d)"
     found = {(latent, round(float(value), 1)) for latent, value in re.findall(values, printed)}

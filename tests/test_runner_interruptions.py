@@ -118,9 +118,8 @@ def test_a_checkpoint_that_ends_within_its_last_file_is_passed_over(
     small_run("resumed", training_tokens=64 * 30, resume_from_checkpoint=str(newest.parent))
 
 
-@pytest.mark.parametrize(
-    "stop", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow  # by default a test raises the signal in this process
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_interruption_leaves_a_whole_checkpoint_with_weights(
     stop: signal.Signals, tmp_path: Path
 ) -> None:

@@ -62,7 +62,6 @@ def test_a_validation_leaves_the_training_as_it_was(
 @each_variant
 @pytest.mark.parametrize("make", [make_sae, make_training_sae])
 def test_an_sae_is_freed_with_its_last_name(make: Any, architecture: str, tying: str) -> None:
-    gc.collect()
     gc.disable()
     try:
         sae = make(architecture, tying)

@@ -144,7 +144,7 @@ def test_steering_begins_with_the_first_step_after_the_warm_up(architecture: str
 @each_threshold_architecture
 def test_target_l0_is_reached(architecture: str) -> None:
     sae: Any = TrainingSAE.from_dict(training_config(architecture, target_l0=4.0).to_dict())
-    trainer: Any = SAETrainer(trainer_config(1500, lr=1e-2, lr_end=1e-2), sae, batches())
+    trainer: Any = SAETrainer(trainer_config(900, lr=1e-2, lr_end=1e-2), sae, batches())
     trainer.fit()
     source = batches(seed=1)
     l0 = torch.stack([(sae.encode(next(source)) != 0).sum(-1).float().mean() for _ in range(20)])

@@ -24,6 +24,7 @@ from sae_lens_signaware import (
 )
 from sae_lens_signaware.experiments import demo_data
 from sae_lens_signaware.training.cached import train_on_cache
+from tests.support.gguf_files import each_read_once
 from tests.support.saes import SAVED_AS_THEMSELVES, asking_for, fields_of, training_config
 
 # TransformerLens's HookedTransformer takes the names of its own list only, which SmolLM2 is not on.
@@ -59,7 +60,8 @@ SAES = {
 
 def load_plain(out: Path) -> tuple[Any, Any]:
     """The model, dequantised, and its tokenizer."""
-    read = demo_data.load_demo_model(demo_data.prepare_model(out / "gguf"))
+    with each_read_once():
+        read = demo_data.load_demo_model(demo_data.prepare_model(out / "gguf"))
     config = copy.deepcopy(read.model.config)
     del config.quantization_config  # what calls itself quantised refuses to be saved
     model = AutoModelForCausalLM.from_config(config)

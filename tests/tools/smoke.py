@@ -71,8 +71,9 @@ def main() -> None:
         assert "merging would free 12" in " ".join(audited.split())
     one = f"{next(iter(ours))}-plain"
     assert run_script("audit", one) == run_here("audit", one)
+    assert "Usage: sae-lens-signaware train" in run_script("train", "--help")
     for command in ("train", "demo", "sweep", "protocol", "report", "push", "analyze", "merge"):
-        assert f"sae-lens-signaware {command}" in run_script(command, "--help")
+        assert f"sae-lens-signaware {command}" in run_here(command, "--help")
     print("smoke test passed")
 
 
