@@ -1,6 +1,7 @@
 """Typed results: per-latent tensors, provenance, and JSON that the same class reads back."""
 
 import dataclasses
+import functools
 import json
 import math
 import typing
@@ -41,7 +42,12 @@ class Provenance:
 
 def versions() -> dict[str, str]:
     """Return the versions of the packages that a result depends on."""
-    return {name: version(name) for name in ("sae-lens-signaware", "sae-lens", "torch")}
+    return {name: _version(name) for name in ("sae-lens-signaware", "sae-lens", "torch")}
+
+
+@functools.cache  # it reads files of the installation, and every result names versions
+def _version(package: str) -> str:
+    return version(package)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
