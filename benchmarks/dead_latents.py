@@ -10,6 +10,7 @@ gain    the R2 that the dead latents could add if each were active on the 0.1% o
 """
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("results/dead_latents.json"))
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    for file in sorted((args.sweep / "runs").glob("*/*/*/*.json")):
+    files = sorted((args.sweep / "runs").glob("*/*/*/*.json"))
+    if not files:
+        sys.exit(f"sweep: {args.sweep} has no runs/**/*.json")
+    for file in files:
         result = RunResult.read(file)
         if result.quality.dead_share == 0:
             continue

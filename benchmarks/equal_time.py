@@ -23,6 +23,7 @@ import argparse
 import dataclasses
 import functools
 import statistics
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -204,6 +205,8 @@ def main() -> None:
     others = [read_joined(config, args.root, read_json(of_it)) for config, of_it in args.more]
     points = points_of([sweep, *others])
     costs = {name: kept[name] for name in ("timed_on", "step_costs") if name in kept}
+    if not costs and args.time_steps is None:
+        sys.exit(f"--time-steps: {args.json} has no times of steps yet, give all")
     if args.time_steps:
         store = SweepStore(sweep.config, args.root / command_of(args.config)[1])
         wanted = {(p.architecture, p.d_sae) for p in points}

@@ -22,7 +22,7 @@ from own_command import own_command
 from reproduction import Sweep
 from reproduction_rows import identities_of, read_rows
 from reproduction_tables import frontier_tables, markdown, means_table, verdict_table
-from result_rows import read_json, write_rows
+from result_rows import read_json, require_same_sweeps, write_rows
 from sweep_source import command_of, without_ending
 
 from sae_lens_signaware.experiments.sweep.comparison import DEAD_NOTE, VERDICT_NOTE, Comparison
@@ -108,6 +108,7 @@ def main() -> None:
     args = parser.parse_args()
     for module in args.modules:
         importlib.import_module(module)
+    require_same_sweeps([source.stem for source in args.configs], args.json)
     kept = read_json(args.json)
     sweeps = {source.stem: read_joined(source, args.root, kept) for source in args.configs}
     command = own_command()

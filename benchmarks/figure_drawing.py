@@ -19,6 +19,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sae_lens_signaware.files import write_text
+
 INK, RULE = "#555555", "#cccccc"
 
 ARCHITECTURES = {  # colour on a light page, on a dark page, marker
@@ -146,4 +148,4 @@ def save_svg(figure: Figure, path: Path, title: str) -> None:
     text = text.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
     path.parent.mkdir(parents=True, exist_ok=True)
     text = re.sub(r"<[^>]*>", rounded_places, text)  # not in the texts between the tags
-    path.write_text(re.sub(r" +\n", "\n", text), encoding="utf-8")
+    write_text(re.sub(r" +\n", "\n", text), path)

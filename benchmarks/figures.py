@@ -98,6 +98,8 @@ from two_sided_figure import two_sided_figure, two_sided_table, worlds_of
 from wandb_page import wandb_figure
 from widths_table import warm_ups_table, widths_table
 
+from sae_lens_signaware.files import write_text
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -286,7 +288,7 @@ def write_all(out: Path) -> None:
     }
     (out / "results").mkdir(parents=True, exist_ok=True)
     for name, text in tables.items():
-        (out / "results" / name).write_text(text, encoding="utf-8")
+        write_text(text, out / "results" / name)
     fill_pages(out / "docs", out)
 
 

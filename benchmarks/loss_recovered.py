@@ -14,7 +14,7 @@ from pathlib import Path
 
 from own_command import own_command
 from reproduction_rows import COLUMNS, row_of
-from result_rows import write_rows
+from result_rows import require_same_runs, write_rows
 from sweep_source import runs_with_saes
 
 from sae_lens_signaware.evaluation import load_sae
@@ -54,6 +54,7 @@ def main() -> None:
         source.stem: measure(source, args.root, args.value, args.n_batches)
         for source in args.configs
     }
+    require_same_runs(sweeps, args.json)
     columns = [*COLUMNS, *(f"loss_recovered_{i}" for i in range(args.n_batches))]
     write_rows(
         {

@@ -73,7 +73,10 @@ def count_sides(model: HookedRootModule, saes: Sequence[Any], prompts: Tensor) -
 
 
 def drawn_latents(counts: Tensor, n: int, least: int, seed: int = 0) -> tuple[list[int], int]:
-    """n latents drawn among those that are bipolar, and the number of these."""
+    """n latents drawn among those that are bipolar, and the number of these.
+
+    The rarer side has a tenth of the prompts of both sides; one with both counts twice.
+    """
     smaller = counts.min(0).values
     is_bipolar = (smaller >= least) & (smaller >= BIPOLAR_MIN_SHARE * counts.sum(0))
     bipolar = is_bipolar.nonzero().flatten()

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from own_command import own_command
-from result_rows import write_rows
+from result_rows import require_same_runs, write_rows
 from sae_lens import SAE
 from sweep_source import runs_with_saes, without_ending
 from torch import Tensor
@@ -120,10 +120,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("results/other_text.json"))
     args = parser.parse_args()
     texts = {path.stem: texts_of(path, args.n_tokens) for path in args.texts}
-    sweeps = {
-        source.stem: {"runs": measure(source, args.root, args.values, texts)}
-        for source in args.configs
-    }
+    found = {source.stem: measure(source, args.root, args.values, texts) for source in args.configs}
+    require_same_runs(found, args.json)
+    sweeps = {name: {"runs": rows} for name, rows in found.items()}
     columns = [*COLUMNS, *(f"error_{i}" for i in range(N_BLOCKS))]
     write_rows({"command": own_command(), "columns": columns, "sweeps": sweeps}, args.json)
 

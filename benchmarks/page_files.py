@@ -13,6 +13,8 @@ results/ or a config stands in the page itself, between two comments:
 import re
 from pathlib import Path
 
+from sae_lens_signaware.files import write_text
+
 BLOCK = re.compile(
     r"^(?P<indent> *)<!-- file: (?P<name>\S+) -->\n.*?^ *<!-- end of file -->$",
     re.DOTALL | re.MULTILINE,
@@ -47,4 +49,4 @@ def fill_pages(docs: Path, root: Path) -> None:
         text = page.read_text(encoding="utf-8")
         filled = fill_page(text, root)
         if filled != text:
-            page.write_text(filled, encoding="utf-8")
+            write_text(filled, page)

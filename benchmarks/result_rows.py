@@ -2,7 +2,8 @@
 
 import json
 import statistics
-from collections.abc import Sequence
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,6 +71,40 @@ def write_rows(value: object, path: Path) -> None:
         ValueError: a NaN or an inf, which is not JSON.
     """
     write_text(_json(value) + "\n", path)
+
+
+def require_same_sweeps(named: Collection[str], path: Path) -> None:
+    """End the script where the results that are there have a sweep that would be lost.
+
+    Raises:
+        SystemExit: so it is. The file is as it was.
+    """
+    lost = [name for name in read_json(path).get("sweeps", {}) if name not in named]
+    if lost:
+        sys.exit(f"--json: {path} has {', '.join(lost)} too; name their configs or another file")
+
+
+def require_same_runs(sweeps: Mapping[str, Sequence[Sequence[object]]], path: Path) -> None:
+    """End the script where a sweep has no run, or where a run of the results would be lost.
+
+    Args:
+        sweeps: name -> rows, each of them with what tells a run in its first five columns.
+
+    Raises:
+        SystemExit: so it is. The file is as it was.
+    """
+    empty = [name for name, rows in sweeps.items() if not rows]
+    if empty:
+        sys.exit(f"--root: no SAE of {', '.join(empty)} is on disk there")
+    require_same_sweeps(sweeps, path)
+    for name, held in read_json(path).get("sweeps", {}).items():
+        found = {tuple(row[:5]) for row in sweeps[name]}
+        lost = {tuple(row[:5]) for row in held["runs"]} - found
+        if lost:
+            sys.exit(
+                f"--json: {path} has {len(lost)} runs of {name} whose SAEs are not on disk; "
+                "remove it or name another file"
+            )
 
 
 def _json(value: object, depth: int = 1) -> str:

@@ -19,7 +19,7 @@ import torch
 from own_command import own_command
 from reproduction_rows import COLUMNS, row_of
 from reproduction_tables import markdown
-from result_rows import write_rows
+from result_rows import require_same_runs, write_rows
 from sweep_source import runs_with_saes
 
 from sae_lens_signaware.evaluation import (
@@ -156,16 +156,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("results/side_use.json"))
     args = parser.parse_args()
     fields = [field.name for field in dataclasses.fields(SideUse)]
-    runs = {
-        source.stem: {"runs": measure(source, args.root, args.values)} for source in args.configs
-    }
+    runs = {source.stem: measure(source, args.root, args.values) for source in args.configs}
+    require_same_runs(runs, args.json)
     report = {
         "command": own_command(),
         "max_cosine": MAX_COSINE,
         "frequent": FREQUENT,
         "rare": RARE,
         "columns": [*COLUMNS, "d_sae", *fields],
-        "sweeps": runs,
+        "sweeps": {name: {"runs": rows} for name, rows in runs.items()},
     }
     write_rows(report, args.json)
 

@@ -7,6 +7,7 @@ tokens. --command is what made the sweep.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from reproduction_rows import COLUMNS, row_of
@@ -24,6 +25,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     args = parser.parse_args()
     files = [file for folder in args.folders for file in (folder / "runs").rglob("*.json")]
+    if not files:
+        sys.exit(f"folders: no runs/**/*.json in {', '.join(map(str, args.folders))}")
     results = [RunResult.read(file) for file in files]
     rows = sorted((row_of(r) for r in results), key=lambda row: row[:5])
     n_tokens = {r.quality.n_tokens for r in results}

@@ -143,6 +143,16 @@ def test_a_run_that_is_gone_keeps_its_row_and_steps_keep_their_times(
     assert values["step_costs"] == [cost]
 
 
+def test_without_times_of_steps_the_results_are_left(
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = [str(CONFIG), "--root", str(tmp_path), "--json", str(tmp_path / "new.json")]
+    monkeypatch.setattr(sys, "argv", ["equal_time.py", *args])
+    with pytest.raises(SystemExit, match=r"^--time-steps: .*new\.json has no times of steps yet"):
+        script.main()
+    assert not (tmp_path / "new.json").exists()
+
+
 def test_a_time_that_is_added_is_in_seconds_of_the_known_ones(script: Any) -> None:
     cost = script.StepCost
     known = [cost("a", 8, 1.0, 5), cost("a", 16, 2.0, 10)]

@@ -40,6 +40,18 @@ def run(root: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> tuple[dict[s
     return json.loads(Path(paths[1]).read_text()), Path(paths[2]).read_text()
 
 
+@pytest.mark.usefixtures("benchmark_script")
+def test_results_of_a_sweep_that_is_not_named_stay(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = json.dumps({"sweeps": {"small": {"runs": []}, "large": {"runs": []}}})
+    (root / "small.json").write_text(held)
+    with pytest.raises(SystemExit, match=r"small\.json has large too; name their configs"):
+        run(root, monkeypatch)
+    assert (root / "small.json").read_text() == held
+    assert not (root / "small.md").exists()
+
+
 def with_more_seeds(root: Path) -> None:
     """Seed 1 has one value of each SAE, under a name of its own."""
     saes = yaml.safe_load((SWEPT / "sweep.yaml").read_text())["saes"]

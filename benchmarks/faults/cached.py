@@ -96,6 +96,7 @@ def kill_cached(
         else:  # 0 to 40 ms after the signal: before, in the middle of and after the save
             wait = rng.choice((None, rng.uniform(0, 0.04)))
             code = strike(child, after, signal.SIGTERM, wait)
+        assert code in ENDS, f"it ended with exit code {code}"
         seen[ENDS[code]] += 1
         if code == 0:
             require_same_end()

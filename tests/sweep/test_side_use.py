@@ -38,6 +38,23 @@ def audit_of(*pairs: tuple[int, int]) -> AntipodalAudit:
     return AntipodalAudit(SAVED_FROM, a, b, unused - 1, *[unused] * 4, len(pairs), -0.9)
 
 
+@pytest.mark.parametrize("there", [False, True], ids=["of-none", "of-all"])
+def test_the_command_loses_no_run_whose_sae_is_gone(
+    there: bool, script: Any, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "use.json"
+    runs = [["mlp", "half", 0, "l1_coefficient", 0.1, 0.5]]
+    held = json.dumps({"sweeps": {"s": {"runs": [*runs, ["gone", *runs[0][1:]]]}}})
+    out.write_text(held)
+    root = source.parent if there else tmp_path / "none"
+    options = ["--root", str(root), "--values", "0.1", "--json", str(out)]
+    monkeypatch.setattr(sys, "argv", ["side_use.py", str(source), *options])
+    said = r"has 1 runs of s whose SAEs" if there else r"^--root: no SAE of s is on disk there$"
+    with pytest.raises(SystemExit, match=said):
+        script.main()
+    assert out.read_text() == held
+
+
 def test_use_of_the_sides_by_hand(script: Any) -> None:
     # two rare latents, one of them bipolar; three others, one of them bipolar; one is dead
     census = census_of([0.4, 0.8, 0.1, 0.1, 0.0, 0.9], [0.2, 0.0, 0.1, 0.0, 0.0, 0.0])
