@@ -15,6 +15,8 @@ ROOT = Path(__file__).parent.parent
 MLP, ATTN, GEMMA3 = "SmolLM2, mlp_out", "SmolLM2, attn_out", "Gemma 3, mlp_out"
 PLAIN = ("batchtopk", "jumprelu")
 BOTH_SIDES = "bi_jumprelu-both-sides"
+# SAE -> the first word of the sweeps that trained it
+HOLDERS = {BOTH_SIDES: "pairs", "sa_gsae": "equal-width", "bi_matryoshka_batchtopk": "equal-width"}
 
 
 @pytest.fixture
@@ -176,3 +178,25 @@ def test_retrained_saes_are_those_of_equal_width(page: str) -> None:
     most = max(abs(run[6] - before[tuple(run[:5])]) for run in runs)
     assert most < 0.0005
     assert "Their R² differs by at most 0.0005 from the ones there." in page
+
+
+def test_open_sides_at_l0_8_have_a_higher_r2_than_the_other_two(figures: Any) -> None:
+    both, equal = json_of("both_sides")["sweeps"], json_of("equal_width")["sweeps"]
+    saes = (BOTH_SIDES, "sa_gsae", "bi_matryoshka_batchtopk")
+
+    def field(model: str, cell: str, sae: str) -> str:
+        sweep = (both if sae == BOTH_SIDES else equal)[f"{HOLDERS[sae]}-{model}"]
+        (row,) = (
+            row
+            for row in figures.rows_of(sweep)
+            if (row.cell, row.sae, row.seed, row.value) == (cell, f"{sae}-full", 0, 8)
+        )
+        assert row.l0 == pytest.approx(8, rel=0.03)
+        return f"{row.r2:.3f}, {row.bipolar_share:.0%}"
+
+    which = (ROOT / "docs" / "which.md").read_text()
+    cells = {MLP: ("smollm2-135m", "mlp_out"), ATTN: ("smollm2-135m", "attn_out")}
+    for name, (model, cell) in (cells | {GEMMA3: ("gemma3-270m", "mlp_out")}).items():
+        fields = [field(model, cell, sae) for sae in saes]
+        assert f"    | {name} | {' | '.join(fields)} |\n" in which
+        assert max(fields) == fields[0]

@@ -140,13 +140,13 @@ VERDICTS = {  # what a field of the page's table of verdicts says at L0 8, 16, 3
     "level up to L0 32, ahead above": [LEVEL] * 3 + [AHEAD] * 2,
     "level, ahead at L0 128": [LEVEL] * 4 + [AHEAD],
     "ahead, but level at L0 32 and 64": [AHEAD, AHEAD, LEVEL, LEVEL, AHEAD],
-    "ahead at L0 8 and 128; between them 0.002 ahead, which counts as level": [
+    "ahead at L0 8 and 128; between them 0.002 ahead, at the margin of level": [
         *[AHEAD, EDGE_AHEAD, EDGE_AHEAD, EDGE_AHEAD, AHEAD]
     ],
     "0.0020 behind at L0 8, at the margin; level elsewhere near the L0s of JumpReLU's runs": [
         *[EDGE_BEHIND, None, LEVEL, LEVEL, LEVEL]  # JumpReLU has no run near L0 16
     ],
-    "0.001 to 0.002 below, which counts as level": ["-0.001 to -0.002"] * 5,
+    "0.001 to 0.002 below, at the margin of level": ["-0.001 to -0.002"] * 5,
     # the last part is of other settings, which the page that it names has
     f"ahead up to L0 32, level above; level at L0 32 where both have {NARROWER}": [
         *[AHEAD, AHEAD, AHEAD, LEVEL, LEVEL]
