@@ -104,7 +104,8 @@ def checked(field: str, value: object, hint: Any) -> Any:
     Raises:
         InvalidInputError: the value does not fit.
     """
-    require(fits(value, hint), field, value, describe(hint), _advice(value, hint))
+    if not fits(value, hint):
+        require(False, field, value, describe(hint), _advice(value, hint))
     return converted(value, hint)
 
 
@@ -132,12 +133,12 @@ def fits(value: Any, hint: Any) -> bool:
     A list fits a tuple, as YAML and JSON have no tuples. An integer fits a float. A bool is no
     number. NumPy's numbers count as Python's. A number that is not finite fits nothing.
     """
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    origin, args = _parts(hint)
     if hint is Any or isinstance(hint, TypeVar):
         return True
     if origin is Literal:
         return any(type(value) is type(option) and value == option for option in args)
-    if is_union(hint):
+    if origin in _UNIONS:
         return any(fits(value, option) for option in args)
     if hint in (int, float):
         return not isinstance(value, bool) and _is_number(value, whole=hint is int)
@@ -168,8 +169,8 @@ def converted(value: Any, hint: Any) -> Any:
     A torch.dtype and a torch.device become their names, which a cfg.json can hold. What does not
     fit stays as it is.
     """
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if is_union(hint):
+    origin, args = _parts(hint)
+    if origin in _UNIONS:
         option = next((option for option in args if fits(value, option)), Any)
         return converted(value, option)
     if type(value).__module__ == "torch" and type(value).__name__ in TORCH_TYPES:
@@ -191,9 +192,17 @@ def converted(value: Any, hint: Any) -> Any:
     return value
 
 
+@functools.cache  # results have thousands of values of a few types
+def _parts(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    return typing.get_origin(hint), typing.get_args(hint)
+
+
+_UNIONS = (Union, types.UnionType)  # ``X | Y``, in either spelling
+
+
 def is_union(hint: object) -> bool:
     """Tell whether a type is ``X | Y``, in either spelling."""
-    return typing.get_origin(hint) in (Union, types.UnionType)
+    return typing.get_origin(hint) in _UNIONS
 
 
 def _is_metadata(hint: object) -> bool:

@@ -159,10 +159,12 @@ def _one_at_each_l0(points: Sequence[Point]) -> list[Point]:
     """The points in order of L0, the mean of those that have the same."""
     ordered = groupby(sorted(points, key=lambda p: p.l0), key=lambda p: p.l0)
     groups = (list(group) for _, group in ordered)
-    return [
-        replace(group[0], explained_variance=statistics.fmean(p.explained_variance for p in group))
-        for group in groups
-    ]
+    return [group[0] if len(group) == 1 else _mean_r2(group) for group in groups]
+
+
+def _mean_r2(group: Sequence[Point]) -> Point:
+    r2 = statistics.fmean(p.explained_variance for p in group)
+    return replace(group[0], explained_variance=r2)
 
 
 def is_read(points: Sequence[Point], l0: float) -> bool:
