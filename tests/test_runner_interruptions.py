@@ -207,6 +207,35 @@ def small_run(tmp_path: Path) -> Callable[..., Any]:
     return run
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"seqpos_slice": (1, -2)},
+        {"exclude_special_tokens": [1, 2]},
+        {"prepend_bos": False},
+        {"dead_feature_window": 7},
+        {"autocast": True},
+        {"disable_concat_sequences": True},
+    ],
+    ids=lambda setting: next(iter(setting)),
+)
+def test_a_resume_takes_no_checkpoint_of_a_run_on_other_activations(
+    setting: dict[str, Any], small_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    root = tmp_path / "checkpoints"
+    small_run("mine", n_checkpoints=1)
+    mine = find_checkpoint(root)
+    small_run("other", n_checkpoints=1, training_tokens=64 * 22, **setting)
+    other = find_checkpoint(root / "other")
+    sae_cfg = training_config("bi_jumprelu", normalize_activations="expected_average_only_in")
+    assert find_checkpoint(root, runner_config(sae_cfg, tmp_path)) == mine
+    with_it = runner_config(sae_cfg, tmp_path, training_tokens=64 * 22, **setting)
+    assert find_checkpoint(root, with_it) == other
+    (name,) = setting
+    with pytest.raises(ConfigError, match=f"{name} is .* there, and .* in the config; name this"):
+        find_checkpoint(root / "other", runner_config(sae_cfg, tmp_path))
+
+
 def test_a_resume_takes_no_checkpoint_of_a_run_with_another_setting(
     small_run: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -41,6 +41,18 @@ OF_A_TRAINING = (
     "adam_beta1", "adam_beta2",
 )  # fmt: skip
 
+OF_ACTIVATIONS = (
+    "model_name", "model_class_name", "model_from_pretrained_kwargs", "hook_name",
+    "hook_head_index", "dataset_path", "context_size", "prepend_bos", "exclude_special_tokens",
+    "seqpos_slice", "dtype", "autocast_lm", "model_kwargs", "disable_concat_sequences",
+    "sequence_separator_token", "use_chat_formatting",
+)  # fmt: skip
+"""Fields of SAELens's runner config that the activations depend on."""
+OF_SETTINGS = (
+    *(name for name in OF_ACTIVATIONS if name not in MOVABLE),
+    "seed", "autocast", "dead_feature_window", "activations_mixing_fraction",
+)  # fmt: skip
+
 
 def find_checkpoint(path: str | Path, cfg: LanguageModelSAERunnerConfig[Any] | None = None) -> Path:
     """Return ``path`` where it is a whole checkpoint, else the newest whole one below it.
@@ -131,7 +143,7 @@ def _settings_of(sae: Mapping[str, Any], runner: Mapping[str, Any]) -> dict[str,
     }
     if sae.get("matryoshka_widths"):  # SAELens adds the last one when it makes the SAE
         settings["sae.matryoshka_widths"] = sorted({*sae["matryoshka_widths"], sae["d_sae"]})
-    return settings | ({"seed": runner["seed"]} if "seed" in runner else {})
+    return settings | as_json({name: runner[name] for name in OF_SETTINGS if name in runner})
 
 
 def _training_of(sae: Mapping[str, Any], runner: Mapping[str, Any]) -> dict[str, object]:

@@ -10,6 +10,7 @@ from sae_lens.constants import DTYPE_MAP
 from sae_lens_signaware.experiments.sweep.config import Run, SweepConfig
 from sae_lens_signaware.files import as_json
 from sae_lens_signaware.saes.config import BEFORE_DEAD_AFTER_TOKENS
+from sae_lens_signaware.training.checkpoints import OF_ACTIVATIONS
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -17,26 +18,6 @@ if TYPE_CHECKING:
 Identity = dict[str, Any]
 Content = dict[str, str | None]
 """Digests by what they are of; None where one cannot be had. Results of 0.1.0 have none at all."""
-
-# What the activations depend on, of SAELens's runner config.
-_FIELDS = (
-    "model_name",
-    "model_class_name",
-    "model_from_pretrained_kwargs",
-    "hook_name",
-    "hook_head_index",
-    "dataset_path",
-    "context_size",
-    "prepend_bos",
-    "exclude_special_tokens",
-    "seqpos_slice",
-    "dtype",
-    "autocast_lm",
-    "model_kwargs",
-    "disable_concat_sequences",
-    "sequence_separator_token",
-    "use_chat_formatting",
-)
 
 
 class Match(enum.Enum):
@@ -61,7 +42,7 @@ class Match(enum.Enum):
 
 def identity_of_cache(config: SweepConfig, run: Run, content: Content) -> Identity:
     """Return all that the activations of a run's cell depend on."""
-    values = {name: getattr(run.cfg, name) for name in _FIELDS} | {
+    values = {name: getattr(run.cfg, name) for name in OF_ACTIVATIONS} | {
         "n_cached_tokens": config.n_cached_tokens,
         "n_heldout_tokens": config.n_heldout_tokens,
         "heldout_dataset_path": config.heldout_dataset_path,
