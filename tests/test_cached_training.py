@@ -1,6 +1,7 @@
 """Training on cached activations: which batches are served, and what is refused."""
 
 import dataclasses
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from rich.progress import Progress
-from sae_lens import GatedTrainingSAEConfig, SAETrainer
+from sae_lens import GatedTrainingSAEConfig, SAETrainer, TopKTrainingSAEConfig
 
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.files import write_json, write_tensors
@@ -84,10 +85,30 @@ def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_long_name_is_written_too(tmp_path: Path) -> None:
+    path = tmp_path / ("a" * 250 + ".json")  # the temporary name would have 266
+    write_json({"a": 1}, path)
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_dtype_that_trains_into_nan_is_refused(tmp_path: Path) -> None:
     cfg = training_config("sa_gsae", dtype="float16")
     with pytest.raises(InvalidInputError, match=r"sae\.dtype must be one of .* got 'float16'"):
         train_on_cache(cfg, trainer_config(2), torch.randn(100, D_IN), 1, tmp_path / "c")
+
+
+def test_what_saelens_stops_at_later_is_named_at_once(tmp_path: Path) -> None:
+    x, place = torch.randn(100, D_IN), tmp_path / "c"
+    too_many = TopKTrainingSAEConfig(d_in=D_IN, d_sae=8, k=9)
+    with pytest.raises(InvalidInputError, match=r"sae\.k must be above 0 and at most d_sae, 8"):
+        train_on_cache(too_many, trainer_config(2), x, 1, place)
+    by_token = TopKTrainingSAEConfig(d_in=D_IN, d_sae=8, k=2, normalize_activations="layer_norm")
+    with pytest.raises(InvalidInputError, match=r"sae\.normalize_activations must be none"):
+        train_on_cache(by_token, trainer_config(2), x, 1, place)
+    none = dataclasses.replace(trainer_config(2), train_batch_size_samples=0)
+    with pytest.raises(InvalidInputError, match=r"train_batch_size_samples must be at least 1"):
+        train_on_cache(training_config("sa_gsae"), none, x, 1, place)
 
 
 def test_saelens_gated_takes_no_activations_that_are_wider(tmp_path: Path) -> None:

@@ -78,6 +78,21 @@ def test_tokens_come_to_the_device_of_a_model_of_transformers(measure: Any) -> N
     assert devices == ["meta"]
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("mamba-lens must be installed to work"), r"^model_class_name: mamba-lens must"),
+        (
+            RuntimeError("You set `ignore_mismatched_sizes` to `False`, thus"),
+            r"^model_name: the weights do not fit its config\.json: You set",
+        ),
+    ],
+)
+def test_what_a_library_says_of_a_model_is_one_line(error: Exception, line: str) -> None:
+    with pytest.raises(ConfigError, match=line), naming_what_is_missing("m", "HookedMamba", {}):
+        raise error
+
+
 def test_a_defect_is_not_blamed_on_keyword_arguments_that_are_not_there() -> None:
     error = AttributeError("module 'torch' has no attribute 'fp16'")
     with (

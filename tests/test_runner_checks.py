@@ -29,6 +29,13 @@ with pytest.raises(ValueError, match="null") as null_in_path:
 NULL_IN_PATH = str(null_in_path.value)  # "embedded null byte", or as a newer Python says it
 
 
+def test_hook_z_is_for_hooks_of_that_name_alone(tmp_path: Path) -> None:
+    sae_cfg = training_config("sa_gsae", reshape_activations="hook_z")
+    cfg = runner_config(sae_cfg, tmp_path)
+    with pytest.raises(InvalidInputError, match=r"^sae\.reshape_activations must be none, as hook"):
+        SignawareTrainingRunner(cfg, override_model=proxy_model())
+
+
 @pytest.fixture(scope="module")
 def model() -> HookedTransformer:
     return HookedTransformer(tiny_model_config())

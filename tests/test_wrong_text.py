@@ -32,15 +32,19 @@ def test_text_that_is_none_is_one_line(dataset: Dataset, field: str, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [("", "dataset_path: the dataset has no row"), ('{"text": "a"', "dataset_path: ")],
-    ids=["empty", "cut"],
+    ("name", "content", "message"),
+    [
+        ("train.jsonl", "", "dataset_path: the dataset has no row"),
+        ("train.jsonl", '{"text": "a"', "dataset_path: "),
+        ("train.parquet", "PAR1 and no end", "dataset_path: Parquet magic bytes not found"),
+    ],
+    ids=["empty", "cut", "cut-parquet"],
 )
 def test_a_file_of_text_that_is_none_is_one_line(
-    content: str, message: str, tmp_path: Path
+    name: str, content: str, message: str, tmp_path: Path
 ) -> None:
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "train.jsonl").write_text(content)
+    (tmp_path / "data" / name).write_text(content)
     path = str(tmp_path / "data")
     cfg = runner_config(training_config("sa_gsae"), tmp_path, dataset_path=path, **OPTIONS)
     with pytest.raises(InvalidInputError, match=message) as error:

@@ -30,6 +30,7 @@ from sae_lens_signaware.training.interruption import (
 from sae_lens_signaware.training.values import (
     check_gated_dtype,
     check_sae_dtype,
+    check_sae_values,
     require_json,
 )
 
@@ -92,10 +93,12 @@ def train_on_cache(
         InvalidInputError: ``activations`` are of another shape or type, not finite, or all 0 where
             their scale is estimated; ``checkpoint`` holds something else, which an interruption
             would remove, or cannot be written; ``sae_cfg.dtype`` is one that Adam cannot train in;
-            a config holds what its checkpoint cannot, such as a ``torch.device``; or there are
+            a config holds what its checkpoint cannot, such as a ``torch.device``, or a value
+            that SAELens stops at later; or there are
             fewer activations than ``trainer_cfg.train_batch_size_samples``.
         RuntimeError: a loss of a signed architecture is not finite. SAELens's own look for none.
         InterruptedTraining: Ctrl-C or SIGTERM, between two steps, after the checkpoint is on disk.
+        KeyboardInterrupt: in the last step, or once more while the checkpoint is written.
     """
     trained = train_timed(sae_cfg, trainer_cfg, activations, seed, checkpoint)
     return trained.sae, trained.n_steps
@@ -110,6 +113,9 @@ def train_timed(
 ) -> CachedTraining:
     """Do what :func:`train_on_cache` does, and say how long the steps took."""
     check_sae_dtype(sae_cfg)
+    check_sae_values(sae_cfg)
+    n, name = trainer_cfg.train_batch_size_samples, "trainer_cfg.train_batch_size_samples"
+    require(n >= 1, name, n, "at least 1")
     _require_activations(activations, sae_cfg.d_in)
     check_gated_dtype(sae_cfg, activations.dtype, trainer_cfg.autocast)
     # an interruption renames a folder, and not a link to it

@@ -28,6 +28,8 @@ OF_MODEL = {
     "`dtype` provided as a `str`": "model_from_pretrained_kwargs",
     "Unrecognized model in": "model_name",
     "you are trying to load has model type": "model_name",
+    "mamba-lens must be installed": "model_class_name",
+    "ignore_mismatched_sizes": "model_name: the weights do not fit its config.json",
 }
 """What an error of SAELens or transformers says of the model -> the field that it is about."""
 
@@ -45,6 +47,7 @@ OF_TEXT = {
     "Unknown split": "dataset_path",
     "corresponds to no data": "dataset_path: the dataset has no row",
     "JSON parse error": "dataset_path",
+    "Parquet magic bytes": "dataset_path",
     "Unable to fill buffer": "dataset_path, training_tokens: the text is short, or empty",
     "You need to specify either `text`": "dataset_path: every text must be a string",
     "text input must be of type `str`": "dataset_path: every text must be a string",
@@ -113,7 +116,7 @@ def naming_what_is_missing(
             "dataset_path, model_name: SAELens asks the Hub which tokenizer a tokenized dataset is "
             f"of, and a local path has to look like a name there, as data/tokens: {one_line(error)}"
         ) from None
-    except (ValueError, TypeError, AttributeError, ImportError) as error:
+    except (ValueError, TypeError, AttributeError, ImportError, RuntimeError) as error:
         line = _line_of(str(error), model_name, model_class_name)
         if line is None and model_from_pretrained_kwargs:
             line = _with_field(str(error), OF_MODEL_KWARGS)

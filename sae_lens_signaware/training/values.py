@@ -84,6 +84,10 @@ def check_values(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
     check_sae_dtype(cfg.sae)
     check_sae_values(cfg.sae)
     check_gated_dtype(cfg.sae, cfg.dtype, cfg.autocast)
+    # SAELens looks at it when it loads the SAE, after the training
+    reshaping, is_z = cfg.sae.reshape_activations, cfg.hook_name.endswith("_z")
+    allowed = f"none, as hook_name does not end in _z, got {cfg.hook_name!r}"
+    require(is_z or reshaping != "hook_z", "sae.reshape_activations", reshaping, allowed)
     require_json("sae", cfg.sae.to_dict())
     for name in ("model_kwargs", "model_from_pretrained_kwargs"):
         require_json(name, getattr(cfg, name) or {})
