@@ -5,6 +5,7 @@ import importlib.metadata
 import sys
 import types
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import pytest
@@ -57,6 +58,31 @@ def test_in_tokens_too_validation_is_behind(texts: dict[str, list[str]], tmp_pat
     before = texts["heldout"][: -len(texts["validation"])]
     n_tokens = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in before]
     assert sum(n_tokens) > N_REPORTED
+
+
+def test_half_a_tokenizer_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Tokenizer:
+        disk_is_full = True
+
+        def save_pretrained(self, folder: str) -> None:
+            (Path(folder) / "tokenizer.json").write_text("{")
+            if self.disk_is_full:
+                raise OSError("No space left on device")
+            (Path(folder) / "tokenizer.json").write_text("{}")
+            (Path(folder) / "tokenizer_config.json").write_text("{}")
+
+    of_model = SimpleNamespace(from_pretrained=lambda *_, **__: Tokenizer())
+    monkeypatch.setattr(packaged_models, "AutoTokenizer", of_model)
+    monkeypatch.setattr(packaged_models, "package_folder", lambda *_: tmp_path)
+    out = tmp_path / "out"
+    with pytest.raises(OSError, match="No space left"):
+        packaged_models.prepare_model(out)
+    assert not (out / "tokenizer.json").exists()
+    Tokenizer.disk_is_full = False
+    packaged_models.prepare_model(out)
+    assert (out / "tokenizer.json").read_text() == "{}"
+    left = {path.name for path in out.iterdir() if not path.is_symlink()}
+    assert left == {"tokenizer.json", "tokenizer_config.json"}
 
 
 def test_a_missing_part_of_a_model_is_one_line(

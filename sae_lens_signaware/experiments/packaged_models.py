@@ -3,7 +3,9 @@
 import dataclasses
 import importlib
 import importlib.util
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer
 
@@ -100,8 +102,16 @@ def prepare_model(folder: Path, model: PackagedModel = SMOLLM2) -> Path:
         tokenizer = AutoTokenizer.from_pretrained(
             weights.resolve().parent, gguf_file=model.gguf_file
         )
-        tokenizer.save_pretrained(folder)
+        _save_tokenizer(tokenizer, folder)
     return folder
+
+
+def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Save it in ``folder``, its ``tokenizer.json`` last, which says that all of it is there."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".tokenizer-") as staging:
+        tokenizer.save_pretrained(staging)
+        for path in sorted(Path(staging).iterdir(), key=lambda path: path.name == "tokenizer.json"):
+            path.replace(folder / path.name)
 
 
 def _assemble(model: PackagedModel, weights: Path) -> None:
