@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 import sae_lens_signaware as signaware
 from sae_lens_signaware.checks import InvalidInputError
+from sae_lens_signaware.evaluation import audit as audit_module
 from sae_lens_signaware.evaluation.audit import find_antipodal_pairs
 from tests.support.cli import assert_one_line_error, invoke
 from tests.support.saes import D_IN, make_sae, plain_with_pairs
@@ -128,6 +129,15 @@ def test_audit_reads_back_and_names_wrong_input(tmp_path: Path) -> None:
         signaware.antipodal_audit(sae, max_cosine=0.5)
     with pytest.raises(ValueError, match="at least one token"):
         signaware.antipodal_audit(sae, [])
+
+
+def test_wrong_activations_are_named_before_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    sae, x = plain_with_pairs()
+    monkeypatch.setattr(audit_module, "find_antipodal_pairs", None)  # it takes seconds to minutes
+    with pytest.raises(ValueError, match=r"^activations must be \(n, \d+\) or"):
+        signaware.antipodal_audit(sae, x[:, 1:])
+    with pytest.raises(ValueError, match=r"got torch\.int64; \.float"):
+        signaware.antipodal_audit(sae, x.long())
 
 
 def test_audit_command(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from sae_lens import SAE, TrainingSAE
 from safetensors.torch import load_file
 
 from sae_lens_signaware.saes.state import TRAINING_STATE, names_of_bases
+from tests.support.defaults import default_dtype
 from tests.support.saes import (
     D_IN,
     D_SAE,
@@ -75,11 +76,8 @@ def test_a_checkpoint_in_32_bits_loads_in_less_with_its_counts_rounded(
 
 @each_threshold_variant
 def test_training_state_does_not_follow_the_default_dtype(architecture: str, tying: str) -> None:
-    torch.set_default_dtype(torch.float64)
-    try:
+    with default_dtype(torch.float64):
         sae = make_training_sae(architecture, tying)
-    finally:
-        torch.set_default_dtype(torch.float32)
     dtypes = {name: tensor.dtype for name, tensor in sae.state_dict().items()}
     assert dtypes == {
         name: tensor.dtype

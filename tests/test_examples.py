@@ -14,6 +14,7 @@ from transformer_lens import HookedTransformer
 import sae_lens_signaware as signaware
 from sae_lens_signaware.evaluation.examples import Context, _TopWindows
 from sae_lens_signaware.evaluation.models import token_text
+from tests.support.defaults import default_dtype
 from tests.support.models import (
     EOS,
     HOOK,
@@ -75,13 +76,17 @@ def test_examples_are_those_of_a_search_by_hand(
                 torch.testing.assert_close(torch.tensor(context.activations), z.detach())
 
 
+def store_of(model: HookedTransformer, sae: SAE[Any]) -> ActivationsStore:
+    return ActivationsStore.from_sae(
+        model, sae, tokens(), context_size=16, store_batch_size_prompts=4, streaming=False
+    )
+
+
 def test_a_store_gives_what_its_tokens_give(model: HookedTransformer) -> None:
     sae = hooked_sae()
 
     def store() -> ActivationsStore:
-        return ActivationsStore.from_sae(
-            model, sae, tokens(), context_size=16, store_batch_size_prompts=4, streaming=False
-        )
+        return store_of(model, sae)
 
     top = signaware.top_examples(model, sae, store(), k=3, n_batches=5, batch_size_prompts=4)
     source = store()
@@ -251,18 +256,28 @@ def test_wrong_input(kwargs: Any, message: str, model: HookedTransformer) -> Non
         signaware.top_examples(model, hooked_sae(), **args)
 
 
+def test_a_store_of_another_width_is_named(model: HookedTransformer) -> None:
+    sae, store = hooked_sae(), store_of(model, hooked_sae())
+    narrow = make_sae("sa_gsae", d_in=sae.cfg.d_in - 1)
+    narrow.cfg.metadata = sae.cfg.metadata
+    with pytest.raises(ValueError, match=rf"^width of .* must be {narrow.cfg.d_in}, the SAE's"):
+        signaware.top_examples(model, narrow, store, [1])
+
+
+def test_tokens_that_are_not_contiguous_are_taken(model: HookedTransformer) -> None:
+    expected = signaware.top_examples(model, hooked_sae(), prompt_ids(20), [2, 3])
+    by_position = prompt_ids(20).T.contiguous().T
+    assert signaware.top_examples(model, hooked_sae(), by_position, [2, 3]) == expected
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_another_default_dtype_changes_nothing(
     dtype: torch.dtype, model: HookedTransformer
 ) -> None:
     expected = signaware.top_examples(model, hooked_sae(), prompt_ids(20), [2, 3])
-    before = torch.get_default_dtype()
     sae, source = hooked_sae(), prompt_ids(20)
-    torch.set_default_dtype(dtype)
-    try:
+    with default_dtype(dtype):
         found = signaware.top_examples(model, sae, source, [2, 3])
-    finally:
-        torch.set_default_dtype(before)
     assert found == expected
 
 

@@ -26,6 +26,7 @@ from sae_lens_signaware.evaluation.probe_scores import (
     strongest_first,
 )
 from sae_lens_signaware.evaluation.results import Provenance
+from tests.support.defaults import default_dtype
 from tests.support.saes import D_IN
 
 
@@ -249,6 +250,18 @@ def test_the_raw_activations_are_aggregated_as_the_latents_are() -> None:
     assert found.of("raw").value == pytest.approx(expected)
     assert found.of("raw").k == D_IN
     assert (found.n_tokens, found.max_cosine) == (240, -0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_another_default_dtype_gives_the_same_probes(dtype: torch.dtype) -> None:
+    x = noise(80)
+    sae, label = plain_sae_of_axes(torch.eye(D_IN)[:2]), (x[:, 0] + x[:, 3]).tolist()
+    source = one_token_texts(x)
+    expected = signaware.probe(sae, source, label, ks=[1], n_resamples=5)
+    with default_dtype(dtype):
+        found = signaware.probe(sae, source, label, ks=[1], n_resamples=5)
+    assert found.of("raw").value == expected.of("raw").value
+    assert found.probes == expected.probes
 
 
 def test_the_seed_draws_the_halves_and_the_resamples() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sae_lens_signaware.saes.auxk import auxk_loss
+from tests.support.defaults import default_dtype
 from tests.support.saes import (
     D_IN,
     D_SAE,
@@ -113,10 +114,7 @@ def test_the_auxk_loss_does_not_depend_on_torchs_default_dtype(default: torch.dt
     dead = torch.tensor([True, True, False, True, False])
     args = (ungated, W_dec, error, dead, lambda product: product, 7)
     expected = auxk_loss(*args)
-    torch.set_default_dtype(default)
-    try:
+    with default_dtype(default):
         loss = auxk_loss(*args)
-    finally:
-        torch.set_default_dtype(torch.float32)
     assert loss.dtype == torch.float32
     assert torch.equal(loss, expected)

@@ -123,13 +123,16 @@ def antipodal_audit(
     require_sae(sae)
     max_cosine = checked_max_cosine(max_cosine)
     require(checked("block_size", block_size, int) >= 1, "block_size", block_size, "at least 1")
+    if activations is not None:  # before the search, which takes long
+        require_autoencoder(sae)
+    if isinstance(activations, Tensor):
+        _ = list(batches_of(activations[:1], sae.cfg.d_in))
     a, b, cosine = find_antipodal_pairs(decoder_directions(sae), max_cosine, block_size)
     if activations is None:
         stats = _PairSums(len(a)).result()
         n_tokens = 0
     else:
         sums = _PairSums(len(a))
-        require_autoencoder(sae)
         with flat_activations(sae):
             for x in batches_of(activations, sae.cfg.d_in):
                 sums.add_batch(sae, x.to(sae.device), a.to(sae.device), b.to(sae.device))

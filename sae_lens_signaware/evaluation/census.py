@@ -95,7 +95,7 @@ class BipolarCensus(Result):
         energy = (self.energy_pos + self.energy_neg)[self.alive]
         order = energy.argsort(descending=True)
         bipolar = self.bipolar(min_share)[self.alive][order].double()
-        return bipolar.cumsum(0) / torch.arange(1, len(bipolar) + 1)
+        return bipolar.cumsum(0) / torch.arange(1, len(bipolar) + 1, device="cpu")
 
 
 def bipolar_census(sae: SAE[Any], activations: Iterable[Tensor] | Tensor) -> BipolarCensus:

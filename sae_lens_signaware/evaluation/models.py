@@ -71,8 +71,11 @@ def require_positions(model: HookedRootModule, field: str, n_tokens: int) -> Non
 
 
 def on_model(model: HookedRootModule, tokens: Tensor) -> Tensor:
-    """Token ids on the device of the model; SAELens's ``HookedProxyLM`` does not move them."""
-    return tokens.to(next(model.parameters()).device)
+    """Token ids on the device of the model; SAELens's ``HookedProxyLM`` does not move them.
+
+    They are contiguous, as TransformerLens's ``view`` needs them.
+    """
+    return tokens.to(next(model.parameters()).device).contiguous()
 
 
 def vocabulary_of(model: HookedRootModule) -> int | None:

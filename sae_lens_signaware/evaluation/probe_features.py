@@ -85,7 +85,8 @@ def _sides_of(
     aggregation: Aggregation,
 ) -> SideValues:
     """Aggregate both signs of what ``values_of`` makes of tokens, (n, width), over each text."""
-    pos, neg = torch.zeros(2, len(source.n_tokens_of), width)
+    shape = (2, len(source.n_tokens_of), width)
+    pos, neg = torch.zeros(shape, dtype=torch.float32, device="cpu")
     for x, text in source.batches(MAX_TOKENS):
         values = values_of(x).float().cpu()
         _add(pos, text, values.clamp(min=0), aggregation)

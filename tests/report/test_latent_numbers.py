@@ -31,6 +31,7 @@ from sae_lens_signaware.experiments.sweep.latent_pages import (
 )
 from sae_lens_signaware.experiments.sweep.latent_results import SAELatents
 from tests.report.pages import sae_latents
+from tests.support.defaults import default_dtype
 from tests.support.models import HOOK, hooked_transformer, prompt_ids, tiny_gpt2, tiny_tokenizer
 from tests.support.saes import D_IN, each_variant, make_sae, plain_with_pairs
 
@@ -68,6 +69,19 @@ def test_the_weight_of_the_final_norm_is_in_the_product() -> None:
     model: Any = SimpleNamespace(model=inner, tokenizer=tiny_tokenizer())
     (found,) = top_logits(model, decoder([[1.0, 1.0]]), [0], k=1) or [None]
     assert found == TopLogits(pos=(("w0", 11.0),), neg=(("w1", -3.0),))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_another_default_dtype_gives_the_same_logits(dtype: torch.dtype) -> None:
+    head = torch.nn.Linear(2, 2, bias=False)
+    inner = SimpleNamespace(
+        get_output_embeddings=lambda: head, model=SimpleNamespace(norm=torch.nn.RMSNorm(2))
+    )
+    model: Any = SimpleNamespace(model=inner, tokenizer=tiny_tokenizer())
+    sae = decoder([[1.0, -2.0]])
+    expected = top_logits(model, sae, [0], k=2)
+    with default_dtype(dtype):
+        assert top_logits(model, sae, [0], k=2) == expected
 
 
 D = 32
