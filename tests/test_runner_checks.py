@@ -29,6 +29,26 @@ with pytest.raises(ValueError, match="null") as null_in_path:
 NULL_IN_PATH = str(null_in_path.value)  # "embedded null byte", or as a newer Python says it
 
 
+@pytest.mark.parametrize(
+    ("cfg_json", "kind"),
+    [(None, "FileNotFoundError"), ("{", "JSONDecodeError"), ("{}", "KeyError"), ("[]", "Type")],
+    ids=["no-folder", "cut", "empty", "list"],
+)
+def test_an_sae_to_go_on_from_is_loaded_before_the_model(
+    cfg_json: str | None, kind: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "trained"
+    if cfg_json is not None:
+        folder.mkdir()
+        (folder / "cfg.json").write_text(cfg_json)
+    cfg = runner_config(training_config("sa_gsae"), tmp_path, from_pretrained_path=str(folder))
+    cfg.model_name = "no/model"  # which would be named
+    line = f"^from_pretrained_path: '{folder}' cannot be loaded: {kind}"
+    with pytest.raises(InvalidInputError, match=line) as error:
+        SignawareTrainingRunner(cfg)
+    assert "\n" not in str(error.value)
+
+
 def test_hook_z_is_for_hooks_of_that_name_alone(tmp_path: Path) -> None:
     sae_cfg = training_config("sa_gsae", reshape_activations="hook_z")
     cfg = runner_config(sae_cfg, tmp_path)
@@ -97,8 +117,11 @@ def test_a_head_that_the_hook_lacks(
 def test_another_width_to_go_on_from(model: HookedTransformer, tmp_path: Path) -> None:
     pretrained = TrainingSAE.from_dict(training_config("sa_gsae", d_in=8).to_dict())
     pretrained.save_model(tmp_path / "pretrained")
-    with pytest.raises(InvalidInputError, match=r"d_in of the SAE to train must be sae.d_in, 16, "):
+    with pytest.raises(InvalidInputError, match=r"^sae.d_in must be 8, as in from_pretrained_path"):
         make_runner(tmp_path, model, from_pretrained_path=str(tmp_path / "pretrained"))
+    cfg = runner_config(training_config("sa_gsae"), tmp_path)
+    with pytest.raises(InvalidInputError, match=r"d_in of the SAE to train must be sae.d_in, 16, "):
+        SignawareTrainingRunner(cfg, tokens(), model, pretrained)
 
 
 @pytest.mark.parametrize(

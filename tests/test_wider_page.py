@@ -11,6 +11,7 @@ pytest.importorskip("matplotlib", reason="needs the [demo] extra")
 
 ROOT = Path(__file__).parent.parent
 SMOLLM2, GEMMA3 = "SmolLM2, mlp_out", "Gemma 3, mlp_out"
+WINDOW = "bi_jumprelu-window-307200"
 WIDTHS = {SMOLLM2: ["1,152", "2,304", "4,608", "9,216"], GEMMA3: ["1,280", "2,560", "5,120"]}
 
 
@@ -74,7 +75,7 @@ def test_sixteen_times_on_the_second_model_is_as_the_pages_say() -> None:
     for run in json_of("widths")["sweeps"]["widths-gemma3-270m"]["runs"]:
         runs.setdefault(run[1], []).append(Point(run[5], run[6], run[7], 10_240))
     assert "batchtopk-16" not in runs
-    (ours,), (longer,) = runs["bi_jumprelu-16"], runs["bi_jumprelu-window-307200-16"]
+    (ours,), (longer,) = runs["bi_jumprelu-16"], runs[f"{WINDOW}-16"]
     of_jumprelu = runs["jumprelu-16"]
     page, log = result_page("generality"), (ROOT / "docs" / "log.md").read_text()
     lost = runs["bi_jumprelu-8"][0].explained_variance - ours.explained_variance
@@ -94,6 +95,15 @@ def test_sixteen_times_on_the_second_model_is_as_the_pages_say() -> None:
     assert f"At 16 times JumpReLU is {behind} ahead there." in readme
     assert f"JumpReLU is {behind} ahead, and {less} with that window." in which
     assert f"JumpReLU is {less} above that, with 39% dead." in log
+    (none,), (both,) = runs["bi_jumprelu-no-revival-16"], runs[f"{WINDOW}-warm-up-800-16"]
+    assert f"{none.explained_variance:.4f}" == f"{longer.explained_variance:.4f}"  # "the same"
+    of_none = f"{none.explained_variance:.4f} at 16 times, with {none.dead_share:.0%} dead."
+    assert f"R² is {of_none}" in log
+    above = interpolate(of_jumprelu, both.l0) - both.explained_variance
+    said = f"{both.explained_variance:.4f}{{}}, with {both.dead_share:.0%} dead. {{}} {above:.4f}"
+    assert said.format(" there", "That is") + " below JumpReLU, which is level." in page
+    assert said.format("", "JumpReLU is") + " above that, which is level." in log
+    assert abs(above) < 0.002
 
 
 def test_what_changes_from_eight_to_sixteen_times_is_as_the_page_says() -> None:
@@ -123,7 +133,7 @@ def test_what_changes_from_eight_to_sixteen_times_is_as_the_page_says() -> None:
 
 def test_what_a_longer_window_gives_is_as_the_pages_say() -> None:
     runs = json_of("widths")["sweeps"]["widths-smollm2-135m"]["runs"]
-    (run,) = (run for run in runs if run[1] == "bi_jumprelu-window-307200-16")
+    (run,) = (run for run in runs if run[1] == f"{WINDOW}-16")
     page, log = result_page("generality"), (ROOT / "docs" / "log.md").read_text()
     said = f"an R² of {run[6]:.4f}, with {run[7]:.0%} of its latents dead. That is"
     (_, _, ours, _, _, of_jumprelu) = rows_of("widths", SMOLLM2)[-1]

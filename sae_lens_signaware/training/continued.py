@@ -14,6 +14,22 @@ SHARED = (
 are another function. The last three are fields of some architectures alone."""
 
 
+def require_loadable(path: str, cfg: TrainingSAEConfig) -> None:
+    """Load the SAE of ``from_pretrained_path`` before a language model is, and let it go again.
+
+    Raises:
+        InvalidInputError: it cannot be loaded, or ``cfg`` is of another SAE.
+    """
+    try:
+        trained = TrainingSAE.load_from_disk(path, device="cpu")
+    except Exception as error:  # whatever a broken file makes SAELens, json or safetensors raise
+        kind, line = type(error).__name__, one_line(error)[:200]
+        raise InvalidInputError(
+            f"from_pretrained_path: {path!r} cannot be loaded: {kind}: {line}"
+        ) from error
+    with_settings_of(cfg, trained)
+
+
 def with_settings_of(cfg: TrainingSAEConfig, trained: TrainingSAE[Any]) -> TrainingSAE[Any]:
     """Put the weights and the state of a trained SAE under the settings of a config.
 

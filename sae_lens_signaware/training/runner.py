@@ -28,7 +28,7 @@ from sae_lens_signaware.checks import (
 from sae_lens_signaware.evaluation.models import require_hook
 from sae_lens_signaware.training.checkpoints import CHECKPOINT_FILES as CHECKPOINT_FILES
 from sae_lens_signaware.training.checkpoints import find_checkpoint
-from sae_lens_signaware.training.continued import with_settings_of
+from sae_lens_signaware.training.continued import require_loadable, with_settings_of
 from sae_lens_signaware.training.heldout import TextPosition
 from sae_lens_signaware.training.hooks import (
     naming_what_is_missing,
@@ -96,6 +96,8 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
         _check_config(cfg)
         if cfg.resume_from_checkpoint is not None:
             cfg.resume_from_checkpoint = str(find_checkpoint(cfg.resume_from_checkpoint, cfg))
+        if cfg.from_pretrained_path is not None:
+            require_loadable(cfg.from_pretrained_path, cfg.sae)
         with naming_what_is_missing(
             cfg.model_name, cfg.model_class_name, cfg.model_from_pretrained_kwargs
         ):

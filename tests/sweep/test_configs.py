@@ -144,16 +144,20 @@ def test_wider_saes_differ_from_those_of_equal_width_in_their_width_alone(path: 
     config, other = loaded_with(path, WIDTHS[path])
     bases = {"bi_jumprelu": "bi_jumprelu-warm-up-400-full"}
     for name, fields in config.saes.items():
-        match = re.fullmatch(r"(\w+?)(?:-(warm-up|window)-(\d+))?-(\d+)", name)
+        match = re.fullmatch(r"(\w+?)((?:-window-\d+)?(?:-warm-up-\d+)?|-no-revival)-(\d+)", name)
         assert match is not None
-        architecture, option, value, times = match.groups()
+        architecture, options, times = match.groups()
         base = other.saes[bases.get(architecture, f"{architecture}-full")]
         assert fields["d_sae"] == int(times) * config.cells["mlp_out"].d_in
         free = {"d_sae", "seeds", "target_l0", "k", "l0_coefficient"}
-        if option is not None:
-            changed = {"warm-up": "l0_warm_up_steps", "window": "dead_after_tokens"}[option]
-            assert fields[changed] == int(value)
-            free.add(changed)
+        changed = {
+            {"warm-up": "l0_warm_up_steps", "window": "dead_after_tokens"}[option]: int(value)
+            for option, value in re.findall(r"-(window|warm-up)-(\d+)", options)
+        }
+        if options == "-no-revival":
+            changed = {"auxk_coefficient": 0, "dead_threshold_decay": 0}
+        assert fields | changed == fields
+        free |= set(changed)
         alone, of_base = ({k: v for k, v in f.items() if k not in free} for f in (fields, base))
         assert alone == of_base
 
