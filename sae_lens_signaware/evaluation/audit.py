@@ -126,7 +126,7 @@ def antipodal_audit(
     if activations is not None:  # before the search, which takes long
         require_autoencoder(sae)
     if isinstance(activations, Tensor):
-        _ = list(batches_of(activations[:1], sae.cfg.d_in))
+        next(iter(batches_of(activations, sae.cfg.d_in)))
     a, b, cosine = find_antipodal_pairs(decoder_directions(sae), max_cosine, block_size)
     if activations is None:
         stats = _PairSums(len(a)).result()
