@@ -255,12 +255,10 @@ def test_the_raw_activations_are_aggregated_as_the_latents_are() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_another_default_dtype_gives_the_same_probes(dtype: torch.dtype) -> None:
     x = noise(80)
-    sae, label = plain_sae_of_axes(torch.eye(D_IN)[:2]), (x[:, 0] + x[:, 3]).tolist()
-    source = one_token_texts(x)
-    expected = signaware.probe(sae, source, label, ks=[1], n_resamples=5)
+    of_axes = plain_sae_of_axes(torch.eye(D_IN)[:2]), one_token_texts(x), x[:, 0].tolist()
+    expected = signaware.probe(*of_axes, ks=[1], n_resamples=5)
     with default_dtype(dtype):
-        found = signaware.probe(sae, source, label, ks=[1], n_resamples=5)
-    assert found.of("raw").value == expected.of("raw").value
+        found = signaware.probe(*of_axes, ks=[1], n_resamples=5)
     assert found.probes == expected.probes
 
 

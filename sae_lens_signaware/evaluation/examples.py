@@ -30,7 +30,7 @@ from sae_lens_signaware.evaluation.prompts import (
     Prompts,
     prompts_of_store,
     prompts_of_tokens,
-    require_width,
+    require_width_of_sae,
 )
 from sae_lens_signaware.evaluation.results import Provenance, Result, printable
 
@@ -214,7 +214,7 @@ def top_examples(
 
 
 def _add_prompts(top: "_TopWindows", sae: SAE[Any], prompts: Prompts, columns: Tensor) -> None:
-    require_width(prompts.activations, sae, sae.cfg.metadata.hook_name)
+    require_width_of_sae(prompts.activations, sae, sae.cfg.metadata.hook_name)
     require_in_range(prompts.activations)
     z = dense_latents(sae, prompts.activations)[..., columns].float()
     top.add(

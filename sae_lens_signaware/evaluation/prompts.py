@@ -116,7 +116,7 @@ def prompts_of_tokens(
     hooks, seen = [hook_of(sae)], set[int]()
     for batch in tokens.split(batch_size_prompts):
         (activations,) = hooked_activations(model, batch, hooks)
-        require_width(activations, sae, hooks[0][0])
+        require_width_of_sae(activations, sae, hooks[0][0])
         prompts = _prompts(batch, activations, excluded)
         is_of_part = torch.zeros(batch.shape[1], dtype=torch.bool, device=prompts.keep.device)
         is_of_part[part] = True
@@ -128,7 +128,7 @@ def prompts_of_tokens(
         yield prompts
 
 
-def require_width(activations: Tensor, sae: SAE[Any], hook: str | None) -> None:
+def require_width_of_sae(activations: Tensor, sae: SAE[Any], hook: str | None) -> None:
     """Raise InvalidInputError where activations (..., width) are not of an SAE's width."""
     width, allowed = activations.shape[-1], f"{sae.cfg.d_in}, the SAE's d_in"
     require(width == sae.cfg.d_in, f"width of {hook!r}", width, allowed)

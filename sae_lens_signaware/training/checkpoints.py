@@ -52,6 +52,7 @@ OF_SETTINGS = (
     *(name for name in OF_ACTIVATIONS if name not in MOVABLE),
     "seed", "autocast", "dead_feature_window", "activations_mixing_fraction",
 )  # fmt: skip
+"""Fields of it that tell runs in one folder apart, beside those of a training."""
 
 
 def find_checkpoint(path: str | Path, cfg: LanguageModelSAERunnerConfig[Any] | None = None) -> Path:
