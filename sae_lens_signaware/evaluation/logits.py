@@ -92,9 +92,8 @@ def through_norm(unembedding: Tensor, norm: nn.Module) -> Tensor:
         return unembedding
     d = unembedding.shape[1]
     norm = copy.deepcopy(norm).to(device=unembedding.device, dtype=torch.float32)
-    mixed = 1.0 - 2.0 * (
-        torch.arange(d, dtype=torch.float32, device=unembedding.device) % 2
-    )  # 1, -1, 1, ...
+    odd = torch.arange(d, dtype=torch.float32, device=unembedding.device) % 2
+    mixed = 1.0 - 2.0 * odd  # 1, -1, 1, ...
     mixed = mixed - mixed.mean()  # so that a norm that subtracts the mean takes it in as it is
     mixed = mixed / mixed.square().mean().sqrt()
     # large, so that the norm's epsilon does not count; its output has the scale of 1 all the same

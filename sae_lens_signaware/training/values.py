@@ -86,7 +86,7 @@ def check_values(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
     check_gated_dtype(cfg.sae, cfg.dtype, cfg.autocast)
     # SAELens looks at it when it loads the SAE, after the training
     reshaping, is_z = cfg.sae.reshape_activations, cfg.hook_name.endswith("_z")
-    allowed = f"none, as hook_name does not end in _z, got {cfg.hook_name!r}"
+    allowed = f"none, as hook_name {cfg.hook_name!r} does not end in _z"
     require(is_z or reshaping != "hook_z", "sae.reshape_activations", reshaping, allowed)
     require_json("sae", cfg.sae.to_dict())
     for name in ("model_kwargs", "model_from_pretrained_kwargs"):
