@@ -18,6 +18,7 @@ from transformer_lens import HookedTransformer
 
 from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.training.runner import SignawareTrainingRunner
+from sae_lens_signaware.training.values import check_counts
 from tests.support.checked_runs import make_runner, proxy_model
 from tests.support.models import tiny_model_config, tokens
 from tests.support.runners import runner_config
@@ -33,6 +34,14 @@ def test_hook_z_is_for_hooks_of_that_name_alone(tmp_path: Path) -> None:
     cfg = runner_config(sae_cfg, tmp_path)
     with pytest.raises(InvalidInputError, match=r"^sae\.reshape_activations must be none, as hook"):
         SignawareTrainingRunner(cfg, override_model=proxy_model())
+
+
+def test_a_context_is_no_longer_than_memory() -> None:
+    # SAELens would make a list of as many numbers
+    with pytest.raises(
+        InvalidInputError, match=r"^context_size must be at most 16777216, got 10+$"
+    ):
+        check_counts({"context_size": 10**9}, {})
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,8 @@ AT_LEAST_ONE = (
     "store_batch_size_prompts", "n_batches_for_norm_estimate", "feature_sampling_window",
     "dead_feature_window",
 )  # fmt: skip
+MAX_CONTEXT = 2**24
+"""Tokens; no model has as many positions."""
 SCHEDULERS = ("constant", "cosineannealing", "cosineannealingwarmrestarts")
 LOGGER_AT_LEAST_ONE = ("wandb_log_frequency", "eval_every_n_wandb_logs")
 MODEL_CLASSES = ("HookedTransformer", "HookedMamba", "AutoModelForCausalLM")
@@ -45,7 +47,9 @@ def check_counts(values: Mapping[str, object], logger: Mapping[str, object]) -> 
     for name, value in fields:
         if isinstance(value, int):
             require(value >= 1, name, value, "at least 1")
-            require(value <= sys.maxsize, name, value, f"at most {sys.maxsize}")  # as range() takes
+            # as range() takes; SAELens makes a list of the positions of a context
+            most = MAX_CONTEXT if name == "context_size" else sys.maxsize
+            require(value <= most, name, value, f"at most {most}")
     positions = values.get("seqpos_slice")
     if isinstance(positions, list | tuple):
         default = LanguageModelSAERunnerConfig.context_size
