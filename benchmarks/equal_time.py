@@ -201,12 +201,12 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     args = parser.parse_args()
     kept = read_json(args.json)
+    if args.time_steps is None and "step_costs" not in kept:
+        sys.exit(f"--time-steps: {args.json} has no times of steps yet, give all")
     sweep = read_joined(args.config, args.root, kept)
     others = [read_joined(config, args.root, read_json(of_it)) for config, of_it in args.more]
     points = points_of([sweep, *others])
     costs = {name: kept[name] for name in ("timed_on", "step_costs") if name in kept}
-    if not costs and args.time_steps is None:
-        sys.exit(f"--time-steps: {args.json} has no times of steps yet, give all")
     if args.time_steps:
         store = SweepStore(sweep.config, args.root / command_of(args.config)[1])
         wanted = {(p.architecture, p.d_sae) for p in points}

@@ -146,6 +146,5 @@ def save_svg(figure: Figure, path: Path, title: str) -> None:
     css = f":root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
     text = text.replace("</style>", f"{css}</style>", 1)
     text = text.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = re.sub(r"<[^>]*>", rounded_places, text)  # not in the texts between the tags
     write_text(re.sub(r" +\n", "\n", text), path)

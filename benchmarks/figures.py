@@ -286,7 +286,6 @@ def write_all(out: Path) -> None:
         **sign_tables(read),
         **pairs_tables(read("side_use.json"), of_half + both),
     }
-    (out / "results").mkdir(parents=True, exist_ok=True)
     for name, text in tables.items():
         write_text(text, out / "results" / name)
     fill_pages(out / "docs", out)

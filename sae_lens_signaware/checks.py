@@ -104,7 +104,7 @@ def checked(field: str, value: object, hint: Any) -> Any:
     Raises:
         InvalidInputError: the value does not fit.
     """
-    if not fits(value, hint):
+    if not fits(value, hint):  # the words of the message take longer than the check
         require(False, field, value, describe(hint), _advice(value, hint))
     return converted(value, hint)
 
@@ -133,12 +133,12 @@ def fits(value: Any, hint: Any) -> bool:
     A list fits a tuple, as YAML and JSON have no tuples. An integer fits a float. A bool is no
     number. NumPy's numbers count as Python's. A number that is not finite fits nothing.
     """
-    origin, args = _parts(hint)
+    origin, args = _parts_of(hint)
     if hint is Any or isinstance(hint, TypeVar):
         return True
     if origin is Literal:
         return any(type(value) is type(option) and value == option for option in args)
-    if origin in _UNIONS:
+    if is_union(hint):
         return any(fits(value, option) for option in args)
     if hint in (int, float):
         return not isinstance(value, bool) and _is_number(value, whole=hint is int)
@@ -169,8 +169,8 @@ def converted(value: Any, hint: Any) -> Any:
     A torch.dtype and a torch.device become their names, which a cfg.json can hold. What does not
     fit stays as it is.
     """
-    origin, args = _parts(hint)
-    if origin in _UNIONS:
+    origin, args = _parts_of(hint)
+    if is_union(hint):
         option = next((option for option in args if fits(value, option)), Any)
         return converted(value, option)
     if type(value).__module__ == "torch" and type(value).__name__ in TORCH_TYPES:
@@ -193,16 +193,13 @@ def converted(value: Any, hint: Any) -> Any:
 
 
 @functools.cache  # results have thousands of values of a few types
-def _parts(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+def _parts_of(hint: Any) -> tuple[Any, tuple[Any, ...]]:
     return typing.get_origin(hint), typing.get_args(hint)
-
-
-_UNIONS = (Union, types.UnionType)  # ``X | Y``, in either spelling
 
 
 def is_union(hint: object) -> bool:
     """Tell whether a type is ``X | Y``, in either spelling."""
-    return typing.get_origin(hint) in _UNIONS
+    return _parts_of(hint)[0] in (Union, types.UnionType)
 
 
 def _is_metadata(hint: object) -> bool:
@@ -246,7 +243,7 @@ def is_number_as_text(value: object) -> bool:
 
 def describe(hint: Any) -> str:
     """Describe a type in words that a user of the YAML knows."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    origin, args = _parts_of(hint)
     if origin is Literal:
         return "one of " + ", ".join(str(arg) for arg in args)
     if is_union(hint):

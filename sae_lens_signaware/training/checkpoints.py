@@ -49,7 +49,7 @@ OF_ACTIVATIONS = (
 )  # fmt: skip
 """Fields of SAELens's runner config that the activations depend on."""
 OF_SETTINGS = (
-    *(name for name in OF_ACTIVATIONS if name not in MOVABLE),
+    *(name for name in OF_ACTIVATIONS if name not in (*MOVABLE, *OF_A_TRAINING)),
     "seed", "autocast", "dead_feature_window", "activations_mixing_fraction",
 )  # fmt: skip
 """Fields of it that tell runs in one folder apart, beside those of a training."""
