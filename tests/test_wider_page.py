@@ -12,7 +12,10 @@ pytest.importorskip("matplotlib", reason="needs the [demo] extra")
 ROOT = Path(__file__).parent.parent
 SMOLLM2, GEMMA3 = "SmolLM2, mlp_out", "Gemma 3, mlp_out"
 WINDOW = "bi_jumprelu-window-307200"
-WIDTHS = {SMOLLM2: ["1,152", "2,304", "4,608", "9,216"], GEMMA3: ["1,280", "2,560", "5,120"]}
+WIDTHS = {
+    SMOLLM2: ["1,152", "2,304", "4,608", "9,216"],
+    GEMMA3: ["1,280", "2,560", "5,120", "10,240"],
+}
 
 
 def rows_of(table: str, cell: str) -> list[list[str]]:
@@ -55,8 +58,8 @@ def test_the_lead_on_the_second_model_is_as_the_pages_say() -> None:
     rows = rows_of("widths", GEMMA3)
     leads = [float(row[4]) for row in rows]
     over = [r2(row[2]) - r2(row[5]) for row in rows]
-    assert leads[0] < leads[2] < leads[1]
-    assert over[0] < over[2] < over[1]
+    assert leads[3] < leads[0] < leads[2] < leads[1]
+    assert over[3] < over[0] < over[2] < over[1]
     page = result_page("generality")
     assert "On Gemma 3 both leads grow from two to four times `d_in`, and fall at eight" in page
     assert f"There `bi_jumprelu` is {leads[2]:.4f} ahead of BatchTopK, and level with" in page
@@ -70,11 +73,16 @@ def test_the_lead_on_the_second_model_is_as_the_pages_say() -> None:
     assert all(said in (ROOT / name).read_text() for name in ("README.md", "CHANGELOG.md"))
 
 
-def test_sixteen_times_on_the_second_model_is_as_the_pages_say() -> None:
+def on_gemma3() -> dict[str, list[Point]]:
+    """SAE -> its runs."""
     runs: dict[str, list[Point]] = {}
     for run in json_of("widths")["sweeps"]["widths-gemma3-270m"]["runs"]:
         runs.setdefault(run[1], []).append(Point(run[5], run[6], run[7], 10_240))
-    assert "batchtopk-16" not in runs
+    return runs
+
+
+def test_sixteen_times_on_the_second_model_is_as_the_pages_say() -> None:
+    runs = on_gemma3()
     (ours,), (longer,) = runs["bi_jumprelu-16"], runs[f"{WINDOW}-16"]
     of_jumprelu = runs["jumprelu-16"]
     page, log = result_page("generality"), (ROOT / "docs" / "log.md").read_text()
@@ -90,9 +98,12 @@ def test_sixteen_times_on_the_second_model_is_as_the_pages_say() -> None:
     )
     with_window = f"{longer.explained_variance:.4f} at 16 times, with {longer.dead_share:.0%} dead."
     assert f"gives {with_window} That is {less} behind JumpReLU." in page
-    assert f"At 16 times it is {behind} behind JumpReLU, and BatchTopK was not" in page
-    readme, which = ((ROOT / name).read_text() for name in ("README.md", "docs/which.md"))
-    assert f"At 16 times JumpReLU is {behind} ahead there." in readme
+    assert f"below it, and {behind} behind JumpReLU." in page
+    readme, which, changes = (
+        (ROOT / name).read_text() for name in ("README.md", "docs/which.md", "CHANGELOG.md")
+    )
+    for text in (readme, changes):
+        assert f"level with BatchTopK there, and JumpReLU is {behind} ahead." in text
     assert f"JumpReLU is {behind} ahead, and {less} with that window." in which
     assert f"JumpReLU is {less} above that, with 39% dead." in log
     (none,), (both,) = runs["bi_jumprelu-no-revival-16"], runs[f"{WINDOW}-warm-up-800-16"]
@@ -101,9 +112,27 @@ def test_sixteen_times_on_the_second_model_is_as_the_pages_say() -> None:
     assert f"R² is {of_none}" in log
     above = interpolate(of_jumprelu, both.l0) - both.explained_variance
     said = f"{both.explained_variance:.4f}{{}}, with {both.dead_share:.0%} dead. {{}} {above:.4f}"
-    assert said.format(" there", "That is") + " below JumpReLU, which is level." in page
+    assert f"and {above:.4f} below JumpReLU, which is level." in page
     assert said.format("", "JumpReLU is") + " above that, which is level." in log
     assert abs(above) < 0.002
+
+
+def test_batchtopk_at_sixteen_times_on_the_second_model_is_as_the_pages_say() -> None:
+    runs = on_gemma3()
+    (plain,), (both,) = runs["batchtopk-16"], runs[f"{WINDOW}-warm-up-800-16"]
+    lead = float(rows_of("widths", GEMMA3)[-1][4].replace("−", "-"))
+    assert -0.002 < lead < 0
+    page, log = result_page("generality"), (ROOT / "docs" / "log.md").read_text()
+    assert f"it is level with BatchTopK, {-lead:.4f} below it" in page
+    ahead = f"{both.explained_variance - plain.explained_variance:.4f}"
+    has = f"{both.explained_variance:.4f} there, with {both.dead_share:.0%} dead."
+    assert f"{has} That is {ahead} above BatchTopK, and" in page
+    for name in ("README.md", "docs/which.md", "CHANGELOG.md"):
+        text = (ROOT / name).read_text()
+        assert "level with BatchTopK" in text
+        assert f"{ahead} ahead of BatchTopK" in text
+    dead = f"{plain.explained_variance:.4f}, with {plain.dead_share:.1%} dead."
+    assert f"BatchTopK has {dead} SmolLM2" in log
 
 
 def test_what_changes_from_eight_to_sixteen_times_is_as_the_page_says() -> None:
