@@ -138,6 +138,7 @@ def test_split_after_fold_and_with_hook_z(architecture: str, tying: str) -> None
     torch.testing.assert_close(plain(x), sae(x), rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow  # it starts a process
 def test_split_files_load_where_this_package_is_never_imported(tmp_path: Path) -> None:
     x = torch.randn(16, D_IN)
     outputs = {}

@@ -13,7 +13,7 @@ from sae_lens_signaware.experiments.demo_data import prepare_text
 from sae_lens_signaware.experiments.packaged_models import MODELS, prepare_model
 from sae_lens_signaware.training.config import load_runner_config
 from tests.support.cli import invoke
-from tests.support.gguf_files import each_read_once
+from tests.support.gguf_files import each_loaded_once
 
 ROOT = Path(__file__).parent.parent
 PRESETS = sorted((ROOT / "configs").glob("best-*.yaml"))
@@ -55,14 +55,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def _each_model_file_read_once() -> Iterator[None]:
-    with each_read_once():
+def _each_model_loaded_once() -> Iterator[None]:
+    with each_loaded_once():
         yield
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.usefixtures("_each_model_file_read_once")
+@pytest.mark.usefixtures("_each_model_loaded_once")
 @pytest.mark.parametrize("config", [*PRESETS, *OF_THE_DEMO], ids=lambda path: path.stem)
 def test_it_trains_for_a_short_run(
     folder: Path, config: Path, monkeypatch: pytest.MonkeyPatch
