@@ -92,9 +92,8 @@ def points_of(sweeps: Sequence[JoinedSweep]) -> list[TimedPoint]:
     architectures = {run.cfg.sae.architecture() for run in first.runs}
     saes = {run.sae for run in first.runs}
     saes |= {f"{name}{ending}" for name in architectures for ending in OWN_SETTINGS} | {*CLOSER}
-    return sorted(
-        point for sweep in sweeps for point in _points_of(sweep, first.config.cells, saes)
-    )
+    points = (point for sweep in sweeps for point in _points_of(sweep, first.config.cells, saes))
+    return sorted({*points})  # one run can be in two sweeps
 
 
 def _points_of(

@@ -207,6 +207,8 @@ def test_of_another_sweep_only_the_saes_of_the_same_settings_count(script: Any) 
         ("jumprelu", 1152, 8000),
         ("jumprelu", 2304, 4000),
     ]
+    # a run that is in two sweeps is one point
+    assert script.points_of([first, more, more]) == script.points_of([first, more])
 
 
 def test_the_page_says_what_the_results_show(figure: Any) -> None:
