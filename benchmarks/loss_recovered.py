@@ -14,7 +14,7 @@ from pathlib import Path
 
 from own_command import own_command
 from reproduction_rows import COLUMNS, row_of
-from result_rows import require_same_runs, write_rows
+from result_rows import require_same_runs, require_same_sweeps, write_rows
 from sweep_source import runs_with_saes
 
 from sae_lens_signaware.evaluation import load_sae
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--n-batches", type=int, default=8, help="batches of the model's prompts")
     parser.add_argument("--json", type=Path, default=Path("results/loss_recovered.json"))
     args = parser.parse_args()
+    require_same_sweeps([source.stem for source in args.configs], args.json)
     sweeps = {
         source.stem: measure(source, args.root, args.value, args.n_batches)
         for source in args.configs

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from own_command import own_command
-from result_rows import require_same_runs, write_rows
+from result_rows import require_same_runs, require_same_sweeps, write_rows
 from sae_lens import SAE
 from sweep_source import runs_with_saes, without_ending
 from torch import Tensor
@@ -119,6 +119,7 @@ def main() -> None:
     parser.add_argument("--n-tokens", type=int, default=20_000, help="of each file, about")
     parser.add_argument("--json", type=Path, default=Path("results/other_text.json"))
     args = parser.parse_args()
+    require_same_sweeps([source.stem for source in args.configs], args.json)
     texts = {path.stem: texts_of(path, args.n_tokens) for path in args.texts}
     found = {source.stem: measure(source, args.root, args.values, texts) for source in args.configs}
     require_same_runs(found, args.json)

@@ -245,7 +245,8 @@ def _from_json(
     if row is None:
         return None
     digest = kept.get("identities", {}).get(run.name)
-    settings = None if digest is None else (digest, fields[run.cfg.sae.architecture()])
+    # of another architecture than any there: no setting has this digest
+    settings = None if digest is None else (digest, fields.get(run.cfg.sae.architecture(), ()))
     return _Made(row, settings, kept.get("contents", {}).get(run.name))
 
 

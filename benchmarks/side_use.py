@@ -19,7 +19,7 @@ import torch
 from own_command import own_command
 from reproduction_rows import COLUMNS, row_of
 from reproduction_tables import markdown
-from result_rows import require_same_runs, write_rows
+from result_rows import require_same_runs, require_same_sweeps, write_rows
 from sweep_source import runs_with_saes
 
 from sae_lens_signaware.evaluation import (
@@ -30,7 +30,6 @@ from sae_lens_signaware.evaluation import (
     load_sae,
 )
 from sae_lens_signaware.experiments.sweep.result import RunResult
-from sae_lens_signaware.training.cache import load_named_activations
 
 MAX_COSINE = -0.9
 """Of the decoder rows of an antipodal pair."""
@@ -99,9 +98,11 @@ def measure(source: Path, root: Path, values: Sequence[float]) -> list[list[obje
     """The rows of one sweep: those of ``row_of``, with the width and the fields of SideUse."""
     store, found = runs_with_saes(source, root, values)
 
+    first = {run.cell: run for run in reversed(found)}
+
     @functools.lru_cache(maxsize=1)  # the runs of a cell come one after the other
     def heldout(cell: str) -> torch.Tensor:
-        return load_named_activations(store.cache_path(cell), "heldout").float()
+        return store.load_cache(first[cell]).heldout.float()
 
     rows = []
     for run in found:
@@ -156,6 +157,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("results/side_use.json"))
     args = parser.parse_args()
     fields = [field.name for field in dataclasses.fields(SideUse)]
+    require_same_sweeps([source.stem for source in args.configs], args.json)
     runs = {source.stem: measure(source, args.root, args.values) for source in args.configs}
     require_same_runs(runs, args.json)
     report = {

@@ -43,6 +43,10 @@ class ConfigError(InvalidInputError):
     """A config, a flag or a file that a command was given is wrong; one line."""
 
 
+class FailedTraining(RuntimeError):
+    """A training has ended without an SAE that is of use; one line."""
+
+
 def nearest(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
     """Return ``"; did you mean 'x'?"``; where no name is near, ``otherwise`` or all known names."""
     known = sorted(known)

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from sae_lens import SAE, BatchTopKTrainingSAEConfig, SAETrainer, TrainingSAE
+from sae_lens.constants import ACTIVATION_WHITENING_FILENAME
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 import sae_lens_signaware as signaware
@@ -69,6 +71,25 @@ def test_a_pushed_checkpoint_is_the_sae_that_was_loaded(
     x = 7 * next(batches(1))
     assert_close(SAE.from_pretrained(repo, "a")(x), saved(x))
     assert_close(SAE.from_pretrained(repo, "a-plain")(x), saved(x))
+
+
+@pytest.mark.parametrize("factor", ["0.0", "-1.0", "NaN", "Infinity", "true", '"1"'])
+def test_a_scale_that_is_none_is_one_line(factor: str, tmp_path: Path) -> None:
+    trained("bi_jumprelu", "expected_average_only_in", tmp_path)
+    (tmp_path / "last" / SCALER).write_text(f'{{"scaling_factor": {factor}}}')
+    with pytest.raises(ConfigError) as error:
+        signaware.load_sae_reference(tmp_path / "last")
+    assert "scaling_factor must be a finite number above 0, got " in str(error.value)
+
+
+def test_a_whitening_that_is_not_finite_is_one_line(tmp_path: Path) -> None:
+    trained("bi_jumprelu", "covariance_whitening", tmp_path)
+    path = tmp_path / "last" / ACTIVATION_WHITENING_FILENAME
+    held = load_file(path)
+    first = next(iter(held))
+    save_file(held | {first: held[first] * math.nan}, path)
+    with pytest.raises(ConfigError, match=r"its whitening holds NaN or inf$"):
+        signaware.load_sae_reference(tmp_path / "last")
 
 
 @pytest.mark.parametrize("scaler", [None, {"scaling_factor": None, "has_whitening": False}])

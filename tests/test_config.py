@@ -148,7 +148,7 @@ def test_a_flag_can_switch_a_field_off(null: str, tmp_path: Path) -> None:
         ({"context_size": 2**70}, {}, "context_size must be at most 16777216"),
         ({"training_tokens": 2**70}, {}, "training_tokens must be at most 9223372036854775807"),
         ({"n_batches_for_norm_estimate": 0}, {}, "n_batches_for_norm_estimate must be at least"),
-        ({"lr": -1}, {}, "lr must be a number above 0, got -1.0"),
+        ({"lr": -1}, {}, "lr must be a number above 0 and below 1e30, got -1.0"),
         ({"adam_beta1": 2}, {}, "adam_beta1 must be at least 0 and below 1, got 2.0"),
         ({"adam_beta2": 1}, {}, "adam_beta2 must be at least 0 and below 1, got 1.0"),
         ({"lr_scheduler_name": "foo"}, {}, "lr_scheduler_name must be one of constant, cosinea"),

@@ -123,3 +123,17 @@ def test_another_default_device_does_not_matter(architecture: str, tying: str) -
             found = results()
     for value, wanted in zip(found, expected, strict=True):
         torch.testing.assert_close(value, wanted)
+
+
+def test_texts_and_pairs_do_not_depend_on_the_default_device() -> None:
+    sae = signaware.split_polarities(make_sae("bi_jumprelu"))
+    x = torch.randn(300, D_IN)
+    source = signaware.TextActivations(torch.randn(5, D_IN), torch.tensor([2, 3]), HOOK)
+    expected = signaware.merge_antipodal(sae, x)(x)
+    texts = list(source.batches(4))
+    with torch.device("meta"):
+        merged = signaware.merge_antipodal(sae, x)
+        found = list(source.batches(4))
+    torch.testing.assert_close(merged(x), expected)
+    torch.testing.assert_close(found, texts)
+    assert torch.cat([text for _, text in found]).tolist() == [0, 0, 1, 1, 1]

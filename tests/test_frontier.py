@@ -264,6 +264,7 @@ def test_frontiers_without_a_common_near_point_have_no_verdict() -> None:
         ((6, 0), (0, 0), "3 / 0 latents"),
         ((0, 0), (20, 21), "0 / 20.5 latents"),
         ((1, 4), (0, 9), "2.5 / 4.5 latents"),
+        ((99, 0), (3000, 2001), "49.5 / 2,500 latents"),  # was "2.5e+03"
         # sqrt(2 * 8) / 100 over sqrt(4 * 16) / 200
         ((2, 8), (4, 16), "1.00"),
         ((1, 4), (9, 36), "0.22"),

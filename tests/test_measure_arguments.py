@@ -71,9 +71,30 @@ def test_numbers_of_numpy_are_python_s_own_in_a_file(
     args = (model, hooked_sae(), prompt_ids(6), [5, 9])
     signaware.side_opposition(*args, n_before=n_before).write(path)
     assert signaware.SideOpposition.read(path).n_before == 4
+    of_numpy = {name: np.int64(n) for name, n in (("k", 2), ("batch_size_prompts", 4))}
+    found = signaware.top_examples(*args, **of_numpy)
+    assert found.latents == signaware.top_examples(*args, k=2, batch_size_prompts=4).latents
     max_cosine: Any = np.float32(-0.5)
     signaware.antipodal_audit(hooked_sae(), max_cosine=max_cosine).write(path)
     assert signaware.AntipodalAudit.read(path).max_cosine == -0.5
+
+
+@pytest.mark.parametrize("normalisation", ["expected_average_only_in", "covariance_whitening"])
+def test_an_sae_of_scaled_activations_reads_no_activations_as_they_are(
+    normalisation: str, model: HookedTransformer
+) -> None:
+    sae = hooked_sae()
+    sae.cfg.normalize_activations = normalisation
+    line = f"^SAE: it is of activations that '{normalisation}' scales, and its scale is not there"
+    with pytest.raises(InvalidInputError, match=line):
+        signaware.signed_latents(model, sae, "w1 w2")
+    with pytest.raises(InvalidInputError, match=line):
+        signaware.top_examples(model, sae, prompt_ids(6))
+    with pytest.raises(InvalidInputError, match=line):
+        signaware.side_opposition(model, sae, prompt_ids(6), [5, 9])
+    store: Any = None  # it is looked at before
+    with pytest.raises(InvalidInputError, match=line):
+        signaware.bipolar_evals(sae, store, model)
 
 
 def test_labels_with_an_underscore_are_names() -> None:
@@ -106,6 +127,8 @@ def test_a_source_of_another_kind_is_one_line(source: Any) -> None:
         (HOOK, None, rf"^hook_names must be a list of at least one hook point, got '{HOOK}'$"),
         ([], None, r"^hook_names must be a list of at least one hook point, got \[\]$"),
         ([HOOK], [0, 1], r"^head_indices must be one for each of the 1 hook points, got 2$"),
+        ([HOOK], [], r"^head_indices must be one for each of the 1 hook points, got 0$"),
+        ([HOOK], 0, r"^head_indices must be one for each of the 1 hook points, got 0$"),
     ],
 )
 def test_wrong_hook_points_are_one_line(

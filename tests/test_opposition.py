@@ -195,6 +195,13 @@ def test_contexts_that_were_found_before_give_the_same(model: HookedTransformer)
         signaware.side_opposition(model, sae, prompts, [3, 2], k=4, examples=examples)
     with pytest.raises(InvalidInputError, match="k must be at most 6, that of the examples, got 7"):
         signaware.side_opposition(model, sae, prompts, [3, 5], k=7, examples=examples)
+    another = hooked_sae()
+    another.W_enc.data = another.W_enc.data.flip(1)
+    with pytest.raises(InvalidInputError, match="examples must be contexts found with this SAE"):
+        signaware.side_opposition(model, another, prompts, latents, k=4, examples=examples)
+    of_one: Any = examples.of(3)
+    with pytest.raises(InvalidInputError, match="examples must be TopExamples, or None, got 'Lat"):
+        signaware.side_opposition(model, sae, prompts, latents, k=4, examples=of_one)
     for other in (prompts.flip(0), prompts[:2]):
         with pytest.raises(InvalidInputError, match="examples must be contexts found in these tok"):
             signaware.side_opposition(model, sae, other, [3, 5], k=4, examples=examples)

@@ -103,7 +103,9 @@ def test_the_null_is_of_as_many_latents_as_there_are() -> None:
 def test_products_in_blocks_are_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = torch.randn(7, 3)
     whole = opposition._products(list(rows))
-    torch.testing.assert_close(whole, rows @ rows.T)
+    torch.testing.assert_close(whole, rows.double() @ rows.double().T)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert opposition._products(list(rows)).equal(whole)
     monkeypatch.setattr(opposition, "BLOCK", 3)
     torch.testing.assert_close(opposition._products(list(rows)), whole)
 

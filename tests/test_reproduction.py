@@ -14,6 +14,7 @@ from sae_lens_signaware.experiments.sweep.comparison import compare_on
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 from sae_lens_signaware.experiments.sweep.frontier import Point
 
+STANDARD = {"architecture": "standard", "l1_coefficient": [0.1, 1.0]}
 SWEPT = Path(__file__).parent / "fixtures/swept_by_0_1_0"
 ROW = ["mlp", "half", 0, "l1_coefficient", 0.1, 24.0, 0.26248, 0.0, 1.0]
 
@@ -85,6 +86,20 @@ def test_a_kept_row_of_other_settings_is_dropped_with_a_line(
         "4 rows of other settings, model or text, the first is mlp/seed-0/half/l1_coefficient-0.1"
     )
     assert f"dropped {words}" in capsys.readouterr().out
+
+
+def test_a_kept_row_of_another_architecture_is_of_other_settings(
+    reproduction: Any, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = written(reproduction, read(reproduction, out))
+    path = tmp_path / "small-smollm2-135m.yaml"
+    write_config(tmp_path)
+    values = yaml.safe_load(path.read_text())
+    values["saes"] |= {name: {**STANDARD, "d_sae": 24} for name in values["saes"]}
+    path.write_text(path.read_text().splitlines()[0] + "\n" + yaml.safe_dump(values))
+    with pytest.raises(SystemExit, match="4 runs are nowhere, the first is mlp/seed-0/full"):
+        read(reproduction, tmp_path / "nowhere", whole)
+    assert "dropped 4 rows of other settings" in capsys.readouterr().out
 
 
 def test_a_row_of_an_output_of_other_settings_is_dropped_too(

@@ -73,6 +73,17 @@ def test_a_wrong_d_in_is_one_line_before_training(
     assert SAE.load_from_disk(tmp_path / "out").cfg.d_in == width
 
 
+@pytest.mark.parametrize("token", [-1, 64])
+def test_a_separator_that_is_no_token_is_one_line_before_training(
+    token: int, model: HookedTransformer, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidInputError) as error:
+        make_runner(tmp_path, model, sequence_separator_token=token)
+    assert str(error.value) == (
+        f"sequence_separator_token must be a token id from 0 to 63, got {token}"
+    )
+
+
 def test_a_wrong_d_in_for_a_model_of_transformers(tmp_path: Path) -> None:
     options: dict[str, Any] = {
         "model_class_name": "AutoModelForCausalLM",

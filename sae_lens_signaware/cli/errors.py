@@ -12,6 +12,7 @@ from rich.console import Console
 
 from sae_lens_signaware.checks import (
     ConfigError,
+    FailedTraining,
     InvalidInputError,
     one_line,
     require_writable,
@@ -137,6 +138,8 @@ def _code_and_message(error: Exception) -> tuple[int, str] | None:
     message = one_line(error)
     if isinstance(error, InvalidInputError):
         return EXIT_WRONG_INPUT, message
+    if isinstance(error, FailedTraining):
+        return EXIT_FAILED, message
     # before its base class EntryNotFoundError: the Hub failed, and the cache has no copy
     if isinstance(error, LocalEntryNotFoundError):
         return EXIT_FAILED, f"Hub: {message}"

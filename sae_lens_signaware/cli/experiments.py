@@ -77,6 +77,8 @@ def protocol(
 
     require_writable("out", out)
     cfg = protocols.load_protocol_config(config)
+    path = out / protocols.result_filename(cfg)
+    require_file(path)
     command = _command(context, config, out)
     try:
         with Progress(console=console) as progress:
@@ -88,7 +90,6 @@ def protocol(
             )
     except KeyboardInterrupt:
         raise KeyboardInterrupt("Nothing was written.") from None
-    path = out / protocols.result_filename(cfg)
     result.write(path)
     console.print(result.table(console.width))
     for note in result.notes:

@@ -59,7 +59,8 @@ class TextActivations:
 
     def batches(self, max_tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield activations (n, d_in) and the number of the text of each, (n,) int64."""
-        text = torch.arange(len(self.n_tokens_of)).repeat_interleave(self.n_tokens_of)
+        n_texts, device = len(self.n_tokens_of), self.n_tokens_of.device
+        text = torch.arange(n_texts, device=device).repeat_interleave(self.n_tokens_of)
         yield from zip(self.activations.split(max_tokens), text.split(max_tokens), strict=True)
 
     def write(self, path: str | Path) -> None:
@@ -123,8 +124,11 @@ def text_activations(
     hook_names = list(hook_names)
     require(len(hook_names) > 0, "hook_names", hook_names, allowed)
     context_size = check_context_size(context_size)
-    heads = head_indices or [None] * len(hook_names)
-    n_heads, allowed = len(heads), f"one for each of the {len(hook_names)} hook points"
+    allowed = f"one for each of the {len(hook_names)} hook points"
+    is_list = head_indices is None or isinstance(head_indices, Sequence)
+    require(is_list, "head_indices", head_indices, allowed)
+    heads = [None] * len(hook_names) if head_indices is None else list(head_indices)
+    n_heads = len(heads)
     require(n_heads == len(hook_names), "head_indices", n_heads, allowed)
     hooks = list(zip(hook_names, heads, strict=True))
     device = next(model.parameters()).device
@@ -138,16 +142,16 @@ def text_activations(
             raise InvalidInputError(
                 f"text {i + 1} must have a token that is no special one, got {texts[i]!r}"
             )
-    rows: list[list[Tensor]] = [[torch.empty(0)] * len(texts) for _ in hook_names]
+    rows: list[list[Tensor]] = [[torch.empty(0, device="cpu")] * len(texts) for _ in hook_names]
     for group in _groups(tokens):
         batch = torch.tensor([tokens[i] for i in group], device=device)
-        kept = torch.tensor([keep[i] for i in group])
+        kept = torch.tensor([keep[i] for i in group], device="cpu")
         for hook, held in enumerate(hooked_activations(model, batch, hooks)):
             require_in_range(held)
             for i, of_text, mask in zip(group, held.cpu(), kept, strict=True):
                 rows[hook][i] = of_text[mask]
         advance(len(group))
-    counts = torch.tensor([sum(kept) for kept in keep])
+    counts = torch.tensor([sum(kept) for kept in keep], device="cpu")
     return [
         TextActivations(torch.cat(of_hook), counts, name, n_cut)
         for name, of_hook in zip(hook_names, rows, strict=True)

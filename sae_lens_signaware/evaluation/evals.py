@@ -9,7 +9,7 @@ from sae_lens.training.activation_scaler import ActivationScaler
 
 from sae_lens_signaware.checks import require
 from sae_lens_signaware.evaluation.evaluator import measure_sides, signed_metrics_of
-from sae_lens_signaware.evaluation.inputs import flat_activations
+from sae_lens_signaware.evaluation.inputs import flat_activations, require_folded
 from sae_lens_signaware.evaluation.models import HookedRootModule, excluded_tokens
 from sae_lens_signaware.evaluation.prompts import prompts_of_store
 
@@ -41,10 +41,13 @@ def bipolar_evals(
         fires.
 
     Raises:
-        InvalidInputError: ``eval_config`` has no batch for the extra pass.
+        InvalidInputError: ``eval_config`` has no batch for the extra pass; or the scale of the
+            activations is not folded in, and ``activation_scaler`` is None.
     """
     if not isinstance(exclude_special_tokens, bool):  # an iterator is read twice
         exclude_special_tokens = list(exclude_special_tokens)
+    if activation_scaler is None:
+        require_folded(sae)
     scaler = activation_scaler or ActivationScaler()
     config = eval_config or EvalConfig()
     n = config.n_eval_sparsity_variance_batches  # which run_evals may do without

@@ -17,6 +17,7 @@ from sae_lens_signaware.evaluation.inputs import (
     dense_latents,
     flat_activations,
     numbers_of_latents,
+    require_folded,
     require_in_range,
     require_sae,
 )
@@ -174,14 +175,16 @@ def top_examples(
             the model has no tokenizer.
     """
     require_sae(sae)
+    require_folded(sae)
     chosen = numbers_of_latents(sae, latents)
-    k = checked("k", k, int)
+    k, n_batches = checked("k", k, int), checked("n_batches", n_batches, int)
+    batch_size_prompts = checked("batch_size_prompts", batch_size_prompts, int)
     for name, value in (
         ("k", k),
         ("n_batches", n_batches),
         ("batch_size_prompts", batch_size_prompts),
     ):
-        require(checked(name, value, int) >= 1, name, value, "at least 1")
+        require(value >= 1, name, value, "at least 1")
     window = checked("window", window, tuple[int, int])
     seqpos_slice = checked("seqpos_slice", seqpos_slice, tuple[int | None, ...])
     is_slice = 1 <= len(seqpos_slice) <= 3 and all(n is None or n > 0 for n in seqpos_slice[2:])

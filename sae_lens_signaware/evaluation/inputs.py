@@ -9,9 +9,13 @@ from typing import Any, SupportsIndex
 import numpy as np
 import torch
 from sae_lens import SAE, ActivationsStore
+from sae_lens.constants import ACTIVATION_SCALER_CFG_FILENAME
 from torch import Tensor
 
-from sae_lens_signaware.checks import InvalidInputError, require, short
+from sae_lens_signaware.checks import ConfigError, InvalidInputError, require, short
+
+ESTIMATED = ("expected_average_only_in", "covariance_whitening")
+"""Normalisations whose scale SAELens estimates in a training, and folds into the SAE at its end."""
 
 MAX_TOKENS = 4096
 """Tokens of a batch."""
@@ -119,8 +123,9 @@ def require_finite_latents(values: Tensor) -> None:
     """Raise InvalidInputError for a latent that is NaN or inf, which would count as active."""
     if not values.isfinite().all():
         raise InvalidInputError(
-            "SAE must give finite latents, got NaN or inf: its dtype or its normalize_activations "
-            "does not take these activations, as of a token that is 0 throughout"
+            "SAE must give finite latents, got NaN or inf: its training diverged, or its dtype or "
+            "its normalize_activations does not take these activations, as of a token that is 0 "
+            "throughout"
         )
 
 
@@ -137,6 +142,21 @@ def require_autoencoder(sae: SAE[Any]) -> None:
 def require_sae(sae: object) -> None:
     """Raise InvalidInputError where the first argument of a measure is another one's."""
     require(isinstance(sae, SAE), "sae", type(sae).__name__, "an SAE of SAELens")
+
+
+def require_folded(sae: SAE[Any], source: str = "it") -> None:
+    """Raise ConfigError where an SAE is of scaled activations, and has not taken up the scale.
+
+    Args:
+        source: where the SAE is from.
+    """
+    normalisation = sae.cfg.normalize_activations
+    if normalisation in ESTIMATED:
+        raise ConfigError(
+            f"SAE: {source} is of activations that {normalisation!r} scales, and its scale is not "
+            f"there, in {ACTIVATION_SCALER_CFG_FILENAME}; give the SAE that a training saved at "
+            "its end"
+        )
 
 
 def numbers_of_latents(

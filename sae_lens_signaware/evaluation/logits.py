@@ -28,6 +28,10 @@ FINAL_NORMS = (
     "backbone.norm_f",
 )
 
+HEAD_SPACE = ("hook_q", "hook_k", "hook_v", "hook_z", "q_proj", "k_proj", "v_proj")
+"""Last parts of hook names inside of attention, whose activations W_O or the scores are still to
+take in. They can be as wide as the residual stream."""
+
 TokenLogit = tuple[str, float]
 """A token, and what one unit of the latent adds to its logit."""
 
@@ -58,6 +62,12 @@ def unembedding_of(model: HookedRootModule, d_in: int) -> Tensor | None:
     if found is None or found[0].shape[1] != d_in:
         return None
     return through_norm(*found)
+
+
+def unembedding_for(model: HookedRootModule, sae: SAE[Any]) -> Tensor | None:
+    """Return :func:`unembedding_of` for what an SAE writes; None where that is not the stream."""
+    hook = sae.cfg.metadata.hook_name or ""
+    return None if hook.endswith(HEAD_SPACE) else unembedding_of(model, sae.cfg.d_in)
 
 
 def _unembedding_and_norm(model: HookedRootModule) -> tuple[Tensor, nn.Module] | None:
@@ -121,7 +131,7 @@ def top_logits(
         k: tokens of a side at most.
 
     Returns:
-        One for each latent, or None where :func:`unembedding_of` is None.
+        One for each latent, or None where :func:`unembedding_for` is None.
 
     Raises:
         InvalidInputError: a latent is out of range, ``k`` is below 1, the SAE is a transcoder, or
@@ -131,7 +141,7 @@ def top_logits(
     numbers = numbers_of_latents(sae, latents)
     k = checked("k", k, int)
     require(k >= 1, "k", k, "at least 1")
-    unembedding = unembedding_of(model, sae.cfg.d_in)
+    unembedding = unembedding_for(model, sae)
     if unembedding is None:
         return None
     directions = decoder_directions(sae).to(unembedding.device)

@@ -82,7 +82,8 @@ def _weights(audit: AntipodalAudit, pairs: list[tuple[int, int]]) -> Tensor:
     """(pairs,) weight of the first latent of each in its mean; a latent that never fires has 0."""
     latents = torch.cat([audit.latent_a, audit.latent_b])
     alive = set(latents[torch.cat([audit.rate_a, audit.rate_b]) > 0].tolist())
-    return torch.tensor([(1 + (a in alive) - (b in alive)) / 2 for a, b in pairs])
+    weights = [(1 + (a in alive) - (b in alive)) / 2 for a, b in pairs]
+    return torch.tensor(weights, device=latents.device)
 
 
 @torch.no_grad()
@@ -95,8 +96,9 @@ def _merge(
         rest: the latents of no pair.
         weight: (pairs,) of the first latent in the mean of both.
     """
-    pos = torch.tensor([a for a, _ in pairs] + rest, dtype=torch.int64)
-    neg = torch.tensor([b for _, b in pairs], dtype=torch.int64)
+    device = sae.W_dec.device  # which need not be torch's default one
+    pos = torch.tensor([a for a, _ in pairs] + rest, dtype=torch.int64, device=device)
+    neg = torch.tensor([b for _, b in pairs], dtype=torch.int64, device=device)
     n = len(pairs)
     # Bring the - latents to their partners' norms. Decoder: outputs stay, magnitudes times s_dec.
     # Encoder: gates stay, pre-activations times s_enc; the magnitudes of a gated SAE make up for

@@ -164,10 +164,16 @@ def excluded_tokens(model: HookedRootModule, exclude: Iterable[int] | bool | Non
 
     Args:
         exclude: ids; or True, for all special tokens of the model's tokenizer.
+
+    Raises:
+        InvalidInputError: an id has more than 64 bits.
     """
     if exclude is True:
         return get_special_token_ids(tokenizer_of(model))
-    return list(exclude or ())
+    ids = list(exclude or ())
+    for i in ids:
+        require(-(2**63) <= i < 2**63, "exclude_special_tokens", i, "64 bits, which torch takes")
+    return ids
 
 
 def bos_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -25,16 +25,18 @@ from sae_lens_signaware.evaluation.calibration import require_common_units
 from sae_lens_signaware.evaluation.effects import AS_IS, TURNED, mean_prediction, side_effects
 from sae_lens_signaware.evaluation.examples import (
     Context,
-    LatentExamples,
     TopExamples,
     top_examples,
 )
-from sae_lens_signaware.evaluation.inputs import numbers_of_latents, require_autoencoder
+from sae_lens_signaware.evaluation.given_examples import require_found_by, require_found_in
+from sae_lens_signaware.evaluation.inputs import (
+    numbers_of_latents,
+    require_autoencoder,
+    require_folded,
+)
 from sae_lens_signaware.evaluation.models import (
     HookedRootModule,
     embedding_of,
-    required_tokenizer,
-    token_text,
 )
 from sae_lens_signaware.evaluation.prompts import require_tokens
 from sae_lens_signaware.evaluation.results import Provenance, Result
@@ -139,8 +141,7 @@ def side_opposition(
         InvalidInputError: there are fewer than two latents, or one of them twice; ``k`` is below
             2, or ``n_before`` below 1; the SAE normalises each token, or reads one head alone;
             ``examples`` lacks one of the latents, has fewer contexts than ``k``, or is of other
-            tokens; or what
-            :func:`~sae_lens_signaware.top_examples` refuses.
+            tokens or of another SAE; or what :func:`~sae_lens_signaware.top_examples` refuses.
     """
     require_autoencoder(sae)
     latents = numbers_of_latents(sae, latents)
@@ -154,13 +155,17 @@ def side_opposition(
     head = sae.cfg.metadata.hook_head_index
     require(head is None, "hook_head_index", head, "null, for an SAE of all heads")
     require_tokens(model, tokens)
+    require_folded(sae)
+    is_found = examples is None or isinstance(examples, TopExamples)
+    require(is_found, "examples", type(examples).__name__, "TopExamples, or None")
     found = examples or top_examples(model, sae, tokens, latents, k=k, window=(n_before, 0))
     held = {of.latent: of for of in found.latents}
     for i in latents:
         require(i in held, "latents", i, "one of the examples")
     if examples is not None:
         require(k <= examples.k, "k", k, f"at most {examples.k}, that of the examples")
-        _require_found_in(model, tokens, [held[i] for i in latents])
+        require_found_in(model, tokens, [held[i] for i in latents])
+        require_found_by(model, sae, tokens, [held[i] for i in latents])
     q, embed = mean_prediction(model, tokens), _embedder(model, tokens, n_before)
     by_effect, by_context, dials = _Sides(), _Sides(), []
     for i in latents:
@@ -182,22 +187,6 @@ def side_opposition(
         by_context.null(),
         n_before,
     )
-
-
-def _require_found_in(
-    model: HookedRootModule, tokens: Tensor, found: Sequence[LatentExamples]
-) -> None:
-    """Raise InvalidInputError for contexts of other tokens: their places would be wrong ones."""
-    tokenizer = required_tokenizer(model)
-    n_prompts, n_positions = tokens.shape
-    for of in found:
-        for c in (*of.pos, *of.neg):
-            place = f"latent {of.latent}, prompt {c.prompt}, position {c.position}"
-            is_there = c.prompt < n_prompts and c.position < n_positions
-            if is_there:
-                text = token_text(tokenizer, int(tokens[c.prompt, c.position]))
-                is_there = text.strip() == c.tokens[c.peak].strip()
-            require(is_there, "examples", place, "contexts found in these tokens")
 
 
 class _Sides:
@@ -234,8 +223,13 @@ class _Sides:
 def _products(rows: Sequence[Tensor]) -> Tensor:
     """(n, n) products of n vectors, of which no more than two blocks are copied at once."""
     blocks = [list(rows[i : i + BLOCK]) for i in range(0, len(rows), BLOCK)]
-    products = [[torch.stack(a) @ torch.stack(b).T for b in blocks] for a in blocks]
+    products = [[_stacked(a) @ _stacked(b).T for b in blocks] for a in blocks]
     return torch.cat([torch.cat(row, dim=1) for row in products])
+
+
+def _stacked(rows: Sequence[Tensor]) -> Tensor:
+    """Rows in float64, whose products autocast leaves as they are."""
+    return torch.stack(list(rows)).double()
 
 
 def opposition_of(plus: Tensor, minus: Tensor) -> Interval:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,17 +21,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sae_lens_signaware.checks import ConfigError, one_line
+from sae_lens_signaware.checks import ConfigError, FailedTraining, one_line
 from sae_lens_signaware.evaluation.census import BipolarCensus
+from sae_lens_signaware.evaluation.inputs import ESTIMATED, require_folded
 from sae_lens_signaware.evaluation.quality import QUALITY_FILENAME, SAEQuality, measure_quality
 from sae_lens_signaware.files import sha256_of, write_json, write_tensors
 from sae_lens_signaware.saes.conversion import split_log_sparsity, split_polarities
 
 POS_SHARE_FILENAME = "pos_share.safetensors"
 """File of the share of each latent's firings on the + side, (d_sae,); it splits the sparsity."""
-
-ESTIMATED = ("expected_average_only_in", "covariance_whitening")
-"""Normalisations whose scale SAELens estimates in a training, and folds into the SAE at its end."""
 
 MAX_MESSAGE = 300
 """Characters of another library's message that an error repeats: it may quote a whole file."""
@@ -86,21 +85,22 @@ def _fold_scale(sae: SAE[Any], folder: Path) -> None:
     if (folder / ACTIVATION_SCALER_CFG_FILENAME).is_file():
         scaler.load(folder / ACTIVATION_SCALER_CFG_FILENAME)
     if scaler.scaling_factor is not None:
+        _require_scale(scaler.scaling_factor)
         sae.fold_activation_norm_scaling_factor(scaler.scaling_factor)
     elif (whitening := scaler.whitening) is not None:
+        if not all(values.isfinite().all() for values in vars(whitening).values()):
+            raise ConfigError(f"SAE: {folder}: its whitening holds NaN or inf")
         sae.fold_activation_whitening(whitening.mean, whitening.matrix, whitening.inverse_matrix)
     else:
-        require_folded(sae, folder)
+        require_folded(sae, str(folder))
 
 
-def require_folded(sae: SAE[Any], source: object) -> None:
-    """Raise ConfigError where an SAE is of scaled activations, and has not taken up the scale."""
-    normalisation = sae.cfg.normalize_activations
-    if normalisation in ESTIMATED:
+def _require_scale(factor: Any) -> None:
+    is_number = isinstance(factor, int | float) and not isinstance(factor, bool)
+    if not is_number or not 0 < factor < math.inf:
         raise ConfigError(
-            f"SAE: {source} is of activations that {normalisation!r} scales, and its scale is not "
-            f"there, in {ACTIVATION_SCALER_CFG_FILENAME}; give the SAE that a training saved at "
-            "its end"
+            f"{ACTIVATION_SCALER_CFG_FILENAME}: scaling_factor must be a finite number above 0, "
+            f"got {factor!r}"
         )
 
 
@@ -210,7 +210,13 @@ def save_and_measure(
     Args:
         sae: trained; normalisations whose scale is estimated are folded in.
         activations, tokens_from: as in :func:`~sae_lens_signaware.measure_quality`.
+
+    Raises:
+        FailedTraining: a weight is NaN or inf. Nothing is saved.
     """
+    for name, weight in sae.named_parameters():
+        if not weight.isfinite().all():
+            raise FailedTraining(f"the training diverged: {name} holds NaN or inf")
     sae.save_inference_model(folder)
     return measure_saved(folder, activations, tokens_from, str(sae.device))
 

@@ -14,6 +14,7 @@ from sae_lens_signaware.evaluation.inputs import (
     dense_latents,
     flat_activations,
     numbers_of_latents,
+    require_folded,
     require_in_range,
     require_sae,
 )
@@ -106,6 +107,7 @@ def signed_latents(
             activations are not finite.
     """
     require_sae(sae)
+    require_folded(sae)
     require(isinstance(text, str), "text", type(text).__name__, "a str")
     require_unicode("text", text)
     k = checked("k", k, int)

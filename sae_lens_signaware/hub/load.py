@@ -5,7 +5,8 @@ from pathlib import Path
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 from sae_lens import SAE, SAEConfig
 
-from sae_lens_signaware.evaluation.saved import cannot_be_loaded, load_sae, require_folded
+from sae_lens_signaware.evaluation.inputs import require_folded
+from sae_lens_signaware.evaluation.saved import cannot_be_loaded, load_sae
 
 HTTP_CLIENTS = ("httpx", "httpx2", "requests")
 
@@ -34,6 +35,6 @@ def load_sae_reference(reference: str | Path) -> SAE[SAEConfig]:
             if is_of_http_client(error):
                 raise
             raise cannot_be_loaded(reference, error) from error  # the files came, and are broken
-        require_folded(sae, reference)
+        require_folded(sae, str(reference))
         return sae
     return load_sae(reference)

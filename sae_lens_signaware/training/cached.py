@@ -16,7 +16,7 @@ from sae_lens.config import SAETrainerConfig
 from torch import Tensor
 
 from sae_lens_signaware.checks import one_line, require, require_writable
-from sae_lens_signaware.evaluation.saved import ESTIMATED
+from sae_lens_signaware.evaluation.inputs import ESTIMATED
 from sae_lens_signaware.files import as_json, write_json
 from sae_lens_signaware.saes.finite_losses import FiniteLossMixin
 from sae_lens_signaware.training.cache import ShuffledEpochs, StepClock

@@ -20,6 +20,7 @@ from sae_lens_signaware.evaluation.models import (
     require_head,
     require_hook,
     require_positions,
+    vocabulary_of,
 )
 from sae_lens_signaware.training.values import MODEL_CLASSES, require_device, require_one_of
 
@@ -190,12 +191,17 @@ def require_width(
 ) -> None:
     """Raise InvalidInputError where ``sae.d_in`` is not the width of the hook's activations.
 
-    A context that is too long for the model is named as well: the width is read from one context.
+    The width is read from one context. So one that is too long for the model is named as well, and
+    a separator that is no token of it.
 
     Args:
         field: where the user has written it.
     """
     require_positions(model, "context_size", cfg.context_size)
+    n, separator = vocabulary_of(model), cfg.sequence_separator_token
+    if isinstance(separator, int) and n is not None:
+        is_token = 0 <= separator < n
+        require(is_token, "sequence_separator_token", separator, f"a token id from 0 to {n - 1}")
     shape = activations_of_one_context(model, cfg).shape
     hook, head = cfg.hook_name, cfg.hook_head_index
     require(len(shape) > 2, "hook_name", hook, "a hook of (batch, position, ...) activations")

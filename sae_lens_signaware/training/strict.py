@@ -4,10 +4,10 @@ import re
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from sae_lens_signaware.checks import (
     NUMBER_AS_TEXT,
@@ -21,6 +21,9 @@ from sae_lens_signaware.checks import (
 )
 
 Model = TypeVar("Model", bound=BaseModel)
+
+Count = Annotated[int, Field(gt=0, lt=2**31)]
+"""A number of things above 0; from some number on torch raises an error of its own."""
 
 
 class _Loader(yaml.SafeLoader):

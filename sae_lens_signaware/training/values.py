@@ -80,7 +80,7 @@ def check_values(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
     steps = cfg.training_tokens // cfg.train_batch_size_tokens
     allowed = f"at least train_batch_size_tokens, {cfg.train_batch_size_tokens}"
     require(steps >= 1, "training_tokens", cfg.training_tokens, allowed)
-    require(cfg.lr > 0, "lr", cfg.lr, "a number above 0")
+    require(0 < cfg.lr < 1e30, "lr", cfg.lr, "a number above 0 and below 1e30")
     for name in ("adam_beta1", "adam_beta2"):
         value = getattr(cfg, name)
         require(0 <= value < 1, name, value, "at least 0 and below 1")

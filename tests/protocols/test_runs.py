@@ -187,6 +187,43 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not out.exists()
 
 
+def test_a_candidate_that_fails_does_not_count_and_is_named(tmp_path: Path) -> None:
+    saes = {"g": SAES["gated H"] | {"l1_coefficient": [1e308, 2]}}
+    config, out = write(values_of("b") | {"saes": saes}, tmp_path / "p.yaml"), tmp_path / "out"
+    result = invoke("protocol", str(config), "--out", str(out))
+    assert result.exit_code == 0, result.stderr
+    notes = ProtocolResult.read(out / "protocol-b.json").notes
+    (failed,) = (note for note in notes if note.startswith("Failed: "))
+    assert failed.startswith("Failed: g, l1_coefficient 1e+308, seed 0: the training diverged: ")
+    assert any("g: l1_coefficient 2 (1)" in note for note in notes)
+
+
+def test_an_sae_whose_candidates_all_fail_is_one_line(tmp_path: Path) -> None:
+    saes = {"g": SAES["gated H"] | {"l1_coefficient": [1e308]}}
+    config, out = write(values_of("b") | {"saes": saes}, tmp_path / "p.yaml"), tmp_path / "out"
+    result = invoke("protocol", str(config), "--out", str(out))
+    assert_one_line_error(result, 1, "g, l1_coefficient 1e+308, seed 0: the training diverged: ")
+    assert not out.exists()
+
+
+def test_a_result_that_cannot_be_written_is_known_before_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "train_timed", None)
+    config, out = write(values_of("b"), tmp_path / "p.yaml"), tmp_path / "out"
+    (out / "protocol-b.json").mkdir(parents=True)
+    result = invoke("protocol", str(config), "--out", str(out))
+    assert_one_line_error(result, 2, f"out: {out}/protocol-b.json is a folder; name a file")
+
+
+def test_a_share_below_a_percent_is_said_as_it_is(tmp_path: Path) -> None:
+    values = values_of("b") | {"saes": {"x": SAES["abstopk H"]}}
+    values["data"]["false_alarms"] = 0.004
+    config = protocols.load_protocol_config(write(values, tmp_path / "p.yaml"))
+    notes = protocols.run_protocol(config, "").notes
+    assert any("above what 0.4% of the normal training samples" in note for note in notes)
+
+
 def test_a_file_is_no_folder_for_results(tmp_path: Path) -> None:
     config = write(values_of("a"), tmp_path / "p.yaml")
     result = invoke("protocol", str(config), "--out", str(config))

@@ -122,7 +122,11 @@ def test_an_sae_of_every_seed_is_measured_on_samples_that_it_was_not_trained_on(
     ) -> Any:
         asked.append((list(candidates), trained, target_l0, activations, seed))
         yield SimpleNamespace(
-            name="x", sparsity=f"k {seed}", sae=seed, quality=lambda heldout: f"R2 on {heldout}"
+            name="x",
+            sparsity=f"k {seed}",
+            sae=seed,
+            quality=lambda heldout: f"R2 on {heldout}",
+            failures=(f"x, k 9, seed {seed}: it diverged",),
         )
 
     prepared: Any = summary.Prepared
@@ -137,6 +141,7 @@ def test_an_sae_of_every_seed_is_measured_on_samples_that_it_was_not_trained_on(
     expected = [(f"R2 on heldout {seed}", f"measure of {seed}") for seed in (3, 7)]
     assert found.measures == {"x": expected}
     assert found.sparsities == {"x": ["k 3", "k 7"]}
+    assert found.failures == [f"x, k 9, seed {seed}: it diverged" for seed in (3, 7)]
 
 
 def test_the_trainer_is_what_the_config_says() -> None:

@@ -26,6 +26,9 @@ from tests.support.configs import write
         ("a", lambda v: v["training"].update(n_train=8), "training.n_train: must be at least"),
         ("a", lambda v: v["training"].update(n_step=8), "training.n_step: unknown field; did you"),
         ("a", lambda v: v.update(saes={}), "saes: "),
+        ("a", lambda v: v.update(threads=10**5), "threads: Input should be less than or equal to"),
+        ("a", lambda v: v["data"].update(n_base=2**63), "data.n_base: Input should be less than"),
+        ("a", lambda v: v["training"].update(dead_feature_window=10**30), "training.dead_feature_"),
         ("a", lambda v: v["saes"]["gated H"].pop("architecture"), "saes.gated H.architecture: mis"),
         (
             "a",

@@ -175,6 +175,15 @@ def test_no_logits_without_an_unembedding_of_the_sae_s_width() -> None:
     assert unembedding_of(transformers, D_IN) is not None
 
 
+@pytest.mark.parametrize("hook", ["blocks.0.attn.hook_z", "model.layers.0.self_attn.q_proj"])
+def test_no_logits_of_what_is_inside_of_attention(hook: str) -> None:
+    model, sae = transformer_lens([[1.0, 2.0], [0.5, 1.0]]), decoder([[1.0, 1.0]])
+    sae.cfg.metadata.hook_name = "blocks.0.hook_attn_out"
+    assert top_logits(model, sae, [0], k=1) is not None
+    sae.cfg.metadata.hook_name = hook  # of the same width
+    assert top_logits(model, sae, [0], k=1) is None
+
+
 def test_counts_by_hand() -> None:
     values = torch.tensor([[1.0, 0.0], [0.5, 0.0], [0.0, 0.0], [-2.0, 0.0], [-4.0, 0.0], [3.5, 0]])
     sae = make_sae("sa_gsae", d_in=2, d_sae=2)

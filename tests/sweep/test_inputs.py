@@ -73,7 +73,7 @@ from tests.sweep.examples import last_line, sweep_values
         ),
         (
             lambda v: v["cells"]["mlp"].update(saes={"half": {"runner": {"lr": -1.0}}}),
-            "cells.mlp.saes.half.runner.lr must be a number above 0, got -1.0",
+            "cells.mlp.saes.half.runner.lr must be a number above 0 and below 1e30, got -1.0",
         ),
         (
             lambda v: v["cells"]["mlp"].update(saes={"half": {"d_sae": "24"}}),
@@ -209,6 +209,18 @@ from tests.sweep.examples import last_line, sweep_values
         (
             lambda v: v["saes"]["half"].update(runner={"lr_decay_steps": 13}),
             "saes.half.runner.lr_warm_up_steps + lr_decay_steps must be at most the 12 steps",
+        ),
+        (
+            lambda v: v.update(heldout_dataset_path="a\0b"),
+            "heldout_dataset_path, runner.dataset_path: must be paths or names, got 'a\\x00b'",
+        ),
+        (
+            lambda v: v["runner"].update(sequence_separator_token=-1),
+            "sequence_separator_token must be a token id from 0 to 63, got -1",
+        ),
+        (
+            lambda v: v["runner"].update(exclude_special_tokens=[2**63]),
+            "exclude_special_tokens must be 64 bits, which torch takes, got 9223372036854775808",
         ),
         (
             lambda v: v.update(heldout_dataset_path=""),

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import sae_lens_signaware as signaware
+from sae_lens_signaware.checks import ConfigError
 from sae_lens_signaware.evaluation import AntipodalAudit, BipolarCensus, load_sae
 from sae_lens_signaware.evaluation.results import Provenance
 from tests.support.tables import fields_of
@@ -53,6 +54,28 @@ def test_the_command_loses_no_run_whose_sae_is_gone(
     with pytest.raises(SystemExit, match=said):
         script.main()
     assert out.read_text() == held
+
+
+def test_other_sweeps_of_the_results_are_named_before_anything_is_measured(
+    script: Any, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "use.json"
+    out.write_text(json.dumps({"sweeps": {"other": {"runs": []}}}))
+    monkeypatch.setattr(script, "measure", None)
+    monkeypatch.setattr(sys, "argv", ["side_use.py", str(source), "--json", str(out)])
+    with pytest.raises(SystemExit, match="has other too; name their configs or another file"):
+        script.main()
+
+
+def test_activations_that_another_sweep_has_written_are_not_measured_on(
+    script: Any, source: Path
+) -> None:
+    (cache,) = (source.parent / "out").rglob("mlp.safetensors")
+    marker = cache.with_suffix(".json")
+    held = json.loads(marker.read_text())
+    marker.write_text(json.dumps(held | {"hook_name": "blocks.0.hook_resid_post"}))
+    with pytest.raises(ConfigError, match="does not hold the activations of this sweep any more"):
+        script.measure(source, source.parent, [0.1])
 
 
 def test_use_of_the_sides_by_hand(script: Any) -> None:

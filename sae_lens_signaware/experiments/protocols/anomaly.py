@@ -30,6 +30,7 @@ from sae_lens_signaware.experiments.protocols.result import (
 from sae_lens_signaware.experiments.protocols.summary import Prepared, collect, make_result
 from sae_lens_signaware.experiments.protocols.training import Advance
 from sae_lens_signaware.experiments.protocols.world import World, make_world, seeded
+from sae_lens_signaware.printing import percent
 
 RIDGE = 1e-3
 """Weight of sum w^2 / 2 in the logistic regressions; separable data have a solution with it."""
@@ -235,11 +236,11 @@ def _notes(data: AnomalyData) -> list[str]:
         "split; half normal samples, half anomalies.",
         "direction: share of the anomalies that are flagged and given the right side by a logistic "
         "regression on the same latents with their signs; flagged is above what "
-        f"{data.false_alarms:.0%} of the normal training samples reach. An anomaly that is not "
-        "flagged counts as wrong.",
+        f"{percent(data.false_alarms)} of the normal training samples reach. An anomaly that is "
+        "not flagged counts as wrong.",
         f"World: {data.n_background} background axes in {data.d_in} dimensions, "
-        f"{data.signed_share:.0%} of them signed, and {data.n_planted} planted ones at a rate of "
-        f"{data.planted_rate:g} each in training; shifts of {data.delta:g}. "
+        f"{percent(data.signed_share)} of them signed, and {data.n_planted} planted ones at a rate "
+        f"of {data.planted_rate:g} each in training; shifts of {data.delta:g}. "
         f"{data.size(data.n_planted)}",
     ]
 

@@ -15,7 +15,7 @@ from sae_lens_signaware.experiments.protocols.data import (
 )
 from sae_lens_signaware.experiments.protocols.data import WorldConfig as WorldConfig
 from sae_lens_signaware.experiments.protocols.saes import Candidate, candidates_of
-from sae_lens_signaware.training.strict import StrictModel, read_config, validated
+from sae_lens_signaware.training.strict import Count, StrictModel, read_config, validated
 from sae_lens_signaware.training.values import check_ramps_of_l0, check_sae_values
 
 
@@ -29,12 +29,12 @@ class TrainingConfig(StrictModel):
         dead_feature_window: steps without firing after which SAELens counts a latent as dead.
     """
 
-    n_steps: int = Field(gt=0)
-    batch_size: int = Field(gt=0)
+    n_steps: Count
+    batch_size: Count
     lr: float = Field(gt=0)
-    n_train: int = Field(gt=0)
-    n_heldout: int = Field(ge=2)  # R² of one is not defined
-    dead_feature_window: int = Field(default=100, gt=0)
+    n_train: Count
+    n_heldout: Count = Field(ge=2)  # R² of one is not defined
+    dead_feature_window: Count = 100
 
 
 class ProtocolConfig(StrictModel):
@@ -56,7 +56,7 @@ class ProtocolConfig(StrictModel):
     target_l0: float = Field(gt=0)
     saes: dict[str, dict[str, object]] = Field(min_length=1)
     training: TrainingConfig
-    threads: int | None = Field(default=None, gt=0)
+    threads: int | None = Field(default=None, gt=0, le=4096)
     data: Any
 
     @property

@@ -40,6 +40,7 @@ from sae_lens_signaware.experiments.protocols.summary import (
 )
 from sae_lens_signaware.experiments.protocols.training import Advance
 from sae_lens_signaware.experiments.protocols.world import seeded, world_seed
+from sae_lens_signaware.printing import percent
 
 COLUMNS = [
     *("SAE", "d_sae", "pair share", "by one latent", "by one latent sd", "by two", "features"),
@@ -246,7 +247,7 @@ def _notes(config: ConsolidationConfig) -> list[str]:
         "by one latent: share of the pairs of which one latent carries both ends; by two: of which "
         "two latents carry an end each. A latent carries an end where its decoder cosine is "
         f"{data.min_cosine:g} or more and it is active on the right side in more than "
-        f"{data.min_firing_share:.0%} of the end's firings. features: share of all features, "
+        f"{percent(data.min_firing_share)} of the end's firings. features: share of all features, "
         "paired or not, that a latent carries.",
         f"R2 less reference: less that of {config.reference} on the same seeds; at a pair share of "
         "0 it is the cost of a narrow signed dictionary where there is nothing to consolidate.",

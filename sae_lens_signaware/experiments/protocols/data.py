@@ -4,7 +4,7 @@ from pydantic import Field
 from sae_lens.synthetic import zipfian_firing_probabilities
 from torch import Tensor
 
-from sae_lens_signaware.training.strict import StrictModel
+from sae_lens_signaware.training.strict import Count, StrictModel
 
 
 class WorldConfig(StrictModel):
@@ -19,8 +19,8 @@ class WorldConfig(StrictModel):
         noise: standard deviation of the noise in each coordinate.
     """
 
-    d_in: int = Field(gt=0)
-    n_background: int = Field(gt=0)
+    d_in: Count
+    n_background: Count
     signed_share: float = Field(ge=0, le=1)
     firing_probability: float = Field(gt=0, lt=1)
     magnitude_sd: float = Field(ge=0)
@@ -55,8 +55,8 @@ class DialData(WorldConfig):
     gain_neg: float = Field(gt=0)
     axis_probability: float = Field(gt=0, lt=1)
     dial_max: float = Field(gt=0)
-    n_points: int = Field(gt=0)
-    n_base: int = Field(gt=0)
+    n_points: Count
+    n_base: Count
 
 
 class AnomalyData(WorldConfig):
@@ -73,10 +73,10 @@ class AnomalyData(WorldConfig):
         false_alarms: share of normal samples that the threshold of the decision lets through.
     """
 
-    n_planted: int = Field(gt=0)
+    n_planted: Count
     planted_rate: float = Field(gt=0, lt=1)
     delta: float = Field(gt=0)
-    n_labelled: int = Field(ge=4)
+    n_labelled: Count = Field(ge=4)
     budgets: tuple[int, ...] = Field(min_length=1)
     false_alarms: float = Field(gt=0, lt=1)
 
@@ -94,8 +94,8 @@ class ConsolidationData(StrictModel):
             right side carries it.
     """
 
-    d_in: int = Field(gt=0)
-    n_features: int = Field(gt=1)
+    d_in: Count
+    n_features: Count = Field(gt=1)
     pair_shares: tuple[float, ...] = Field(min_length=1)
     firing_probability: float = Field(gt=0, lt=0.5)
     magnitude_sd: float = Field(ge=0)
@@ -119,8 +119,8 @@ class TwoSidedData(StrictModel):
         magnitude_sd, noise: as in the other protocols.
     """
 
-    d_in: int = Field(gt=0)
-    n_features: int = Field(gt=1)
+    d_in: Count
+    n_features: Count = Field(gt=1)
     shares: tuple[float, ...] = Field(min_length=1)
     l0_factors: tuple[float, ...] = Field(default=(1.0,), min_length=1)
     n_children: int = Field(default=0, ge=0)

@@ -27,6 +27,7 @@ from sae_lens_signaware.experiments.protocols.result import (
 from sae_lens_signaware.experiments.protocols.summary import Prepared, collect, make_result
 from sae_lens_signaware.experiments.protocols.training import Advance
 from sae_lens_signaware.experiments.protocols.world import World, make_world, seeded
+from sae_lens_signaware.printing import percent
 
 RESPONSE_SHARE = 0.9
 """Share of a side's response that the latents counted for it make up."""
@@ -191,7 +192,7 @@ def run(config: DialConfig, command: str, advance: Advance) -> ProtocolResult:
         notes=[
             *NOTES,
             f"World: {data.n_background} background axes in {data.d_in} dimensions, "
-            f"{data.signed_share:.0%} of them signed, and the dialled one: {data.size(1)}",
+            f"{percent(data.signed_share)} of them signed, and the dialled one: {data.size(1)}",
         ],
         collected=[collected],
         command=command,

@@ -40,10 +40,12 @@ class Collected(Generic[T]):
     Attributes:
         measures: name -> quality and measure in the order of the runs.
         sparsities: name -> what set the sparsity of the runs that counted.
+        failures: a line for each training that failed.
     """
 
     measures: dict[str, list[tuple[SAEQuality, T]]] = dataclasses.field(default_factory=dict)
     sparsities: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    failures: list[str] = dataclasses.field(default_factory=list)
 
 
 def collect(
@@ -57,6 +59,9 @@ def collect(
     Args:
         target_l0: that the SAEs are asked for.
         prepare: a seed -> its world.
+
+    Raises:
+        FailedTraining: every training of an SAE failed on the world of a seed.
     """
     candidates = candidates_of(config.saes, target_l0, config.d_in)
     collected: Collected[T] = Collected()
@@ -67,6 +72,7 @@ def collect(
             measured = run.quality(world.heldout), world.measure(run.sae)
             collected.measures.setdefault(run.name, []).append(measured)
             collected.sparsities.setdefault(run.name, []).append(run.sparsity)
+            collected.failures += run.failures
     return collected
 
 
@@ -111,6 +117,7 @@ def make_result(
         "where the architecture has it. Of the others every coefficient of the config is trained, "
         "and the run whose L0 on training samples is nearest in log counts. Runs by what set their "
         f"sparsity: {counted}.",
+        *(f"Failed: {line}" for of_world in collected for line in of_world.failures),
         config.origin,
     ]
     return ProtocolResult(

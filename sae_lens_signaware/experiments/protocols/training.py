@@ -12,6 +12,7 @@ from sae_lens import SAE
 from sae_lens.config import SAETrainerConfig
 from torch import Tensor
 
+from sae_lens_signaware.checks import FailedTraining, InvalidInputError, one_line
 from sae_lens_signaware.evaluation.quality import SAEQuality, measure_quality
 from sae_lens_signaware.experiments.pipeline import TrainedSAE, train_save_and_measure
 from sae_lens_signaware.experiments.protocols.config import TrainingConfig
@@ -29,11 +30,13 @@ class Trained:
         name, sparsity: which, and what set the sparsity that counted.
         sae: the inference SAE, as SAELens saves and loads it: what it gives for one sample does
             not depend on the others, as BatchTopK's training SAE would.
+        failures: a line for each candidate of this name that failed.
     """
 
     name: str
     sparsity: str
     sae: SAE[Any]
+    failures: tuple[str, ...] = ()
 
     def quality(self, heldout: Tensor) -> SAEQuality:
         """Measure L0, R² and dead share on ``heldout``."""
@@ -62,19 +65,33 @@ def train_all(
 ) -> Iterator[Trained]:
     """Train all candidates, and yield for each name the one nearest to the target L0.
 
+    A candidate that fails, as where its coefficient is so large that the training diverges, does
+    not count.
+
     Args:
         activations: (n_train, d_in).
+
+    Raises:
+        FailedTraining: all candidates of a name fail.
     """
     sample = activations[: training.n_heldout]
     for name, choices in candidates.items():
         runs: list[Trained] = []
         l0s: list[float] = []
+        failures: list[str] = []
         for choice in choices:
-            one = train(choice, training, activations, sample, seed)
-            runs.append(Trained(name, choice.sparsity, one.sae))
-            l0s.append(one.quality.l0)
+            try:
+                one = train(choice, training, activations, sample, seed)
+            except (RuntimeError, InvalidInputError) as error:
+                failures.append(f"{name}, {choice.sparsity}, seed {seed}: {one_line(error)}")
+            else:
+                runs.append(Trained(name, choice.sparsity, one.sae))
+                l0s.append(one.quality.l0)
             advance(name)
-        yield nearest_in_l0(runs, l0s, target_l0)
+        if not runs:
+            raise FailedTraining("; ".join(failures))
+        chosen = nearest_in_l0(runs, l0s, target_l0)
+        yield dataclasses.replace(chosen, failures=tuple(failures))
 
 
 def train(

@@ -113,7 +113,7 @@ class Comparison:
             return "none / none"
         if all(a) and all(b):
             return f"{self.summary.dead_share_ratio:.2f}"
-        return f"{statistics.fmean(a):.3g} / {statistics.fmean(b):.3g} latents"
+        return " / ".join(_count(statistics.fmean(n)) for n in (a, b)) + " latents"
 
     def notes(self) -> Iterator[str]:
         """Yield one sentence for each seed without a verdict: why there is none."""
@@ -135,3 +135,7 @@ def compare_on(
     if not verdicts:
         return None
     return Comparison(cell, a, b, verdicts, summarise_seeds(list(verdicts.values())))
+
+
+def _count(mean: float) -> str:
+    return f"{mean:,.0f}" if mean >= 100 else f"{mean:.3g}"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sae_lens_signaware.checks import ConfigError, require
+from sae_lens_signaware.checks import ConfigError, one_line, require
 from sae_lens_signaware.evaluation.calibration import PER_TOKEN
 from sae_lens_signaware.saes.config import SignedTrainingFields
 
@@ -100,7 +100,16 @@ def require_other_text(config: "SweepConfig") -> None:
     trained, heldout = config.runner.get("dataset_path"), config.heldout_dataset_path
     if heldout == "":
         raise ConfigError("heldout_dataset_path must be a text, or null, got ''")
-    if heldout is not None and Path(str(trained)).resolve() == Path(heldout).resolve():
+    if heldout is None:
+        return
+    try:
+        is_same = Path(str(trained)).resolve() == Path(heldout).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links is a RuntimeError
+        raise ConfigError(
+            f"heldout_dataset_path, runner.dataset_path: must be paths or names, got {heldout!r} "
+            f"and {trained!r}: {one_line(error)}"
+        ) from None
+    if is_same:
         raise ConfigError(
             f"heldout_dataset_path must be another text than runner.dataset_path, got {heldout!r}; "
             "leave it out to take what follows in the training text"

@@ -21,7 +21,7 @@ from sae_lens_signaware.evaluation import (
 )
 from sae_lens_signaware.evaluation.dial import dialled_directions
 from sae_lens_signaware.evaluation.histograms import activation_histograms
-from sae_lens_signaware.evaluation.logits import top_logits, unembedding_of
+from sae_lens_signaware.evaluation.logits import top_logits, unembedding_for
 from sae_lens_signaware.evaluation.models import (
     HookedRootModule,
     excluded_tokens,
@@ -116,7 +116,7 @@ class Dialler:
         tokens: Tensor,
     ) -> None:
         self.model, self.sae, self.plain = model, sae, plain
-        self.read_out = unembedding_of(model, sae.cfg.d_in)
+        self.read_out = unembedding_for(model, sae)
         energy = torch.tensor([p.energy_pos + p.energy_neg for p in pages], dtype=torch.float64)
         self.sizes = _dial_sizes(energy)
         self.prompts = tokens[:DIAL_PROMPTS, :DIAL_POSITIONS]
