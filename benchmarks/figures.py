@@ -91,7 +91,7 @@ from recipe_tables import (
     two_gaps_table,
 )
 from result_rows import rows_of
-from search_table import search_table
+from search_table import SETTINGS, search_table
 from sign_pages import sign_figures, sign_tables
 from speed_figure import speed_figure, speed_table
 from two_sided_figure import two_sided_figure, two_sided_table, worlds_of
@@ -116,6 +116,7 @@ def write_all(out: Path) -> None:
     today, all_seeds, annealed = one_recipe(), one_pass(), annealed_runs()
     equal = [row for row in all_seeds if row.seed == 0]  # the others have three L0s alone
     wider = widths(equal)
+    searched = rows_of(read("search.json"))
     both = [row for row in both_sides() if row.seed == 0]
     with_annealed = equal + annealed
     of_half = with_short_half(equal)
@@ -282,7 +283,8 @@ def write_all(out: Path) -> None:
         "longer.md": longer_table(
             longer(equal), [f"SmolLM2, {cell}" for cell in CELLS], LONGER, "batchtopk"
         ),
-        "search.md": search_table(rows_of(read("search.json")), "mlp_out"),
+        "search.md": search_table(searched, "mlp_out"),
+        "search_attn_out.md": search_table(searched, "attn_out", tuple(SETTINGS)[:2]),
         **sign_tables(read),
         **pairs_tables(read("side_use.json"), of_half + both),
     }

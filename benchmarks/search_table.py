@@ -8,7 +8,13 @@ from figure_labels import ALL_PLAIN, BI_TOPK, SIGNED
 from reproduction_tables import markdown
 from result_rows import Row
 
-COLUMNS = ("as compared", "learning rate 1e-3", "window of 76,800", "window of 307,200")
+SETTINGS = {
+    "as compared": "3e-3-26k",
+    "learning rate 1e-3": "1e-3-26k",
+    "window of 76,800": "3e-3-77k",
+    "window of 307,200": "3e-3-307k",
+}
+"""Column -> learning rate and window, as the names of the search have them."""
 WITH_WINDOW = (
     *("sa_gsae", "bi_jumprelu", "bi_batchtopk", "bi_matryoshka_batchtopk", "bi_topk"),
     *("batchtopk", "topk", "matryoshka_batchtopk", "abstopk"),
@@ -22,23 +28,23 @@ OWN_NAMES = {
 """Learning rate and window -> the name in the search, where it is not the SAE's with these."""
 
 
-def search_table(rows: Sequence[Row], cell: str) -> str:
-    """R² of each SAE in each column of :data:`COLUMNS`, of the run whose L0 is nearest 32.
+def search_table(rows: Sequence[Row], cell: str, columns: Sequence[str] = tuple(SETTINGS)) -> str:
+    """R² of each SAE in each of the ``columns``, of the run whose L0 is nearest 32.
 
     With its L0 where that is off as in the tables of equal time, and the dead latents if any are.
     """
-    table = []
-    for sae, label in (SIGNED | BI_TOPK | ALL_PLAIN).items():
-        settings = ["3e-3-26k", "1e-3-26k"]
-        settings += ["3e-3-77k", "3e-3-307k"] if sae in WITH_WINDOW else []
-        names = [OWN_NAMES.get(sae, {}).get(s, f"{sae}-{s}") for s in settings]
-        fields = [_field(rows, cell, name) for name in names]
-        fields += ["no window"] * (len(COLUMNS) - len(fields))
-        table.append([label, *fields])
-    return markdown(["SAE", *COLUMNS], table, 1)
+    table = [
+        [label, *(_field(rows, cell, sae, column) for column in columns)]
+        for sae, label in (SIGNED | BI_TOPK | ALL_PLAIN).items()
+    ]
+    return markdown(["SAE", *columns], table, 1)
 
 
-def _field(rows: Sequence[Row], cell: str, name: str) -> str:
+def _field(rows: Sequence[Row], cell: str, sae: str, column: str) -> str:
+    if column.startswith("window") and sae not in WITH_WINDOW:
+        return "no window"
+    setting = SETTINGS[column]
+    name = OWN_NAMES.get(sae, {}).get(setting, f"{sae}-{setting}")
     mine = [row for row in rows if (row.cell, row.sae) == (cell, name)]
     if not mine:
         return ""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
-from tests.support.tables import fields_of, json_of, result_page
+from tests.support.tables import fields_of, json_of, result_page, table_of
 
 ROOT = Path(__file__).parent.parent
 HEADING = "### SAELens's own settings of JumpReLU"
@@ -95,6 +95,34 @@ def test_the_rates_at_the_other_hook_points_are_as_the_pages_say() -> None:
     ]
     said = "at that rate too, by {:.3f} and {:.3f}.".format(*ahead)
     assert said in (ROOT / "docs" / "which.md").read_text()
+
+
+def test_the_rates_on_attention_are_as_the_page_says() -> None:
+    head, *rows = table_of("search_attn_out")
+    assert head == ["SAE", "as compared", "learning rate 1e-3"]
+    assert len(rows) == 12
+    high, low = ({row[0]: float(row[i].split()[0].rstrip(",")) for row in rows} for i in (1, 2))
+    page = result_page("search")
+    assert all(high[sae] > low[sae] for sae in high)
+    batchtopk, ours = "SAELens's `batchtopk`", "`bi_jumprelu`"
+    jumprelu = "SAELens's `jumprelu`"
+    assert max(high, key=lambda sae: high[sae]) == jumprelu
+    assert abs(high[ours] - high[batchtopk]) < 0.002
+    assert "at a higher L0 and with 6.1% of its latents dead." in page
+    assert "0.8391 at 32.7, 6.1% dead" in [row[1] for row in rows]
+    assert max(low, key=lambda sae: low[sae]) == batchtopk
+    behind = low[batchtopk] - low["`bi_batchtopk`"], low[batchtopk] - low[ours]
+    said = "`bi_batchtopk` is {:.3f} behind BatchTopK and `bi_jumprelu` {:.3f}."
+    assert said.format(*behind) in page
+    costs = {sae: high[sae] - low[sae] for sae in high}
+    small = {sae for sae, cost in costs.items() if cost < 0.00305}
+    assert small == {
+        *(batchtopk, "`bi_batchtopk`", "`bi_matryoshka_batchtopk`"),
+        *("SAELens's `matryoshka_batchtopk`", "SAELens's `abstopk`, signed"),
+    }
+    large = costs[ours], costs["`sa_gsae`"], costs["Gated as its paper trains it"]
+    said = "`bi_jumprelu` loses {:.3f}, `sa_gsae` {:.3f} and Gated as its paper trains it {:.3f}."
+    assert said.format(*large) in page
 
 
 def test_the_config_says_how_many_runs_of_the_search_are_done() -> None:
