@@ -78,3 +78,23 @@ def test_a_card_without_the_number_of_tokens_of_the_loss(hub: HubServer) -> None
     assert "| loss recovered | 0.9000 |" in card_of(sae, measured).text
     measured = dataclasses.replace(measured, loss_recovered_tokens=8192)
     assert "| loss recovered over 8,192 tokens | 0.9000 |" in card_of(sae, measured).text
+
+
+@pytest.mark.parametrize("name", ["C:/x", "data/train.jsonl", "a b/c", "./model", "a/b/c", "", 3])
+def test_a_path_is_no_name_of_the_hub_from_another_folder_either(name: Any, hub: HubServer) -> None:
+    sae = make_sae("sa_gsae")
+    sae.cfg.metadata.model_name = sae.cfg.metadata.dataset_path = name
+    card = card_of(sae)
+    assert card.data.base_model is None
+    assert card.data.datasets is None
+
+
+def test_a_model_of_a_gguf_file_is_named_by_the_user_alone(hub: HubServer) -> None:
+    sae = make_sae("sa_gsae")
+    sae.cfg.metadata.model_name = "some/model"
+    sae.cfg.metadata.model_from_pretrained_kwargs = {"gguf_file": "model.gguf"}
+    assert card_of(sae).data.base_model is None
+    named = make_card("someone/new", "a", sae, None, base_model="org/model")
+    assert named.data.base_model == "org/model"
+    del sae.cfg.metadata.model_from_pretrained_kwargs
+    assert card_of(sae).data.base_model == "some/model"

@@ -8,15 +8,19 @@ import torch
 from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
+    HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
+from huggingface_hub.utils import validate_repo_id
 from sae_lens import SAE, SAEConfig
 from yaml import YAMLError
 
 from sae_lens_signaware.checks import ConfigError, one_line
 from sae_lens_signaware.evaluation.quality import SAEQuality
 
+DATA_FILES = (".csv", ".json", ".jsonl", ".parquet", ".txt")
+"""How names of files end that SAELens's runner takes as a dataset."""
 TWIN = "-plain"
 """How the id of a plain twin ends."""
 
@@ -34,7 +38,10 @@ def make_card(
     data: Any = ModelCardData() if card is None else card.data
     data.library_name = "saelens"
     data.tags = _with(data.tags, "sparse-autoencoder", "sae-lens-signaware", sae.cfg.architecture())
-    models = _with(data.base_model, base_model or _hub_name(metadata.model_name))
+    # a model file is mostly one that was loaded from a folder, as "demo_out/model"
+    is_file = "gguf_file" in (metadata.model_from_pretrained_kwargs or {})
+    trained_on = None if is_file else _hub_name(metadata.model_name)
+    models = _with(data.base_model, base_model or trained_on)
     data.base_model = models[0] if models and len(models) == 1 else models
     data.datasets = _with(data.datasets, dataset or _hub_name(metadata.dataset_path))
     begin, end = f"<!-- sae:{sae_id} -->", f"<!-- end sae:{sae_id} -->"
@@ -64,14 +71,13 @@ def _with(held: str | list[str] | None, *names: str | None) -> list[str] | None:
 
 def _hub_name(name: object) -> str | None:
     """``name`` where it can be a Hub id ("owner/name"); a local path has no place in a card."""
-    if (
-        not isinstance(name, str)
-        or not name
-        or name.startswith((".", "/", "~"))
-        or Path(name).exists()
-    ):
+    if not isinstance(name, str) or name.count("/") != 1 or Path(name).exists():
         return None
-    return name if name.count("/") == 1 else None
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return None
+    return None if Path(name).suffix in DATA_FILES else name
 
 
 def _existing_card(repo_id: str) -> ModelCard | None:
