@@ -55,6 +55,13 @@ WARM_UPS = {
     "bi_jumprelu-warm-up-1600": "1,600 steps",
 }
 """Of ``bi_jumprelu`` in the comparison of widths."""
+WINDOWS = {
+    "bi_jumprelu": "25,600, 400 steps",
+    "bi_jumprelu-warm-up-800": "25,600, 800 steps",
+    "bi_jumprelu-window-307200": "307,200, 400 steps",
+    "bi_jumprelu-window-307200-warm-up-800": "307,200, 800 steps",
+}
+"""The same with another window for dead latents, and both."""
 ANNEALED = "bi_batchtopk-anneal-400"
 """In results/equal_width.json on Gemma 3, and in results/annealed_batchtopk.json on SmolLM2."""
 BOTH_SIDES = "bi_jumprelu-both-sides"

@@ -56,6 +56,7 @@ from figure_labels import (
     SA_GSAE_AUXK,
     SIGNED,
     WARM_UPS,
+    WINDOWS,
     WITH_ANNEALED,
     WITH_SHORT,
 )
@@ -96,7 +97,7 @@ from sign_pages import sign_figures, sign_tables
 from speed_figure import speed_figure, speed_table
 from two_sided_figure import two_sided_figure, two_sided_table, worlds_of
 from wandb_page import wandb_figure
-from widths_table import warm_ups_table, widths_table
+from widths_table import times_of, warm_ups_table, widths_table
 
 from sae_lens_signaware.files import write_text
 
@@ -277,6 +278,13 @@ def write_all(out: Path) -> None:
             wider,
             MLP_OUTPUTS,
             WARM_UPS,
+            ("batchtopk", PLAIN["batchtopk"]),
+            ("jumprelu", PLAIN["jumprelu"]),
+        ),
+        "widths_windows.md": warm_ups_table(
+            [row for row in wider if times_of(row) >= 8],
+            MLP_OUTPUTS,
+            WINDOWS,
             ("batchtopk", PLAIN["batchtopk"]),
             ("jumprelu", PLAIN["jumprelu"]),
         ),

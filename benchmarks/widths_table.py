@@ -80,7 +80,12 @@ def warm_ups_table(
 
 def _widths(rows: Sequence[Row], cell: str) -> list[int]:
     """The widths of the SAEs of a cell, in multiples of ``d_in``."""
-    return sorted({int(row.sae.rpartition("-")[2]) for row in rows if row.cell == cell})
+    return sorted({times_of(row) for row in rows if row.cell == cell})
+
+
+def times_of(row: Row) -> int:
+    """The width of an SAE in multiples of ``d_in``, which its name ends in."""
+    return int(row.sae.rpartition("-")[2])
 
 
 def _line(rows: Sequence[Row], cell: str, sae: str) -> list[Point]:

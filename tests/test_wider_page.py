@@ -17,6 +17,8 @@ WIDTHS = {
     GEMMA3: ["1,280", "2,560", "5,120", "10,240"],
 }
 
+WIDEST = ("4,608", "5,120"), ("9,216", "10,240")
+
 
 def rows_of(table: str, cell: str) -> list[list[str]]:
     rows = [row for row in table_of(table)[1:] if row[0] == cell]
@@ -45,7 +47,7 @@ def test_the_lead_in_wider_saes_is_as_the_pages_say() -> None:
     assert (
         "it is {:.4f} at four times and {:.4f} at eight times.".format(*of_jumprelu[1:3]) in readme
     )
-    assert f"At 16 times `bi_jumprelu` is {behind} behind JumpReLU, or level where" in readme
+    assert f"At 16 times `bi_jumprelu` is {behind} behind JumpReLU. On Gemma 3" in readme
     assert f"is [{leads[2]:.4f}](results/generality.md#wider)" in which
     other = rows_of("widths", GEMMA3)[2]
     on_gemma = float(other[4]), r2(other[2]) - r2(other[5])
@@ -96,24 +98,22 @@ def test_sixteen_times_on_the_second_model_is_as_the_pages_say() -> None:
         f"{interpolate(of_jumprelu, point.l0) - point.explained_variance:.4f}"
         for point in (ours, longer)
     )
-    with_window = f"{longer.explained_variance:.4f} at 16 times, with {longer.dead_share:.0%} dead."
-    assert f"gives {with_window} That is {less} behind JumpReLU." in page
     assert f"below it, and {behind} behind JumpReLU." in page
     readme, which, changes = (
         (ROOT / name).read_text() for name in ("README.md", "docs/which.md", "CHANGELOG.md")
     )
     for text in (readme, changes):
         assert f"level with BatchTopK there, and JumpReLU is {behind} ahead." in text
-    assert f"JumpReLU is {behind} ahead, and {less} with that window." in which
+    assert f"level with BatchTopK. JumpReLU is {behind} ahead. With those settings" in which
     assert f"JumpReLU is {less} above that, with 39% dead." in log
     (none,), (both,) = runs["bi_jumprelu-no-revival-16"], runs[f"{WINDOW}-warm-up-800-16"]
     assert f"{none.explained_variance:.4f}" == f"{longer.explained_variance:.4f}"  # "the same"
     of_none = f"{none.explained_variance:.4f} at 16 times, with {none.dead_share:.0%} dead."
     assert f"R² is {of_none}" in log
     above = interpolate(of_jumprelu, both.l0) - both.explained_variance
-    said = f"{both.explained_variance:.4f}{{}}, with {both.dead_share:.0%} dead. {{}} {above:.4f}"
-    assert f"and {above:.4f} below JumpReLU, which is level." in page
-    assert said.format("", "JumpReLU is") + " above that, which is level." in log
+    assert f"{above:.4f} below it on Gemma 3. At eight times they change little." in page
+    said = f"{both.explained_variance:.4f}, with {both.dead_share:.0%} dead. JumpReLU is"
+    assert f"On Gemma 3 they give an R² of {said} {above:.4f} above that, which is level." in log
     assert abs(above) < 0.002
 
 
@@ -125,14 +125,13 @@ def test_batchtopk_at_sixteen_times_on_the_second_model_is_as_the_pages_say() ->
     page, log = result_page("generality"), (ROOT / "docs" / "log.md").read_text()
     assert f"it is level with BatchTopK, {-lead:.4f} below it" in page
     ahead = f"{both.explained_variance - plain.explained_variance:.4f}"
-    has = f"{both.explained_variance:.4f} there, with {both.dead_share:.0%} dead."
-    assert f"{has} That is {ahead} above BatchTopK, and" in page
+    assert f"on both models, by 0.0100 and {ahead}. With both" in page
     for name in ("README.md", "docs/which.md", "CHANGELOG.md"):
         text = (ROOT / name).read_text()
         assert "level with BatchTopK" in text
         assert f"{ahead} ahead of BatchTopK" in text
     dead = f"{plain.explained_variance:.4f}, with {plain.dead_share:.1%} dead."
-    assert f"BatchTopK has {dead} SmolLM2" in log
+    assert f"BatchTopK has {dead}" in log
 
 
 def test_what_changes_from_eight_to_sixteen_times_is_as_the_page_says() -> None:
@@ -160,15 +159,33 @@ def test_what_changes_from_eight_to_sixteen_times_is_as_the_page_says() -> None:
     assert [run[7] for run in revived] == [0, 0]
 
 
-def test_what_a_longer_window_gives_is_as_the_pages_say() -> None:
+def test_what_a_longer_window_and_warm_up_give_is_as_the_pages_say() -> None:
     runs = json_of("widths")["sweeps"]["widths-smollm2-135m"]["runs"]
-    (run,) = (run for run in runs if run[1] == f"{WINDOW}-16")
+    (alone, both) = (
+        run for end in ("-16", "-warm-up-800-16") for run in runs if run[1] == WINDOW + end
+    )
     page, log = result_page("generality"), (ROOT / "docs" / "log.md").read_text()
-    said = f"an R² of {run[6]:.4f}, with {run[7]:.0%} of its latents dead. That is"
-    (_, _, ours, _, _, of_jumprelu) = rows_of("widths", SMOLLM2)[-1]
-    assert f"{said} {run[6] - r2(ours):.3f} more than in the table, and level" in page
-    assert abs(run[6] - r2(of_jumprelu)) < 0.002
-    assert f"At 16 times R² is {run[6]:.4f}, and {run[7]:.0%} of the latents are dead." in log
+    assert f"At 16 times R² is {alone[6]:.4f}, and {alone[7]:.0%} of the latents are dead." in log
+    assert f"an R² of {both[6]:.4f} on SmolLM2, with {both[7]:.0%} dead. On Gemma 3" in log
+    (of_gemma3,) = on_gemma3()[f"{WINDOW}-warm-up-800-16"]
+    dead = f"With both settings {both[7]:.0%} of the latents are dead at 16 times"
+    assert f"{dead} `d_in` on SmolLM2, and {of_gemma3.dead_share:.0%} on Gemma 3." in page
+    head, *rows = table_of("widths_windows")
+    assert head[5] == "307,200, 800 steps"
+    eight, sixteen = ([row for row in rows if row[1] in widths] for widths in WIDEST)
+    over = []
+    for row in sixteen:
+        assert float(row[5]) == max(float(field) for field in row[2:6] if field)
+        over.append([float(field.replace("−", "-")) for field in row[6:]])
+    ahead, of_jumprelu = zip(*over, strict=True)
+    said = "ahead of BatchTopK on both models, by {:.4f} and {:.4f}."
+    assert said.format(*ahead) in page
+    assert "it is level with JumpReLU: {:.4f} above it on SmolLM2".format(*of_jumprelu) in page
+    assert all(abs(gap) <= 0.002 for gap in of_jumprelu)
+    assert all(abs(float(row[5]) - float(row[3] or row[2])) < 0.0006 for row in eight)
+    readme, which = ((ROOT / name).read_text() for name in ("README.md", "docs/which.md"))
+    assert "{:.4f} and {:.4f} ahead of BatchTopK at 16 times, and level".format(*ahead) in readme
+    assert f"of a fifth of the steps, the lead is {ahead[0]:.4f}." in which
 
 
 def test_which_warm_up_is_best_is_as_the_page_says() -> None:
