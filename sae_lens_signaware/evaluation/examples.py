@@ -171,8 +171,8 @@ def top_examples(
 
     Raises:
         ValueError: a latent is out of range; ``k``, ``n_batches`` or ``batch_size_prompts`` is
-            below 1; the window is negative; there are no tokens; activations are not finite; or
-            the model has no tokenizer.
+            below 1; the window is negative; there are no tokens; activations are not finite; the
+            SAE's estimated scale is not folded in; or the model has no tokenizer.
     """
     require_sae(sae)
     require_folded(sae)

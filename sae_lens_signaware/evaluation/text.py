@@ -103,8 +103,8 @@ def signed_latents(
 
     Raises:
         ValueError: the text has no token, or more than the model has positions; ``k`` is below
-            1; there is no such latent; the model has no tokenizer, or the SAE no hook of it; or
-            activations are not finite.
+            1; there is no such latent; the model has no tokenizer, or the SAE no hook of it;
+            the SAE's estimated scale is not folded in; or activations are not finite.
     """
     require_sae(sae)
     require_folded(sae)
