@@ -10,7 +10,7 @@ To be run where the sweeps were run.
 
 import argparse
 import dataclasses
-import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,21 +98,18 @@ def measure(source: Path, root: Path, values: Sequence[float]) -> list[list[obje
     """The rows of one sweep: those of ``row_of``, with the width and the fields of SideUse."""
     store, found = runs_with_saes(source, root, values)
 
-    first = {run.cell: run for run in reversed(found)}
-
-    @functools.lru_cache(maxsize=1)  # the runs of a cell come one after the other
-    def heldout(cell: str) -> torch.Tensor:
-        return store.load_cache(first[cell]).heldout.float()
-
     rows = []
-    for run in found:
-        sae = load_sae(store.sae_path(run))
-        census = bipolar_census(sae, heldout(run.cell).split(BATCH))
-        use = side_use(census, antipodal_audit(sae, None, MAX_COSINE))
-        result = row_of(RunResult.read(store.result_path(run)))
-        fields = [round(value, 4) for value in dataclasses.astuple(use)]
-        rows.append([*result, sae.cfg.d_sae, *fields])
-        print(*rows[-1])
+    # the runs of a cell come one after the other
+    for _, of_cell in itertools.groupby(found, key=lambda run: run.cell):
+        runs = list(of_cell)
+        batches = store.load_cache(runs[0]).heldout.float().split(BATCH)
+        for run in runs:
+            sae = load_sae(store.sae_path(run))
+            use = side_use(bipolar_census(sae, batches), antipodal_audit(sae, None, MAX_COSINE))
+            result = row_of(RunResult.read(store.result_path(run)))
+            fields = [round(value, 4) for value in dataclasses.astuple(use)]
+            rows.append([*result, sae.cfg.d_sae, *fields])
+            print(*rows[-1])
     return rows
 
 

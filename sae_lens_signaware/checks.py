@@ -245,6 +245,11 @@ def is_number_as_text(value: object) -> bool:
         return False
 
 
+def require_64_bits(field: str, value: int) -> None:
+    """Raise InvalidInputError for an integer that torch does not take."""
+    require(-(2**63) <= value < 2**63, field, value, "64 bits, which torch takes")
+
+
 def describe(hint: Any) -> str:
     """Describe a type in words that a user of the YAML knows."""
     origin, args = _parts_of(hint)

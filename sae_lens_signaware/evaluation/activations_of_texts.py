@@ -128,8 +128,7 @@ def text_activations(
     is_list = head_indices is None or isinstance(head_indices, Sequence)
     require(is_list, "head_indices", head_indices, allowed)
     heads = [None] * len(hook_names) if head_indices is None else list(head_indices)
-    n_heads = len(heads)
-    require(n_heads == len(hook_names), "head_indices", n_heads, allowed)
+    require(len(heads) == len(hook_names), "head_indices", len(heads), allowed)
     hooks = list(zip(hook_names, heads, strict=True))
     device = next(model.parameters()).device
     whole, excluded = _tokens_of(model, texts, prepend_bos)

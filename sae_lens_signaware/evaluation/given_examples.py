@@ -38,12 +38,12 @@ def require_found_by(
 ) -> None:
     """Raise InvalidInputError for contexts of another SAE, seen in the first prompt of some."""
     of_some = [(of.latent, c) for of in found for c in (*of.pos[:1], *of.neg[:1])][:N_CHECKED]
-    for latent, c in of_some:
-        prompt = tokens[c.prompt, : c.position + 1]
-        with flat_activations(sae):
+    with flat_activations(sae):
+        for latent, c in of_some:
+            prompt = tokens[c.prompt, : c.position + 1]
             (ran,) = prompts_of_tokens(model, sae, prompt[None], 1, [])
             value = dense_latents(sae, ran.activations)[0, -1, latent].item()
-        # another batch size, or a reduced precision, moves it by less
-        is_same = math.isclose(value, c.value, rel_tol=0.1)
-        place = f"latent {latent} of {c.value:.4g}, where the SAE has {value:.4g}"
-        require(is_same, "examples", place, "contexts found with this SAE")
+            # another batch size, or a reduced precision, moves it by less
+            is_same = math.isclose(value, c.value, rel_tol=0.1)
+            place = f"latent {latent} of {c.value:.4g}, where the SAE has {value:.4g}"
+            require(is_same, "examples", place, "contexts found with this SAE")

@@ -12,7 +12,13 @@ from sae_lens.util import get_special_token_ids
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from sae_lens_signaware.checks import ConfigError, InvalidInputError, nearest, require
+from sae_lens_signaware.checks import (
+    ConfigError,
+    InvalidInputError,
+    nearest,
+    require,
+    require_64_bits,
+)
 
 if TYPE_CHECKING:  # transformer-lens 2 has it in another module
     from transformer_lens.HookedRootModule import HookedRootModule
@@ -172,7 +178,7 @@ def excluded_tokens(model: HookedRootModule, exclude: Iterable[int] | bool | Non
         return get_special_token_ids(tokenizer_of(model))
     ids = list(exclude or ())
     for i in ids:
-        require(-(2**63) <= i < 2**63, "exclude_special_tokens", i, "64 bits, which torch takes")
+        require_64_bits("exclude_special_tokens", i)
     return ids
 
 

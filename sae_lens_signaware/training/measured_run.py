@@ -6,13 +6,12 @@ import torch
 from rich.console import Console
 from sae_lens import LanguageModelSAERunnerConfig, TrainingSAE, TrainingSAEConfig
 
-from sae_lens_signaware.checks import checked
+from sae_lens_signaware.checks import checked, require_64_bits
 from sae_lens_signaware.evaluation.quality import missed_target_l0, target_l0_of
 from sae_lens_signaware.printing import say
 from sae_lens_signaware.training.heldout import AFTER_TRAINING, measure_on_following_tokens
 from sae_lens_signaware.training.interruption import InterruptedException
 from sae_lens_signaware.training.runner import SignawareTrainingRunner
-from sae_lens_signaware.training.values import check_seed
 
 
 def announce_interruption(runner: SignawareTrainingRunner, console: Console) -> None:
@@ -49,7 +48,7 @@ def train_and_measure(
         KeyboardInterrupt: on SIGINT or SIGTERM, after the checkpoint is on disk.
     """
     seed = checked("seed", cfg.seed, int)
-    check_seed("seed", seed)
+    require_64_bits("seed", seed)
     torch.manual_seed(seed)  # of the initial weights and the order: SAELens 6.54 never reads it
     return run_and_measure(SignawareTrainingRunner(cfg), console)
 

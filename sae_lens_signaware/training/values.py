@@ -14,7 +14,7 @@ from sae_lens import (
 )
 from sae_lens.constants import DTYPE_MAP
 
-from sae_lens_signaware.checks import one_line, require
+from sae_lens_signaware.checks import one_line, require, require_64_bits
 from sae_lens_signaware.evaluation.calibration import PER_TOKEN
 from sae_lens_signaware.saes.bi_matryoshka_batchtopk import require_widths
 
@@ -95,7 +95,7 @@ def check_values(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
     require_json("sae", cfg.sae.to_dict())
     for name in ("model_kwargs", "model_from_pretrained_kwargs"):
         require_json(name, getattr(cfg, name) or {})
-    check_seed("seed", cfg.seed)
+    require_64_bits("seed", cfg.seed)
     require_one_of("model_class_name", cfg.model_class_name, MODEL_CLASSES)
     mixing = cfg.activations_mixing_fraction
     require(0 <= mixing <= 1, "activations_mixing_fraction", mixing, "between 0 and 1")
@@ -104,11 +104,6 @@ def check_values(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
         fewer = "raise logger.eval_every_n_wandb_logs for fewer evaluations"
         require(n >= 1, "n_eval_batches", n, allowed, fewer)
     _check_schedule(cfg)
-
-
-def check_seed(field: str, seed: int) -> None:
-    """Raise InvalidInputError where torch does not take ``seed``."""
-    require(-(2**63) <= seed < 2**63, field, seed, "64 bits, which torch takes")
 
 
 def check_sae_values(cfg: TrainingSAEConfig) -> None:

@@ -12,7 +12,13 @@ from pydantic import Field
 from sae_lens import LanguageModelSAERunnerConfig, TrainingSAEConfig
 from sae_lens.constants import DTYPE_MAP
 
-from sae_lens_signaware.checks import ConfigError, InvalidInputError, nearest, require
+from sae_lens_signaware.checks import (
+    ConfigError,
+    InvalidInputError,
+    nearest,
+    require,
+    require_64_bits,
+)
 from sae_lens_signaware.evaluation.quality import target_l0_of
 from sae_lens_signaware.experiments.sweep.consistency import (
     check_compare,
@@ -23,7 +29,7 @@ from sae_lens_signaware.experiments.sweep.consistency import (
 from sae_lens_signaware.experiments.swept import swept_fields
 from sae_lens_signaware.training.config import build_runner_config
 from sae_lens_signaware.training.strict import StrictModel, read_config, validated
-from sae_lens_signaware.training.values import check_ramps, check_seed
+from sae_lens_signaware.training.values import check_ramps
 
 CacheDtype = Literal["float32", "float16", "bfloat16"]
 
@@ -185,7 +191,7 @@ def checked_sweep(values: Mapping[str, object], source: str) -> tuple[SweepConfi
     require_plain_names("cells", config.cells)
     require_plain_names("saes", config.saes)
     for seed in config.seeds:
-        check_seed("seeds", seed)
+        require_64_bits("seeds", seed)
         require(config.seeds.count(seed) == 1, "seeds", list(config.seeds), "each seed once")
     require_other_text(config)
     runs = list(_runs(config, source))
