@@ -26,6 +26,15 @@ ALL_PLAIN = PLAIN | {
 }
 BI_TOPK = {"bi_topk": "`bi_topk`"}
 OTHERS = {name: label for name, label in ALL_PLAIN.items() if name not in PLAIN}
+FIRST_SCREEN = {
+    SHORT: "`bi_jumprelu`",
+    "batchtopk": "BatchTopK",
+    "jumprelu": "JumpReLU",
+    "topk": "TopK",
+    "abstopk": "AbsTopK",
+    "matryoshka_batchtopk": "Matryoshka BatchTopK",
+}
+"""Those of README's table; all but the first are SAELens's."""
 OF_PAPER_GATED = {"paper-gated": ALL_PLAIN["paper-gated"]}
 OF_GATED = {"gated": ALL_PLAIN["gated"]}
 OF_MATRYOSHKA = {"matryoshka_batchtopk": ALL_PLAIN["matryoshka_batchtopk"]}

@@ -28,6 +28,7 @@ from figure_labels import (
     EQUAL_TIME,
     EQUAL_WIDTH,
     EQUAL_WIDTH_GAP,
+    FIRST_SCREEN,
     GATED,
     HALF,
     HALF_WIDTH,
@@ -88,6 +89,7 @@ from recipe_tables import (
     gaps_table,
     peers_table,
     points_table,
+    same_l0_table,
     seeds_table,
     two_gaps_table,
 )
@@ -194,6 +196,7 @@ def write_all(out: Path) -> None:
         ),
         "equal_steps.md": equal_steps_table(reached, CELLS[:2], ONE_RECIPE, 1152),
         "equal_time.md": equal_time_table(reached, CELLS[:2], ONE_RECIPE),
+        "equal_width_at_32.md": same_l0_table(equal, cells, SHORT, FIRST_SCREEN, 32),
         "equal_width_gaps.md": gaps_table(equal, cells, SHORT, PLAIN, L0S),
         # JumpReLU's L0s are up to 14% off, and three of them are too few to interpolate so far
         "equal_width_seeds.md": seeds_table(all_seeds, cells, SHORT, OF_BATCHTOPK),
@@ -298,7 +301,7 @@ def write_all(out: Path) -> None:
     }
     for name, text in tables.items():
         write_text(text, out / "results" / name)
-    fill_pages(out / "docs", out)
+    fill_pages([*out.glob("README.md"), *sorted((out / "docs").rglob("*.md"))], out)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ results/ or a config stands in the page itself, between two comments:
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from sae_lens_signaware.files import write_text
@@ -43,9 +44,9 @@ def fill_page(text: str, root: Path) -> str:
     return BLOCK.sub(block, text)
 
 
-def fill_pages(docs: Path, root: Path) -> None:
-    """Write every page of ``docs`` anew whose files have changed."""
-    for page in sorted(docs.rglob("*.md")):
+def fill_pages(pages: Iterable[Path], root: Path) -> None:
+    """Write every page anew whose files have changed."""
+    for page in pages:
         text = page.read_text(encoding="utf-8")
         filled = fill_page(text, root)
         if filled != text:

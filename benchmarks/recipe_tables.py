@@ -1,5 +1,6 @@
 """Tables of SAEs that one recipe trains: R², L0 and dead latents, by hook point and by L0."""
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
@@ -7,6 +8,7 @@ from reproduction_tables import markdown
 from result_rows import Row, means, r2_at
 
 from sae_lens_signaware.evaluation.quality import missed_target_l0
+from sae_lens_signaware.experiments.sweep.frontier import outcome_of
 from sae_lens_signaware.experiments.sweep.result import TARGET_FIELDS
 
 ASKED = (8.0, 32.0, 128.0)
@@ -60,6 +62,33 @@ def gaps_table(
             if any(fields):
                 table.append([cell, label, *fields])
     return markdown(["hook point", "baseline", *(f"L0 {asked:g}" for asked in l0s)], table, 2)
+
+
+def same_l0_table(
+    rows: Sequence[Row], cells: Sequence[str], sae: str, saes: Mapping[str, str], asked: float
+) -> str:
+    """R² of SAEs at the L0 of the first one, by cell; the highest and all level with it are bold.
+
+    The others are on their lines, as in :func:`gaps_table`.
+
+    Args:
+        sae: name in the results of the first one.
+        saes: name in the results -> name in the table, of all columns; the first one among them.
+        asked: the L0 that was asked for.
+    """
+    table = []
+    for cell in cells:
+        own = _by_asked(means(rows, cell, sae))[asked].r2
+        gaps = {name: _gaps(rows, cell, sae, name).get(asked) for name in saes if name != sae}
+        found = {sae: own} | {name: own - gap for name, gap in gaps.items() if gap is not None}
+        best = max(found.values())
+        fields = []
+        for other in saes:
+            gap = found.get(other, math.nan) - best
+            bold = "**" if outcome_of(gap, gap) == "level" else ""
+            fields.append("" if math.isnan(gap) else f"{bold}{found[other]:.4f}{bold}")
+        table.append([cell, *fields])
+    return markdown(["hook point", *saes.values()], table, 1)
 
 
 def best_table(

@@ -54,10 +54,11 @@ def test_what_is_left_of_the_lead_is_as_the_pages_say() -> None:
     assert [gap > 0.002 for gap in of_mlp] == [True, True, True, True, False, True]
     assert of_mlp[4] > 0
     lead = f"its lead on MLP outputs is {sorted(of_mlp)[1]:.3f} to {max(of_mlp):.3f} in five of six"
-    readme = (ROOT / "README.md").read_text()
-    assert lead in readme
+    assert lead in (ROOT / "README.md").read_text()
+    summary = result_page("summary")
+    assert lead in summary
     behind = -min(left["Gemma 3, resid"])
-    assert f"but up to {behind:.3f} behind on the residual stream of Gemma 3" in readme
+    assert f"but up to {behind:.3f} behind on the residual stream of Gemma 3" in summary
     level = [*left["SmolLM2, attn_out"], *left["Gemma 3, attn_out"], *left["SmolLM2, resid"][:2]]
     assert max(map(abs, level)) <= 0.002
     assert left["SmolLM2, resid"][2] > 0.002

@@ -229,12 +229,15 @@ def test_home_has_the_commands_of_the_readme(name: str) -> None:
 
 def test_the_guides_settings_by_model_size_are_those_of_the_configs() -> None:
     text = (DOCS / "guide.md").read_text()
-    rows = re.findall(r"^\| `([\w.]+)` \| ([\w.,]+) \| ([\w.,]+) \|$", text, re.MULTILINE)
+    rows = re.findall(r"^\| (`[\w.]+`.*) \| ([\w.,]+) \| ([\w.,]+) \|$", text, re.MULTILINE)
     assert len(rows) == 10
-    for column, names in enumerate((["smollm2-135m"], ["pythia-1b", "smollm3-3b"])):
+    of_paper = [f"{name}-mlp_out-sa_gsae" for name in ("pythia-1b", "smollm3-3b")]
+    for column, names in enumerate((["best-smollm2-135m-mlp_out"], of_paper)):
         for name in names:
-            cfg = load_runner_config(ROOT / "configs" / f"{name}-mlp_out-sa_gsae.yaml")
-            for field, *values in rows:
+            cfg = load_runner_config(ROOT / "configs" / f"{name}.yaml")
+            for label, *values in rows:
+                fields = re.findall(r"`([\w.]+)`", label)
+                field = fields[column if len(fields) > 1 else 0]  # of bi_jumprelu, of sa_gsae
                 owner, at = (cfg.sae, field[4:]) if field.startswith("sae.") else (cfg, field)
                 assert getattr(owner, at) == yaml.safe_load(values[column].replace(",", "")), field
 
@@ -256,7 +259,9 @@ def test_troubleshooting_quotes_the_errors_as_they_are(tmp_path: Path) -> None:
     config = config_of("guide.md", "runner", tmp_path)
     wrong = {
         "sae.target_lo: unknown field": config.read_text().replace("target_l0", "target_lo"),
-        "sae.architecture: unknown value": config.read_text().replace("sa_gsae", "sa_gsaee"),
+        "sae.architecture: unknown value": config.read_text().replace(
+            "bi_jumprelu", "bi_jumpreluu"
+        ),
     }
     for start, yaml_text in wrong.items():
         config.write_text(yaml_text)

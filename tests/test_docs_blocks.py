@@ -106,8 +106,9 @@ def test_readme_trains_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     exec(rest()[f"{ROOT.name}/README.md 1"], {})
     cfg = RecordingRunner.configs[-1]
     assert cfg.model_name == "EleutherAI/pythia-1b"
-    assert cfg.sae.architecture() == "sa_gsae"
-    assert cfg.sae.d_sae == 4096
+    assert (cfg.sae.architecture(), cfg.sae.target_l0) == ("bi_jumprelu", 32)
+    steps = cfg.training_tokens // cfg.train_batch_size_tokens
+    assert (steps, cfg.lr_decay_steps, cfg.sae.l0_warm_up_steps) == (4000, 3000, 400)
 
 
 @pytest.mark.parametrize("start", TOOLS)

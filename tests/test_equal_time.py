@@ -271,7 +271,7 @@ def test_the_page_says_what_the_results_show(figure: Any) -> None:
         assert f"| {n_steps:,} steps | " + " | ".join(shown) + " |" in page
         if n_steps == 4000:
             said = f"At four times `d_in` {shown[3]} of `sa_gsae` [are dead]"
-            assert said in (ROOT / "README.md").read_text()
+            assert said in result_page("summary")
 
 
 def test_the_page_says_what_more_steps_give(figure: Any) -> None:
@@ -304,7 +304,7 @@ def test_the_page_says_what_more_steps_give(figure: Any) -> None:
     ):
         assert f"    | {n_steps:,} | {warm_up:,} | {of:.4f} |" in log
     wide = [r2["bi_jumprelu", 2304, n] - r2["batchtopk", 2304, n] for n in (8000, 4000)]
-    for name in ("README.md", "docs/results/generality.md"):
+    for name in ("docs/results/summary.md", "docs/results/generality.md"):
         said = "it is {:.3f} in place of {:.3f}".format(*wide)
         assert said in (ROOT / name).read_text()
 

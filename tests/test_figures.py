@@ -107,7 +107,7 @@ def test_the_best_of_ours_is_the_one_furthest_above_all_others(figures: Any) -> 
 def test_pages_show_files_as_they_are(benchmark_script: Callable[[str], Any]) -> None:
     page_files = benchmark_script("page_files")
     shown: list[str] = []
-    for page in sorted((ROOT / "docs").rglob("*.md")):
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         text = page.read_text()
         shown += [match["name"] for match in page_files.BLOCK.finditer(text)]
         assert page_files.fill_page(text, ROOT) == text, f"{page}: run python benchmarks/figures.py"

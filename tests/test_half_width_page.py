@@ -29,10 +29,10 @@ def test_the_papers_own_pair_is_as_the_pages_say() -> None:
         ahead, behind = [g for g in gaps if g > 0.002], [g for g in gaps if g < -0.002]
         level = 6 - len(ahead) - len(behind)
         assert f"| {l0} | {counted(ahead)} | {level} | {counted(behind)} |" in page
-    readme = (ROOT / "README.md").read_text()
+    summary = result_page("summary")
     at_32 = [-float(row[3]) for row in rows[1:] if float(row[3]) < 0]
     assert len(at_32) == 5
-    assert f"At L0 32 it is behind at five, by {min(at_32):.3f} to {max(at_32):.3f}." in readme
+    assert f"At L0 32 it is behind at five, by {min(at_32):.3f} to {max(at_32):.3f}." in summary
     assert f"is behind in five cells, by {min(at_32):.3f} to {max(at_32):.3f}." in page
 
 
@@ -113,8 +113,8 @@ def test_the_page_on_half_width_says_what_the_results_show(figures: Any) -> None
     few = [g for cell in gaps if "attn_out" not in cell for l0, g in gaps[cell].items() if l0 < 128]
     behind = f"{-max(few):.3f} to {-min(few):.3f}"
     assert f"it is behind, by {behind}.**" in result_page("half_width")
-    readme = (ROOT / "README.md").read_text()
-    assert f"of half the width is {behind} behind at L0 8 to 64." in readme
+    summary = result_page("summary")
+    assert f"of half the width is {behind} behind at L0 8 to 64." in summary
     elsewhere = [g for cell in gaps if "attn_out" not in cell for g in gaps[cell].values()]
     page = result_page("half_width")
     between = f"between {min(attention):+.4f} and {max(attention):+.4f}".replace("-", "−")
@@ -143,7 +143,7 @@ def test_what_a_plain_sae_loses_by_halving_its_width_is_as_the_pages_say() -> No
     assert round(lost, 3) <= 0.003
     at_32, at_which = "at most 0.003 by halving its width", "BatchTopK at most 0.003, at L0 32"
     assert at_32 in page
-    assert at_32 in (ROOT / "README.md").read_text()
+    assert at_32 in result_page("summary")
     assert at_which in (ROOT / "docs" / "which.md").read_text()
     smollm2, gemma = resid
     assert f"gets back {back[smollm2]:.3f} of {-plain[smollm2]:.3f} on SmolLM2" in page

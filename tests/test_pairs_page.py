@@ -16,7 +16,7 @@ MLP, ATTN, GEMMA3 = "SmolLM2, mlp_out", "SmolLM2, attn_out", "Gemma 3, mlp_out"
 PLAIN = ("batchtopk", "jumprelu")
 BOTH_SIDES = "bi_jumprelu-both-sides"
 # SAE -> the first word of the sweeps that trained it
-HOLDERS = {BOTH_SIDES: "pairs", "sa_gsae": "equal-width", "bi_matryoshka_batchtopk": "equal-width"}
+OTHERS = ("sa_gsae", "bi_matryoshka_batchtopk", "bi_batchtopk")
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_opening_both_sides_costs_at_l0_8_alone(page: str) -> None:
         assert max(map(abs, rest)) < 0.002
     most = f"costs at most {-min(min(rest) for _, *rest in default.values()):.4f} of R²]"
     assert most in which
-    assert most in (ROOT / "README.md").read_text()
+    assert most in result_page("summary")
     assert on_gemma[1] > 0.002 > max(abs(on_gemma[0]), abs(on_gemma[2]))
     said = f"by {-default[ATTN][0]:.4f}, and on the MLP output of SmolLM2 by {-default[MLP][0]:.4f}"
     assert f"- **At L0 8** it is behind on attention, {said}. On that of Gemma 3 it is" in page
@@ -90,7 +90,7 @@ def test_opening_both_sides_costs_at_l0_8_alone(page: str) -> None:
     lead = re.match(r"`bi_jumprelu`, `minus_bias_init: 0` \+(\S+) to SAELens's `batchtopk`,", best)
     assert lead
     said = f"level, and with `minus_bias_init: 0` the lead is {float(lead[1]):.3f}."
-    assert said in (ROOT / "README.md").read_text()
+    assert said in result_page("summary")
     half = [abs(float(gap)) for row in table_of("both_sides_half")[1:] for gap in row[2:]]
     assert len(half) == 4
     assert max(half) < 0.002
@@ -114,7 +114,7 @@ def test_opening_both_sides_makes_more_latents_bipolar(
     ]
     said = f"With `minus_bias_init: 0` it is {min(at_32):.0%} to {max(at_32):.0%} on the three"
     assert len(at_32) == 3
-    assert said in (ROOT / "README.md").read_text()
+    assert said in result_page("summary")
     ends = {at: f"{min(of):.0%} to {max(of):.0%}" for at, of in shares.items()}
     assert [len(of) for of in shares.values()] == [3, 6, 6, 3]
     on_attention = f"{ends['attn_out', True]} of the latents are bipolar on attention"
@@ -144,8 +144,8 @@ def test_bipolar_latents_are_few_and_busy(use: Any, page: str) -> None:
     )
     assert f"They are {busy} of the active latents of a token." in page
     on_attention = f"{use[ATTN, 'bi_jumprelu']['activity_of_bipolar']:.0%}"
-    said = f"[{busy} of the active latents](docs/results/pairs.md) of a token, and on attention"
-    assert f"{said} {on_attention}." in (ROOT / "README.md").read_text()
+    said = f"[{busy} of the active latents](pairs.md) of a token, and on attention"
+    assert f"{said} {on_attention}." in result_page("summary")
 
 
 def test_the_second_model(use: Any, page: str) -> None:
@@ -180,12 +180,11 @@ def test_retrained_saes_are_those_of_equal_width(page: str) -> None:
     assert "Their R² differs by at most 0.0005 from the ones there." in page
 
 
-def test_open_sides_at_l0_8_have_a_higher_r2_than_the_other_two(figures: Any) -> None:
+def test_open_sides_at_l0_8_against_three_other_signed_saes(figures: Any) -> None:
     both, equal = json_of("both_sides")["sweeps"], json_of("equal_width")["sweeps"]
-    saes = (BOTH_SIDES, "sa_gsae", "bi_matryoshka_batchtopk")
 
     def field(model: str, cell: str, sae: str) -> str:
-        sweep = (both if sae == BOTH_SIDES else equal)[f"{HOLDERS[sae]}-{model}"]
+        sweep = both[f"pairs-{model}"] if sae == BOTH_SIDES else equal[f"equal-width-{model}"]
         (row,) = (
             row
             for row in figures.rows_of(sweep)
@@ -197,6 +196,6 @@ def test_open_sides_at_l0_8_have_a_higher_r2_than_the_other_two(figures: Any) ->
     which = (ROOT / "docs" / "which.md").read_text()
     cells = {MLP: ("smollm2-135m", "mlp_out"), ATTN: ("smollm2-135m", "attn_out")}
     for name, (model, cell) in (cells | {GEMMA3: ("gemma3-270m", "mlp_out")}).items():
-        fields = [field(model, cell, sae) for sae in saes]
+        fields = [field(model, cell, sae) for sae in (BOTH_SIDES, *OTHERS)]
         assert f"    | {name} | {' | '.join(fields)} |\n" in which
-        assert max(fields) == fields[0]
+        assert max(fields) == fields[-1 if name == ATTN else 0]

@@ -40,10 +40,12 @@ def test_no_sae_of_saelens_is_ahead_of_the_best_signed_one() -> None:
     ahead = {at for at, gap in gaps.items() if gap > MARGIN}
     of_mlp = {at for at in gaps if at[0].endswith("mlp_out")}
     assert ahead == of_mlp | {("SmolLM2, resid", "L0 128")}
-    said = f"ahead in {len(ahead)} of 18 fields, and level in {18 - len(ahead)}."
+    said = f"ahead in {len(ahead)} of 18 cases, and level in {18 - len(ahead)}."
     assert said in result_page("equal_width")
     readme = (ROOT / "README.md").read_text()
-    assert f"ahead in {len(ahead)} of these 18 fields, and level in {18 - len(ahead)}." in readme
+    assert f"ahead in {len(ahead)}, and level in {18 - len(ahead)}." in readme
+    said = f"ahead in {len(ahead)} of these 18 cases, and level in {18 - len(ahead)}."
+    assert said in result_page("summary")
     best = [match[1].partition(",")[0] for match in found.values() if match]
     assert max(best, key=best.count) == "`bi_jumprelu`"
     assert best.count("`bi_jumprelu`") > 9
@@ -69,7 +71,7 @@ def test_bi_topk_is_as_the_pages_say() -> None:
     of_resid = of_abstopk["Gemma 3, resid"].pop()
     above = [gap for row in of_abstopk.values() for gap in row[1:]]
     assert min(above) > -MARGIN
-    assert f"level or up to {max(above):.3f} ahead, in all fields but one." in SIGNED
+    assert f"level or up to {max(above):.3f} ahead, in all cases but one." in SIGNED
     said = "is the residual stream of Gemma 3 at L0 128. There it is"
     assert f"{said} {-of_resid:.3f} behind AbsTopK." in SIGNED
     best = of_jump[at].pop(0)
@@ -169,7 +171,7 @@ def test_sa_gsae_is_mostly_ahead_of_gated() -> None:
         "SmolLM2, attn_out": [0],
         "Gemma 3, attn_out": [1, 2],
     }
-    assert "or level with it, in all fields but three of attention." in SIGNED
+    assert "or level with it, in all cases but three of attention." in SIGNED
 
 
 def test_a_sign_in_a_matryoshka_is_as_the_pages_say() -> None:

@@ -35,7 +35,7 @@ def test_the_page_on_dead_latents_says_what_the_results_show(figures: Any) -> No
         dead = [row.dead_share for row in figures.one_pass() if row.sae in variants]
         assert text.format(max(dead)) in page
         assert f"{max(dead):.2%} in {len(dead)} runs of `{sae}`" in page
-        assert f"{max(dead):.2%} of `{sae}`" in (ROOT / "README.md").read_text()
+        assert f"{max(dead):.2%} of `{sae}`" in result_page("summary")
     by_size = ("bi_batchtopk", "bi_matryoshka_batchtopk", "bi_topk")
     most, rest = [], []
     for row in figures.one_pass():
@@ -52,7 +52,7 @@ def test_the_page_on_dead_latents_says_what_the_results_show(figures: Any) -> No
 
 
 def test_the_readme_says_how_many_latents_are_bipolar(figures: Any) -> None:
-    readme = (ROOT / "README.md").read_text()
+    summary = result_page("summary")
     for sae, n_runs, said in (
         (figures.SHORT, 18, "{} to {} of the latents of `bi_jumprelu` are *bipolar*"),
         ("bi_jumprelu", 6, "as in `pretrained/`, {} to {} are."),
@@ -63,7 +63,7 @@ def test_the_readme_says_how_many_latents_are_bipolar(figures: Any) -> None:
             if row.sae == sae and (row.swept, row.value) == ("target_l0", 32)
         ]
         assert len(shares) == n_runs
-        assert said.format(f"{min(shares):.0%}", f"{max(shares):.0%}") in readme
+        assert said.format(f"{min(shares):.0%}", f"{max(shares):.0%}") in summary
 
 
 def test_a_preset_is_the_signed_sae_that_came_out_best(figures: Any) -> None:
@@ -219,12 +219,12 @@ def test_on_other_text_the_lead_is_as_the_pages_say() -> None:
     assert all(gap < -0.002 for gap in gaps("attn_out", "8"))
     assert all(gap > 0.002 for gap in gaps("attn_out", "128"))
     behind = {l0: [-gap for gap in gaps("resid", l0)] for l0 in ("8", "32", "128")}
-    page, readme = result_page("generality"), (ROOT / "README.md").read_text()
+    page, summary = result_page("generality"), result_page("summary")
     every = [gap for found in behind.values() for gap in found[-4:]]  # of Gemma 3
     assert f"at every L0**, by {min(every):.3f} to {max(every):.3f}." in page
     of_smollm2 = behind["32"][:4]
     assert 0.001 < min(of_smollm2) < max(of_smollm2) < 0.0023
-    assert f"level or up to {max(behind['32']):.3f} behind" in readme.replace("\n", " ")
+    assert f"level or up to {max(behind['32']):.3f} behind" in summary.replace("\n", " ")
 
 
 def test_the_other_seeds_of_jumprelu_are_as_near_as_the_page_says() -> None:
@@ -251,8 +251,8 @@ def test_after_twice_the_steps_the_lead_is_as_the_pages_say() -> None:
     )
     ours, plain = "`bi_jumprelu`, warm-up of a tenth", "SAELens's `jumprelu`"
     before, after = on_mlp[ours]
-    readme, page = (ROOT / "README.md").read_text(), result_page("generality")
-    assert f"its lead is {after:.3f} in place of {before:.3f}, in one run of each." in readme
+    summary, page = result_page("summary"), result_page("generality")
+    assert f"its lead is {after:.3f} in place of {before:.3f}, in one run of each." in summary
     assert abs(on_mlp["`bi_jumprelu`, warm-up of a fifth"][1]) < 0.002
     to_jumprelu = [mine - its for mine, its in zip(on_mlp[ours], on_mlp[plain], strict=True)]
     assert "to JumpReLU falls from {:.4f} to {:.4f}.".format(*to_jumprelu) in page

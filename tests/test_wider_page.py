@@ -11,6 +11,7 @@ pytest.importorskip("matplotlib", reason="needs the [demo] extra")
 
 ROOT = Path(__file__).parent.parent
 SMOLLM2, GEMMA3 = "SmolLM2, mlp_out", "Gemma 3, mlp_out"
+SUMMARY = "docs/results/summary.md"
 WINDOW = "bi_jumprelu-window-307200"
 WIDTHS = {
     SMOLLM2: ["1,152", "2,304", "4,608", "9,216"],
@@ -41,13 +42,13 @@ def test_the_lead_in_wider_saes_is_as_the_pages_say() -> None:
     assert f"less at each doubling of the width, and is {behind} behind at 16 times." in page
     assert leads[:3] == sorted(leads[:3])
     assert 0.4 < leads[3] / leads[2] < 0.6  # "about half as large"
-    readme, which = ((ROOT / name).read_text() for name in ("README.md", "docs/which.md"))
+    summary, which = ((ROOT / name).read_text() for name in (SUMMARY, "docs/which.md"))
     at_widths = f"{leads[2]:.4f} at eight times `d_in` and {leads[3]:.4f} at 16 times."
-    assert f"the lead over BatchTopK is {at_widths}" in readme
+    assert f"the lead over BatchTopK is {at_widths}" in summary
     assert (
-        "it is {:.4f} at four times and {:.4f} at eight times.".format(*of_jumprelu[1:3]) in readme
+        "it is {:.4f} at four times and {:.4f} at eight times.".format(*of_jumprelu[1:3]) in summary
     )
-    assert f"At 16 times `bi_jumprelu` is {behind} behind JumpReLU. On Gemma 3" in readme
+    assert f"At 16 times `bi_jumprelu` is {behind} behind JumpReLU." in summary
     assert f"is [{leads[2]:.4f}](results/generality.md#wider)" in which
     other = rows_of("widths", GEMMA3)[2]
     on_gemma = float(other[4]), r2(other[2]) - r2(other[5])
@@ -71,8 +72,8 @@ def test_the_lead_on_the_second_model_is_as_the_pages_say() -> None:
     assert {f"{run[7]:.0%}" for run in runs if run[1] == "jumprelu-8"} == {"11%"}
     assert "On Gemma 3 11% of JumpReLU's are at eight times." in page
     both = f"{leads[1]:.4f} at four times and {leads[2]:.4f} at eight times."
-    said = f"On Gemma 3 the lead over BatchTopK is {both}"
-    assert all(said in (ROOT / name).read_text() for name in ("README.md", "CHANGELOG.md"))
+    said = f"the lead over BatchTopK is {both}"
+    assert all(said in (ROOT / name).read_text() for name in (SUMMARY, "CHANGELOG.md"))
 
 
 def on_gemma3() -> dict[str, list[Point]]:
@@ -99,10 +100,10 @@ def test_sixteen_times_on_the_second_model_is_as_the_pages_say() -> None:
         for point in (ours, longer)
     )
     assert f"below it, and {behind} behind JumpReLU." in page
-    readme, which, changes = (
-        (ROOT / name).read_text() for name in ("README.md", "docs/which.md", "CHANGELOG.md")
+    summary, which, changes = (
+        (ROOT / name).read_text() for name in (SUMMARY, "docs/which.md", "CHANGELOG.md")
     )
-    for text in (readme, changes):
+    for text in (summary, changes):
         assert f"level with BatchTopK there, and JumpReLU is {behind} ahead." in text
     assert f"level with BatchTopK. JumpReLU is {behind} ahead. With those settings" in which
     assert f"JumpReLU is {less} above that, with 39% dead." in log
@@ -126,7 +127,7 @@ def test_batchtopk_at_sixteen_times_on_the_second_model_is_as_the_pages_say() ->
     assert f"it is level with BatchTopK, {-lead:.4f} below it" in page
     ahead = f"{both.explained_variance - plain.explained_variance:.4f}"
     assert f"on both models, by 0.0100 and {ahead}. With both" in page
-    for name in ("README.md", "docs/which.md", "CHANGELOG.md"):
+    for name in (SUMMARY, "docs/which.md", "CHANGELOG.md"):
         text = (ROOT / name).read_text()
         assert "level with BatchTopK" in text
         assert f"{ahead} ahead of BatchTopK" in text
@@ -183,8 +184,8 @@ def test_what_a_longer_window_and_warm_up_give_is_as_the_pages_say() -> None:
     assert "it is level with JumpReLU: {:.4f} above it on SmolLM2".format(*of_jumprelu) in page
     assert all(abs(gap) <= 0.002 for gap in of_jumprelu)
     assert all(abs(float(row[5]) - float(row[3] or row[2])) < 0.0006 for row in eight)
-    readme, which = ((ROOT / name).read_text() for name in ("README.md", "docs/which.md"))
-    assert "{:.4f} and {:.4f} ahead of BatchTopK at 16 times, and level".format(*ahead) in readme
+    summary, which = ((ROOT / name).read_text() for name in (SUMMARY, "docs/which.md"))
+    assert "{:.4f} and {:.4f} ahead of BatchTopK at 16 times, and level".format(*ahead) in summary
     assert f"of a fifth of the steps, the lead is {ahead[0]:.4f}." in which
 
 
