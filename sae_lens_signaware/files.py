@@ -14,8 +14,16 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it to ``path`` unless something is raised."""
-    path = Path(path)
+    """Yield a temporary path beside ``path``; rename it to ``path`` unless something is raised.
+
+    A link stays one, and what it leads to is replaced.
+
+    Raises:
+        OSError: ``path`` is a device or a pipe, in whose place the file would be put.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(f"{path} is a device or a pipe; name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     name = path.name
     if len(os.fsencode(name)) > 200:  # of 255, and the temporary name is longer

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -138,6 +139,26 @@ def test_wrong_activations_are_named_before_the_search(monkeypatch: pytest.Monke
         signaware.antipodal_audit(sae, x[:, 1:])
     with pytest.raises(ValueError, match=r"got torch\.int64; \.float"):
         signaware.antipodal_audit(sae, x.long())
+    late = x.repeat(20, 1)
+    late[-1] = torch.nan
+    of_wrong: Any = (
+        (late, "activations must be finite"),
+        ([x, late], "activations must be finite"),
+        (x.numpy(), r"activations must be a tensor or an iterable of tensors, got numpy\.ndarray"),
+        (5, "activations must be a tensor or an iterable of tensors, got int"),
+        ([x, x.numpy()], r"activations\[1\] must be a tensor, got numpy"),
+    )
+    for wrong, line in of_wrong:
+        with pytest.raises(ValueError, match=f"^{line}"):
+            signaware.antipodal_audit(sae, wrong)
+
+
+def test_autocast_does_not_round_cosines() -> None:
+    sae, _ = plain_with_pairs()
+    expected = signaware.antipodal_audit(sae, max_cosine=-0.1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = signaware.antipodal_audit(sae, max_cosine=-0.1)
+    assert torch.equal(found.cosine, expected.cosine)
 
 
 def test_audit_command(tmp_path: Path) -> None:

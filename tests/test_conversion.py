@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sae_lens import GatedSAE, JumpReLUSAE, StandardSAE, StandardSAEConfig
 from safetensors.torch import load_file
 
-from sae_lens_signaware import split_polarities
+from sae_lens_signaware import merge_antipodal, split_polarities
 from sae_lens_signaware.evaluation.saved import write_split
 from sae_lens_signaware.saes.conversion import split_log_sparsity
 from tests.support.hub import save_measured
@@ -178,14 +178,20 @@ def test_split_log_sparsity_by_hand() -> None:
     assert split_log_sparsity(log_sparsity).tolist() == [-1.0, -2.0, -10.0] * 2
 
 
-def test_shares_that_were_measured_of_other_weights_do_not_split_a_sparsity(tmp_path: Path) -> None:
+def test_a_sparsity_of_other_weights_is_not_split(tmp_path: Path) -> None:
     sae = make_sae("sa_gsae", "none")
     save_measured(sae, tmp_path / "sae")
     sae.W_enc.data.mul_(2)
     sae.save_model(tmp_path / "sae")  # what lies beside it is of before
     write_split(sae, tmp_path / "sae", tmp_path / "plain")
+    assert not (tmp_path / "plain" / "sparsity.safetensors").exists()
+    (
+        tmp_path / "sae" / "quality.json"
+    ).unlink()  # as SAELens's runner leaves it, and no shares then
+    write_split(sae, tmp_path / "sae", tmp_path / "of_runner")
     whole, sides = (
-        load_file(tmp_path / name / "sparsity.safetensors")["sparsity"] for name in ("sae", "plain")
+        load_file(tmp_path / name / "sparsity.safetensors")["sparsity"]
+        for name in ("sae", "of_runner")
     )
     torch.testing.assert_close(sides, torch.cat([whole, whole]))
 
@@ -210,3 +216,10 @@ def test_a_twin_of_a_merged_sae_keeps_no_numbers_of_other_latents() -> None:
     assert "num_dead_features" not in plain.cfg.metadata.to_dict()
     assert plain.cfg.metadata.to_dict().get("merged_from") is None
     assert plain.cfg.metadata.split_from["d_sae"] == sae.cfg.d_sae
+
+
+def test_a_split_and_a_merge_draw_no_random_numbers() -> None:
+    sae, x = make_sae("bi_jumprelu"), torch.randn(200, D_IN)
+    before = torch.get_rng_state()
+    merge_antipodal(split_polarities(sae), x)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -4,6 +4,7 @@ Sums in float64 are for the CPU alone.
 """
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from transformer_lens import HookedTransformer
 
 import sae_lens_signaware as signaware
 from tests.mps_device import DEVICE, MPSDevice, is_on_device, place
-from tests.support.models import HOOK, hooked_transformer, tiny_model_config
+from tests.support.models import HOOK, hooked_transformer, prompt_ids, tiny_model_config
 from tests.support.saes import D_IN, each_variant, make_sae, make_training_sae
 from tests.support.training import path, step_input
 
@@ -137,3 +138,22 @@ def test_texts_and_pairs_do_not_depend_on_the_default_device() -> None:
     torch.testing.assert_close(merged(x), expected)
     torch.testing.assert_close(found, texts)
     assert torch.cat([text for _, text in found]).tolist() == [0, 0, 1, 1, 1]
+
+
+def test_results_are_on_the_cpu_whatever_the_default_device(tmp_path: Path) -> None:
+    model, sae = hooked_transformer(), make_sae("sa_gsae")
+    sae.cfg.metadata.hook_name = HOOK
+    tokens = prompt_ids(20)
+
+    def results() -> list[torch.Tensor]:
+        census = signaware.bipolar_census(sae, torch.ones(3, D_IN, device="cpu"))
+        census.write(tmp_path / "census.json")
+        read = signaware.BipolarCensus.read(tmp_path / "census.json")
+        dial = signaware.polarity_dial(model, sae, 3, tokens, [1.0])
+        sides = signaware.side_opposition(model, sae, tokens, [3, 5], k=3)
+        return [read.energy_pos, dial.coefficients, dial.effect, sides.latents, sides.opposition]
+
+    expected = results()
+    with torch.device("meta"):
+        found = results()
+    torch.testing.assert_close(found, expected, equal_nan=True)

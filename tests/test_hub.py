@@ -237,6 +237,9 @@ def test_what_was_measured_of_other_weights_is_not_published(
     sae.save_model(tmp_path)  # what lies beside it is of before
     hub_module.push(tmp_path, "someone/stale", "a")
     assert "not measured" in hub.repos["someone/stale"]["README.md"].decode()
+    assert not [
+        name for name in hub.repos["someone/stale"] if name.endswith("sparsity.safetensors")
+    ]
 
 
 def test_a_wrong_card_stops_push_before_anything_is_public(

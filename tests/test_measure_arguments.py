@@ -81,7 +81,7 @@ def test_numbers_of_numpy_are_python_s_own_in_a_file(
 
 @pytest.mark.parametrize("normalisation", ["expected_average_only_in", "covariance_whitening"])
 def test_an_sae_of_scaled_activations_reads_no_activations_as_they_are(
-    normalisation: str, model: HookedTransformer
+    normalisation: str, model: HookedTransformer, source: Any
 ) -> None:
     sae = hooked_sae()
     sae.cfg.normalize_activations = normalisation
@@ -95,6 +95,13 @@ def test_an_sae_of_scaled_activations_reads_no_activations_as_they_are(
     store: Any = None  # it is looked at before
     with pytest.raises(InvalidInputError, match=line):
         signaware.bipolar_evals(sae, store, model)
+    with pytest.raises(InvalidInputError, match=line):
+        signaware.polarity_dial(model, sae, 5, prompt_ids(6), [1.0])
+    with pytest.raises(InvalidInputError, match=line):
+        signaware.top_logits(model, sae, [5])
+    pytest.importorskip("sklearn")
+    with pytest.raises(InvalidInputError, match=line):
+        signaware.probe(sae, source, LABELS)
 
 
 def test_labels_with_an_underscore_are_names() -> None:

@@ -311,3 +311,22 @@ def test_latents_and_numbers_out_of_range_are_refused() -> None:
     ):
         with pytest.raises(InvalidInputError, match=message):
             call()
+
+
+def test_a_measure_leaves_an_sae_of_hook_z_as_it_was() -> None:
+    sae = make_sae("sa_gsae", reshape_activations="hook_z")
+    z = sae.encode(torch.randn(5, 2, D_IN // 2))
+    expected = sae.decode(z)
+    assert expected.shape == (5, 2, D_IN // 2)
+    signaware.bipolar_census(sae, torch.randn(40, D_IN))
+    torch.testing.assert_close(sae.decode(z), expected)
+    assert sae.hook_z_reshaping_mode
+
+
+@pytest.mark.parametrize("measure", [signaware.bipolar_census, quality_of])
+def test_a_measure_between_encode_and_decode_changes_nothing(measure: Callable[..., Any]) -> None:
+    sae, x = make_sae("sa_gsae", normalize_activations="layer_norm"), torch.randn(40, D_IN)
+    expected = sae(x)
+    z = sae.encode(x)
+    measure(sae, 5 * torch.randn(40, D_IN) + 3)
+    torch.testing.assert_close(sae.decode(z), expected)

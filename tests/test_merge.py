@@ -240,6 +240,8 @@ def test_a_float16_sae_is_merged() -> None:
     merged = signaware.merge_antipodal(half, x.half())
     assert merged.cfg.d_sae < half.cfg.d_sae
     assert merged(x.half()).isfinite().all()
+    # the - side of a latent without a partner is never active, and inf * 0 would be NaN
+    assert merged.threshold.max() == torch.finfo(torch.float16).max
 
 
 def test_a_float16_latent_without_an_encoder_row_is_merged() -> None:

@@ -109,6 +109,33 @@ def test_options_are_checked_before_the_sae_is_loaded(folder: Path) -> None:
         assert "none has no cfg.json" not in result.stderr
 
 
+def test_another_model_is_not_loaded_with_what_the_sae_says_of_its_own(folder: Path) -> None:
+    sae = signaware.load_sae_reference(folder / "sae")
+    sae.cfg.metadata.model_from_pretrained_kwargs = {"gguf_file": "x.gguf"}
+    sae.save_model(folder / "sae")
+    assert call(folder, "--k", "1").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "line"),
+    [
+        ("hook_name", ["a"], "metadata.hook_name must be a text or null, got ['a']"),
+        ("model_class_name", 5, "metadata.model_class_name must be a text or null, got 5"),
+        ("model_name", 5, "metadata.model_name must be a text or null, got 5"),
+        ("model_from_pretrained_kwargs", 5, "metadata.model_from_pretrained_kwargs must be"),
+    ],
+)
+def test_metadata_of_another_type_is_one_line(
+    field: str, value: Any, line: str, folder: Path
+) -> None:
+    path = folder / "sae" / "cfg.json"
+    held = json.loads(path.read_text())
+    held["metadata"][field] = value
+    path.write_text(json.dumps(held))
+    result = invoke("probe", str(folder / "sae"), "--data", str(folder / "texts.csv"))
+    assert_one_line_error(result, 2, line)
+
+
 def test_an_sae_of_another_width_is_found_before_all_texts_are_run(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

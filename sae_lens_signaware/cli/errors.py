@@ -115,7 +115,9 @@ def require_file(out: Path) -> None:
     """Raise ConfigError, before long work starts, where no file can be made at ``out``."""
     if out.is_dir():
         raise ConfigError(f"out: {out} is a folder; name a file")
-    if out.exists() and not out.is_file():  # as /dev/stdout, in whose place the file would be put
+    # /dev/stdout may lead to a file, which the tables are printed to as well
+    is_stream = str(out.absolute()).startswith(("/dev/std", "/dev/fd/", "/proc/"))
+    if is_stream or (out.exists() and not out.is_file()):
         raise ConfigError(f"out: {out} is a device or a pipe; name a file")
     require_writable("out's folder", out.parent)
 

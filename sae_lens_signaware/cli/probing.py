@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from sae_lens_signaware.checks import ConfigError
+from sae_lens_signaware.checks import ConfigError, checked
 from sae_lens_signaware.cli.errors import console, require_file, write_and_print
 from sae_lens_signaware.cli.saes import SaeArgument
 
 if TYPE_CHECKING:
     from sae_lens import SAE
+    from sae_lens.saes.sae import SAEMetadata
 
     from sae_lens_signaware.evaluation.models import HookedRootModule
 
@@ -86,7 +87,7 @@ def probe(
     given_kwargs = _model_kwargs(model_kwargs)
     loaded = hub.load_sae_reference(sae)
     metadata = loaded.cfg.metadata
-    hook = hook_name or _required(metadata.hook_name, "hook-name")
+    hook = hook_name or _required(metadata, "hook_name", "hook-name")
     language_model = _model(loaded, model, model_class, given_kwargs, hook, device)
     activations_of = functools.partial(
         text_activations,
@@ -115,7 +116,8 @@ def probe(
     write_and_print(out, result.write, result.table(), result.ends_table())
 
 
-def _required(value: Any, option: str) -> Any:
+def _required(metadata: "SAEMetadata", field: str, option: str) -> str:
+    value = checked(f"metadata.{field}", getattr(metadata, field), str | None)
     if value is None:
         raise ConfigError(f"{option}: the SAE's cfg.json does not say it; give --{option}")
     return value
@@ -143,13 +145,17 @@ def _model(
     device: str,
 ) -> "HookedRootModule":
     """Load the model that the options name, or else the one that the SAE's metadata names."""
+    from sae_lens_signaware.hub.model_card import model_kwargs_of
     from sae_lens_signaware.training.hooks import load_model_with_hooks
 
     metadata = sae.cfg.metadata
-    of_sae = metadata.model_from_pretrained_kwargs or {}
+    # those of another model's files, such as a GGUF file, are not there in this one
+    is_other = name is not None and name != metadata.model_name
+    of_sae = {} if is_other else model_kwargs_of(metadata)
+    own_class = checked("metadata.model_class_name", metadata.model_class_name, str | None)
     return load_model_with_hooks(
-        name or _required(metadata.model_name, "model"),
-        class_name or metadata.model_class_name or "HookedTransformer",
+        name or _required(metadata, "model_name", "model"),
+        class_name or own_class or "HookedTransformer",
         of_sae if kwargs is None else kwargs,
         [hook],
         device,

@@ -1,5 +1,6 @@
 """Commands that take a saved SAE: push, split, analyze, audit, merge."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -166,6 +167,6 @@ def merge(
 
 def _require_new(out: Path) -> None:
     """Raise ConfigError, before an SAE is loaded, where no new folder can be made at ``out``."""
-    if out.exists():
+    if os.path.lexists(out):  # a link that leads nowhere as well
         raise ConfigError(f"OUT: {out} exists already; name a new folder")
     require_writable("OUT's folder", out.parent)

@@ -66,7 +66,7 @@ class TextActivations:
     def write(self, path: str | Path) -> None:
         """Write a safetensors file, complete or not at all."""
         held = {"activations": self.activations.contiguous(), "n_tokens_of": self.n_tokens_of}
-        write_tensors({**held, "n_cut": torch.tensor(self.n_cut)}, path)
+        write_tensors({**held, "n_cut": torch.tensor(self.n_cut, device="cpu")}, path)
 
     @classmethod
     def read(cls, path: str | Path, hook_name: str | None = None) -> "TextActivations":

@@ -15,6 +15,7 @@ from sae_lens_signaware.evaluation.inputs import (
     dense_and_finite,
     dense_latents,
     flat_activations,
+    require_activations,
     require_autoencoder,
     require_sae,
 )
@@ -125,8 +126,7 @@ def antipodal_audit(
     require(checked("block_size", block_size, int) >= 1, "block_size", block_size, "at least 1")
     if activations is not None:  # before the search, which takes long
         require_autoencoder(sae)
-    if isinstance(activations, Tensor):
-        next(iter(batches_of(activations, sae.cfg.d_in)))
+        require_activations(activations, sae.cfg.d_in)
     a, b, cosine = find_antipodal_pairs(decoder_directions(sae), max_cosine, block_size)
     if activations is None:
         stats = _PairSums(len(a)).result()
@@ -175,7 +175,8 @@ def find_antipodal_pairs(
     hits = [(nothing, nothing, unit.new_empty(0))]  # so that there is one where no row is
     for start, rows in _blocks(unit, block_size):
         for other, columns in _blocks(unit[start:], block_size):
-            similarity = (rows @ columns.T).clamp(min=-1)
+            with torch.autocast(rows.device.type, enabled=False):
+                similarity = (rows @ columns.T).clamp(min=-1)
             hit = similarity <= max_cosine + ROUNDING
             if other == 0:
                 hit = hit.triu(1)

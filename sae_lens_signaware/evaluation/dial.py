@@ -4,6 +4,7 @@ It writes c * d_i into the stream, c from - to +, and measures a logit differenc
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,11 +18,13 @@ from sae_lens_signaware.checks import checked, require
 from sae_lens_signaware.evaluation.inputs import (
     numbers_of_latents,
     require_autoencoder,
+    require_folded,
     require_sae,
 )
 from sae_lens_signaware.evaluation.models import (
     HookedRootModule,
     on_model,
+    require_called,
     require_head,
     require_hook,
 )
@@ -142,9 +145,10 @@ def polarity_dial(
         logit_tokens: (a, b) measures logit(a) - logit(b) at the last position; None the loss.
 
     Raises:
-        ValueError: a latent or a token is out of range, a coefficient is not finite or not above
-            0, there are too few tokens for the metric or more than the model has positions, or the
-            model lacks the SAE's hook, which may be of another width or lack the SAE's head.
+        ValueError: a latent or a token is out of range; a coefficient is not above 0, or so large
+            that the logits are not finite; there are too few tokens for the metric or more than the
+            model has positions; the model lacks the SAE's hook or does not call it, or it is of
+            another width or lacks the SAE's head; or the scale of the activations is not folded in.
     """
     require_autoencoder(sae)
     latent = checked("latent", latent, int | tuple[int, int])
@@ -154,17 +158,21 @@ def polarity_dial(
     sizes = _sizes(coefficients)
     shortest = 1 if logit_tokens else 2
     require_tokens(model, tokens, shortest)
-    require_hook(model, hook_of(sae)[0])
+    require_hook(model, hook_of(sae)[0])  # before the directions are made
+    require_folded(sae)
     pos, neg = dialled_directions(sae, latent)
     grid = [-c for c in reversed(sizes)] + [0.0, *sizes]
-    values = [
-        _measure(model, sae, tokens, abs(c) * (pos if c > 0 else neg), logit_tokens) for c in grid
-    ]
+    values = []
+    for c in grid:
+        of_side = pos if c > 0 else neg
+        values.append(_measure(model, sae, tokens, abs(c) * of_side, logit_tokens))
+        allowed = "sizes that leave the logits of this model finite"
+        require(math.isfinite(values[-1]), "coefficients", c, allowed)
     baseline = values[len(sizes)]
     return PolarityDial(
         provenance=Provenance.of(sae, tokens.numel()),
-        coefficients=torch.tensor(grid, dtype=torch.float64),
-        effect=torch.tensor([v - baseline for v in values], dtype=torch.float64),
+        coefficients=torch.tensor(grid, dtype=torch.float64, device="cpu"),
+        effect=torch.tensor([v - baseline for v in values], dtype=torch.float64, device="cpu"),
         baseline=baseline,
         metric="logit_difference" if logit_tokens else "loss",
         latent_pos=pair[0],
@@ -189,7 +197,9 @@ def dialled_directions(sae: SAE[Any], latent: int | tuple[int, int]) -> tuple[Te
     They are both ways along the axis of one latent, or the own directions of two.
     """
     pair = latent if isinstance(latent, tuple) else (latent, latent)
-    unit = normalize(decoder_directions(sae)[list(pair)], dim=1)
+    rows = decoder_directions(sae)[list(pair)]
+    require(bool(rows.any(1).all()), "latent", latent, "one whose decoder row is not 0")
+    unit = normalize(rows, dim=1)
     return unit[0], unit[1] if isinstance(latent, tuple) else -unit[0]
 
 
@@ -208,6 +218,8 @@ def nearest_antipodal_pair(plain: SAE[Any], direction: Tensor) -> tuple[int, int
     require(is_tensor, "direction", type(direction).__name__, "a tensor, such as sae.W_dec[i]")
     rows, shape = decoder_directions(plain), tuple(direction.shape)
     require(shape == rows.shape[1:], "direction", shape, f"({rows.shape[1]},), one of the decoder")
+    norm = direction.detach().float().norm().item()
+    require(0 < norm < math.inf, "direction", f"of norm {norm:g}", "finite, and not 0 throughout")
     cosine = cosine_similarity(rows, direction.detach().float().to(rows.device)[None], dim=1)
     return int(cosine.argmax()), int(cosine.argmin())
 
@@ -219,10 +231,12 @@ def _measure(
     added: Tensor,
     logit_tokens: tuple[int, int] | None,
 ) -> float:
-    hook_name, head = hook_of(sae)
+    name, head = hook_of(sae)
+    hook_name, calls = require_hook(model, name), list[None]()
 
     def add(activations: Tensor, hook: object) -> Tensor:
         del hook
+        calls.append(None)
         require_head(hook_name, head, activations.shape)
         # without a head, all heads of hook_z are one activation of the SAE
         width = activations.shape[2 if head is None else 3 :].numel()
@@ -236,6 +250,7 @@ def _measure(
     logits = model.run_with_hooks(
         on_model(model, tokens), return_type="logits", fwd_hooks=[(hook_name, add)]
     )
+    require_called(hook_name, bool(calls))
     if logit_tokens is not None:
         a, b = logit_tokens
         n_tokens = logits.shape[-1]

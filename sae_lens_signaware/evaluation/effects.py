@@ -16,7 +16,13 @@ from sae_lens import SAE
 from torch import Tensor
 
 from sae_lens_signaware.evaluation.examples import Context
-from sae_lens_signaware.evaluation.models import HookedRootModule, logits_after, on_model
+from sae_lens_signaware.evaluation.models import (
+    HookedRootModule,
+    logits_after,
+    on_model,
+    require_called,
+    require_hook,
+)
 from sae_lens_signaware.evaluation.prompts import hook_of
 from sae_lens_signaware.evaluation.streaming import decoder_directions
 
@@ -57,7 +63,7 @@ def side_effects(
     for start in range(0, len(order), ROWS_AT_ONCE):
         these = order[start : start + ROWS_AT_ONCE]
         part = [contexts[i] for i in these]
-        at = torch.tensor([context.position for context in part])
+        at = torch.tensor([context.position for context in part], device="cpu")
         rows = tokens[[context.prompt for context in part], : int(at.max()) + 1]
         values = torch.tensor([context.value for context in part], device=direction.device)
         written = values[:, None] * direction
@@ -77,16 +83,19 @@ def _log_prediction(
     model: HookedRootModule, sae: SAE[Any], rows: Tensor, at: Tensor, added: Tensor
 ) -> Tensor:
     """(n, vocabulary) log p of the token after ``at``, with ``added`` (n, d_in) written there."""
-    each = torch.arange(len(rows))
+    each, calls = torch.arange(len(rows), device="cpu"), list[None]()
+    hook_name = require_hook(model, hook_of(sae)[0])
 
     def write(activations: Tensor, hook: object) -> Tensor:
         del hook
+        calls.append(None)
         activations = activations.clone()
         here = activations[each, at]
         activations[each, at] = here + added.to(activations).view(here.shape)
         return activations
 
-    logits = logits_after(model, rows, at, [(hook_of(sae)[0], write)])
+    logits = logits_after(model, rows, at, [(hook_name, write)])
+    require_called(hook_name, bool(calls))
     return logits.float().log_softmax(-1).cpu()
 
 

@@ -171,7 +171,7 @@ def top_examples(
 
     Raises:
         ValueError: a latent is out of range; ``k``, ``n_batches`` or ``batch_size_prompts`` is
-            below 1; the window is negative; there are no tokens; activations are not finite; the
+            below 1; the window is negative; no token can be a peak; activations are not finite; the
             SAE's estimated scale is not folded in; or the model has no tokenizer.
     """
     require_sae(sae)
@@ -213,6 +213,8 @@ def top_examples(
             at_once = max(1, MAX_TOKENS // prompts.tokens.shape[1])
             for part in zip(*(field.split(at_once) for field in prompts), strict=True):
                 _add_prompts(top, sae, Prompts(*part), columns)
+    allowed = "prompts with a token that can be a peak, neither special nor cut off"
+    require(top.n_tokens > 0, "source", "none", allowed)
     return TopExamples(Provenance.of(sae, top.n_tokens), top.contexts(chosen, tokenizer), k)
 
 

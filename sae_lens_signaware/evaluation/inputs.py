@@ -17,6 +17,17 @@ from sae_lens_signaware.checks import ConfigError, InvalidInputError, require, s
 ESTIMATED = ("expected_average_only_in", "covariance_whitening")
 """Normalisations whose scale SAELens estimates in a training, and folds into the SAE at its end."""
 
+OF_LAST_INPUT = (
+    "hook_z_reshaping_mode",
+    "reshape_fn_in",
+    "reshape_fn_out",
+    "d_head",
+    "ln_mu",
+    "ln_std",
+    "x_norm_coeff",
+)
+"""What an SAE keeps of the tokens that it encoded last, to decode them."""
+
 MAX_TOKENS = 4096
 """Tokens of a batch."""
 
@@ -35,11 +46,7 @@ def batches_of(activations: Iterable[Tensor] | Tensor, d_in: int) -> Iterator[Te
         InvalidInputError: an ``ActivationsStore``, which never ends; what is no tensor, or has
             another shape or type; a value that is not finite or out of range; no token at all.
     """
-    if isinstance(activations, ActivationsStore):
-        raise InvalidInputError(
-            "activations must come to an end, got an ActivationsStore; "
-            "take itertools.islice(store, n_batches) of it"
-        )
+    _require_that_it_ends(activations)
     n_tokens = 0
     for chunk in _tensors_of(activations):
         _require_shape_and_dtype(chunk, d_in)
@@ -51,15 +58,37 @@ def batches_of(activations: Iterable[Tensor] | Tensor, d_in: int) -> Iterator[Te
         raise InvalidInputError("activations must hold at least one token, got none")
 
 
+def require_activations(activations: Iterable[Tensor] | Tensor, d_in: int) -> None:
+    """Raise what :func:`batches_of` would, as far as that is known without using them up."""
+    if isinstance(activations, Tensor | list | tuple):
+        for _ in batches_of(activations, d_in):
+            pass
+        return
+    _require_that_it_ends(activations)
+    _require_iterable(activations)
+
+
+def _require_that_it_ends(activations: object) -> None:
+    if isinstance(activations, ActivationsStore):
+        raise InvalidInputError(
+            "activations must come to an end, got an ActivationsStore; "
+            "take itertools.islice(store, n_batches) of it"
+        )
+
+
 def _tensors_of(activations: object) -> Iterator[Tensor]:
     if isinstance(activations, Tensor):
         yield activations
         return
+    for i, item in enumerate(_require_iterable(activations)):
+        yield required_tensor(f"activations[{i}]", item)
+
+
+def _require_iterable(activations: object) -> Iterable[object]:
     # an array would iterate as rows, a mapping as its keys
     if isinstance(activations, np.ndarray | str | Mapping) or not isinstance(activations, Iterable):
         raise _no_tensor("activations", "a tensor or an iterable of tensors", activations)
-    for i, item in enumerate(activations):
-        yield required_tensor(f"activations[{i}]", item)
+    return activations
 
 
 def required_tensor(field: str, value: object) -> Tensor:
@@ -92,15 +121,20 @@ def _require_shape_and_dtype(chunk: Tensor, d_in: int) -> None:
 
 @contextmanager
 def flat_activations(sae: SAE[Any]) -> Iterator[None]:
-    """Let the SAE take (..., d_in), as a store gives it, also where it was trained on hook_z."""
-    reshapes = sae.hook_z_reshaping_mode
-    if reshapes:
+    """Let the SAE take (..., d_in), as a store gives it, also where it was trained on hook_z.
+
+    After it the SAE decodes what it encoded before.
+    """
+    held = vars(sae)
+    kept = {name: held[name] for name in OF_LAST_INPUT if name in held}
+    if sae.hook_z_reshaping_mode:
         sae.turn_off_forward_pass_hook_z_reshaping()
     try:
         yield
     finally:
-        if reshapes:
-            sae.turn_on_forward_pass_hook_z_reshaping()
+        for name in OF_LAST_INPUT:
+            held.pop(name, None)
+        held.update(kept)
 
 
 def dense_latents(sae: SAE[Any], activations: Tensor) -> Tensor:

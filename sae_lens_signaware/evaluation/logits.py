@@ -11,7 +11,11 @@ from sae_lens import SAE
 from torch import Tensor, nn
 
 from sae_lens_signaware.checks import checked, require
-from sae_lens_signaware.evaluation.inputs import numbers_of_latents, require_autoencoder
+from sae_lens_signaware.evaluation.inputs import (
+    numbers_of_latents,
+    require_autoencoder,
+    require_folded,
+)
 from sae_lens_signaware.evaluation.models import HookedRootModule, required_tokenizer, token_text
 from sae_lens_signaware.evaluation.streaming import decoder_directions
 
@@ -134,10 +138,11 @@ def top_logits(
         One for each latent, or None where :func:`unembedding_for` is None.
 
     Raises:
-        InvalidInputError: a latent is out of range, ``k`` is below 1, the SAE is a transcoder, or
-            the model has no tokenizer.
+        InvalidInputError: a latent is out of range, ``k`` is below 1, the SAE is a transcoder or
+            its estimated scale is not folded in, or the model has no tokenizer.
     """
     require_autoencoder(sae)
+    require_folded(sae)
     numbers = numbers_of_latents(sae, latents)
     k = checked("k", k, int)
     require(k >= 1, "k", k, "at least 1")

@@ -15,11 +15,11 @@ from sae_lens_signaware.evaluation.audit import AntipodalAudit, antipodal_audit,
 from sae_lens_signaware.evaluation.inputs import batches_of
 from sae_lens_signaware.evaluation.quality import measure_quality
 from sae_lens_signaware.saes.bi_jumprelu import BiJumpReLUSAE, BiJumpReLUSAEConfig
-from sae_lens_signaware.saes.plain import shared_fields
+from sae_lens_signaware.saes.plain import own_random_state, shared_fields
 from sae_lens_signaware.saes.sa_gsae import SAGatedSAE, SAGatedSAEConfig
 
 NEVER_ACTIVE = 1e30
-"""Threshold of a side that is never active; finite, since a gradient of 0 * inf would be NaN."""
+"""Threshold of a side that is never active, or the largest of its type where that is less."""
 
 
 def merge_antipodal(
@@ -124,19 +124,22 @@ def _merge(
     state = {"W_enc": W_enc, "W_dec": W_dec, "b_dec": sae.b_dec.clone()}
     fields = shared_fields(sae, len(pos))
     if isinstance(sae, GatedSAE):
-        merged = SAGatedSAE(SAGatedSAEConfig(polarity_tying="none", **fields))
+        with own_random_state(device):
+            merged = SAGatedSAE(SAGatedSAEConfig(polarity_tying="none", **fields))
         threshold = rows(-sae.b_gate, -sae.b_gate[neg] * s_enc, NEVER_ACTIVE)
         state["r_mag"] = rows(sae.r_mag, sae.r_mag[neg] + (s_dec / s_enc).log())
         state["b_mag"] = rows(sae.b_mag, sae.b_mag[neg] * s_dec)
     else:
-        merged = BiJumpReLUSAE(BiJumpReLUSAEConfig(polarity_tying="none", **fields))
+        with own_random_state(device):
+            merged = BiJumpReLUSAE(BiJumpReLUSAEConfig(polarity_tying="none", **fields))
         # biases of the sides are b_mag + b_enc and b_mag - b_enc; thresholds are of h, not of |z|
         b_pos, b_neg = sae.b_enc[pos], sae.b_enc[neg] * s_enc
         state["b_enc"], state["b_mag"] = b_pos.clone(), torch.zeros_like(b_pos)[None]
         state["b_enc"][:n] = (b_pos[:n] - b_neg) / 2
         state["b_mag"][0, :n] = (b_pos[:n] + b_neg) / 2
         threshold = rows(sae.threshold, sae.threshold[neg] * s_enc, NEVER_ACTIVE) - state["b_mag"]
-    state["threshold"] = threshold.clamp(min=0.0)
+    # inf would make NaN of a product with 0
+    state["threshold"] = threshold.clamp(0.0, torch.finfo(merged.threshold.dtype).max)
     merged.load_state_dict({k: v.contiguous() for k, v in state.items()})
     return merged
 

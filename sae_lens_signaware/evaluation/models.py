@@ -32,6 +32,7 @@ __all__ = [
     "excluded_tokens",
     "logits_after",
     "on_model",
+    "require_called",
     "require_head",
     "require_hook",
     "require_positions",
@@ -127,7 +128,7 @@ def logits_after(
         at: (n,) int64.
         fwd_hooks: as ``run_with_hooks`` takes them.
     """
-    each, tokens = torch.arange(len(tokens)), on_model(model, tokens)
+    each, tokens = torch.arange(len(tokens), device="cpu"), on_model(model, tokens)
     if isinstance(model, HookedProxyLM) and _keeps_logits(model.model):
         # of a small model with a large vocabulary most of the time goes into logits
         positions, which = at.unique(return_inverse=True)
@@ -144,13 +145,39 @@ def _keeps_logits(model: nn.Module) -> bool:
     return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
-def require_hook(model: HookedRootModule, hook_name: str) -> None:
-    """Raise ConfigError, naming the nearest hook, where the model lacks ``hook_name``."""
+def require_hook(model: HookedRootModule, hook_name: str) -> str:
+    """Return the name that the model has in its ``hook_dict`` for a hook.
+
+    TransformerLens's bridge has HookedTransformer's names as attributes of its modules.
+
+    Raises:
+        ConfigError: the model lacks it, which names the nearest one; or an SAE is attached there.
+    """
     hooks = list(getattr(model, "hook_dict", {}))
-    if hook_name not in hooks:
+    if hook_name in hooks:
+        return hook_name
+    if hook_name in getattr(model, "acts_to_saes", {}):
         raise ConfigError(
-            f"hook_name: the model has no hook {hook_name!r}" + nearest(hook_name, hooks)
+            f"hook_name: an SAE is attached to the model at {hook_name!r}; call reset_saes() first"
         )
+    try:
+        name = getattr(attrgetter(hook_name)(model), "name", None)
+    except AttributeError:
+        name = None
+    if name in hooks:
+        return cast("str", name)
+    raise ConfigError(f"hook_name: the model has no hook {hook_name!r}" + nearest(hook_name, hooks))
+
+
+def require_called(hook_name: str, was_called: bool) -> None:
+    """Raise InvalidInputError where a pass of the model went by a hook.
+
+    Some hooks of TransformerLens are off by default. SAELens's bridge calls no hook at a place any
+    more that an SAE was attached to.
+    """
+    allowed = "a hook that this model calls in its pass, with a tensor"
+    why = "hooks that an SAE was attached to may be lost; load the model anew"
+    require(was_called, "hook_name", hook_name, allowed, why)
 
 
 def require_head(hook_name: str, head: int | None, shape: Sequence[int]) -> None:

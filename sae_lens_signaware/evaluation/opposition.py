@@ -138,10 +138,11 @@ def side_opposition(
             them in ``tokens``; None searches. Of each side the first ``k`` count.
 
     Raises:
-        InvalidInputError: there are fewer than two latents, or one of them twice; ``k`` is below
-            2, or ``n_before`` below 1; the SAE normalises each token, or reads one head alone;
-            ``examples`` lacks one of the latents, has fewer contexts than ``k``, or is of other
-            tokens or of another SAE; or what :func:`~sae_lens_signaware.top_examples` refuses.
+        InvalidInputError: there are fewer than two latents, one of them twice, or none that is
+            negative in ``tokens`` where one is positive; ``k`` is below 2, or ``n_before`` below 1;
+            the SAE normalises each token, or reads one head alone; ``examples`` lacks one of the
+            latents, has fewer contexts than ``k``, or is of other tokens or of another SAE; or what
+            :func:`~sae_lens_signaware.top_examples` refuses.
     """
     require_autoencoder(sae)
     latents = numbers_of_latents(sae, latents)
@@ -162,6 +163,10 @@ def side_opposition(
     held = {of.latent: of for of in found.latents}
     for i in latents:
         require(i in held, "latents", i, "one of the examples")
+    # before the work, of which nothing would come: as of a plain SAE
+    is_one_sided = any(held[i].pos for i in latents) and not any(held[i].neg for i in latents)
+    allowed = "at least one that is negative in these tokens"
+    require(not is_one_sided, "latents", latents, allowed)
     if examples is not None:
         require(k <= examples.k, "k", k, f"at most {examples.k}, that of the examples")
         require_found_in(model, tokens, [held[i] for i in latents])
@@ -178,9 +183,9 @@ def side_opposition(
     effects, contexts = by_effect.opposition(), by_context.opposition()
     return SideOpposition(
         Provenance.of(sae, found.n_tokens),
-        torch.tensor(latents),
+        torch.tensor(latents, device="cpu"),
         *effects,
-        torch.tensor(dials, dtype=torch.float64),
+        torch.tensor(dials, dtype=torch.float64, device="cpu"),
         *contexts,
         k,
         by_effect.null(),
@@ -207,14 +212,14 @@ class _Sides:
 
     def opposition(self) -> tuple[Tensor, Tensor, Tensor]:
         """(n,) values, and both ends of their intervals."""
-        values = torch.tensor(self.found, dtype=torch.float64)
+        values = torch.tensor(self.found, dtype=torch.float64, device="cpu")
         return values[:, 0], values[:, 1], values[:, 2]
 
     def null(self) -> float:
         """The quantile over pairs of sides of different latents."""
         if not self.directions:
             return float("nan")
-        latent = torch.tensor(self.latents)
+        latent = torch.tensor(self.latents, device="cpu")
         of_pairs = -_products(self.directions)[latent[:, None] < latent[None]]
         # numpy's: torch's takes 2^24 numbers at most
         return float(np.quantile(of_pairs, NULL_QUANTILE)) if len(of_pairs) else float("nan")

@@ -16,6 +16,7 @@ from sae_lens_signaware.evaluation.inputs import (
     dense_latents,
     flat_activations,
     require_autoencoder,
+    require_folded,
     require_in_range,
 )
 from sae_lens_signaware.evaluation.streaming import decoder_directions
@@ -64,9 +65,11 @@ def side_values(
     """Encode the tokens of every text, and aggregate each side of every latent over them.
 
     Raises:
-        InvalidInputError: the activations are not those that the SAE takes.
+        InvalidInputError: the activations are not those that the SAE takes, or their scale is not
+            folded into it.
     """
     require_autoencoder(sae)
+    require_folded(sae)
     width = source.activations.shape[1]
     require(width == sae.cfg.d_in, "activations", f"{width} wide", f"{sae.cfg.d_in} wide")
 

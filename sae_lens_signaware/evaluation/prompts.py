@@ -122,7 +122,7 @@ def prompts_of_tokens(
         is_of_part[part] = True
         prompts = prompts._replace(keep=prompts.keep & is_of_part)
         if distinct:
-            is_new = torch.zeros(len(batch), dtype=torch.bool)
+            is_new = torch.zeros(len(batch), dtype=torch.bool, device="cpu")
             is_new[_new(batch, seen)] = True
             prompts = prompts._replace(keep=prompts.keep & is_new[:, None].to(prompts.keep.device))
         yield prompts
@@ -173,9 +173,8 @@ def hooked_activations(
     Raises:
         InvalidInputError: the model has no such hook.
     """
+    hooks = [(require_hook(model, name), head) for name, head in hooks]
     names = [name for name, _ in hooks]
-    for name in names:
-        require_hook(model, name)
     last = [extract_stop_at_layer_from_tlens_hook_name(name) for name in names]
     known = [layer for layer in last if layer is not None]
     _, cache = model.run_with_cache(

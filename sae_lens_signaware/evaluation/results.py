@@ -158,5 +158,5 @@ def _to_json(value: object) -> object:
 
 def _from_json(values: list[float | None]) -> Tensor:
     if values and all(isinstance(v, int) for v in values):
-        return torch.tensor(values, dtype=torch.int64)
-    return torch.tensor([nan_for_none(v) for v in values], dtype=torch.float64)
+        return torch.tensor(values, dtype=torch.int64, device="cpu")
+    return torch.tensor([nan_for_none(v) for v in values], dtype=torch.float64, device="cpu")

@@ -116,7 +116,8 @@ def write_split(sae: SAE[Any], source: str | Path | None, target: str | Path) ->
     """Write the plain twin of ``sae`` to ``target``, its sparsity file split as well.
 
     Args:
-        source: folder of the signed SAE, for its sparsity file; None where there is none.
+        source: folder of the signed SAE, for its sparsity file; None where there is none. A file
+            that was measured on other weights is left out.
         target: must not exist; it appears complete or not at all.
 
     Returns:
@@ -136,10 +137,10 @@ def write_split(sae: SAE[Any], source: str | Path | None, target: str | Path) ->
     except RecursionError:
         raise ConfigError("SAE: metadata in cfg.json is nested too deeply to be copied") from None
     log_sparsity = None
-    if source is not None and (source / SPARSITY_FILENAME).exists():
+    if source is not None and has_sparsity(source):
         log_sparsity = _per_latent(source / SPARSITY_FILENAME, "sparsity", sae.cfg.d_sae)
         share = source / POS_SHARE_FILENAME
-        measured = share.exists() and measured_quality(source) is not None
+        measured = share.exists() and (source / QUALITY_FILENAME).exists()
         pos_share = _per_latent(share, "pos_share", sae.cfg.d_sae) if measured else None
         if plain.cfg.d_sae != sae.cfg.d_sae:
             log_sparsity = split_log_sparsity(log_sparsity, pos_share)
@@ -182,6 +183,13 @@ def measured_quality(folder: Path) -> SAEQuality | None:
         if quality.weights_sha256 in (None, sha256_of(folder / SAE_WEIGHTS_FILENAME))
         else None
     )
+
+
+def has_sparsity(folder: Path) -> bool:
+    """Whether the sparsity file in ``folder`` is there, and not known to be of other weights."""
+    if not (folder / SPARSITY_FILENAME).exists():
+        return False
+    return not (folder / QUALITY_FILENAME).exists() or measured_quality(folder) is not None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -119,7 +119,7 @@ def signed_latents(
     bos, ids = bos_ids(tokenizer) if with_bos else [], token_ids(tokenizer, text)
     require(len(ids) > 0, "text", text, "a text with at least one token")
     with flat_activations(sae):
-        (prompts,) = prompts_of_tokens(model, sae, torch.tensor([bos + ids]), 1, [])
+        (prompts,) = prompts_of_tokens(model, sae, torch.tensor([bos + ids], device="cpu"), 1, [])
         require_in_range(prompts.activations)
         z = dense_latents(sae, prompts.activations)[0, len(bos) :, shown].cpu().double()
     order = z.abs().sort(dim=-1, descending=True, stable=True).indices[:, :k]

@@ -14,15 +14,26 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 from sae_lens import SAE, SAEConfig
+from sae_lens.saes.sae import SAEMetadata
 from yaml import YAMLError
 
-from sae_lens_signaware.checks import ConfigError, one_line
+from sae_lens_signaware.checks import ConfigError, checked, one_line
 from sae_lens_signaware.evaluation.quality import SAEQuality
 
 DATA_FILES = (".csv", ".json", ".jsonl", ".parquet", ".txt")
 """How names of files end that SAELens's runner takes as a dataset."""
 TWIN = "-plain"
 """How the id of a plain twin ends."""
+
+
+def model_kwargs_of(metadata: SAEMetadata) -> dict[str, Any]:
+    """Return what an SAE's metadata says of its model beyond the name.
+
+    Raises:
+        InvalidInputError: it is no mapping, as in a ``cfg.json`` that was edited.
+    """
+    field = "metadata.model_from_pretrained_kwargs"
+    return checked(field, metadata.model_from_pretrained_kwargs, dict[str, Any] | None) or {}
 
 
 def make_card(
@@ -39,7 +50,7 @@ def make_card(
     data.library_name = "saelens"
     data.tags = _with(data.tags, "sparse-autoencoder", "sae-lens-signaware", sae.cfg.architecture())
     # a model file is mostly one that was loaded from a folder, as "demo_out/model"
-    is_file = "gguf_file" in (metadata.model_from_pretrained_kwargs or {})
+    is_file = "gguf_file" in model_kwargs_of(metadata)
     trained_on = None if is_file else _hub_name(metadata.model_name)
     models = _with(data.base_model, base_model or trained_on)
     data.base_model = models[0] if models and len(models) == 1 else models

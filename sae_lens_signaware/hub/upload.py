@@ -21,6 +21,7 @@ from sae_lens.registry import SAE_CLASS_REGISTRY
 
 from sae_lens_signaware.checks import ConfigError, one_line, require
 from sae_lens_signaware.evaluation.saved import (
+    has_sparsity,
     load_sae,
     measured_quality,
     write_split,
@@ -121,7 +122,7 @@ def _require_sae_id(sae_id: str) -> None:
 def _write_signed(sae: SAE[Any], source: Path, target: Path) -> None:
     """Write the SAE that was loaded from ``source``, and the files beside it."""
     target.mkdir()
-    files = [*OPTIONAL_FILES]
+    files = [name for name in OPTIONAL_FILES if name != SPARSITY_FILENAME or has_sparsity(source)]
     held = json.loads((source / SAE_CFG_FILENAME).read_text())
     if held == as_json(sae.cfg.to_dict()):  # as it is, in 16 bits or not
         files += [SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME]

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import torch
@@ -48,7 +49,8 @@ def make_plain(
         "d_sae": sae.cfg.d_sae,
         "index_map": f"latent i is {sides}",
     }
-    plain = plain_class(config_class(**all_fields))
+    with own_random_state(sae.W_dec.device):
+        plain = plain_class(config_class(**all_fields))
     state = {
         "W_enc": torch.cat([sae.W_enc, -sae.W_enc][:n_sides], dim=1),
         "W_dec": torch.cat([sae.W_dec, -sae.W_dec][:n_sides], dim=0),
@@ -57,6 +59,11 @@ def make_plain(
     }
     plain.load_state_dict({k: v.to(sae.dtype).contiguous() for k, v in state.items()})
     return plain
+
+
+def own_random_state(device: torch.device) -> AbstractContextManager[None]:
+    """Keep torch's random state as it is: an SAE draws weights, which are then overwritten."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def shared_fields(sae: SAE[Any], d_sae: int) -> dict[str, Any]:

@@ -56,6 +56,8 @@ def load_named_activations(path: Path, key: str) -> Tensor:
     Raises:
         InvalidInputError: the file cannot be read, or has no such tensor.
     """
+    if path.is_dir():
+        raise InvalidInputError(f"activations: {path} is a folder; name a safetensors file")
     try:
         tensors = load_file(path)
     except OSError as error:
