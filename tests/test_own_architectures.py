@@ -287,3 +287,16 @@ def test_a_training_with_a_tuple_in_its_config_goes_on_from_its_checkpoint(tmp_p
     make_runner(tmp_path, model, sae=cfg, training_tokens=128, n_checkpoints=1).run()
     resumed = make_runner(tmp_path, model, sae=cfg, resume_from_checkpoint=str(tmp_path))
     assert isinstance(resumed.run(), Training)
+
+
+@pytest.mark.parametrize("name", ["mse_loss", "auxiliary_reconstruction_loss"])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_loss_of_its_own_takes_no_other_ones_place(
+    name: str, sparse: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Training, "_losses", lambda *_: {name: torch.tensor(1.0)})
+    line = f"^_losses must be names of the architecture's own, got '{name}'$"
+    with pytest.raises(InvalidInputError, match=line):
+        training(use_sparse_activations=sparse).training_forward_pass(
+            step_input(torch.randn(8, D_IN))
+        )

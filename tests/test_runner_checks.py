@@ -132,6 +132,19 @@ def test_a_buffer_that_holds_no_batch(
     assert str(error.value) == message
 
 
+def test_a_context_of_special_tokens_alone(model: HookedTransformer, tmp_path: Path) -> None:
+    line = r"^seqpos_slice must be a slice of more than the BOS token, .* got \(0, 1\)$"
+    with pytest.raises(InvalidInputError, match=line):
+        make_runner(tmp_path, model, seqpos_slice=(0, 1), exclude_special_tokens=True)
+
+
+def test_cached_activations_that_are_not_there(model: HookedTransformer, tmp_path: Path) -> None:
+    path = str(tmp_path / "none")
+    line = f"^cached_activations_path must be a folder of cached activations, got '{path}'$"
+    with pytest.raises(InvalidInputError, match=line):
+        make_runner(tmp_path, model, use_cached_activations=True, cached_activations_path=path)
+
+
 @pytest.mark.parametrize("hooked_by", ["transformer_lens", "transformers"])
 def test_the_checks_leave_a_run_as_it_is_bit_for_bit(hooked_by: str, tmp_path: Path) -> None:
     def trained(runner_class: Any) -> dict[str, torch.Tensor]:

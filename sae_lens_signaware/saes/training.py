@@ -13,6 +13,7 @@ from sae_lens import TrainingSAE
 from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput, TrainStepOutput
 from torch import Tensor
 
+from sae_lens_signaware.checks import require
 from sae_lens_signaware.saes.auxk import auxk_loss, dead_columns
 from sae_lens_signaware.saes.base import SignedSAEMixin
 from sae_lens_signaware.saes.finite_losses import FiniteLossMixin
@@ -184,8 +185,14 @@ class SignedTrainingMixin(FiniteLossMixin, SignedSAEMixin, _Host):
         """The architecture's losses and AuxK (docs/architectures.md), over all latents."""
         latents = AllLatents.of(hidden_pre)
         losses = self._losses(step_input, hidden_pre, feature_acts, latents)
+        self._require_own_names(losses)
         recons = Reconstruction(step_input.sae_in, sae_out, feature_acts, latents)
         return losses | self._auxk_losses(step_input, recons, lambda of: hidden_pre[..., of])
+
+    def _require_own_names(self, losses: Losses) -> None:
+        """Raise InvalidInputError where an architecture's loss would take another's place."""
+        for name in ("mse_loss", self._auxk_names[1]):
+            require(name not in losses, "_losses", name, "names of the architecture's own")
 
     def _normalised_out(self, sae_in: Tensor, tensor: Tensor) -> Tensor:
         """``tensor`` from the decoder's space to that of ``sae_in``, by SAELens's normalisation."""
@@ -217,6 +224,7 @@ class SignedTrainingMixin(FiniteLossMixin, SignedSAEMixin, _Host):
             pre_of: as in :meth:`_auxk_losses`.
         """
         sae_in, sae_out = recons.sae_in, recons.sae_out
+        self._require_own_names(own_losses)
         losses = {"mse_loss": self._reconstruction_loss(sae_out, sae_in)}
         losses |= own_losses | self._auxk_losses(step_input, recons, pre_of)
         return TrainStepOutput(
@@ -290,7 +298,10 @@ class SignedTrainingMixin(FiniteLossMixin, SignedSAEMixin, _Host):
         return self._scaled(pre, AllLatents.of(pre, columns))
 
     def _end_step(self, step_input: TrainStepInput, output: TrainStepOutput) -> None:
-        """What happens after a step: the NaN stop and the metrics."""
+        """What happens after a forward pass: the NaN stop and the metrics.
+
+        SAELens computes gradients after it, so no parameter may change here.
+        """
         self._note_loss(step_input, output.loss)
         if step_input.is_logging_step:
             output.metrics.update(self._metrics(step_input, output.feature_acts))

@@ -220,6 +220,10 @@ def _check_config(cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig]) -> None:
         check_ramps(cfg)
     except InvalidInputError as error:  # as in a short try of a long training
         logger.warning(f"{error}: the schedule does not end where the config says")
+    if cfg.use_cached_activations:  # SAELens looks there after the model is loaded
+        path = cfg.cached_activations_path
+        is_folder = path is not None and Path(path).is_dir()
+        require(is_folder, "cached_activations_path", path, "a folder of cached activations")
     # an interruption writes to checkpoint_path, whatever n_checkpoints is
     for name in ("output_path", "checkpoint_path"):
         path = getattr(cfg, name)

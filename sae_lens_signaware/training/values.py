@@ -254,7 +254,12 @@ def check_buffer(cfg: LanguageModelSAERunnerConfig[Any]) -> None:
     Raises:
         InvalidInputError: it is smaller.
     """
-    n_positions = len(range(cfg.context_size)[slice(*cfg.seqpos_slice)])
+    positions = range(cfg.context_size)[slice(*cfg.seqpos_slice)]
+    # SAELens would read on for a batch for ever
+    is_empty = cfg.exclude_special_tokens is True and cfg.prepend_bos and set(positions) == {0}
+    allowed = "a slice of more than the BOS token, which exclude_special_tokens leaves out"
+    require(not is_empty, "seqpos_slice", cfg.seqpos_slice, allowed)
+    n_positions = len(positions)
     buffer, batch = cfg.n_batches_in_buffer * n_positions, cfg.train_batch_size_tokens
     product = f"{cfg.n_batches_in_buffer} * {n_positions}"
     allowed = f"at least train_batch_size_tokens, {batch}"

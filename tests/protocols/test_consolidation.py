@@ -45,6 +45,13 @@ def test_an_odd_feature_is_in_no_pair() -> None:
     assert x.isfinite().all()
 
 
+def test_one_feature_is_too_few() -> None:
+    with pytest.raises(
+        ValueError, match="n_features\n  Input should be greater than or equal to 2"
+    ):
+        ConsolidationData(**CONSOLIDATION | {"n_features": 1})
+
+
 def test_exclusion_silences_one_end_and_nothing_else() -> None:
     features = torch.tensor([[1.0, 2.0, 3.0, 0.0, 5.0, 6.0]]).repeat(1_000, 1)
     kept = consolidation.exclusive_pairs(2)(features)

@@ -95,7 +95,7 @@ class ConsolidationData(StrictModel):
     """
 
     d_in: Count
-    n_features: Count = Field(gt=1)
+    n_features: Count = Field(ge=2)  # gt is that of Count
     pair_shares: tuple[float, ...] = Field(min_length=1)
     firing_probability: float = Field(gt=0, lt=0.5)
     magnitude_sd: float = Field(ge=0)
@@ -120,7 +120,7 @@ class TwoSidedData(StrictModel):
     """
 
     d_in: Count
-    n_features: Count = Field(gt=1)
+    n_features: Count = Field(ge=2)  # gt is that of Count
     shares: tuple[float, ...] = Field(min_length=1)
     l0_factors: tuple[float, ...] = Field(default=(1.0,), min_length=1)
     n_children: int = Field(default=0, ge=0)
