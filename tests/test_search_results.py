@@ -125,6 +125,25 @@ def test_the_rates_on_attention_are_as_the_page_says() -> None:
     assert said.format(*large) in page
 
 
+def test_the_window_on_attention_is_as_the_page_says() -> None:
+    runs = {(r[0], r[1]): r[6:8] for r in json_of("search")["runs"]}
+    page = result_page("search")
+    names = {"SAELens's `batchtopk`": "batchtopk", "`bi_batchtopk`": "bi_batchtopk"}
+    most = 0.0
+    for label, name in (names | {"SAELens's `topk`": "topk"}).items():
+        fields = []
+        for window in ("26k", "307k"):
+            r2, dead = runs["attn_out", f"{name}-3e-3-{window}"]
+            fields.append(f"{r2:.4f}" + (f", {dead:.1%} dead" if dead else ""))
+            most = max(most, dead)
+        assert runs["attn_out", f"{name}-3e-3-307k"] < runs["attn_out", f"{name}-3e-3-26k"]
+        assert f"| {label} | {' | '.join(fields)} |\n" in page
+    assert f"up to {most:.0%} of their latents are dead then" in page
+    before, after = (runs["resid", f"batchtopk-3e-3-{window}"] for window in ("26k", "307k"))
+    said = f"has {before[0]:.4f} and {after[0]:.4f}, with {after[1]:.1%} of its latents dead"
+    assert f"{said} at the longer one." in page
+
+
 def test_the_config_says_how_many_runs_of_the_search_are_done() -> None:
     runs = json_of("search")["runs"]
     on_mlp = sum(run[0] == "mlp_out" for run in runs)

@@ -99,10 +99,11 @@ def test_other_values_are_one_line(model: Any, sae: Any) -> None:
         signaware.activations_store(model, sae, dataset(), exclude_special_tokens=wrong)
 
 
-def test_what_special_tokens_change_is_as_the_guide_says() -> None:
+def test_what_special_tokens_change_is_as_the_page_says() -> None:
     measured = json_of("special_tokens")
     rows = [dict(zip(measured["columns"], row, strict=True)) for row in measured["rows"]]
     resid = {row["special_tokens"]: row for row in rows if row["sae"].endswith("-resid")}
-    guide = (Path(__file__).parent.parent / "docs" / "guide.md").read_text()
-    assert f"would be {resid[True]['r2']:.3f} in place of {resid[False]['r2']:.3f} (" in guide
+    page = (Path(__file__).parent.parent / "docs" / "measures.md").read_text()
+    said = f"would be {resid[True]['r2']:.3f} in place of {resid[False]['r2']:.3f}, on the same"
+    assert said in page
     assert resid[True]["norm_max"] > 100 * resid[True]["norm_median"]
