@@ -104,6 +104,24 @@ def test_the_best_of_ours_is_the_one_furthest_above_all_others(figures: Any) -> 
     assert table[2:] == ["| c | B −0.0200 to Q | A −0.0200 to P |  |", "| d |  |  |  |"]
 
 
+def test_saes_at_one_l0_are_bold_where_they_are_level_with_the_best(figures: Any) -> None:
+    rows = [
+        row(figures, "c", "a", 32.0, 0.6),
+        row(figures, "c", "p", 28.0, 0.5, swept="l0_coefficient", value=2.0),
+        row(figures, "c", "p", 1024 / 28, 0.704, swept="l0_coefficient", value=1.0),
+        row(figures, "c", "q", 32.0, 0.5996, swept="k"),
+        row(figures, "c", "q", 8.0, 0.3, swept="k"),
+        row(figures, "c", "one run", 31.0, 0.9, swept="k", value=32),
+    ]
+    saes = {name: name.upper() for name in ("a", "p", "q", "one run")}
+    # of p 0.602 at 32, halfway in log L0; q is 0.0024 below that, and a 0.002
+    assert figures.same_l0_table(rows, ["c"], "a", saes, 32).splitlines() == [
+        "| hook point | A | P | Q | ONE RUN |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        "| c | **0.6000** | **0.6020** | 0.5996 |  |",
+    ]
+
+
 def test_pages_show_files_as_they_are(benchmark_script: Callable[[str], Any]) -> None:
     page_files = benchmark_script("page_files")
     shown: list[str] = []
