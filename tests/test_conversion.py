@@ -185,9 +185,8 @@ def test_a_sparsity_of_other_weights_is_not_split(tmp_path: Path) -> None:
     sae.save_model(tmp_path / "sae")  # what lies beside it is of before
     write_split(sae, tmp_path / "sae", tmp_path / "plain")
     assert not (tmp_path / "plain" / "sparsity.safetensors").exists()
-    (
-        tmp_path / "sae" / "quality.json"
-    ).unlink()  # as SAELens's runner leaves it, and no shares then
+    # as SAELens's runner leaves it, without shares of the sides
+    (tmp_path / "sae" / "quality.json").unlink()
     write_split(sae, tmp_path / "sae", tmp_path / "of_runner")
     whole, sides = (
         load_file(tmp_path / name / "sparsity.safetensors")["sparsity"]

@@ -13,9 +13,9 @@ import sae_lens_signaware as signaware
 from sae_lens_signaware.checks import InvalidInputError
 from tests.support.models import (
     HOOK,
+    booted_bridge,
     hooked_transformer,
     prompt_ids,
-    tiny_gpt2,
     tiny_model_config,
     tiny_tokenizer,
 )
@@ -34,12 +34,7 @@ def sae_at(hook_name: str) -> Any:
 
 @pytest.fixture
 def bridge(tmp_path: Path) -> Any:
-    pytest.importorskip("transformer_lens.model_bridge", reason="needs transformer-lens 3")
-    from sae_lens import SAETransformerBridge  # type: ignore[attr-defined]
-
-    tiny_gpt2().save_pretrained(tmp_path)
-    tiny_tokenizer().save_pretrained(tmp_path)
-    return SAETransformerBridge.boot_transformers(str(tmp_path))
+    return booted_bridge(tmp_path)
 
 
 def dial_of(model: Any, sae: Any) -> torch.Tensor:

@@ -19,7 +19,7 @@ from transformer_lens import HookedTransformer
 
 from sae_lens_signaware.checks import ConfigError, InvalidInputError
 from sae_lens_signaware.training.runner import SignawareTrainingRunner, find_checkpoint
-from tests.support.models import HOOK, tiny_gpt2, tiny_model_config, tiny_tokenizer, tokens
+from tests.support.models import HOOK, booted_bridge, tiny_model_config, tokens
 from tests.support.runners import QUIET, runner_config, running_state
 from tests.support.saes import (
     D_IN,
@@ -261,12 +261,7 @@ def test_hooked_sae_transformer(architecture: str, tying: str, model: HookedTran
 
 @each_variant
 def test_sae_transformer_bridge(architecture: str, tying: str, tmp_path: Path) -> None:
-    pytest.importorskip("transformer_lens.model_bridge", reason="needs transformer-lens 3")
-    from sae_lens import SAETransformerBridge  # type: ignore[attr-defined]
-
-    tiny_gpt2().save_pretrained(tmp_path)
-    tiny_tokenizer().save_pretrained(tmp_path)
-    bridge = SAETransformerBridge.boot_transformers(str(tmp_path))
+    bridge = booted_bridge(tmp_path)
     sae = make_sae(architecture, tying)
     sae.cfg.metadata.hook_name = "blocks.0.hook_mlp_out"
     ids = torch.randint(0, 64, (2, 16))

@@ -158,14 +158,15 @@ def polarity_dial(
     sizes = _sizes(coefficients)
     shortest = 1 if logit_tokens else 2
     require_tokens(model, tokens, shortest)
-    require_hook(model, hook_of(sae)[0])  # before the directions are made
+    name, head = hook_of(sae)
+    hook = require_hook(model, name), head
     require_folded(sae)
     pos, neg = dialled_directions(sae, latent)
     grid = [-c for c in reversed(sizes)] + [0.0, *sizes]
     values = []
     for c in grid:
         of_side = pos if c > 0 else neg
-        values.append(_measure(model, sae, tokens, abs(c) * of_side, logit_tokens))
+        values.append(_measure(model, hook, tokens, abs(c) * of_side, logit_tokens))
         allowed = "sizes that leave the logits of this model finite"
         require(math.isfinite(values[-1]), "coefficients", c, allowed)
     baseline = values[len(sizes)]
@@ -226,13 +227,12 @@ def nearest_antipodal_pair(plain: SAE[Any], direction: Tensor) -> tuple[int, int
 
 def _measure(
     model: HookedRootModule,
-    sae: SAE[Any],
+    hook_and_head: tuple[str, int | None],
     tokens: Tensor,
     added: Tensor,
     logit_tokens: tuple[int, int] | None,
 ) -> float:
-    name, head = hook_of(sae)
-    hook_name, calls = require_hook(model, name), list[None]()
+    (hook_name, head), calls = hook_and_head, list[None]()
 
     def add(activations: Tensor, hook: object) -> Tensor:
         del hook

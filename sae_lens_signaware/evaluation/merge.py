@@ -61,7 +61,8 @@ def merge_antipodal(
     pairs = sorted(disjoint_pairs(audit.latent_a, audit.latent_b, audit.co_firing_rate == 0))
     paired = {i for pair in pairs for i in pair}
     rest = [i for i in range(sae.cfg.d_sae) if i not in paired]
-    merged = _merge(sae, pairs, rest, _weights(audit, pairs).to(sae.W_dec))
+    with own_random_state(sae.W_dec.device):
+        merged = _merge(sae, pairs, rest, _weights(audit, pairs).to(sae.W_dec))
     before, after = (measure_quality(s, tokens, "merge_antipodal")[0] for s in (sae, merged))
     merged.cfg.metadata.merged_from = {
         "architecture": sae.cfg.architecture(),
@@ -124,14 +125,12 @@ def _merge(
     state = {"W_enc": W_enc, "W_dec": W_dec, "b_dec": sae.b_dec.clone()}
     fields = shared_fields(sae, len(pos))
     if isinstance(sae, GatedSAE):
-        with own_random_state(device):
-            merged = SAGatedSAE(SAGatedSAEConfig(polarity_tying="none", **fields))
+        merged = SAGatedSAE(SAGatedSAEConfig(polarity_tying="none", **fields))
         threshold = rows(-sae.b_gate, -sae.b_gate[neg] * s_enc, NEVER_ACTIVE)
         state["r_mag"] = rows(sae.r_mag, sae.r_mag[neg] + (s_dec / s_enc).log())
         state["b_mag"] = rows(sae.b_mag, sae.b_mag[neg] * s_dec)
     else:
-        with own_random_state(device):
-            merged = BiJumpReLUSAE(BiJumpReLUSAEConfig(polarity_tying="none", **fields))
+        merged = BiJumpReLUSAE(BiJumpReLUSAEConfig(polarity_tying="none", **fields))
         # biases of the sides are b_mag + b_enc and b_mag - b_enc; thresholds are of h, not of |z|
         b_pos, b_neg = sae.b_enc[pos], sae.b_enc[neg] * s_enc
         state["b_enc"], state["b_mag"] = b_pos.clone(), torch.zeros_like(b_pos)[None]

@@ -1,7 +1,9 @@
 """Small transformers, their tokenizer, and tokens to read."""
 
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformer_lens import HookedTransformer
@@ -12,6 +14,7 @@ from benchmarks.faults.small import D_IN, HOOK, tiny_model_config, tokens
 __all__ = [
     "EOS",
     "HOOK",
+    "booted_bridge",
     "hooked_transformer",
     "prompt_ids",
     "tiny_gpt2",
@@ -48,6 +51,17 @@ def hooked_transformer() -> HookedTransformer:
     model = HookedTransformer(tiny_model_config())
     model.tokenizer = tiny_tokenizer()
     return model
+
+
+def booted_bridge(folder: Path) -> Any:
+    """SAELens's bridge to a small model, which is saved in ``folder`` first."""
+    pytest.importorskip("transformer_lens.model_bridge", reason="needs transformer-lens 3")
+    # sae-lens exports it only beside transformer-lens 3
+    from sae_lens import SAETransformerBridge  # type: ignore[attr-defined]
+
+    tiny_gpt2().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return SAETransformerBridge.boot_transformers(str(folder))
 
 
 def prompt_ids(n: int) -> torch.Tensor:
