@@ -11,6 +11,7 @@ from sae_lens_signaware.evaluation.quality import missed_target_l0, target_l0_of
 from sae_lens_signaware.printing import say
 from sae_lens_signaware.training.heldout import AFTER_TRAINING, measure_on_following_tokens
 from sae_lens_signaware.training.interruption import InterruptedException
+from sae_lens_signaware.training.notes import notes_on_target_l0
 from sae_lens_signaware.training.runner import SignawareTrainingRunner
 
 
@@ -40,7 +41,7 @@ def train_and_measure(
 
     Args:
         cfg: of :func:`~sae_lens_signaware.load_runner_config`, or SAELens's own.
-        console: prints what was measured, and where an interrupted run is.
+        console: prints what may be missed, what was measured, and where an interrupted run is.
 
     Raises:
         InvalidInputError: something of ``cfg`` is wrong, or there is no checkpoint to resume from.
@@ -58,6 +59,8 @@ def run_and_measure(
 ) -> TrainingSAE[TrainingSAEConfig]:
     """Do what :func:`train_and_measure` does, with a runner that is there already."""
     cfg = runner.cfg
+    for note in notes_on_target_l0(cfg):
+        say(console, f"Note: {note}")
     try:
         sae = runner.run()
     except (KeyboardInterrupt, InterruptedException):

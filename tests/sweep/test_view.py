@@ -1,9 +1,11 @@
 """What a sweep shows while it runs."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from rich.progress import Progress
 
 from sae_lens_signaware.experiments.sweep import runs as sweep
@@ -65,6 +67,22 @@ def test_results_that_are_thrown_away_are_said_first(
     changed, runs = load_sweep_config(write(values, tmp_path / "changed.yaml"))
     notes = notes_on_content(SweepStore(changed, whole[0]), runs)
     assert notes == ["8 results are of another config or another version of SAELens; trained again"]
+
+
+def test_an_l0_that_may_be_missed_is_said_once_for_all_cells(data: Path, tmp_path: Path) -> None:
+    values = {k: v for k, v in sweep_values(data).items() if k not in ("compare", "latents")}
+    signed = {"architecture": "bi_jumprelu", "d_sae": 24, "target_l0": [2, 4]}
+    values["saes"] = {"slow": signed | {"runner": {"lr": 3e-4}}, "fast": signed}
+    values["runner"] |= {"lr": 3e-3, "training_tokens": 64 * 4000, "train_batch_size_tokens": 64}
+    config, runs = load_sweep_config(write(values, tmp_path / "s.yaml"))
+    assert len({run.cell for run in runs}) == 2
+    console = Console(file=io.StringIO(), width=200)
+    with Progress(console=console) as progress:
+        ProgressView(progress, SweepStore(config, tmp_path / "out"), runs)
+    printed = console.file.getvalue()
+    note = "Note: slow: target_l0 {} may be missed: target_l0_rate 0.02 is fast for lr 0.0003"
+    assert [printed.count(note.format(target)) for target in (2, 4)] == [1, 1]
+    assert "fast: target_l0" not in printed
 
 
 def test_an_output_folder_that_is_a_file_is_found_first(config: Path) -> None:

@@ -18,10 +18,14 @@ from sae_lens_signaware.experiments.sweep.identity import Content, Match
 from sae_lens_signaware.experiments.sweep.runs import groups_of, run_group
 from sae_lens_signaware.experiments.sweep.store import SweepStore
 from sae_lens_signaware.printing import say
+from sae_lens_signaware.training.notes import notes_on_target_l0
 from sae_lens_signaware.training.values import check_devices
 
 STOP_SECONDS = 60.0
 """For which an interrupted sweep waits until Ray's workers have written their checkpoints."""
+
+MAX_RETRIES = 3
+"""How often Ray starts a group again whose worker died, before the run is noted as failed."""
 
 
 def run_local(
@@ -77,6 +81,12 @@ class ProgressView:
         if self.n_done:
             line = f"{self.n_done} of {len(runs)} runs are on disk; {len(self.waiting)} to do"
             progress.console.print(line, highlight=False)
+        # of each SAE once, whatever the cells and seeds
+        notes = (
+            f"{run.sae}: {note}" for run in self.waiting for note in notes_on_target_l0(run.cfg)
+        )
+        for line in dict.fromkeys(notes):
+            say(progress.console, f"Note: {line}")
         for run in self.waiting:
             store.forget_failure(run)  # of an earlier call; it is tried again
         self.update()
@@ -151,7 +161,7 @@ def run_ray(
         ray.init(log_to_driver=False)
     resources: dict[str, Any] = {"num_cpus": config.num_cpus, "num_gpus": config.num_gpus}
     cache_task = ray.remote(**resources)(_cache_task)
-    group_task = ray.remote(**resources, max_retries=3)(_group_task)
+    group_task = ray.remote(**resources, max_retries=MAX_RETRIES)(_group_task)
     store = SweepStore(config, Path(out).resolve())
     if (line := _note_on_nodes(ray.nodes(), config)) is not None:
         say(console, line)
