@@ -39,6 +39,7 @@ def numbered(svg: str) -> str:
     return re.sub(r"\b[a-z][0-9a-f]{10}\b", lambda m: ids.setdefault(m[0], f"#{len(ids)}"), svg)
 
 
+@pytest.mark.slow
 def test_the_command_makes_what_the_docs_show(
     figures: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,6 +91,7 @@ def test_the_null_is_of_pairs_of_different_latents() -> None:
     assert sides.null() == pytest.approx(torch.tensor([-1.0, *[0.0] * 6, 1.0]).quantile(0.95))
 
 
+@pytest.mark.slow
 def test_the_null_is_of_as_many_latents_as_there_are() -> None:
     # the pairs of 2,900 are more than torch takes a quantile of
     sides = opposition._Sides()

@@ -53,6 +53,7 @@ def latents_by_hand(sae: Any, source: signaware.TextActivations, how: str) -> np
     return torch.stack(rows).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["numbers", "classes"])
 def test_the_reference_does_not_depend_on_how_the_texts_are_sorted(kind: str) -> None:
     rng = np.random.default_rng(0)

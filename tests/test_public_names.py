@@ -97,6 +97,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_the_import_registers_the_architectures_and_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", BEFORE_AND_AFTER], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

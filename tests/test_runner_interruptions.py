@@ -25,7 +25,6 @@ from tests.support.models import tiny_model_config, tokens
 from tests.support.runners import runner_config, running_state
 from tests.support.saes import (
     asking_for,
-    each_architecture_in_a_process,
     inference_classes,
     training_config,
 )
@@ -73,7 +72,14 @@ def wait_for_checkpoints(folder: Path, n: int, child: subprocess.Popen[str]) -> 
         time.sleep(0.05)
 
 
-@each_architecture_in_a_process
+# a process takes seconds: what the other architectures resume from, test_resumed_runs.py has
+@pytest.mark.parametrize(
+    ("architecture", "tying"),
+    [
+        ("sa_gsae", "none"),
+        pytest.param("bi_matryoshka_batchtopk", "full", marks=pytest.mark.slow),
+    ],
+)
 def test_resume_after_kill_9(architecture: str, tying: str, tmp_path: Path) -> None:
     child = start_child(architecture, tying, tmp_path / "killed")
     try:

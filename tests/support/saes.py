@@ -42,7 +42,6 @@ __all__ = [
     "auxk_field",
     "auxk_names",
     "each_architecture",
-    "each_architecture_in_a_process",
     "each_saved_architecture",
     "each_saved_variant",
     "each_threshold_architecture",
@@ -66,17 +65,6 @@ __all__ = [
 each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
 each_variant = pytest.mark.parametrize(
     ("architecture", "tying"), VARIANTS, ids=[f"{a}-{t}" for a, t in VARIANTS]
-)
-
-
-# One variant of each, the first by default and the others among the slow tests: for a test that
-# starts a process, which takes many times as long as what it tests.
-each_architecture_in_a_process = pytest.mark.parametrize(
-    ("architecture", "tying"),
-    [
-        pytest.param(a, t, id=f"{a}-{t}", marks=[pytest.mark.slow] if i else [])
-        for i, (a, t) in enumerate(dict(VARIANTS).items())
-    ],
 )
 
 # Those that are saved as themselves: what is saved as another one is that one to every tool.

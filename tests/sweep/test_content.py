@@ -48,6 +48,7 @@ def change_text(folder: Path, name: str) -> None:
     Dataset.from_dict({"text": texts}).to_parquet(folder / name / "train.parquet")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -96,6 +97,7 @@ def test_a_digest_is_read_from_the_file_once(
     assert FileDigests(tmp_path / "digests.json").of(file) != first
 
 
+@pytest.mark.slow
 def test_nothing_is_thrown_away_for_what_does_not_matter(
     whole: tuple[Path, str], data: Path, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ from tests.support.configs import write
 from tests.sweep.examples import last_line, measured, sweep_values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_done", [0, 1])
 def test_a_summary_goes_with_the_first_result_that_it_shows(
     n_done: int,
@@ -68,6 +69,7 @@ def test_an_interrupted_sweep_ends_with_the_same_results(
     assert measured(out) == measured(whole[0])
 
 
+@pytest.mark.slow
 def test_a_failing_run_leaves_the_others_alone_and_is_tried_again(
     whole: tuple[Path, str], config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,7 @@ def test_an_interrupted_stage_goes_on_after_the_latents_that_are_done(
     assert pages(out) == pages(whole[0])
 
 
+@pytest.mark.slow
 def test_the_count_of_the_stage_is_shown(
     whole: tuple[Path, str], config: Path, tmp_path: Path
 ) -> None:
@@ -65,6 +66,7 @@ def test_the_count_of_the_stage_is_shown(
     assert "0:00:00" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", ["identity", "latents", "file"])
 def test_what_is_done_of_other_latents_is_not_taken(
     changed: str, whole: tuple[Path, str], data: Path, tmp_path: Path
@@ -114,6 +116,7 @@ def test_the_plain_run_is_the_nearest_in_log_l0_of_those_that_are_there() -> Non
     assert stage._plain_run(runs["own"]) is runs["gone"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of", ["run", "plain"])
 def test_pages_of_an_unchecked_result_go_where_it_was_made_again(
     of: str, whole: tuple[Path, str], config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -138,6 +141,7 @@ def test_pages_of_an_unchecked_result_go_where_it_was_made_again(
     assert counted.n == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lr", [3e-3, 1e-4])
 def test_pages_that_are_asked_for_no_more_stay_where_they_are_of_the_run(
     lr: float, whole: tuple[Path, str], data: Path, tmp_path: Path
@@ -153,6 +157,7 @@ def test_pages_that_are_asked_for_no_more_stay_where_they_are_of_the_run(
     assert pages(out) == (before if lr == 3e-3 else {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone", ["half", "full"])
 def test_pages_stay_where_an_sae_is_removed_to_save_space(
     gone: str, whole: tuple[Path, str], config: Path, tmp_path: Path
@@ -167,6 +172,7 @@ def test_pages_stay_where_an_sae_is_removed_to_save_space(
     assert "is not in" not in result.stdout
 
 
+@pytest.mark.slow
 def test_pages_that_cannot_be_made_again_stay_where_they_are_asked_for_otherwise(
     whole: tuple[Path, str], data: Path, tmp_path: Path
 ) -> None:
@@ -182,6 +188,7 @@ def test_pages_that_cannot_be_made_again_stay_where_they_are_asked_for_otherwise
     assert "latents:theSAEofmlp/seed-0/half/" in "".join(result.stdout.split())
 
 
+@pytest.mark.slow
 def test_without_the_saes_of_its_plain_runs_a_page_has_no_pair_and_is_made_once(
     whole: tuple[Path, str], config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,6 +246,7 @@ def test_pages_of_another_run_do_not_outlive_an_interruption(
     assert set(pages(out)) == {"mlp-half-0.1.json", "resid-half-0.1.partial"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_latent_whose_logits_overflow_has_no_dial(
     value: float,

@@ -14,6 +14,7 @@ from sae_lens_signaware.experiments.sweep.config import load_sweep_config
 from tests.support.saes import D_IN
 
 
+@pytest.mark.slow
 def test_it_measures_each_sae_on_disk_on_the_same_tokens(
     source: Path, data: Path, benchmark_script: Callable[[str], Any]
 ) -> None:

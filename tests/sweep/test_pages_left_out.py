@@ -18,6 +18,7 @@ from tests.support.configs import write
 from tests.sweep.examples import last_line, pages, sweep_values, without_latents
 
 
+@pytest.mark.slow
 def test_a_cell_without_a_run_of_the_value_is_named(
     whole: tuple[Path, str], data: Path, tmp_path: Path
 ) -> None:

@@ -39,6 +39,7 @@ def audit_of(*pairs: tuple[int, int]) -> AntipodalAudit:
     return AntipodalAudit(SAVED_FROM, a, b, unused - 1, *[unused] * 4, len(pairs), -0.9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("there", [False, True], ids=["of-none", "of-all"])
 def test_the_command_loses_no_run_whose_sae_is_gone(
     there: bool, script: Any, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -75,8 +75,18 @@ def environment(name: str) -> Path:
             run_logged([*pip, *arguments], ROOT, 600)
         done.touch()
     # this package as it is now, in an old environment too
-    run_logged([*pip, "--no-deps", "--force-reinstall", str(ROOT)], ROOT, 300)
+    if done.read_text() != (now := digest_of_package()):
+        run_logged([*pip, "--no-deps", "--force-reinstall", str(ROOT)], ROOT, 300)
+        done.write_text(now)
     return python
+
+
+def digest_of_package() -> str:
+    """Of what pip installs of this package."""
+    digest = hashlib.sha256()
+    for file in [ROOT / "pyproject.toml", *sorted((ROOT / "sae_lens_signaware").rglob("*.py"))]:
+        digest.update(f"{file.relative_to(ROOT)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 def remove_orphans(cache: Path) -> None:
