@@ -94,7 +94,7 @@ from recipe_tables import (
     two_gaps_table,
 )
 from result_rows import rows_of
-from search_table import SETTINGS, search_table
+from search_table import SETTINGS, low_rate_table, search_table
 from sign_pages import sign_figures, sign_tables
 from speed_figure import speed_figure, speed_table
 from two_sided_figure import two_sided_figure, two_sided_table, worlds_of
@@ -120,6 +120,7 @@ def write_all(out: Path) -> None:
     equal = [row for row in all_seeds if row.seed == 0]  # the others have three L0s alone
     wider = widths(equal)
     searched = rows_of(read("search.json"))
+    rates = searched + rows_of(read("low_rate.json"))
     both = [row for row in both_sides() if row.seed == 0]
     with_annealed = equal + annealed
     of_half = with_short_half(equal)
@@ -296,6 +297,7 @@ def write_all(out: Path) -> None:
         ),
         "search.md": search_table(searched, "mlp_out"),
         "search_attn_out.md": search_table(searched, "attn_out", tuple(SETTINGS)[:2]),
+        **{f"low_rate_{cell}.md": low_rate_table(rates, cell) for cell in ("attn_out", "resid")},
         **sign_tables(read),
         **pairs_tables(read("side_use.json"), of_half + both),
     }

@@ -28,6 +28,42 @@ OWN_NAMES = {
 """Learning rate and window -> the name in the search, where it is not the SAE's with these."""
 
 
+LOW_RATES = {
+    "`bi_jumprelu`": (
+        "bi_jumprelu-3e-3-26k",
+        "bi_jumprelu-1e-3-26k-rate-0.003",
+        "bi_jumprelu-3e-4-rate-0.001",
+    ),
+    "`bi_jumprelu`, `minus_bias_init: 0`": (None, "bi_jumprelu-1e-3-rate-0.003-minus-0", None),
+    "`bi_jumprelu`, `minus_bias_init: 0`, larger start": (
+        None,
+        "bi_jumprelu-1e-3-rate-0.003-minus-0-start-1.5",
+        "bi_jumprelu-3e-4-rate-0.001-minus-0-start-1.5",
+    ),
+    "`bi_batchtopk`": ("bi_batchtopk-3e-3-26k", "bi_batchtopk-1e-3-26k", "bi_batchtopk-3e-4"),
+    "`bi_batchtopk`, `minus_bias_init: 0`": (
+        None,
+        "bi_batchtopk-1e-3-minus-0",
+        "bi_batchtopk-3e-4-minus-0",
+    ),
+    "SAELens's `batchtopk`": ("batchtopk-3e-3-26k", "batchtopk-1e-3-26k", "batchtopk-3e-4"),
+    "SAELens's `jumprelu`": (
+        "jumprelu-bandwidth-0.5-3e-3",
+        "jumprelu-bandwidth-0.5-1e-3",
+        "jumprelu-3e-4",
+    ),
+}
+"""SAE -> its names at the learning rates 3e-3, 1e-3 and 3e-4."""
+
+
+def low_rate_table(rows: Sequence[Row], cell: str) -> str:
+    """R² by learning rate, of the runs of the search and of low_rate.json; as `search_table`."""
+    table = [
+        [label, *(_best(rows, cell, name) for name in names)] for label, names in LOW_RATES.items()
+    ]
+    return markdown(["SAE", "3e-3", "1e-3", "3e-4"], [row for row in table if any(row[1:])], 1)
+
+
 def search_table(rows: Sequence[Row], cell: str, columns: Sequence[str] = tuple(SETTINGS)) -> str:
     """R² of each SAE in each of the ``columns``, of the run whose L0 is nearest 32.
 
@@ -44,7 +80,10 @@ def _field(rows: Sequence[Row], cell: str, sae: str, column: str) -> str:
     if column.startswith("window") and sae not in WITH_WINDOW:
         return "no window"
     setting = SETTINGS[column]
-    name = OWN_NAMES.get(sae, {}).get(setting, f"{sae}-{setting}")
+    return _best(rows, cell, OWN_NAMES.get(sae, {}).get(setting, f"{sae}-{setting}"))
+
+
+def _best(rows: Sequence[Row], cell: str, name: str | None) -> str:
     mine = [row for row in rows if (row.cell, row.sae) == (cell, name)]
     if not mine:
         return ""

@@ -274,8 +274,8 @@ def test_sae_transformer_bridge(architecture: str, tying: str, tmp_path: Path) -
     assert (z < 0).any()
 
 
-@pytest.mark.slow
-@each_variant
+@pytest.mark.slow  # a compilation takes half a minute; test_sparse.py has the other variants' steps
+@pytest.mark.parametrize(("architecture", "tying"), dict(VARIANTS).items())
 def test_compile_sae(
     architecture: str, tying: str, model: HookedTransformer, tmp_path: Path
 ) -> None:

@@ -24,8 +24,10 @@ GEMMA3 = FOLDER / "dead-latents-gemma3-270m.yaml"
 # on activations of their own: each token once
 EQUAL_WIDTH = FOLDER / "equal-width-smollm2-135m.yaml"
 SEARCH = FOLDER / "search-smollm2-135m.yaml"
+LOW_RATE = FOLDER / "low-rate-smollm2-135m.yaml"
 ON_VALIDATION = [
     SEARCH,
+    LOW_RATE,
     FOLDER / "revival-smollm2-135m.yaml",
     FOLDER / "gemma-resid-gemma3-270m.yaml",
     FOLDER / "k-anneal-gemma3-270m.yaml",
@@ -232,6 +234,30 @@ def test_the_sweeps_of_equal_width_differ_in_the_model_and_its_widths_alone() ->
     assert {k: v for k, v in smollm2.runner.items() if k not in of_model} == {
         k: v for k, v in gemma3.runner.items() if k not in of_model
     }
+
+
+def test_the_lower_rates_are_held_against_the_search() -> None:
+    """An SAE is that of the search but for what its name says."""
+    (search, _), (low, runs) = load_sweep_config(SEARCH), load_sweep_config(LOW_RATE)
+    assert low.runner == search.runner
+    assert low.cache_folder == search.cache_folder
+    named = {"rate": "target_l0_rate", "minus": "minus_bias_init", "decay": "dead_threshold_decay"}
+    named |= {"anneal": "k_anneal_steps", "auxk": "aux_k", "start": "jumprelu_init_threshold"}
+    for run in runs:
+        architecture, rate, rest = re.fullmatch(r"(\w+)-([13]e-[34])(.*)", run.sae).groups()  # type: ignore[union-attr]
+        assert run.cfg.lr == float(rate)
+        expected = {named[k]: float(v) for k, v in re.findall(r"-([a-z]+)-([\d.]+)", rest)}
+        if "jumprelu_init_threshold" in expected:
+            expected["decoder_init_norm"] = 1
+        name = f"{architecture}-1e-3-26k".replace(
+            "jumprelu-1e-3-26k", "jumprelu-bandwidth-0.5-1e-3"
+        )
+        name = name.replace("bi_jumprelu-bandwidth-0.5-1e-3", "bi_jumprelu-1e-3-26k")
+        left_out = {"runner", "dead_after_tokens"}  # the latter is the default there
+        of_search = {k: v for k, v in search.saes[name].items() if k not in left_out}
+        own = {k: v for k, v in low.saes[run.sae].items() if k != "runner"}
+        assert own == of_search | expected
+    assert {run.cfg.sae.dead_after_tokens for run in runs if run.sae.startswith("bi_")} == {25_600}
 
 
 def test_every_sae_is_searched_at_both_rates_and_with_each_window_by_the_schedule_of_the_rest() -> (
