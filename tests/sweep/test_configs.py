@@ -243,16 +243,16 @@ def test_the_lower_rates_are_held_against_the_search() -> None:
     assert low.cache_folder == search.cache_folder
     named = {"rate": "target_l0_rate", "minus": "minus_bias_init", "decay": "dead_threshold_decay"}
     named |= {"anneal": "k_anneal_steps", "auxk": "aux_k", "start": "jumprelu_init_threshold"}
+    own_names = {"jumprelu": "jumprelu-bandwidth-0.5-1e-3"}
     for run in runs:
-        architecture, rate, rest = re.fullmatch(r"(\w+)-([13]e-[34])(.*)", run.sae).groups()  # type: ignore[union-attr]
+        match = re.fullmatch(r"(\w+)-([13]e-[34])(.*)", run.sae)
+        assert match is not None
+        architecture, rate, rest = match.groups()
         assert run.cfg.lr == float(rate)
         expected = {named[k]: float(v) for k, v in re.findall(r"-([a-z]+)-([\d.]+)", rest)}
         if "jumprelu_init_threshold" in expected:
             expected["decoder_init_norm"] = 1
-        name = f"{architecture}-1e-3-26k".replace(
-            "jumprelu-1e-3-26k", "jumprelu-bandwidth-0.5-1e-3"
-        )
-        name = name.replace("bi_jumprelu-bandwidth-0.5-1e-3", "bi_jumprelu-1e-3-26k")
+        name = own_names.get(architecture, f"{architecture}-1e-3-26k")
         left_out = {"runner", "dead_after_tokens"}  # the latter is the default there
         of_search = {k: v for k, v in search.saes[name].items() if k not in left_out}
         own = {k: v for k, v in low.saes[run.sae].items() if k != "runner"}
