@@ -252,6 +252,16 @@ def test_lower_rates_are_as_the_pages_say() -> None:
     assert f"At 3e-4 it is {opened:.3f} below, and by default {as_made:.4f} below." in page
 
 
+def test_what_did_not_help_at_lower_rates_is_as_the_log_says() -> None:
+    runs = {r[1]: r[6:8] for r in json_of("low_rate")["runs"] if r[0] == "attn_out"}
+    ((_, *rows),) = tables_of_the_log("### SAELens's default learning rate")
+    names = ["3e-4", "3e-4-decay-0", "1e-3-minus-0", "1e-3-minus-0-anneal-400"]
+    for name, (rate, _, r2, dead) in zip([*names, "1e-3-minus-0-auxk-32"], rows, strict=True):
+        assert name.startswith(rate)
+        expected = runs[f"bi_batchtopk-{name}"]
+        assert [r2, dead] == [f"{expected[0]:.4f}", f"{expected[1]:.1%}"]
+
+
 def test_the_config_says_how_many_runs_of_the_lower_rates_are_done() -> None:
     path, n = ROOT / "configs" / "low-rate-smollm2-135m.yaml", len(json_of("low_rate")["runs"])
     _, planned = load_sweep_config(path)

@@ -4,6 +4,8 @@ from typing import Any
 
 from sae_lens import LanguageModelSAERunnerConfig
 
+from sae_lens_signaware.training.values import steers_l0
+
 ENOUGH_TO_RISE = 1.0
 """How far thresholds should be able to move. On SmolLM2-135M, with the default start and an L0 of
 32, they met ``target_l0`` where they could move by 1.9, and missed it where by 0.75 (ours,
@@ -23,12 +25,10 @@ def notes_on_target_l0(cfg: LanguageModelSAERunnerConfig[Any]) -> list[str]:
     Returns:
         Lines; none where nothing is to be said, and of other architectures.
     """
-    sae = cfg.sae
-    steered = getattr(sae, "jumprelu_sparsity_loss_mode", "quadratic") != "quadratic"
-    rate, target = getattr(sae, "target_l0_rate", None), getattr(sae, "target_l0", None)
-    if not steered or rate is None or target is None:
+    sae: Any = cfg.sae
+    if not steers_l0(sae) or not hasattr(sae, "jumprelu_init_threshold"):
         return []
-    missed = f"target_l0 {target:g} may be missed"
+    rate, missed = sae.target_l0_rate, f"target_l0 {sae.target_l0:g} may be missed"
     steps = cfg.training_tokens // cfg.train_batch_size_tokens
     reach = cfg.lr * (steps - (cfg.lr_warm_up_steps + cfg.lr_decay_steps) / 2)
     notes = []

@@ -224,6 +224,14 @@ def check_ramps(cfg: LanguageModelSAERunnerConfig[Any], between: Literal[0, 1] =
     return left
 
 
+def steers_l0(sae: TrainingSAEConfig) -> bool:
+    """Whether the sparsity of an SAE is steered to its ``target_l0``."""
+    # the quadratic loss of bi_jumprelu holds L0 by itself
+    by_loss = getattr(sae, "jumprelu_sparsity_loss_mode", None) == "quadratic"
+    is_asked = getattr(sae, "target_l0", None) is not None and hasattr(sae, "target_l0_rate")
+    return is_asked and not by_loss
+
+
 def check_ramps_of_l0(sae: TrainingSAEConfig, steps: int) -> None:
     """Check that an SAE can come to the L0 that it is asked for.
 
@@ -236,9 +244,7 @@ def check_ramps_of_l0(sae: TrainingSAEConfig, steps: int) -> None:
     Raises:
         InvalidInputError: one of them is too long.
     """
-    # the quadratic loss of bi_jumprelu holds L0 by itself
-    steers = getattr(sae, "jumprelu_sparsity_loss_mode", None) != "quadratic"
-    if steers and getattr(sae, "target_l0", None) is not None and hasattr(sae, "target_l0_rate"):
+    if steers_l0(sae):
         fields = sae.to_dict()  # NAME_warm_up_steps, of any architecture
         for name in (name for name in fields if name.endswith("_warm_up_steps")):
             value = fields[name]

@@ -84,8 +84,10 @@ def environment(name: str) -> Path:
 def digest_of_package() -> str:
     """Of what pip installs of this package."""
     digest = hashlib.sha256()
-    for file in [ROOT / "pyproject.toml", *sorted((ROOT / "sae_lens_signaware").rglob("*.py"))]:
-        digest.update(f"{file.relative_to(ROOT)}\n".encode() + file.read_bytes())
+    files = (path for path in (ROOT / "sae_lens_signaware").rglob("*") if path.is_file())
+    for file in [ROOT / "pyproject.toml", *sorted(files)]:
+        if "__pycache__" not in file.parts:
+            digest.update(f"{file.relative_to(ROOT)}\n".encode() + file.read_bytes())
     return digest.hexdigest()
 
 
