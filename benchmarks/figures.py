@@ -296,7 +296,8 @@ def write_all(out: Path) -> None:
             longer(equal), [f"SmolLM2, {cell}" for cell in CELLS], LONGER, "batchtopk"
         ),
         "search.md": search_table(searched, "mlp_out"),
-        "search_attn_out.md": search_table(searched, "attn_out", tuple(SETTINGS)[:2]),
+        "search_attn_out.md": search_table(searched, "attn_out", [*SETTINGS][:2] + [*SETTINGS][3:]),
+        "search_resid.md": search_table(searched, "resid", [*SETTINGS][:2]),
         **{f"low_rate_{cell}.md": low_rate_table(rates, cell) for cell in ("attn_out", "resid")},
         **sign_tables(read),
         **pairs_tables(read("side_use.json"), of_half + both),

@@ -99,7 +99,7 @@ def test_the_rates_at_the_other_hook_points_are_as_the_pages_say() -> None:
 
 def test_the_rates_on_attention_are_as_the_page_says() -> None:
     head, *rows = table_of("search_attn_out")
-    assert head == ["SAE", "as compared", "learning rate 1e-3"]
+    assert head == ["SAE", "as compared", "learning rate 1e-3", "window of 307,200"]
     assert len(rows) == 12
     high, low = ({row[0]: float(row[i].split()[0].rstrip(",")) for row in rows} for i in (1, 2))
     page = result_page("search")
@@ -125,23 +125,56 @@ def test_the_rates_on_attention_are_as_the_page_says() -> None:
     assert said.format(*large) in page
 
 
-def test_the_window_on_attention_is_as_the_page_says() -> None:
+def test_the_window_on_attention_is_as_the_page_says(
+    benchmark_script: Callable[[str], Any],
+) -> None:
     runs = {(r[0], r[1]): r[6:8] for r in json_of("search")["runs"]}
     page = result_page("search")
-    names = {"SAELens's `batchtopk`": "batchtopk", "`bi_batchtopk`": "bi_batchtopk"}
-    most = 0.0
-    for label, name in (names | {"SAELens's `topk`": "topk"}).items():
-        fields = []
-        for window in ("26k", "307k"):
-            r2, dead = runs["attn_out", f"{name}-3e-3-{window}"]
-            fields.append(f"{r2:.4f}" + (f", {dead:.1%} dead" if dead else ""))
-            most = max(most, dead)
-        assert runs["attn_out", f"{name}-3e-3-307k"] < runs["attn_out", f"{name}-3e-3-26k"]
-        assert f"| {label} | {' | '.join(fields)} |\n" in page
-    assert f"up to {most:.0%} of their latents are dead then" in page
-    before, after = (runs["resid", f"batchtopk-3e-3-{window}"] for window in ("26k", "307k"))
-    said = f"has {before[0]:.4f} and {after[0]:.4f}, with {after[1]:.1%} of its latents dead"
-    assert f"{said} at the longer one." in page
+    saes = benchmark_script("search_table").WITH_WINDOW
+    before, after = (
+        {sae: runs["attn_out", f"{sae}-3e-3-{window}"] for sae in saes}
+        for window in ("26k", "307k")
+    )
+    gains = {sae: after[sae][0] - before[sae][0] for sae in saes}
+    positive = {sae: gain for sae, gain in gains.items() if gain > 0}
+    assert positive.keys() == {"sa_gsae", "bi_jumprelu"}
+    assert f"gains no SAE more than {max(positive.values()):.4f}.**" in page
+    said = "`sa_gsae` has {:.4f} more of R² and `bi_jumprelu` {:.4f} more."
+    assert said.format(positive["sa_gsae"], positive["bi_jumprelu"]) in page
+    lost = min(gains.values())
+    assert gains["matryoshka_batchtopk"] == lost
+    assert f"SAELens's Matryoshka loses most, {-lost:.4f}." in page
+    dead = [after[sae][1] for sae in saes]
+    assert f"{min(dead):.0%} to {max(dead):.0%} are dead, in every SAE that has one." in page
+    assert f"at most {max(before[sae][1] for sae in saes):.1%} are." in page
+    short, long = (runs["resid", f"batchtopk-3e-3-{window}"] for window in ("26k", "307k"))
+    said = f"has {short[0]:.4f} and {long[0]:.4f} with 25,600 and 307,200 tokens. At the longer one"
+    assert f"{said} {long[1]:.1%} of its latents are dead." in page
+
+
+def test_the_rates_on_the_residual_stream_are_as_the_page_says() -> None:
+    head, *rows = table_of("search_resid")
+    assert head == ["SAE", "as compared", "learning rate 1e-3"]
+    assert len(rows) == 12
+    high, low = ({row[0]: float(row[i].split()[0].rstrip(",")) for row in rows} for i in (1, 2))
+    assert all(high[sae] > low[sae] for sae in high)
+    page = result_page("search")
+    batchtopk, ours, other = "SAELens's `batchtopk`", "`bi_jumprelu`", "`bi_batchtopk`"
+    three = [high[sae] for sae in (batchtopk, ours, other)]
+    assert max(three) - min(three) < 0.002  # level
+    above = {row[0] for row in rows if high[row[0]] > max(three)}
+    assert above == {"SAELens's `jumprelu`", "SAELens's `gated`"}
+    assert all(" at " in row[1] for row in rows if row[0] in above)
+    assert abs(low[other] - low[batchtopk]) < 0.002
+    assert f"`bi_jumprelu` is {low[batchtopk] - low[ours]:.3f} behind.**" in page
+    costs = {sae: high[sae] - low[sae] for sae in high.keys() - above}
+    small = {sae for sae, cost in costs.items() if cost < 0.00105}
+    assert small == {"`bi_matryoshka_batchtopk`", "SAELens's `matryoshka_batchtopk`"}
+    others = {sae: cost for sae, cost in costs.items() if sae not in small}
+    assert min(others, key=lambda sae: others[sae]) == batchtopk
+    assert max(others, key=lambda sae: others[sae]) == "`bi_topk`"
+    said = "BatchTopK loses least, {:.3f}, and `bi_topk` most, {:.3f}."
+    assert said.format(others[batchtopk], others["`bi_topk`"]) in page
 
 
 def test_the_config_says_how_many_runs_of_the_search_are_done() -> None:
@@ -224,6 +257,7 @@ def test_lower_rates_are_as_the_pages_say() -> None:
         attn["batchtopk-3e-3-26k"] - attn["batchtopk-3e-4"],
         attn["bi_batchtopk-3e-3-26k"] - attn["bi_batchtopk-3e-4"],
         resid["batchtopk-3e-3-26k"] - resid["batchtopk-3e-4"],
+        resid["bi_batchtopk-3e-3-26k"] - resid["bi_batchtopk-3e-4"],
     ]
     assert f"have {min(lost):.3f} to {max(lost):.3f} less of R² there than at 3e-3." in page
     said = "`bi_jumprelu` ends at L0 {:.0f}, and at {:.0f} with the default `target_l0_rate`. "
