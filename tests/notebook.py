@@ -18,11 +18,12 @@ NOTEBOOK = Path(__file__).parent.parent / "docs" / "notebook.ipynb"
 
 # In a test, for the time it takes: fewer activations, fewer steps on them, and fewer prompts.
 SHORTER = {
-    "40_000": "10_000",
+    "40_000": "6_000",
+    "8_000}": "3_000}",
     "800 * 512": "200 * 512",
     "l1_warm_up_steps=160": "l1_warm_up_steps=40",
-    "n_batches_for_norm_estimate=78": "n_batches_for_norm_estimate=19",
-    "get_batch_tokens(96)": "get_batch_tokens(24)",
+    "n_batches_for_norm_estimate=78": "n_batches_for_norm_estimate=11",
+    "get_batch_tokens(96)": "get_batch_tokens(16)",
 }
 
 

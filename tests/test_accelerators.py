@@ -14,6 +14,7 @@ from tests.support.saes import (
     D_IN,
     D_SAE,
     each_variant,
+    each_variant_one_by_default,
     make_sae,
     make_training_sae,
     training_config,
@@ -129,7 +130,7 @@ def test_a_look_at_the_loss_is_what_waits(architecture: str, tying: str) -> None
 
 
 @each_accelerator
-@each_variant
+@each_variant_one_by_default
 def test_a_step_of_saelens_trainer_does_not_wait(
     architecture: str, tying: str, device: str
 ) -> None:

@@ -25,7 +25,7 @@ def sae_of_axes(architecture: str, tying: str, **kwargs: Any) -> Any:
     return sae
 
 
-def train(sae: Any, n_steps: int = 100) -> torch.Tensor:
+def train(sae: Any, n_steps: int = 60) -> torch.Tensor:
     """Train, and return the signs of the latents on ``TOKENS``."""
     cfg = trainer_config(n_steps, lr=1e-2, lr_end=1e-2)
     trainer: Any = SAETrainer(cfg, sae, iter(lambda: TOKENS, None))

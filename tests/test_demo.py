@@ -18,6 +18,7 @@ import sae_lens_signaware as signaware
 from sae_lens_signaware.evaluation import nearest_antipodal_pair
 from sae_lens_signaware.experiments import demo_data
 from sae_lens_signaware.experiments.sweep.summary import SweepSummary
+from tests.support.gguf_files import each_read_once
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parent.parent
@@ -102,7 +103,8 @@ def test_demo_writes_saes_results_pictures_and_tables(small: tuple[Path, str]) -
 
 @pytest.fixture(scope="module")
 def model(small: tuple[Path, str]) -> Any:
-    return demo_data.load_demo_model(small[0] / "model")
+    with each_read_once():
+        return demo_data.load_demo_model(small[0] / "model")
 
 
 def test_examples_on_the_real_model_are_the_text(small: tuple[Path, str], model: Any) -> None:

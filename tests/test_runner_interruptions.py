@@ -72,13 +72,10 @@ def wait_for_checkpoints(folder: Path, n: int, child: subprocess.Popen[str]) -> 
         time.sleep(0.05)
 
 
-# a process takes seconds: what the other architectures resume from, test_resumed_runs.py has
+# a process takes seconds: by default test_resumed_runs.py resumes in this one, all architectures
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("architecture", "tying"),
-    [
-        ("sa_gsae", "none"),
-        pytest.param("bi_matryoshka_batchtopk", "full", marks=pytest.mark.slow),
-    ],
+    ("architecture", "tying"), [("sa_gsae", "none"), ("bi_matryoshka_batchtopk", "full")]
 )
 def test_resume_after_kill_9(architecture: str, tying: str, tmp_path: Path) -> None:
     child = start_child(architecture, tying, tmp_path / "killed")

@@ -115,7 +115,9 @@ def test_sae_bench_probes_the_sides(sae_bench: dict[str, Any], architecture: str
     assert metrics["sae_test_accuracy"] > 0.6
     assert metrics["sae_top_5_test_accuracy"] > 0.5
     sides = sae_bench["probing_sides"][architecture]
-    assert sides["max_difference"] < 1e-4 * sides["max_latent"]
+    # a pre-activation that is its threshold but for rounding may be active in one of the two
+    assert sides["share_that_differs"] < 1e-3
+    assert sides["median_difference"] < 1e-6 * sides["max_latent"]
 
 
 @pytest.fixture(scope="module")

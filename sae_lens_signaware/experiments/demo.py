@@ -78,7 +78,12 @@ def demo_config(out: Path, n_steps: int, n_train_tokens: int) -> tuple[SweepConf
         "n_cached_tokens": n_train_tokens,
         "n_heldout_tokens": N_HELDOUT_TOKENS,
         "heldout_dataset_path": str(out / "data" / "heldout"),
-        "latents": {"saes": [SIGNED], "value": L0S[0], "n_latents": N_LATENTS, "n_prompts": 64},
+        "latents": {
+            "saes": [SIGNED],
+            "value": L0S[0],
+            "n_latents": N_LATENTS,
+            "n_prompts": min(64, n_train_tokens // CONTEXT_SIZE),  # a short demo searches less
+        },
     }
     return checked_sweep(values, "demo")
 

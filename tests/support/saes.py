@@ -47,6 +47,7 @@ __all__ = [
     "each_threshold_architecture",
     "each_threshold_variant",
     "each_variant",
+    "each_variant_one_by_default",
     "fields_of",
     "inference_classes",
     "inference_of",
@@ -66,6 +67,14 @@ each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
 each_variant = pytest.mark.parametrize(
     ("architecture", "tying"), VARIANTS, ids=[f"{a}-{t}" for a, t in VARIANTS]
 )
+each_variant_one_by_default = pytest.mark.parametrize(
+    ("architecture", "tying"),
+    [
+        pytest.param(a, t, marks=() if dict(VARIANTS)[a] == t else pytest.mark.slow)
+        for a, t in VARIANTS
+    ],
+)
+"""One variant of an architecture by default, the others as slow tests."""
 
 # Those that are saved as themselves: what is saved as another one is that one to every tool.
 SAVED_AS_THEMSELVES = [a for a in ARCHITECTURES if a in SAE_CLASS_REGISTRY]

@@ -207,7 +207,11 @@ def test_without_the_saes_of_its_plain_runs_a_page_has_no_pair_and_is_made_once(
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("seqpos_slice", [8, None]), ("exclude_special_tokens", [*range(40)])]
+    ("field", "value"),
+    [
+        ("seqpos_slice", [8, None]),
+        pytest.param("exclude_special_tokens", [*range(40)], marks=pytest.mark.slow),
+    ],
 )
 def test_no_peak_is_on_a_token_that_the_run_leaves_out(
     field: str, value: Any, data: Path, tmp_path: Path

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,21 +49,27 @@ def test_a_worker_that_dies_before_its_first_run_fails_that_run(
         executors._note_crash(store, group, ConfigError("wrong"))
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Ray, with a node whose workers stay from test to test: one takes ten seconds to start."""
+    ray = pytest.importorskip("ray", reason="needs the [ray] extra")
+    try:
+        ray.init(num_cpus=2, num_gpus=1, log_to_driver=False)
+        yield ray
+    finally:
+        ray.shutdown()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_task_that_no_node_can_run_is_noted(config: Path) -> None:
-    ray = pytest.importorskip("ray", reason="needs the [ray] extra")
+def test_a_task_that_no_node_can_run_is_noted(cluster: Any, config: Path) -> None:
     values, _ = load_sweep_config(config)
+    nodes = cluster.nodes()
 
     def note(num_cpus: float, num_gpus: float) -> str | None:
         update = {"num_cpus": num_cpus, "num_gpus": num_gpus}
         return executors._note_on_nodes(nodes, values.model_copy(update=update))
 
-    try:
-        ray.init(num_cpus=2, num_gpus=1, log_to_driver=False)
-        nodes = ray.nodes()
-    finally:
-        ray.shutdown()
     assert note(2, 1) is None
     assert note(1, 0) is None
     assert note(3, 0) == (
@@ -75,17 +82,39 @@ def test_a_task_that_no_node_can_run_is_noted(config: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.usefixtures("cluster")
 def test_ray_says_in_one_line_what_a_task_found(data: Path, tmp_path: Path) -> None:
-    ray = pytest.importorskip("ray", reason="needs the [ray] extra")
     values = sweep_values(data)
     values["n_cached_tokens"] = 10**6
     path = str(write(values, tmp_path / "s.yaml"))
-    try:
-        result = invoke("sweep", path, "--out", str(tmp_path / "out"), "--executor", "ray")
-    finally:
-        ray.shutdown()
+    result = invoke("sweep", path, "--out", str(tmp_path / "out"), "--executor", "ray")
     assert result.exit_code == 2
     assert last_line(result).startswith("Error: n_cached_tokens, n_heldout_tokens: ")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("cluster")
+def test_an_interrupted_sweep_leaves_no_worker_at_work(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, real = tmp_path / "out", executors.ProgressView.update
+
+    def interrupted(view: executors.ProgressView) -> None:
+        real(view)
+        if list((out / "running").rglob("l1*")):  # a worker is in a run
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(executors.ProgressView, "update", interrupted)
+    values = sweep_values(Path(load_sweep_config(config)[0].runner["model_name"]).parent)
+    values["runner"]["training_tokens"] = 10**6  # more than a worker trains on until then
+    values["num_cpus"] = 2  # one group at a time
+    path = str(write(values, tmp_path / "long.yaml"))
+    result = invoke("sweep", path, "--out", str(out), "--executor", "ray")
+    assert not workers()
+    assert result.exit_code == 130, result.stderr
+    assert not list((out / "runs").rglob("*.json"))
+    assert len(list((out / "checkpoints").rglob("sae_weights.safetensors"))) == 1
 
 
 @pytest.mark.slow
@@ -94,6 +123,7 @@ def test_ray_with_a_killed_worker_gives_the_results_of_the_local_executor(
     whole: tuple[Path, str], config: Path, tmp_path: Path
 ) -> None:
     ray = pytest.importorskip("ray", reason="needs the [ray] extra")
+    ray.shutdown()  # the cluster of the tests before
     out = tmp_path / "out"
     killed: list[int] = []
 
@@ -122,38 +152,11 @@ def test_ray_with_a_killed_worker_gives_the_results_of_the_local_executor(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_an_interrupted_sweep_leaves_no_worker_at_work(
-    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ray = pytest.importorskip("ray", reason="needs the [ray] extra")
-    out, real = tmp_path / "out", executors.ProgressView.update
-
-    def interrupted(view: executors.ProgressView) -> None:
-        real(view)
-        if list((out / "running").rglob("l1*")):  # a worker is in a run
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(executors.ProgressView, "update", interrupted)
-    values = sweep_values(Path(load_sweep_config(config)[0].runner["model_name"]).parent)
-    values["runner"]["training_tokens"] = 10**6  # more than a worker trains on until then
-    try:
-        ray.init(num_cpus=1, log_to_driver=False)
-        path = str(write(values, tmp_path / "long.yaml"))
-        result = invoke("sweep", path, "--out", str(out), "--executor", "ray")
-        assert not workers()
-    finally:
-        ray.shutdown()
-    assert result.exit_code == 130, result.stderr
-    assert not list((out / "runs").rglob("*.json"))
-    assert len(list((out / "checkpoints").rglob("sae_weights.safetensors"))) == 1
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_ray_notes_a_run_whose_worker_dies_every_time_and_the_others_go_on(
     whole: tuple[Path, str], config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray = pytest.importorskip("ray", reason="needs the [ray] extra")
+    ray.shutdown()  # the cluster of the tests before
     monkeypatch.setattr(executors, "MAX_RETRIES", 1)  # a worker takes ten seconds to start
     out, deaths = tmp_path / "out", tmp_path / "deaths"
     deadly, n_deaths = "mlp/seed-0/half/l1_coefficient-1", str(deaths)

@@ -30,7 +30,7 @@ from sae_lens_signaware.evaluation import measure_quality
 
 ARCHITECTURES = tuple(json.loads(Path("census.json").read_text()))  # those of prepare.py
 TEXT = "text/heldout"
-CONTEXT, PROMPTS, RECONSTRUCTION_BATCHES, SPARSITY_BATCHES = 128, 4, 1, 2
+CONTEXT, PROMPTS, RECONSTRUCTION_BATCHES, SPARSITY_BATCHES = 128, 2, 1, 2
 # On SAEBench's fixed list of names; `datasets` reads the folder of that name, made by prepare.py.
 PROBING_DATASET = "fancyzhx/ag_news"
 
@@ -195,8 +195,10 @@ def probing_sides(signed: Any, split: Any, model_name: str) -> dict[str, float]:
         sides = torch.cat(list(get_sae_meaned_activations(acts, split, 125).values()))
     width = signed.cfg.d_sae
     both = (sides[:, :width] > 0) & (sides[:, width:] > 0)
+    off = (sides[:, :width] - sides[:, width:] - z).abs()
     return {
-        "max_difference": (sides[:, :width] - sides[:, width:] - z).abs().max().item(),
+        "median_difference": off.median().item(),
+        "share_that_differs": (off > 1e-4 * z.abs().max()).float().mean().item(),
         "max_latent": z.abs().max().item(),
         "share_of_latents_with_both_sides_in_one_text": both.float().mean().item(),
     }
