@@ -89,6 +89,15 @@ def test_the_demo_is_a_fair_sweep(tmp_path: Path) -> None:
     assert config.compare == (("signed", "plain"), ("half", "plain"))
 
 
+def test_a_short_demo_searches_few_prompts_for_contexts(tmp_path: Path) -> None:
+    def n_prompts(n_train_tokens: int) -> int:
+        config, _ = demo.demo_config(tmp_path, 40, n_train_tokens)
+        assert config.latents is not None
+        return config.latents.n_prompts
+
+    assert [n_prompts(n) for n in (1024, 2048, 40_000)] == [4, 8, 64]  # of 256 tokens each
+
+
 def test_warnings_are_printed_while_bars_are_not(capsys: pytest.CaptureFixture[str]) -> None:
     root = logging.getLogger()
     handlers, root.handlers = root.handlers, []  # pytest's own: an experiment runs without any
