@@ -177,6 +177,19 @@ def test_the_rates_on_the_residual_stream_are_as_the_page_says() -> None:
     assert said.format(others[batchtopk], others["`bi_topk`"]) in page
 
 
+def test_gated_is_better_at_the_higher_rate_at_the_same_l0_too() -> None:
+    runs = {(r[0], r[1]): r[5:7] for r in json_of("search")["runs"]}
+    frontiers = json_of("equal_width")["sweeps"]["equal-width-smollm2-135m"]["runs"]
+    for place, heading in (("attn_out", "## On attention"), ("resid", "## On the residual stream")):
+        ends = sorted(r[5:7] for r in frontiers if (r[0], r[1]) == (place, "gated-full"))[:2]
+        slope = (ends[1][1] - ends[0][1]) / math.log(ends[1][0] / ends[0][0])
+        high, low = runs[place, "gated-3e-3"], runs[place, "gated-1e-3"]
+        assert ends[0][0] < low[0] < high[0] < ends[1][0]
+        lost = high[1] - slope * math.log(high[0] / low[0]) - low[1]
+        section = result_page("search").split(heading)[1].split("\n## ")[0]
+        assert f"SAELens's `gated` loses about {lost:.3f} at the same L0." in section
+
+
 def test_the_config_says_how_many_runs_of_the_search_are_done() -> None:
     runs = json_of("search")["runs"]
     on_mlp = sum(run[0] == "mlp_out" for run in runs)
