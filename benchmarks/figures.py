@@ -296,7 +296,7 @@ def write_all(out: Path) -> None:
             longer(equal), [f"SmolLM2, {cell}" for cell in CELLS], LONGER, "batchtopk"
         ),
         "search.md": search_table(searched, "mlp_out"),
-        "search_attn_out.md": search_table(searched, "attn_out", [*SETTINGS][:2] + [*SETTINGS][3:]),
+        "search_attn_out.md": search_table(searched, "attn_out"),
         "search_resid.md": search_table(searched, "resid", [*SETTINGS][:2]),
         **{f"low_rate_{cell}.md": low_rate_table(rates, cell) for cell in ("attn_out", "resid")},
         **sign_tables(read),

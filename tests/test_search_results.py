@@ -99,7 +99,13 @@ def test_the_rates_at_the_other_hook_points_are_as_the_pages_say() -> None:
 
 def test_the_rates_on_attention_are_as_the_page_says() -> None:
     head, *rows = table_of("search_attn_out")
-    assert head == ["SAE", "as compared", "learning rate 1e-3", "window of 307,200"]
+    assert head == [
+        "SAE",
+        "as compared",
+        "learning rate 1e-3",
+        "window of 76,800",
+        "window of 307,200",
+    ]
     assert len(rows) == 12
     high, low = ({row[0]: float(row[i].split()[0].rstrip(",")) for row in rows} for i in (1, 2))
     page = result_page("search")
@@ -131,12 +137,13 @@ def test_the_window_on_attention_is_as_the_page_says(
     runs = {(r[0], r[1]): r[6:8] for r in json_of("search")["runs"]}
     page = result_page("search")
     saes = benchmark_script("search_table").WITH_WINDOW
-    before, after = (
+    before, between, after = (
         {sae: runs["attn_out", f"{sae}-3e-3-{window}"] for sae in saes}
-        for window in ("26k", "307k")
+        for window in ("26k", "77k", "307k")
     )
     gains = {sae: after[sae][0] - before[sae][0] for sae in saes}
     positive = {sae: gain for sae, gain in gains.items() if gain > 0}
+    assert max(between[sae][0] - before[sae][0] for sae in saes) < max(positive.values())
     assert positive.keys() == {"sa_gsae", "bi_jumprelu"}
     assert f"gains no SAE more than {max(positive.values()):.4f}.**" in page
     said = "`sa_gsae` has {:.4f} more of R² and `bi_jumprelu` {:.4f} more."
@@ -146,7 +153,9 @@ def test_the_window_on_attention_is_as_the_page_says(
     assert f"SAELens's Matryoshka loses most, {-lost:.4f}." in page
     dead = [after[sae][1] for sae in saes]
     assert f"{min(dead):.0%} to {max(dead):.0%} are dead, in every SAE that has one." in page
-    assert f"at most {max(before[sae][1] for sae in saes):.1%} are." in page
+    some = [between[sae][1] for sae in saes]
+    said = "With 76,800 tokens {:.0%} to {:.0%} are, and with 25,600 at most {:.1%}."
+    assert said.format(min(some), max(some), max(before[sae][1] for sae in saes)) in page
     short, long = (runs["resid", f"batchtopk-3e-3-{window}"] for window in ("26k", "307k"))
     said = f"has {short[0]:.4f} and {long[0]:.4f} with 25,600 and 307,200 tokens. At the longer one"
     assert f"{said} {long[1]:.1%} of its latents are dead." in page
