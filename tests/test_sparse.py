@@ -14,11 +14,11 @@ from tests.support.saes import (
     D_IN,
     D_SAE,
     THRESHOLD_ARCHITECTURES,
-    VARIANTS,
     asking_for,
     auxk_field,
     each_architecture,
     each_variant,
+    each_variant_one_by_default,
     make_sae,
     make_training_sae,
     resetting_every,
@@ -192,21 +192,8 @@ def test_every_sparsity_loss_of_bi_jumprelu_agrees(mode: str, ste_to_input: bool
         torch.testing.assert_close(grad, grads[1][name], msg=name, **GRADIENTS)
 
 
-@pytest.mark.parametrize(
-    ("architecture", "tying", "take_sparse"),
-    [  # the compiler goes around the sparse path, whatever is tied
-        *((architecture, tying, False) for architecture, tying in dict(VARIANTS).items()),
-        *(
-            pytest.param(architecture, tying, False, marks=pytest.mark.slow)
-            for architecture, tying in VARIANTS
-            if dict(VARIANTS)[architecture] != tying
-        ),
-        *(
-            pytest.param(architecture, tying, True, marks=pytest.mark.slow)
-            for architecture, tying in dict(VARIANTS).items()
-        ),
-    ],
-)
+@each_variant_one_by_default
+@pytest.mark.parametrize("take_sparse", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_compiled_step_agrees(architecture: str, tying: str, take_sparse: bool) -> None:
     if take_sparse:
         skip_without_sparse_steps(architecture)
