@@ -156,14 +156,37 @@ def test_the_window_on_attention_is_as_the_page_says(
     some = [between[sae][1] for sae in saes]
     said = "With 76,800 tokens {:.0%} to {:.0%} are, and with 25,600 at most {:.1%}."
     assert said.format(min(some), max(some), max(before[sae][1] for sae in saes)) in page
-    short, long = (runs["resid", f"batchtopk-3e-3-{window}"] for window in ("26k", "307k"))
-    said = f"has {short[0]:.4f} and {long[0]:.4f} with 25,600 and 307,200 tokens. At the longer one"
-    assert f"{said} {long[1]:.1%} of its latents are dead." in page
+
+
+def test_the_window_on_the_residual_stream_is_as_the_page_says(
+    benchmark_script: Callable[[str], Any],
+) -> None:
+    runs = {(r[0], r[1]): r[6:8] for r in json_of("search")["runs"]}
+    page = result_page("search").split("## On the residual stream")[1].split("\n## ")[0]
+    saes = benchmark_script("search_table").WITH_WINDOW
+    gains = {
+        window: {
+            sae: runs["resid", f"{sae}-3e-3-{window}"][0] - runs["resid", f"{sae}-3e-3-26k"][0]
+            for sae in saes
+        }
+        for window in ("77k", "307k")
+    }
+    for of_window in gains.values():
+        assert {sae for sae, gain in of_window.items() if gain > 1e-4} == {"bi_jumprelu"}
+        assert f"`bi_jumprelu` gains {of_window['bi_jumprelu']:.4f} by either" in page
+    assert f"gains no SAE more than {gains['77k']['bi_jumprelu']:.4f}.**" in page
+    ours, plain = "bi_matryoshka_batchtopk", "matryoshka_batchtopk"
+    assert sorted(gains["307k"], key=lambda sae: gains["307k"][sae])[:2] == [plain, ours]
+    lost = -gains["307k"][plain], -gains["307k"][ours]
+    assert "the two Matryoshkas lose most, SAELens's {:.4f} and ours {:.4f}.".format(*lost) in page
+    dead = {sae: runs["resid", f"{sae}-3e-3-307k"][1] for sae in saes}
+    said = f"{dead.pop(plain):.0%} and {dead.pop(ours):.0%} of the latents of these two are dead."
+    assert f"{said} In the other SAEs at most {max(dead.values()):.1%} are." in page
 
 
 def test_the_rates_on_the_residual_stream_are_as_the_page_says() -> None:
     head, *rows = table_of("search_resid")
-    assert head == ["SAE", "as compared", "learning rate 1e-3"]
+    assert head == table_of("search")[0]
     assert len(rows) == 12
     high, low = ({row[0]: float(row[i].split()[0].rstrip(",")) for row in rows} for i in (1, 2))
     assert all(high[sae] > low[sae] for sae in high)
@@ -175,7 +198,7 @@ def test_the_rates_on_the_residual_stream_are_as_the_page_says() -> None:
     assert above == {"SAELens's `jumprelu`", "SAELens's `gated`"}
     assert all(" at " in row[1] for row in rows if row[0] in above)
     assert abs(low[other] - low[batchtopk]) < 0.002
-    assert f"`bi_jumprelu` is {low[batchtopk] - low[ours]:.3f} behind.**" in page
+    assert f"`bi_jumprelu` is {low[batchtopk] - low[ours]:.3f} behind. A longer" in page
     costs = {sae: high[sae] - low[sae] for sae in high.keys() - above}
     small = {sae for sae, cost in costs.items() if cost < 0.00105}
     assert small == {"`bi_matryoshka_batchtopk`", "SAELens's `matryoshka_batchtopk`"}
