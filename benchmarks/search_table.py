@@ -1,6 +1,6 @@
 """The table of the search: R² of every SAE with one setting changed at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from equal_time import L0
 from equal_time_figure import at_l0_if_off
@@ -15,6 +15,10 @@ SETTINGS = {
     "window of 307,200": "3e-3-307k",
 }
 """Column -> learning rate and window, as the names of the search have them."""
+RATES = {"as compared": "3e-3", "learning rate 1e-3": "1e-3"}
+"""Column of `SETTINGS` -> its learning rate."""
+SEARCHED_ON_GEMMA3 = {"mlp_out": "MLP output"}
+"""Hook point of Gemma 3 that has runs at both rates -> its heading."""
 WITH_WINDOW = (
     *("sa_gsae", "bi_jumprelu", "bi_batchtopk", "bi_matryoshka_batchtopk", "bi_topk"),
     *("batchtopk", "topk", "matryoshka_batchtopk", "abstopk"),
@@ -74,6 +78,19 @@ def search_table(rows: Sequence[Row], cell: str, columns: Sequence[str] = tuple(
         for sae, label in (SIGNED | BI_TOPK | ALL_PLAIN).items()
     ]
     return markdown(["SAE", *columns], table, 1)
+
+
+def rates_table(rows: Sequence[Row], cells: Mapping[str, str]) -> str:
+    """R² of each SAE at both learning rates, at each of the ``cells``, which map to their headings.
+
+    Fields are those of `search_table`.
+    """
+    table = [
+        [label, *(_field(rows, cell, sae, rate) for cell in cells for rate in RATES)]
+        for sae, label in (SIGNED | BI_TOPK | ALL_PLAIN).items()
+    ]
+    head = [f"{place}, {rate}" for place in cells.values() for rate in RATES.values()]
+    return markdown(["SAE", *head], [row for row in table if any(row[1:])], 1)
 
 
 def _field(rows: Sequence[Row], cell: str, sae: str, column: str) -> str:

@@ -292,45 +292,6 @@ def test_the_trainings_that_were_repeated_differ_by_what_the_page_says() -> None
     assert f"differ by at most {max(gaps):.4f} of R²" in result_page("search")
 
 
-def test_lower_rates_are_as_the_pages_say() -> None:
-    held = json_of("search")["runs"] + json_of("low_rate")["runs"]
-    r2 = {place: {r[1]: r[6] for r in held if r[0] == place} for place in ("attn_out", "resid")}
-    l0 = {r[1]: r[5] for r in held if r[0] == "attn_out"}
-    page, which = result_page("search"), (ROOT / "docs" / "which.md").read_text()
-    attn, resid = r2["attn_out"], r2["resid"]
-    lost = [
-        attn["batchtopk-3e-3-26k"] - attn["batchtopk-3e-4"],
-        attn["bi_batchtopk-3e-3-26k"] - attn["bi_batchtopk-3e-4"],
-        resid["batchtopk-3e-3-26k"] - resid["batchtopk-3e-4"],
-        resid["bi_batchtopk-3e-3-26k"] - resid["bi_batchtopk-3e-4"],
-    ]
-    assert f"have {min(lost):.3f} to {max(lost):.3f} less of R² there than at 3e-3." in page
-    said = "`bi_jumprelu` ends at L0 {:.0f}, and at {:.0f} with the default `target_l0_rate`. "
-    assert said.format(l0["bi_jumprelu-3e-4-rate-0.001"], l0["bi_jumprelu-3e-4"]) in page
-    assert f"JumpReLU ends at {l0['jumprelu-3e-4']:.0f}" in page
-    plain, by_default = attn["batchtopk-1e-3-26k"], attn["bi_jumprelu-1e-3-26k-rate-0.003"]
-    both = attn["bi_jumprelu-1e-3-rate-0.003-minus-0"]
-    larger = attn["bi_jumprelu-1e-3-rate-0.003-minus-0-start-1.5"]
-    said = "gains `bi_jumprelu` {:.3f}, and the larger start {:.3f} more"
-    assert said.format(both - by_default, larger - both) in page
-    said = f"it is {plain - larger:.4f} below then, and {plain - by_default:.3f} below by default."
-    assert said in page
-    more = l0["bi_jumprelu-1e-3-rate-0.003-minus-0-start-1.5"] / l0["batchtopk-1e-3-26k"] - 1
-    assert f"Its L0 is {more:.1%} higher" in page
-    assert f"is {plain - larger:.4f} below, at {more:.1%} more active latents" in which
-    assert 0 < plain - attn["bi_batchtopk-1e-3-minus-0"] < 0.002  # level
-    ahead = attn["bi_batchtopk-3e-4-minus-0"] - attn["batchtopk-3e-4"]
-    assert f"both sides open is {ahead:.3f} above BatchTopK. " in page
-    missed = l0["bi_jumprelu-3e-4-rate-0.001-minus-0-start-1.5"] / 32 - 1
-    assert f"with the larger start misses its L0 by {missed:.0%} there" in page
-    assert abs(resid["bi_batchtopk-1e-3-minus-0"] - resid["batchtopk-1e-3-26k"]) < 0.002
-    opened, as_made = (
-        resid["batchtopk-3e-4"] - resid[name]
-        for name in ("bi_batchtopk-3e-4-minus-0", "bi_batchtopk-3e-4")
-    )
-    assert f"At 3e-4 it is {opened:.3f} below, and by default {as_made:.4f} below." in page
-
-
 def test_what_did_not_help_at_lower_rates_is_as_the_log_says() -> None:
     runs = {r[1]: r[6:8] for r in json_of("low_rate")["runs"] if r[0] == "attn_out"}
     ((_, *rows),) = tables_of_the_log("### SAELens's default learning rate")
@@ -339,11 +300,3 @@ def test_what_did_not_help_at_lower_rates_is_as_the_log_says() -> None:
         assert name.startswith(rate)
         expected = runs[f"bi_batchtopk-{name}"]
         assert [r2, dead] == [f"{expected[0]:.4f}", f"{expected[1]:.1%}"]
-
-
-def test_the_config_says_how_many_runs_of_the_lower_rates_are_done() -> None:
-    path, n = ROOT / "configs" / "low-rate-smollm2-135m.yaml", len(json_of("low_rate")["runs"])
-    _, planned = load_sweep_config(path)
-    assert f"# {n} of these {len(planned)} runs are done" in path.read_text()
-    assert f"Of the lower rates {n} of {len(planned)} are" in result_page("search")
-    assert {(r[0], r[1]) for r in json_of("low_rate")["runs"]} <= {(r.cell, r.sae) for r in planned}

@@ -37,3 +37,9 @@ def test_a_row_has_an_sae_with_one_setting_changed_at_a_time(
     assert by_sae["SAELens's `jumprelu`"] == ["", "0.3750", "no window", "no window"]
     assert by_sae["`bi_jumprelu`"] == ["", "0.5625", "", ""]
     assert by_sae["`bi_topk`"] == [""] * 4
+    head, *found = fields_of(script.rates_table(rows, {"c": "here", "other": "there"}))
+    assert head == ["SAE", "here, 3e-3", "here, 1e-3", "there, 3e-3", "there, 1e-3"]
+    by_sae = {sae: fields for sae, *fields in found}
+    assert by_sae["SAELens's `topk`"] == ["0.7500", "0.5000 at 31.3", "", ""]
+    assert by_sae["`bi_jumprelu`"] == ["", "0.5625", "", ""]
+    assert "`bi_topk`" not in by_sae  # it has no run
