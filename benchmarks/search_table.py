@@ -17,7 +17,7 @@ SETTINGS = {
 """Column -> learning rate and window, as the names of the search have them."""
 RATES = {"as compared": "3e-3", "learning rate 1e-3": "1e-3"}
 """Column of `SETTINGS` -> its learning rate."""
-SEARCHED_ON_GEMMA3 = {"mlp_out": "MLP output"}
+SEARCHED_ON_GEMMA3 = {"mlp_out": "MLP output", "attn_out": "attention"}
 """Hook point of Gemma 3 that has runs at both rates -> its heading."""
 WITH_WINDOW = (
     *("sa_gsae", "bi_jumprelu", "bi_batchtopk", "bi_matryoshka_batchtopk", "bi_topk"),
@@ -68,16 +68,16 @@ def low_rate_table(rows: Sequence[Row], cell: str) -> str:
     return markdown(["SAE", "3e-3", "1e-3", "3e-4"], [row for row in table if any(row[1:])], 1)
 
 
-def search_table(rows: Sequence[Row], cell: str, columns: Sequence[str] = tuple(SETTINGS)) -> str:
-    """R² of each SAE in each of the ``columns``, of the run whose L0 is nearest 32.
+def search_table(rows: Sequence[Row], cell: str) -> str:
+    """R² of each SAE by setting, of the run whose L0 is nearest 32.
 
     With its L0 where that is off as in the tables of equal time, and the dead latents if any are.
     """
     table = [
-        [label, *(_field(rows, cell, sae, column) for column in columns)]
+        [label, *(_field(rows, cell, sae, column) for column in SETTINGS)]
         for sae, label in (SIGNED | BI_TOPK | ALL_PLAIN).items()
     ]
-    return markdown(["SAE", *columns], table, 1)
+    return markdown(["SAE", *SETTINGS], table, 1)
 
 
 def rates_table(rows: Sequence[Row], cells: Mapping[str, str]) -> str:

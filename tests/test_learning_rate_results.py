@@ -85,12 +85,26 @@ def test_the_rates_on_gemma_are_as_the_pages_say() -> None:
     assert abs(at_ours - r2[ours]) < 0.002
 
 
+def test_the_rates_on_the_attention_of_gemma_are_as_the_pages_say() -> None:
+    runs = {r[1]: r[5:7] for r in json_of("search_gemma3")["runs"] if r[0] == "attn_out"}
+    page = result_page("search").split("## On Gemma 3")[1].split("\n## ")[0]
+    (l0, ours), (l0_fast, fast), (l0_slow, slow) = (
+        runs[name] for name in ("bi_jumprelu-3e-3-26k", "batchtopk-3e-3-26k", "batchtopk-1e-3-26k")
+    )
+    assert abs(l0_fast / l0 - 1) < 0.002
+    assert abs(l0_slow / l0 - 1) < 0.002
+    assert f"On attention BatchTopK gains {slow - fast:.4f} by the lower rate." in page
+    said = "{:.4f} above BatchTopK at that rate, and {:.4f} above BatchTopK at 1e-3."
+    assert said.format(ours - fast, ours - slow) in page
+    assert ours - slow < 0.002 < ours - fast  # level, and ahead
+    for path in ("docs/results/equal_width.md", "CHANGELOG.md"):
+        assert f"{slow - fast:.4f}" in (ROOT / path).read_text()
+
+
 def test_the_config_says_how_many_runs_on_gemma_are_done() -> None:
     path, runs = ROOT / "configs" / "search-gemma3-270m.yaml", json_of("search_gemma3")["runs"]
     _, planned = load_sweep_config(path)
-    assert (
-        f"# {len(runs)} of these {len(planned)} runs are done, all on mlp_out" in path.read_text()
-    )
+    assert f"# {len(runs)} of these {len(planned)} runs are done, none on resid" in path.read_text()
     assert f"On Gemma 3 {len(runs)} of {len(planned)} are." in result_page("search")
     assert {(r[0], r[1]) for r in runs} <= {(run.cell, run.sae) for run in planned}
-    assert {run[0] for run in runs} == {"mlp_out"}
+    assert {run[0] for run in runs} == {"mlp_out", "attn_out"}
