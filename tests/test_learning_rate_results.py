@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
-from tests.support.tables import json_of, result_page
+from tests.support.tables import json_of, result_page, result_section
 
 ROOT = Path(__file__).parent.parent
 
@@ -58,7 +58,7 @@ def test_the_config_says_how_many_runs_of_the_lower_rates_are_done() -> None:
 
 def test_the_rates_on_gemma_are_as_the_pages_say() -> None:
     runs = {r[1]: r[5:7] for r in json_of("search_gemma3")["runs"] if r[0] == "mlp_out"}
-    page = result_page("search").split("## On Gemma 3")[1].split("\n## ")[0]
+    page = result_section("search", "On Gemma 3")
     l0, r2 = ({sae: run[i] for sae, run in runs.items()} for i in (0, 1))
     ours, plain, other = "bi_jumprelu-3e-3-26k", "batchtopk-3e-3-26k", "bi_batchtopk-3e-3-26k"
     slow_ours = "bi_jumprelu-1e-3-26k-rate-0.003"
@@ -87,15 +87,16 @@ def test_the_rates_on_gemma_are_as_the_pages_say() -> None:
 
 def test_the_rates_on_the_attention_of_gemma_are_as_the_pages_say() -> None:
     runs = {r[1]: r[5:7] for r in json_of("search_gemma3")["runs"] if r[0] == "attn_out"}
-    page = result_page("search").split("## On Gemma 3")[1].split("\n## ")[0]
+    page = result_section("search", "On Gemma 3")
     (l0, ours), (l0_fast, fast), (l0_slow, slow) = (
         runs[name] for name in ("bi_jumprelu-3e-3-26k", "batchtopk-3e-3-26k", "batchtopk-1e-3-26k")
     )
     assert abs(l0_fast / l0 - 1) < 0.002
     assert abs(l0_slow / l0 - 1) < 0.002
     assert f"On attention BatchTopK gains {slow - fast:.4f} by the lower rate." in page
-    said = "{:.4f} above BatchTopK at that rate, and {:.4f} above BatchTopK at 1e-3."
-    assert said.format(ours - fast, ours - slow) in page
+    assert f"On attention at 3e-3** `bi_jumprelu` is {ours - fast:.4f} above BatchTopK at" in page
+    assert f"Each at its better rate** it is {ours - slow:.4f} above BatchTopK there." in page
+    assert fast < slow
     assert ours - slow < 0.002 < ours - fast  # level, and ahead
     slow_ours = runs["bi_jumprelu-1e-3-26k-rate-0.003"][1]
     assert f"On attention at 1e-3** it is {slow - slow_ours:.3f} below BatchTopK." in page

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sae_lens_signaware.experiments.sweep.config import load_sweep_config
-from tests.support.tables import fields_of, json_of, result_page, table_of
+from tests.support.tables import fields_of, json_of, result_page, result_section, table_of
 
 ROOT = Path(__file__).parent.parent
 HEADING = "### SAELens's own settings of JumpReLU"
@@ -162,7 +162,7 @@ def test_the_window_on_the_residual_stream_is_as_the_page_says(
     benchmark_script: Callable[[str], Any],
 ) -> None:
     runs = {(r[0], r[1]): r[6:8] for r in json_of("search")["runs"]}
-    page = result_page("search").split("## On the residual stream")[1].split("\n## ")[0]
+    page = result_section("search", "On the residual stream")
     saes = benchmark_script("search_table").WITH_WINDOW
     gains = {
         window: {
@@ -198,7 +198,7 @@ def test_the_rates_on_the_residual_stream_are_as_the_page_says() -> None:
     assert above == {"SAELens's `jumprelu`", "SAELens's `gated`"}
     assert all(" at " in row[1] for row in rows if row[0] in above)
     assert abs(low[other] - low[batchtopk]) < 0.002
-    assert f"`bi_jumprelu` is {low[batchtopk] - low[ours]:.3f} behind. A longer" in page
+    assert f"`bi_jumprelu` is {low[batchtopk] - low[ours]:.3f} behind.**" in page
     costs = {sae: high[sae] - low[sae] for sae in high.keys() - above}
     small = {sae for sae, cost in costs.items() if cost < 0.00105}
     assert small == {"`bi_matryoshka_batchtopk`", "SAELens's `matryoshka_batchtopk`"}
@@ -212,13 +212,13 @@ def test_the_rates_on_the_residual_stream_are_as_the_page_says() -> None:
 def test_gated_is_better_at_the_higher_rate_at_the_same_l0_too() -> None:
     runs = {(r[0], r[1]): r[5:7] for r in json_of("search")["runs"]}
     frontiers = json_of("equal_width")["sweeps"]["equal-width-smollm2-135m"]["runs"]
-    for place, heading in (("attn_out", "## On attention"), ("resid", "## On the residual stream")):
+    for place, heading in (("attn_out", "On attention"), ("resid", "On the residual stream")):
         ends = sorted(r[5:7] for r in frontiers if (r[0], r[1]) == (place, "gated-full"))[:2]
         slope = (ends[1][1] - ends[0][1]) / math.log(ends[1][0] / ends[0][0])
         high, low = runs[place, "gated-3e-3"], runs[place, "gated-1e-3"]
         assert ends[0][0] < low[0] < high[0] < ends[1][0]
         lost = high[1] - slope * math.log(high[0] / low[0]) - low[1]
-        section = result_page("search").split(heading)[1].split("\n## ")[0]
+        section = result_section("search", heading)
         assert f"SAELens's `gated` loses about {lost:.3f} at the same L0." in section
 
 

@@ -23,6 +23,11 @@ def result_page(name: str) -> str:
     return (RESULTS.parent / "docs" / "results" / f"{name}.md").read_text(encoding="utf-8")
 
 
+def result_section(name: str, heading: str) -> str:
+    """The text under a second-level ``heading`` of docs/results/NAME.md."""
+    return result_page(name).split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
 def table_of(name: str) -> list[list[str]]:
     """The fields of the table results/NAME.md, with minus signs that ``float`` reads."""
     return fields_of((RESULTS / f"{name}.md").read_text().replace("−", "-"))
