@@ -17,8 +17,8 @@ SETTINGS = {
 """Column -> learning rate and window, as the names of the search have them."""
 RATES = {"as compared": "3e-3", "learning rate 1e-3": "1e-3"}
 """Column of `SETTINGS` -> its learning rate."""
-SEARCHED_ON_GEMMA3 = {"mlp_out": "MLP output", "attn_out": "attention"}
-"""Hook point of Gemma 3 that has runs at both rates -> its heading."""
+ON_GEMMA3 = {"mlp_out": "MLP output", "attn_out": "attention", "resid": "residual"}
+"""Hook point of the search on Gemma 3 -> its heading."""
 WITH_WINDOW = (
     *("sa_gsae", "bi_jumprelu", "bi_batchtopk", "bi_matryoshka_batchtopk", "bi_topk"),
     *("batchtopk", "topk", "matryoshka_batchtopk", "abstopk"),

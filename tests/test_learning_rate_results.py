@@ -56,8 +56,22 @@ def test_the_config_says_how_many_runs_of_the_lower_rates_are_done() -> None:
     assert {(r[0], r[1]) for r in json_of("low_rate")["runs"]} <= {(r.cell, r.sae) for r in planned}
 
 
+def on_gemma(place: str) -> dict[str, list[float]]:
+    """SAE of the search -> its L0 and R² at a hook point of Gemma 3."""
+    return {r[1]: r[5:7] for r in json_of("search_gemma3")["runs"] if r[0] == place}
+
+
+def gains_on_gemma(place: str) -> dict[str, float]:
+    """SAE -> R² at 1e-3 minus R² at 3e-3, of those with an L0 within 2% of 32 at both."""
+    runs = {sae: run for sae, run in on_gemma(place).items() if abs(run[0] / 32 - 1) < 0.02}
+    slow = ((sae, sae.replace("-3e-3-", "-1e-3-")) for sae in runs if "-3e-3-" in sae)
+    return {
+        sae.split("-")[0]: runs[other][1] - runs[sae][1] for sae, other in slow if other in runs
+    }
+
+
 def test_the_rates_on_gemma_are_as_the_pages_say() -> None:
-    runs = {r[1]: r[5:7] for r in json_of("search_gemma3")["runs"] if r[0] == "mlp_out"}
+    runs = on_gemma("mlp_out")
     page = result_section("search", "On Gemma 3")
     l0, r2 = ({sae: run[i] for sae, run in runs.items()} for i in (0, 1))
     ours, plain, other = "bi_jumprelu-3e-3-26k", "batchtopk-3e-3-26k", "bi_batchtopk-3e-3-26k"
@@ -74,6 +88,12 @@ def test_the_rates_on_gemma_are_as_the_pages_say() -> None:
     gain = r2[slow_other] - r2[other]
     assert f"`bi_batchtopk` gains {gain:.4f}, which is level." in page
     assert max(costs[1], gain) < 0.002
+    gains = gains_on_gemma("mlp_out")
+    nested = [gains[f"{which}matryoshka_batchtopk"] for which in ("", "bi_")]
+    assert {f"{gain:.3f}" for gain in nested} == {"0.005"}
+    assert "The two Matryoshkas gain 0.005, and stay behind." in page
+    behind = [r2[sae] for sae in r2 if "matryoshka" in sae]
+    assert max(behind) < min(r2[plain], r2[slow_plain]) - 0.002
     jumprelu = [l0[f"jumprelu-bandwidth-0.5-{rate}"] for rate in ("3e-3", "1e-3")]
     assert min(jumprelu) > 1.05 * 32
     frontier = json_of("equal_width")["sweeps"]["equal-width-gemma3-270m"]["runs"]
@@ -86,29 +106,57 @@ def test_the_rates_on_gemma_are_as_the_pages_say() -> None:
 
 
 def test_the_rates_on_the_attention_of_gemma_are_as_the_pages_say() -> None:
-    runs = {r[1]: r[5:7] for r in json_of("search_gemma3")["runs"] if r[0] == "attn_out"}
+    runs = on_gemma("attn_out")
     page = result_section("search", "On Gemma 3")
     (l0, ours), (l0_fast, fast), (l0_slow, slow) = (
         runs[name] for name in ("bi_jumprelu-3e-3-26k", "batchtopk-3e-3-26k", "batchtopk-1e-3-26k")
     )
     assert abs(l0_fast / l0 - 1) < 0.002
     assert abs(l0_slow / l0 - 1) < 0.002
-    assert f"On attention BatchTopK gains {slow - fast:.4f} by the lower rate." in page
     assert f"On attention at 3e-3** `bi_jumprelu` is {ours - fast:.4f} above BatchTopK at" in page
-    assert f"Each at its better rate** it is {ours - slow:.4f} above BatchTopK there." in page
+    assert f"Each at its better rate** it is {ours - slow:.4f} above BatchTopK there, and" in page
     assert fast < slow
     assert ours - slow < 0.002 < ours - fast  # level, and ahead
     slow_ours = runs["bi_jumprelu-1e-3-26k-rate-0.003"][1]
     assert f"On attention at 1e-3** it is {slow - slow_ours:.3f} below BatchTopK." in page
     assert slow_ours < ours
+    best_other = runs["bi_batchtopk-1e-3-26k"][1]
+    assert f"above BatchTopK there, and {ours - best_other:.4f} above `bi_batchtopk`." in page
+    assert 0 < ours - best_other < 0.002
+    gains = gains_on_gemma("attn_out")
+    most = gains["bi_batchtopk"]
+    said = f"gains most** there by the lower rate, {most:.4f}. BatchTopK gains {slow - fast:.4f}. "
+    assert f"{said}`sa_gsae` loses {-gains['sa_gsae']:.4f}." in page
+    by_topk = [gain for sae, gain in gains.items() if "topk" in sae]
+    assert most == max(gains.values()) == max(by_topk)
+    said = "SAE of the table with a TopK or a BatchTopK gains {:.3f} to {:.3f} by the lower rate."
+    assert said.format(min(by_topk), most) in page
+    assert min(by_topk) > 0
     for path in ("docs/results/equal_width.md", "CHANGELOG.md"):
         assert f"{slow - fast:.4f}" in (ROOT / path).read_text()
+
+
+def test_the_rates_on_the_residual_stream_of_gemma_are_as_the_pages_say() -> None:
+    runs, gains = on_gemma("resid"), gains_on_gemma("resid")
+    page = result_section("search", "On Gemma 3")
+    assert max(gains.values()) < 0.001
+    assert "**On the residual stream none that meets its L0 gains 0.001, and at 3e-3" in page
+    most = max(abs(gains[sae]) for sae in ("batchtopk", "bi_batchtopk"))
+    said = f"the two BatchTopKs change by {most:.4f} or less. `sa_gsae` loses"
+    assert f"{said} {-gains['sa_gsae']:.4f} at the lower rate." in page
+    plain, ours, gated = (
+        runs[f"{sae}-3e-3-26k"][1] for sae in ("batchtopk", "bi_jumprelu", "sa_gsae")
+    )
+    said = f"`bi_jumprelu` is {plain - ours:.4f} below BatchTopK, and `sa_gsae` {plain - gated:.4f}"
+    assert said in page
+    assert max(plain - ours, plain - gated) < 0.002  # level
+    missed = runs["bi_jumprelu-1e-3-26k-rate-0.003"][0] / 32 - 1
+    assert f"`bi_jumprelu` misses its L0 by {missed:.0%}, with" in page
 
 
 def test_the_config_says_how_many_runs_on_gemma_are_done() -> None:
     path, runs = ROOT / "configs" / "search-gemma3-270m.yaml", json_of("search_gemma3")["runs"]
     _, planned = load_sweep_config(path)
-    assert f"# {len(runs)} of these {len(planned)} runs are done, none on resid" in path.read_text()
+    assert f"# {len(runs)} of these {len(planned)} runs are done: " in path.read_text()
     assert f"On Gemma 3 {len(runs)} of {len(planned)} are." in result_page("search")
     assert {(r[0], r[1]) for r in runs} <= {(run.cell, run.sae) for run in planned}
-    assert {run[0] for run in runs} == {"mlp_out", "attn_out"}
