@@ -154,6 +154,21 @@ def test_the_rates_on_the_residual_stream_of_gemma_are_as_the_pages_say() -> Non
     assert f"`bi_jumprelu` misses its L0 by {missed:.0%}, with" in page
 
 
+def test_at_the_lower_rate_the_batchtopks_are_level_on_gemma_as_the_pages_say() -> None:
+    below = []
+    for place in ("mlp_out", "attn_out", "resid"):
+        runs = {sae: run[1] for sae, run in on_gemma(place).items() if "-1e-3-" in sae}
+        ours, other = runs["bi_jumprelu-1e-3-26k-rate-0.003"], runs["bi_batchtopk-1e-3-26k"]
+        below.append(runs["batchtopk-1e-3-26k"] - other)
+        assert ours < other
+    assert 0 < min(below) <= max(below) < 0.002
+    which, page = (ROOT / "docs" / "which.md").read_text(), result_section("search", "On Gemma 3")
+    assert f"`bi_batchtopk` is at most {max(below):.4f} below BatchTopK at all three" in which
+    assert f"at all three hook points: at most {max(below):.4f} below." in page
+    gains = [gain for sae, gain in gains_on_gemma("attn_out").items() if "topk" in sae]
+    assert f"a BatchTopK gain {min(gains):.3f} to {max(gains):.3f} at 1e-3." in which
+
+
 def test_the_config_says_how_many_runs_on_gemma_are_done() -> None:
     path, runs = ROOT / "configs" / "search-gemma3-270m.yaml", json_of("search_gemma3")["runs"]
     _, planned = load_sweep_config(path)
