@@ -124,13 +124,15 @@ def test_the_rates_on_the_attention_of_gemma_are_as_the_pages_say() -> None:
     assert f"above BatchTopK there, and {ours - best_other:.4f} above `bi_batchtopk`." in page
     assert 0 < ours - best_other < 0.002
     gains = gains_on_gemma("attn_out")
-    most = gains["bi_batchtopk"]
+    most, losing = gains["bi_batchtopk"], gains.pop("bi_topk")
     said = f"gains most** there by the lower rate, {most:.4f}. BatchTopK gains {slow - fast:.4f}. "
     assert f"{said}`sa_gsae` loses {-gains['sa_gsae']:.4f}." in page
     by_topk = [gain for sae, gain in gains.items() if "topk" in sae]
     assert most == max(gains.values()) == max(by_topk)
     said = f"{min(by_topk):.3f} to {most:.3f} by the lower rate."
-    assert f"SAE of the table with a TopK or a BatchTopK gains {said}" in page
+    gaining = f"six of the seven SAEs with a TopK or a BatchTopK gain {said[:-1]}, and `bi_topk` "
+    assert f"{gaining}loses {-losing:.3f}." in page
+    assert len(by_topk) == 6
     assert f"- **They gain** {said}" in (ROOT / "docs" / "which.md").read_text()
     assert min(by_topk) > 0
     for path in ("docs/results/equal_width.md", "CHANGELOG.md"):
@@ -140,6 +142,13 @@ def test_the_rates_on_the_attention_of_gemma_are_as_the_pages_say() -> None:
 def test_the_rates_on_the_residual_stream_of_gemma_are_as_the_pages_say() -> None:
     runs, gains = on_gemma("resid"), gains_on_gemma("resid")
     page = result_section("search", "On Gemma 3")
+    lost = [
+        -gains_on_gemma(place)[sae]
+        for place in ("mlp_out", "attn_out", "resid")
+        for sae in ("bi_topk", "paper")
+    ]
+    said = f"lose {min(lost):.3f} to {max(lost):.3f} at the three hook points."
+    assert f"- **`bi_topk` and Gated as its paper trains it** {said}" in page
     assert max(gains.values()) < 0.001
     assert "**On the residual stream none that meets its L0 gains 0.001, and at 3e-3" in page
     most = max(abs(gains[sae]) for sae in ("batchtopk", "bi_batchtopk"))
@@ -168,9 +177,26 @@ def test_at_the_lower_rate_the_batchtopks_are_level_on_gemma_as_the_pages_say() 
     assert f"at all three hook points: at most {max(below):.4f} below." in page
 
 
+def test_who_gains_by_the_lower_rate_on_gemma_is_as_equal_width_says() -> None:
+    gaining = {
+        (place, sae)
+        for place in ("mlp_out", "attn_out", "resid")
+        for sae, gain in gains_on_gemma(place).items()
+        if gain > 0.002
+    }
+    assert gaining == {
+        *(("mlp_out", "matryoshka_batchtopk"), ("mlp_out", "bi_matryoshka_batchtopk")),
+        *(("attn_out", "bi_batchtopk"), ("attn_out", "bi_matryoshka_batchtopk")),
+    }
+    said = "on the MLP output by the two Matryoshkas, and on attention by `bi_batchtopk` and"
+    assert said in result_page("equal_width")
+
+
 def test_the_config_says_how_many_runs_on_gemma_are_done() -> None:
     path, runs = ROOT / "configs" / "search-gemma3-270m.yaml", json_of("search_gemma3")["runs"]
     _, planned = load_sweep_config(path)
-    assert f"# {len(runs)} of these {len(planned)} runs are done: " in path.read_text()
-    assert f"On Gemma 3 {len(runs)} of {len(planned)} are." in result_page("search")
-    assert {(r[0], r[1]) for r in runs} <= {(run.cell, run.sae) for run in planned}
+    assert f"# All {len(runs)} of these runs are done: " in path.read_text()
+    assert f"On Gemma 3 all {len(runs)} are." in result_page("search")
+    assert sorted((r[0], r[1], r[4]) for r in runs) == sorted(
+        (run.cell, run.sae, run.value) for run in planned
+    )
