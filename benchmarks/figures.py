@@ -94,7 +94,13 @@ from recipe_tables import (
     two_gaps_table,
 )
 from result_rows import rows_of
-from search_table import ON_GEMMA3, low_rate_table, rates_table, search_table
+from search_table import (
+    HOOK_POINTS,
+    jumprelu_table,
+    low_rate_table,
+    rates_table,
+    search_table,
+)
 from sign_pages import sign_figures, sign_tables
 from speed_figure import speed_figure, speed_table
 from two_sided_figure import two_sided_figure, two_sided_table, worlds_of
@@ -121,6 +127,11 @@ def write_all(out: Path) -> None:
     wider = widths(equal)
     searched = rows_of(read("search.json"))
     rates = searched + rows_of(read("low_rate.json"))
+    jumprelu = [
+        row._replace(cell=row.cell.removeprefix("SmolLM2, "))
+        for row in equal
+        if row.sae == "jumprelu"
+    ]
     both = [row for row in both_sides() if row.seed == 0]
     with_annealed = equal + annealed
     of_half = with_short_half(equal)
@@ -298,7 +309,8 @@ def write_all(out: Path) -> None:
         "search.md": search_table(searched, "mlp_out"),
         "search_attn_out.md": search_table(searched, "attn_out"),
         "search_resid.md": search_table(searched, "resid"),
-        "search_gemma3.md": rates_table(rows_of(read("search_gemma3.json")), ON_GEMMA3),
+        "search_gemma3.md": rates_table(rows_of(read("search_gemma3.json")), HOOK_POINTS),
+        "search_jumprelu.md": jumprelu_table(searched, jumprelu, HOOK_POINTS),
         **{f"low_rate_{cell}.md": low_rate_table(rates, cell) for cell in ("attn_out", "resid")},
         **sign_tables(read),
         **pairs_tables(read("side_use.json"), of_half + both),

@@ -30,6 +30,8 @@ def test_lower_rates_are_as_the_pages_say() -> None:
     larger = attn["bi_jumprelu-1e-3-rate-0.003-minus-0-start-1.5"]
     said = "gains `bi_jumprelu` {:.3f}, and the larger start {:.3f} more"
     assert said.format(both - by_default, larger - both) in page
+    alone = attn["bi_jumprelu-1e-3-26k-start-1.5-rate-0.003"] - by_default
+    assert f"The larger start alone gains {alone:.3f}." in page
     said = f"it is {plain - larger:.4f} below then, and {plain - by_default:.3f} below by default."
     assert said in page
     more = l0["bi_jumprelu-1e-3-rate-0.003-minus-0-start-1.5"] / l0["batchtopk-1e-3-26k"] - 1
@@ -40,7 +42,33 @@ def test_lower_rates_are_as_the_pages_say() -> None:
     assert f"both sides open is {ahead:.3f} above BatchTopK. " in page
     missed = l0["bi_jumprelu-3e-4-rate-0.001-minus-0-start-1.5"] / 32 - 1
     assert f"with the larger start misses its L0 by {missed:.0%} there" in page
+    by_attempt = (
+        l0[f"bi_jumprelu-3e-4-{name}"]
+        for name in ("rate-0.002-minus-0-start-1.5", "rate-0.001-minus-0-start-2")
+    )
+    said = "0.002 it ends at L0 {:.0f}, and with a threshold of 2 at the start at L0 {:.0f}."
+    assert said.format(*by_attempt) in page
+    costs = (
+        attn["batchtopk-1e-3-26k"] - attn["batchtopk-1e-3-norm-1"],
+        attn["batchtopk-3e-4"] - attn["batchtopk-3e-4-norm-1"],
+    )
+    assert "has {:.4f} less at 1e-3, and {:.4f} less at 3e-4.".format(*costs) in page
+    lower = (
+        attn[f"bi_batchtopk-{rate}-minus-0"] - attn[f"bi_batchtopk-{rate}-minus-0-norm-1"]
+        for rate in ("1e-3", "3e-4")
+    )
+    said = "R² is {:.4f} lower then at 1e-3, and {:.4f} lower at 3e-4, where it is {:.3f} above"
+    above = attn["bi_batchtopk-3e-4-minus-0-norm-1"] - attn["batchtopk-3e-4"]
+    assert said.format(*lower, above) in page
+    revived = [r for r in held if r[1].startswith("bi_batchtopk-") and r[1].endswith("-norm-1")]
+    assert [r[7] for r in revived] == [0, 0]
     assert abs(resid["bi_batchtopk-1e-3-minus-0"] - resid["batchtopk-1e-3-26k"]) < 0.002
+    started = resid["bi_jumprelu-1e-3-26k-start-1.5-rate-0.003"] - resid["batchtopk-1e-3-26k"]
+    below = resid["batchtopk-1e-3-26k"] - resid["bi_jumprelu-1e-3-26k-rate-0.003"]
+    said = f"at 1e-3: {started:.4f} above. By default it is {below:.3f} below."
+    assert f"alone brings `bi_jumprelu` level with BatchTopK {said}" in page
+    assert started < 0.002
+    assert "the larger start alone brings `bi_jumprelu` level with BatchTopK." in which
     opened, as_made = (
         resid["batchtopk-3e-4"] - resid[name]
         for name in ("bi_batchtopk-3e-4-minus-0", "bi_batchtopk-3e-4")

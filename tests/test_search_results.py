@@ -300,3 +300,37 @@ def test_what_did_not_help_at_lower_rates_is_as_the_log_says() -> None:
         assert name.startswith(rate)
         expected = runs[f"bi_batchtopk-{name}"]
         assert [r2, dead] == [f"{expected[0]:.4f}", f"{expected[1]:.1%}"]
+
+
+def test_other_settings_of_jumprelu_are_as_the_pages_say() -> None:
+    rows = {setting: fields for setting, *fields in table_of("search_jumprelu")[1:]}
+    page = result_section("search", "Other settings of JumpReLU")
+    gaps = {s: [float(f.split()[0].replace("−", "-")) for f in rows[s]] for s in rows}
+    assert all(len(found) == 3 for found in gaps.values())
+    defaults, narrow, wide, tanh, quadratic = gaps.values()
+    assert max(gap for found in gaps.values() for gap in found) < 0.001
+    most = max(map(abs, defaults + narrow))
+    assert f"0.5 of the comparison changes R² by at most {most:.4f}." in page
+    assert most < 0.001
+    assert "of those used here, within 0.001." in result_page("equal_width")
+    assert f"**A bandwidth of 2** is {-max(wide):.3f} to {-min(wide):.3f} behind." in page
+    said = "the tanh recipe by {:.3f} to {:.3f}, and the quadratic loss by {:.3f} to {:.3f}."
+    assert said.format(-max(tanh), -min(tanh), -max(quadratic), -min(quadratic)) in page
+    on_attention = [rows[s][1].split(", ") for s in rows if "tanh" in s or "quadratic" in s]
+    dead = [float(share.removesuffix("% dead")) for _, share in on_attention]
+    said = "On attention {:.0f}% of the latents are dead with the tanh recipe, and {:.0f}% with"
+    assert said.format(*dead) in page
+
+
+def test_other_settings_of_bi_jumprelu_are_as_the_page_says() -> None:
+    r2 = {(r[0], r[1]): r[6] for r in json_of("search")["runs"]}
+    page = result_section("search", "Other settings of `bi_jumprelu`")
+    changes = [
+        abs(r2[place, "bi_jumprelu-bandwidth-0.1-3e-3"] - r2[place, "bi_jumprelu-3e-3-26k"])
+        for place in ("mlp_out", "resid", "attn_out")
+    ]
+    mlp_out, resid, attn_out = (f"{change:.4f}" for change in changes)
+    said = f"by {mlp_out} on the MLP output and the residual stream, and by {attn_out} on attention"
+    assert said in page
+    assert mlp_out == resid
+    assert f"has {r2['mlp_out', 'bi_jumprelu-1e-3-26k-start-1.5-rate-0.003']:.4f} on" in page

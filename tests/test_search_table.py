@@ -43,3 +43,32 @@ def test_a_row_has_an_sae_with_one_setting_changed_at_a_time(
     assert by_sae["SAELens's `topk`"] == ["0.7500", "0.5000 at 31.3", "", ""]
     assert by_sae["`bi_jumprelu`"] == ["", "0.5625", "", ""]
     assert "`bi_topk`" not in by_sae  # it has no run
+
+
+def test_jumprelu_is_held_against_the_line_through_the_runs_of_the_comparison(
+    benchmark_script: Callable[[str], Any],
+) -> None:
+    script, row = benchmark_script("search_table"), benchmark_script("result_rows").Row
+    # on the text that is reported on R² rises by 0.1 for each doubling of L0
+    compared = [
+        row("c", "jumprelu", 0, "l0_coefficient", value, l0, r2, 0.0, 0.0)
+        for value, l0, r2 in ((3, 16.0, 0.5), (2, 32.0, 0.6), (1, 64.0, 0.7))
+    ]
+    rows = [
+        # what the settings of the comparison lose on validation text: 0.01
+        row("c", "jumprelu-bandwidth-0.5-3e-3", 0, "l0_coefficient", 2, 32.0, 0.59, 0.0, 0.0),
+        row("c", "jumprelu-bandwidth-0.1-3e-3", 0, "l0_coefficient", 2, 32.0, 0.5925, 0.0, 0.0),
+        # a line in log L0: 0.65 at the geometric mean of 32 and 64
+        row("c", "jumprelu-bandwidth-2-3e-3", 0, "l0_coefficient", 2, 2**5.5, 0.63, 0.25, 0.0),
+        row("c", "jumprelu-tanh-3e-3", 0, "l0_coefficient", 2, 4.0, 0.25, 0.0, 0.0),
+        row("c", "jumprelu-tanh-3e-3", 0, "l0_coefficient", 1, 8.0, 0.375, 0.0, 0.0),
+    ]
+    head, *found = fields_of(script.jumprelu_table(rows, compared, {"c": "here", "d": "there"}))
+    assert head == ["setting", "here", "there"]
+    assert [fields for _, *fields in found] == [
+        ["", ""],
+        ["+0.0025 at 32.0", ""],
+        ["−0.0100 at 45.3, 25.0% dead", ""],
+        ["0.3750 at 8.0", ""],  # the line does not reach that far
+        ["", ""],
+    ]

@@ -22,6 +22,7 @@ def test_the_lower_rates_are_held_against_the_search() -> None:
     assert low.cache_folder == search.cache_folder
     named = {"rate": "target_l0_rate", "minus": "minus_bias_init", "decay": "dead_threshold_decay"}
     named |= {"anneal": "k_anneal_steps", "auxk": "aux_k", "start": "jumprelu_init_threshold"}
+    named["norm"] = "decoder_init_norm"
     own_names = {"jumprelu": "jumprelu-bandwidth-0.5-1e-3"}
     for run in runs:
         match = re.fullmatch(r"(\w+)-([13]e-[34])(.*)", run.sae)
