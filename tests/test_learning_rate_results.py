@@ -31,9 +31,9 @@ def test_lower_rates_are_as_the_pages_say() -> None:
     said = "gains `bi_jumprelu` {:.3f}, and the larger start {:.3f} more"
     assert said.format(both - by_default, larger - both) in page
     alone = attn["bi_jumprelu-1e-3-26k-start-1.5-rate-0.003"] - by_default
-    assert f"The larger start alone gains {alone:.3f}." in page
-    said = f"it is {plain - larger:.4f} below then, and {plain - by_default:.3f} below by default."
-    assert said in page
+    assert f"- **The larger start alone** gains it {alone:.3f}." in page
+    said = "it is {:.4f} below with both, and {:.3f} below by default."
+    assert said.format(plain - larger, plain - by_default) in page
     more = l0["bi_jumprelu-1e-3-rate-0.003-minus-0-start-1.5"] / l0["batchtopk-1e-3-26k"] - 1
     assert f"Its L0 is {more:.1%} higher" in page
     assert f"is {plain - larger:.4f} below, at {more:.1%} more active latents" in which
@@ -57,9 +57,9 @@ def test_lower_rates_are_as_the_pages_say() -> None:
         attn[f"bi_batchtopk-{rate}-minus-0"] - attn[f"bi_batchtopk-{rate}-minus-0-norm-1"]
         for rate in ("1e-3", "3e-4")
     )
-    said = "R² is {:.4f} lower then at 1e-3, and {:.4f} lower at 3e-4, where it is {:.3f} above"
+    assert "R² is {:.4f} lower then at 1e-3, and {:.4f} lower at 3e-4.".format(*lower) in page
     above = attn["bi_batchtopk-3e-4-minus-0-norm-1"] - attn["batchtopk-3e-4"]
-    assert said.format(*lower, above) in page
+    assert f"it is {above:.3f} above BatchTopK with them." in page
     revived = [r for r in held if r[1].startswith("bi_batchtopk-") and r[1].endswith("-norm-1")]
     assert [r[7] for r in revived] == [0, 0]
     assert abs(resid["bi_batchtopk-1e-3-minus-0"] - resid["batchtopk-1e-3-26k"]) < 0.002
@@ -68,7 +68,7 @@ def test_lower_rates_are_as_the_pages_say() -> None:
     said = f"at 1e-3: {started:.4f} above. By default it is {below:.3f} below."
     assert f"alone brings `bi_jumprelu` level with BatchTopK {said}" in page
     assert started < 0.002
-    assert "the larger start alone brings `bi_jumprelu` level with BatchTopK." in which
+    assert f"level with BatchTopK, and on attention it gains {alone:.3f}." in which
     opened, as_made = (
         resid["batchtopk-3e-4"] - resid[name]
         for name in ("bi_batchtopk-3e-4-minus-0", "bi_batchtopk-3e-4")

@@ -333,4 +333,7 @@ def test_other_settings_of_bi_jumprelu_are_as_the_page_says() -> None:
     said = f"by {mlp_out} on the MLP output and the residual stream, and by {attn_out} on attention"
     assert said in page
     assert mlp_out == resid
-    assert f"has {r2['mlp_out', 'bi_jumprelu-1e-3-26k-start-1.5-rate-0.003']:.4f} on" in page
+    ends = "-start-1.5-rate-0.003", "-rate-0.003"
+    larger, default = (r2["mlp_out", f"bi_jumprelu-1e-3-26k{end}"] for end in ends)
+    assert f"it has {larger:.4f} on the MLP output with the" in page
+    assert f", and {default:.4f} without." in page
