@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parent.parent
 CLI = [sys.executable, "-m", "sae_lens_signaware"]
 DEMO = [*CLI, "demo", "--steps", "40", "--train-tokens", "8192"]
+STOPPED_STEPS = 400  # of the demo that is interrupted; 80 can be over before the signal comes
 RUNS = Path("mlp_out", "seed-0")  # below the folders of results, SAEs and checkpoints
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
 
@@ -33,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the demo was interrupted in its second SAE."""
     folder = tmp_path_factory.mktemp("demo")
     child = subprocess.Popen(
-        [*DEMO[:3], "demo", "--steps", "80", "--train-tokens", "8192"],
+        [*CLI, "demo", "--steps", str(STOPPED_STEPS), "--train-tokens", "8192"],
         cwd=folder,
         env=ENV,
         stdout=subprocess.PIPE,
@@ -64,7 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_demo_goes_on_after_an_interruption(folder: Path) -> None:
     checkpoint = folder / "checkpoints" / "signed" / "k-64"
     n_steps = json.loads((checkpoint / "checkpoint_complete.json").read_text())["n_training_steps"]
-    assert 0 < n_steps < 80
+    assert 0 < n_steps < STOPPED_STEPS
     assert (checkpoint / "sae_weights.safetensors").exists()
     assert (checkpoint / "trainer_state.pt").exists()
 
