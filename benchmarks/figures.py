@@ -100,6 +100,7 @@ from search_table import (
     low_rate_table,
     rates_table,
     search_table,
+    starts_table,
 )
 from sign_pages import sign_figures, sign_tables
 from speed_figure import speed_figure, speed_table
@@ -311,6 +312,7 @@ def write_all(out: Path) -> None:
         "search_resid.md": search_table(searched, "resid"),
         "search_gemma3.md": rates_table(rows_of(read("search_gemma3.json")), HOOK_POINTS),
         "search_jumprelu.md": jumprelu_table(searched, jumprelu, HOOK_POINTS),
+        "search_starts.md": starts_table(searched, HOOK_POINTS),
         **{f"low_rate_{cell}.md": low_rate_table(rates, cell) for cell in ("attn_out", "resid")},
         **sign_tables(read),
         **pairs_tables(read("side_use.json"), of_half + both),

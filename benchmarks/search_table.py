@@ -42,6 +42,17 @@ JUMPRELU_SETTINGS = {
     "the quadratic loss of SAELens's documentation": "jumprelu-quadratic-3e-3",
 }
 """Setting of SAELens's JumpReLU -> its name in the search."""
+STARTS = {
+    "default": "bi_jumprelu-1e-3-26k",
+    "default, rate 0.001": "bi_jumprelu-1e-3-26k-rate-0.001",
+    "default, rate 0.003": "bi_jumprelu-1e-3-26k-rate-0.003",
+    "threshold 1": "bi_jumprelu-1e-3-26k-start-1",
+    "threshold 1, rate 0.003": "bi_jumprelu-1e-3-26k-start-1-rate-0.003",
+    "threshold 1.5": "bi_jumprelu-1e-3-26k-start-1.5",
+    "threshold 1.5, rate 0.003": "bi_jumprelu-1e-3-26k-start-1.5-rate-0.003",
+    "threshold 2": "bi_jumprelu-1e-3-26k-start-2",
+}
+"""Where `bi_jumprelu` starts at 1e-3, with its `target_l0_rate` -> its name in the search."""
 LOW_RATES = {
     "`bi_jumprelu`": (
         "bi_jumprelu-3e-3-26k",
@@ -112,6 +123,12 @@ def rates_table(rows: Sequence[Row], cells: Mapping[str, str]) -> str:
     ]
     head = [f"{place}, {rate}" for place in cells.values() for rate in RATES.values()]
     return markdown(["SAE", *head], [row for row in table if any(row[1:])], 1)
+
+
+def starts_table(rows: Sequence[Row], cells: Mapping[str, str]) -> str:
+    """R² of `bi_jumprelu` at 1e-3 by where it starts, at each of ``cells``; as `search_table`."""
+    table = [[label, *(_best(rows, c, name) for c in cells)] for label, name in STARTS.items()]
+    return markdown(["start", *cells.values()], table, 1)
 
 
 def jumprelu_table(rows: Sequence[Row], compared: Sequence[Row], cells: Mapping[str, str]) -> str:

@@ -224,13 +224,12 @@ def test_gated_is_better_at_the_higher_rate_at_the_same_l0_too() -> None:
 
 def test_the_config_says_how_many_runs_of_the_search_are_done() -> None:
     runs = json_of("search")["runs"]
-    on_mlp = sum(run[0] == "mlp_out" for run in runs)
     config = (ROOT / "configs" / "search-smollm2-135m.yaml").read_text()
-    assert f"# {len(runs)} of these 173 runs are done, {on_mlp} of them on mlp_out" in config
-    said = f"{len(runs)} of 173 runs are done: all {on_mlp} on the MLP output, and "
-    assert f"{said}{len(runs) - on_mlp} on the other two" in result_page("search")
+    assert f"# All {len(runs)} of these runs are done: results/search.json." in config
+    assert f"Of the sweep all {len(runs)} runs are done." in result_page("search")
     _, planned = load_sweep_config(ROOT / "configs" / "search-smollm2-135m.yaml")
-    assert (len(planned), sum(run.cell == "mlp_out" for run in planned)) == (173, on_mlp)
+    done = sorted((run[0], run[1], run[4]) for run in runs)
+    assert sorted((run.cell, run.sae, run.value) for run in planned) == done
 
 
 def test_the_page_of_the_search_says_what_the_results_show(
@@ -333,7 +332,28 @@ def test_other_settings_of_bi_jumprelu_are_as_the_page_says() -> None:
     said = f"by {mlp_out} on the MLP output and the residual stream, and by {attn_out} on attention"
     assert said in page
     assert mlp_out == resid
-    ends = "-start-1.5-rate-0.003", "-rate-0.003"
-    larger, default = (r2["mlp_out", f"bi_jumprelu-1e-3-26k{end}"] for end in ends)
-    assert f"it has {larger:.4f} on the MLP output with the" in page
-    assert f", and {default:.4f} without." in page
+
+
+def test_the_starts_of_bi_jumprelu_are_as_the_page_says() -> None:
+    stem = "bi_jumprelu-1e-3-26k"
+    held = json_of("search")["runs"]
+    runs = {(r[0], r[1].removeprefix(stem)): r[5:7] for r in held if r[1].startswith(stem)}
+    page = result_section("search", "Other settings of `bi_jumprelu`")
+    places = "mlp_out", "attn_out", "resid"
+    off = {run: abs(l0 / 32 - 1) for run, (l0, _) in runs.items()}
+    for place in places:
+        met = {name: runs[at, name][1] for at, name in runs if at == place and off[at, name] < 0.03}
+        assert max(met, key=lambda name: met[name]) == "-start-1.5-rate-0.003"
+        assert all(miss < 0.03 for run, miss in off.items() if run[1].endswith("-rate-0.003"))
+    default = [runs[place, ""][0] for place in places]
+    assert f"By default the L0 ends at {min(default):.0f} to {max(default):.0f}." in page
+    alone = {run: miss for run, miss in off.items() if "start" in run[1] and "rate" not in run[1]}
+    missed = [miss for (place, _), miss in alone.items() if place == "mlp_out"]
+    assert all(miss < 0.03 for (place, _), miss in alone.items() if place != "mlp_out")
+    assert f"it misses it by {min(missed):.0%} to {max(missed):.0%}." in page
+    # along log L0 attention gains about 0.012 for a tenth more
+    (l0, r2), (other_l0, other) = (
+        runs["attn_out", f"-start-{start}-rate-0.003"] for start in ("1.5", "1")
+    )
+    gained = 0.012 * math.log(l0 / other_l0) / math.log(1.1)
+    assert abs(r2 - other - gained) < 0.002

@@ -72,3 +72,26 @@ def test_jumprelu_is_held_against_the_line_through_the_runs_of_the_comparison(
         ["0.3750 at 8.0", ""],  # the line does not reach that far
         ["", ""],
     ]
+
+
+def test_starts_are_in_the_order_of_their_thresholds(
+    benchmark_script: Callable[[str], Any],
+) -> None:
+    script, row = benchmark_script("search_table"), benchmark_script("result_rows").Row
+    rows = [
+        row("c", f"bi_jumprelu-1e-3-26k{end}", 0, "target_l0", 32, l0, r2, dead, 0.0)
+        for end, l0, r2, dead in (
+            ("-start-2", 30.0, 0.6, 0.0),
+            ("-rate-0.003", 32.0, 0.5, 0.25),
+            ("-start-1.5", 32.5, 0.7, 0.0),
+        )
+    ]
+    head, *found = fields_of(script.starts_table(rows, {"c": "here", "d": "there"}))
+    assert head == ["start", "here", "there"]
+    assert [(name, here) for name, here, _ in found if here] == [
+        ("default, rate 0.003", "0.5000, 25.0% dead"),
+        ("threshold 1.5", "0.7000"),
+        ("threshold 2", "0.6000 at 30.0"),
+    ]
+    assert len(found) == len(script.STARTS)
+    assert not any(there for *_, there in found)
