@@ -1,76 +1,77 @@
-"""Files that appear whole or not at all: written under a temporary name, then renamed."""
+"""Files that appear complete or not at all."""
 
 import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from torch import Tensor
+
+from sae_lens_signaware.checks import InvalidInputError, one_line
 
 
-@contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it to ``path`` unless something is raised.
-
-    A link stays one, and what it leads to is replaced.
-
-    Raises:
-        OSError: ``path`` is a device or a pipe, in whose place the file would be put.
-    """
-    path = Path(os.path.realpath(path))
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise OSError(f"{path} is a device or a pipe; name a file")
+def _write(path: str | Path, write: Callable[[Path], object]) -> None:
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    name = path.name
-    if len(os.fsencode(name)) > 200:  # of 255, and the temporary name is longer
-        name = hashlib.sha256(os.fsencode(name)).hexdigest()
-    temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    os.close(handle)
+    partial = Path(name)
     try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_tensors(tensors: "dict[str, Tensor]", path: str | Path) -> None:
-    """Write a safetensors file; a reader sees the whole file or none."""
-    from safetensors.torch import save_file
-
-    with replacing(path) as temporary:
-        save_file(tensors, temporary)
-
-
-def write_json(value: object, path: str | Path, indent: int | None = 2) -> None:
-    """Write JSON; a reader sees the whole file or none.
-
-    Raises:
-        ValueError: a NaN or an inf, which is not JSON.
-    """
-    with replacing(path) as temporary:
-        temporary.write_text(
-            json.dumps(value, indent=indent, allow_nan=False) + "\n", encoding="utf-8"
-        )
-
-
-def as_json(value: Any) -> Any:
-    """The value as it is read back from a file: JSON has no tuples, and its keys are texts."""
-    return json.loads(json.dumps(value))
+        write(partial)
+        partial.chmod(0o644)
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
 
 
 def write_text(text: str, path: str | Path) -> None:
-    """Write UTF-8; half a surrogate pair, which no file can hold, becomes a question mark."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="replace")
+    """Write UTF-8 text; a reader sees the whole file or none."""
+    _write(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file's content, read in pieces."""
-    digest = hashlib.sha256()  # hashlib.file_digest came with Python 3.11
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()
+def write_json(data: object, path: str | Path) -> None:
+    """Write JSON; NaN is refused, since it is none."""
+    write_text(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n", path)
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Write a safetensors file."""
+    from safetensors.torch import save_file
+
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    _write(path, lambda partial: save_file(contiguous, partial))
+
+
+def sha256_of(path: str | Path) -> str:
+    """Hexadecimal digest of a file's content."""
+    with Path(path).open("rb") as file:
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else hashlib.sha256(file.read()).hexdigest()
+        )
+
+
+def require_writable(field: str, path: str | Path) -> None:
+    """Raise InvalidInputError where a file or folder cannot be made at ``path``. Leaves nothing."""
+    path = Path(path)
+    place = path if path.is_dir() else path.parent
+    while not place.exists():
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise InvalidInputError(f"{field}: {path} cannot be written: {one_line(error)}") from None
+
+
+def require_new(field: str, path: str | Path) -> None:
+    """Raise InvalidInputError where something is at ``path``, or nothing can be made."""
+    if os.path.lexists(path):
+        raise InvalidInputError(f"{field}: {path} exists already; name a new one")
+    require_writable(field, path)

@@ -1,6 +1,10 @@
-"""Signed SAEs: the architectures, their parts, the exact split. Importing this registers them."""
+"""Signed SAEs, one file an architecture. Importing this registers them with SAELens."""
 
-from sae_lens_signaware.saes.base import SignedSAEMixin
+from typing import Any
+
+from sae_lens import SAE, register_sae_class, register_sae_training_class
+from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
+
 from sae_lens_signaware.saes.bi_batchtopk import (
     BiBatchTopKTrainingSAE,
     BiBatchTopKTrainingSAEConfig,
@@ -21,32 +25,17 @@ from sae_lens_signaware.saes.bi_topk import (
     BiTopKTrainingSAE,
     BiTopKTrainingSAEConfig,
 )
-from sae_lens_signaware.saes.config import (
-    SignedFields,
-    SignedSAEConfig,
-    SignedTrainingFields,
-    SignedTrainingSAEConfig,
-    ThresholdTrainingSAEConfig,
-)
-from sae_lens_signaware.saes.conversion import split_polarities
-from sae_lens_signaware.saes.dead_latents import DeadLatentsMixin
-from sae_lens_signaware.saes.latents import ActiveLatents, AllLatents, Latents
-from sae_lens_signaware.saes.plain import both_sides, make_plain
-from sae_lens_signaware.saes.registration import register, register_training
+from sae_lens_signaware.saes.common import BIPOLAR_MIN_SHARE, SignedSAE
 from sae_lens_signaware.saes.sa_gsae import (
     SAGatedSAE,
     SAGatedSAEConfig,
     SAGatedTrainingSAE,
     SAGatedTrainingSAEConfig,
 )
-from sae_lens_signaware.saes.side_bias import SideBiasMixin
-from sae_lens_signaware.saes.sparsity_loss import SparsityLossMixin
-from sae_lens_signaware.saes.thresholds import ThresholdTrainingMixin
-from sae_lens_signaware.saes.training import SignedTrainingMixin
+from sae_lens_signaware.saes.split import split_log_sparsity, split_polarities
 
 __all__ = [
-    "ActiveLatents",
-    "AllLatents",
+    "BIPOLAR_MIN_SHARE",
     "BiBatchTopKTrainingSAE",
     "BiBatchTopKTrainingSAEConfig",
     "BiJumpReLUSAE",
@@ -59,31 +48,37 @@ __all__ = [
     "BiTopKSAEConfig",
     "BiTopKTrainingSAE",
     "BiTopKTrainingSAEConfig",
-    "DeadLatentsMixin",
-    "Latents",
     "SAGatedSAE",
     "SAGatedSAEConfig",
     "SAGatedTrainingSAE",
     "SAGatedTrainingSAEConfig",
-    "SideBiasMixin",
-    "SignedFields",
-    "SignedSAEConfig",
-    "SignedSAEMixin",
-    "SignedTrainingFields",
-    "SignedTrainingMixin",
-    "SignedTrainingSAEConfig",
-    "SparsityLossMixin",
-    "ThresholdTrainingMixin",
-    "ThresholdTrainingSAEConfig",
-    "both_sides",
-    "make_plain",
-    "register",
-    "register_training",
+    "is_signed",
+    "split_log_sparsity",
     "split_polarities",
 ]
 
-register(SAGatedSAE, SAGatedSAEConfig, SAGatedTrainingSAE, SAGatedTrainingSAEConfig)
-register(BiJumpReLUSAE, BiJumpReLUSAEConfig, BiJumpReLUTrainingSAE, BiJumpReLUTrainingSAEConfig)
-register(BiTopKSAE, BiTopKSAEConfig, BiTopKTrainingSAE, BiTopKTrainingSAEConfig)
-register_training(BiBatchTopKTrainingSAE, BiBatchTopKTrainingSAEConfig)
-register_training(BiMatryoshkaBatchTopKTrainingSAE, BiMatryoshkaBatchTopKTrainingSAEConfig)
+
+def is_signed(sae: SAE[Any]) -> bool:
+    """Whether an SAE is one of this package, whose latents have two signs."""
+    return isinstance(sae, SignedSAE)
+
+
+_INFERENCE = (
+    (SAGatedSAE, SAGatedSAEConfig),
+    (BiJumpReLUSAE, BiJumpReLUSAEConfig),
+    (BiTopKSAE, BiTopKSAEConfig),
+)
+_TRAINING = (
+    (SAGatedTrainingSAE, SAGatedTrainingSAEConfig),
+    (BiJumpReLUTrainingSAE, BiJumpReLUTrainingSAEConfig),
+    (BiTopKTrainingSAE, BiTopKTrainingSAEConfig),
+    (BiBatchTopKTrainingSAE, BiBatchTopKTrainingSAEConfig),
+    (BiMatryoshkaBatchTopKTrainingSAE, BiMatryoshkaBatchTopKTrainingSAEConfig),
+)
+# SAELens refuses a name twice; a reload of this module brings the same ones
+for _sae_class, _config_class in _INFERENCE:
+    SAE_CLASS_REGISTRY.pop(_config_class.architecture(), None)
+    register_sae_class(_config_class.architecture(), _sae_class, _config_class)
+for _sae_class, _config_class in _TRAINING:
+    SAE_TRAINING_CLASS_REGISTRY.pop(_config_class.architecture(), None)
+    register_sae_training_class(_config_class.architecture(), _sae_class, _config_class)

@@ -1,178 +1,226 @@
-"""``bi_topk``, a two-sided TopK with a bias for each side: configs, inference SAE, training SAE.
+"""``bi_topk``: SAELens's ``topk`` by size, signs kept, with a bias for each side; and what
+all share that keep the largest latents of a token or of a batch. Ours.
 
-TopK (arXiv 2406.04093) by the size of the pre-activations, signs kept, as SAELens's ``abstopk``
-(arXiv 2510.00404) has it. The bias for each side is ours (docs/architectures.md).
+Without its biases it is AbsTopK (arXiv 2510.00404), SAELens's ``abstopk``.
 """
 
-import copy
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from sae_lens import TopKSAE, TopKSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
-from sae_lens.saes.sae import TrainStepInput
+from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from torch import Tensor, nn
 from typing_extensions import override
 
-from sae_lens_signaware.saes.activations import bi_topk, shifted
-from sae_lens_signaware.saes.base import SignedSAEMixin
-from sae_lens_signaware.saes.config import SignedSAEConfig, require_k
-from sae_lens_signaware.saes.keeps_largest import (
-    KeepsLargestFields,
-    KeepsLargestMixin,
-    encoder_of,
-    fold_choice_norm,
+from sae_lens_signaware.checks import require
+from sae_lens_signaware.saes import fast
+from sae_lens_signaware.saes.activations import largest_of_tokens, with_size_bias
+from sae_lens_signaware.saes.common import (
+    Losses,
+    Rows,
+    SignedSAE,
+    SignedTraining,
+    StepValues,
+    check_sizes,
+    check_training,
 )
-from sae_lens_signaware.saes.largest import encode_largest_of_tokens
-from sae_lens_signaware.saes.latents import ActiveLatents, Latents
-from sae_lens_signaware.saes.plain import both_sides, make_plain
+from sae_lens_signaware.saes.split import both_sides, make_plain
 
 
-@dataclass
-class BiTopKSAEConfig(SignedSAEConfig, TopKSAEConfig):
-    """Configuration of the inference SAE. Names are those of SAELens's topk.
+class KeepsLargest(SignedSAE):
+    """The latents of largest size are kept, all others are 0.
 
-    Args:
-        polarity_tying: "full": both sides of a latent share the one decoder row.
-        k: number of active latents of each token.
-        rescale_acts_by_decoder_norm: whether pre-activations are multiplied by the norms of the
-            decoder rows, and the rows divided by them.
-        format_version: format of cfg.json; leave as it is.
-    """
+        h = x_c @ W_enc + b_enc,    u = n sign(h) relu(|h| + b_mag),    z = u of the largest |u|
+        x^ = (z / n) @ W_dec + b_dec
 
-    polarity_tying: Literal["full"] = "full"
-    format_version: int = 2
-
-    @override
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_k(self)
-
-    @classmethod
-    @override
-    def architecture(cls) -> str:
-        return "bi_topk"
-
-
-class _BiTopK(SignedSAEMixin):
-    """Parameters and plain twin of both SAEs.
-
-        h = x_c @ W_enc + b_enc,    u = sign(h) relu(|h| + b_mag),    b_mag <= 0
-        z = u of the k largest |u| of each token
-
-    ``b_mag`` (1, d_sae): b_mag + b_enc and b_mag - b_enc are what the sides of the plain twin have
-    as b_enc. It is at most 0, so that one side of a latent alone can be above 0 there.
+    n are the norms of the decoder rows where SAELens's ``rescale_acts_by_decoder_norm`` is on, else
+    1. ``b_mag`` (1, d_sae): b_mag + b_enc and b_mag - b_enc are the biases of the two sides.
     """
 
     b_enc: nn.Parameter
     b_mag: nn.Parameter
-    _scales_with_pre_activation = ("b_mag",)
+    scales_with_pre = ("b_mag",)
+
+    @property
+    def k(self) -> float:
+        """Active latents of a token, or their mean number."""
+        return self.cfg.k
+
+    def keep(self, u: Tensor) -> Tensor:
+        """``u`` of the latents that are kept, 0 of the others."""
+        raise NotImplementedError
 
     @override
     def initialize_weights(self) -> None:
         super().initialize_weights()
-        self.b_mag = self._make_rows(1)
-
-    @property
-    def _k(self) -> float:
-        return self.cfg.k
-
-    def get_activation_fn(self):  # in place of SAELens's TopK, by which tools know its kind
-        k = int(self.cfg.k)  # self in the function, which it keeps, would keep it from being freed
-        return lambda pre: bi_topk(pre, k)
-
-    @property
-    @override
-    def _size_bias(self) -> Tensor:
-        # A training clamps b_mag before each step, so this takes no gradient away. torch's clamp
-        # does so at the bound, from 2.15 on. super()'s property cannot be compiled.
-        b_mag = self.b_mag.to(self.W_enc.dtype)
-        return torch.where(b_mag > 0, 0.0, b_mag)
+        self.b_mag = self.make_rows(1)
 
     @override
-    def _latent_scale(self) -> Tensor | None:
-        return self.get_W_dec_norm() if self.cfg.rescale_acts_by_decoder_norm else None
+    def rows(self, dtype: torch.dtype) -> Rows:
+        if not self.cfg.rescale_acts_by_decoder_norm:
+            return {"b_mag": self.b_mag.to(dtype)}
+        norm = self.get_W_dec_norm().to(dtype)[None]  # a constant: in x^ it cancels out
+        return {"b_mag": self.b_mag.to(dtype) * norm, "scale": norm}
 
     @override
-    def _activate(self, pre: Tensor, latents: Latents) -> Tensor:
-        u = shifted(pre, self._scaled(latents.rows_of(self._size_bias), latents))
-        # active latents are the k of each token already
-        return u if isinstance(latents, ActiveLatents) else bi_topk(u, int(self._k))
+    def activate(self, pre: Tensor, rows: Rows) -> Tensor:
+        return with_size_bias(pre, rows["b_mag"])
 
     @override
-    def _density(self) -> float:
-        return self._k / self.cfg.d_sae
+    def encode_with_hidden_pre(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Signed latents, and pre-activations times n, of (..., d_in), (..., d_sae) each."""
+        pre = self.hidden_pre(x)
+        rows = self.rows(pre.dtype)
+        pre = pre * rows["scale"] if "scale" in rows else pre
+        return self.hook_sae_acts_post(self.keep(self.activate(pre, rows))), pre
 
     @override
-    def _find_active(self, x_c: Tensor, margin: float) -> tuple[ActiveLatents, Tensor] | None:
-        del margin
-        x = x_c.reshape(-1, x_c.shape[-1])
-        return encode_largest_of_tokens(x, encoder_of(self), int(self._k))
-
-    @override
-    def to_plain(self) -> TopKSAE:
-        sae, rescales = self, self.cfg.rescale_acts_by_decoder_norm
-        if rescales and bool((self.W_dec.norm(dim=-1) < self.get_W_dec_norm()).any()):
-            # SAELens's TopK would divide by a norm of 0, so the norms go into the weights
-            sae, rescales = copy.deepcopy(self), False
-            fold_choice_norm(sae)
-        size_bias = both_sides(sae.b_mag.clamp(max=0.0))
-        parameters = {"b_enc": torch.cat([sae.b_enc, -sae.b_enc]) + size_bias}
-        fields = {"k": self.cfg.k, "rescale_acts_by_decoder_norm": rescales}
-        return make_plain(sae, TopKSAE, TopKSAEConfig, parameters, fields=fields)
-
-
-class BiTopKSAE(_BiTopK, TopKSAE):
-    """Inference SAE. ``encode`` gives signed latents, at most ``k`` of a token.
-
-    The activation is :func:`~sae_lens_signaware.saes.activations.bi_topk`.
-    """
-
-    # narrowed as SAELens narrows it
-    cfg: BiTopKSAEConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+    def decode(self, feature_acts: Tensor) -> Tensor:
+        """(..., d_sae) signed latents -> (..., d_in)."""
+        acts = feature_acts.to_dense() if feature_acts.is_sparse else feature_acts
+        scale = self.rows(acts.dtype).get("scale")
+        return self.finish_decode((acts if scale is None else acts / scale) @ self.W_dec)
 
     @override
     @torch.no_grad()
     def fold_W_dec_norm(self) -> None:
-        """SAELens's: only where ``rescale_acts_by_decoder_norm`` is on, else it changes the choice.
+        """SAELens's: where ``rescale_acts_by_decoder_norm`` is off it would change what is kept."""
+        if not self.cfg.rescale_acts_by_decoder_norm:
+            raise NotImplementedError(
+                "folding W_dec's norm changes which latents are the largest where "
+                "rescale_acts_by_decoder_norm is off"
+            )
+        super().fold_W_dec_norm()
 
-        Raises:
-            NotImplementedError: it is off.
-        """
-        fold_choice_norm(self)
+    def size_of(self, dtype: torch.dtype) -> Callable[[Tensor, Tensor | slice], Tensor]:
+        """(pre-activations, not scaled; which latents) -> sizes |u|, for the fast step."""
+        rows = self.rows(dtype)
+        b_mag, scale = rows["b_mag"][0], rows.get("scale")
+        if scale is None:
+            return lambda pre, of: torch.relu(pre.abs() + b_mag[of])
+        return lambda pre, of: torch.relu(pre.abs() * scale[0, of] + b_mag[of])
+
+
+@dataclass
+class KeepsLargestFields:
+    """Fields beyond those of SAELens's ``topk`` family.
+
+    Args:
+        dead_after_tokens: a latent that has not been active for so many tokens counts as dead, for
+            k above 64 for 64 / k times as many (docs/log.md); null counts the runner's
+            dead_feature_window of steps instead, 1,000 by default.
+        k_anneal_steps: number of first steps in which k falls linearly, from half of d_in to its
+            value (a field of dictionary_learning's; up to 0.011 of R², studies/equal_width).
+    """
+
+    dead_after_tokens: int | None = 25_600
+    k_anneal_steps: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()  # pyright: ignore[reportAttributeAccessIssue]  # SAELens's
+        cfg: Any = self
+        check_sizes(cfg)
+        check_training(cfg)
+        require(0 < cfg.k <= cfg.d_sae, "k", cfg.k, f"above 0 and at most d_sae = {cfg.d_sae}")
+        require(cfg.k_anneal_steps >= 0, "k_anneal_steps", cfg.k_anneal_steps, "0 or more")
+
+
+class KeepsLargestTraining(SignedTraining, KeepsLargest):
+    """Training that keeps the largest latents; SAELens's ``TopKTrainingSAE`` follows in the MRO."""
+
+    auxk_names = ("aux_loss_coefficient", "auxiliary_reconstruction_loss")
+    _k_of_step: float | None = None
+
+    @property
+    @override
+    def k(self) -> float:
+        """k of the step that runs, and that of the config outside of one."""
+        return self.cfg.k if self._k_of_step is None else self._k_of_step
+
+    @override
+    def dead_after(self) -> float:
+        return self.cfg.dead_after_tokens * min(1.0, 64 / self.cfg.k)
+
+    @override
+    def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
+        cfg, step = self.cfg, step_input.n_training_steps
+        if step < cfg.k_anneal_steps:
+            start = max(min(cfg.d_in // 2, cfg.d_sae), cfg.k)
+            self._k_of_step = cfg.k + (start - cfg.k) * (1 - step / cfg.k_anneal_steps)
+        try:
+            return super().training_forward_pass(step_input)
+        finally:
+            self._k_of_step = None
+
+    @override
+    def losses(self, step: StepValues) -> Losses:
+        return {}
+
+    @override
+    def ungated(self, pre: Tensor, rows: Rows) -> Tensor:
+        return with_size_bias(pre, rows["b_mag"])
+
+    @override
+    def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
+        """Fold the decoder norm where it rescales, as SAELens does with the other weights."""
+        super().process_state_dict_for_saving_inference(state_dict)
+        state_dict["b_mag"] = self.rows(self.dtype)["b_mag"].detach().clone()
+
+
+@dataclass
+class BiTopKSAEConfig(TopKSAEConfig):
+    """Configuration of the inference SAE: the fields of SAELens's topk."""
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sizes(self)
+
+    @override
+    @classmethod
+    def architecture(cls) -> str:
+        return "bi_topk"
+
+
+class _BiTopK(KeepsLargest):
+    """What both SAEs share; b_mag <= 0, so that one side of a latent alone is above 0."""
+
+    @override
+    def keep(self, u: Tensor) -> Tensor:
+        return largest_of_tokens(u, int(self.k))
+
+    @override
+    def get_activation_fn(self) -> Callable[[Tensor], Tensor]:
+        k = int(self.cfg.k)
+        return lambda u: largest_of_tokens(u, k)
+
+    @override
+    def rows(self, dtype: torch.dtype) -> Rows:
+        rows = super().rows(dtype)
+        return rows | {"b_mag": torch.where(rows["b_mag"] > 0, 0.0, rows["b_mag"])}
+
+    @override
+    def to_plain(self) -> TopKSAE:
+        parameters = {"b_enc": torch.cat([self.b_enc, -self.b_enc]) + both_sides(self.b_mag)}
+        fields = {
+            "k": self.cfg.k,
+            "rescale_acts_by_decoder_norm": self.cfg.rescale_acts_by_decoder_norm,
+        }
+        return make_plain(self, TopKSAE, TopKSAEConfig, parameters, fields=fields)
+
+
+class BiTopKSAE(_BiTopK, TopKSAE):
+    """Inference SAE. ``encode`` gives signed latents, at most ``k`` of a token."""
 
 
 @dataclass
 class BiTopKTrainingSAEConfig(KeepsLargestFields, TopKTrainingSAEConfig):
-    """Configuration of the training SAE. Names are those of SAELens's topk.
+    """Configuration of the training SAE: SAELens's topk, and :class:`KeepsLargestFields`."""
 
-    Args:
-        polarity_tying: "full": both sides of a latent share the one decoder row.
-        k: number of active latents of each token.
-        minus_bias_init: initial bias of the - sides; that of the + sides is 0. Below 0 a latent
-            starts as a latent of one side, and takes up the other where that pays. null takes
-            -min(2, sqrt(d_in / k) / 2).
-        aux_loss_coefficient: weight of a loss by which dead latents learn to reconstruct the error
-            of the others (AuxK, arXiv 2406.04093). 0 switches it off.
-        dead_after_tokens: a latent that has not been active for so many tokens counts as dead. For
-            k above 64 it is 64 / k times as many. null counts the runner's dead_feature_window of
-            steps instead.
-        aux_k: how many dead latents of a token learn so. With more of them each one's share of the
-            error is smaller, and may stay below what a token keeps. null takes half of d_in.
-        k_anneal_steps: number of first steps in which k falls linearly, from half of d_in to its
-            value. 0 switches it off.
-        dead_threshold_decay: share of a b_mag below 0 that a dead latent loses in each step, until
-            it is active again. 0 switches it off.
-        rescale_acts_by_decoder_norm: whether pre-activations are multiplied by the norms of the
-            decoder rows, and the rows divided by them.
-        use_sparse_activations: whether steps compute with the active latents alone, where that is
-            faster (on a CPU): the same results up to rounding. feature_acts and hidden_pre of such
-            a step are sparse COO tensors, as SAELens's topk has them, and have no gradient.
-        format_version: format of cfg.json; leave as it is.
-    """
-
-    @classmethod
     @override
+    @classmethod
     def architecture(cls) -> str:
         return "bi_topk"
 
@@ -181,25 +229,16 @@ class BiTopKTrainingSAEConfig(KeepsLargestFields, TopKTrainingSAEConfig):
         return BiTopKSAEConfig
 
 
-class BiTopKTrainingSAE(KeepsLargestMixin, _BiTopK, TopKTrainingSAE):
-    """Training SAE that keeps the k latents of each token that are largest in size.
-
-    Adds ``b_mag`` (1, d_sae) to the parameters of SAELens's ``topk``; with ``b_enc`` it makes a
-    bias for each side. Feature activations are in units of unit decoder rows, as SAELens's ``topk``
-    has them, where ``rescale_acts_by_decoder_norm`` is on.
-    """
-
-    # narrowed as SAELens narrows it
-    cfg: BiTopKTrainingSAEConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+@fast.may_be_fast
+class BiTopKTrainingSAE(KeepsLargestTraining, _BiTopK, TopKTrainingSAE):
+    """Training SAE that keeps the k latents of each token that are largest in size."""
 
     @override
-    def _start_step(self, step_input: TrainStepInput) -> TrainStepInput:
-        # in place on .data: a clamp in the graph would hold a bias that is above 0 there for good
+    def before_step(self, step_input: TrainStepInput) -> TrainStepInput:
         self.b_mag.data.clamp_(max=0.0)
-        return super()._start_step(step_input)
+        return super().before_step(step_input)
 
     @override
-    def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
-        """Bring ``b_mag`` to 0 where the last step has left it above, after what the bases do."""
-        super().process_state_dict_for_saving_inference(state_dict)
-        state_dict["b_mag"] = state_dict["b_mag"].clamp(max=0.0)
+    def find_active(self, x_c: Tensor) -> fast.Active | None:
+        size, k = self.size_of(x_c.dtype), int(self.k)
+        return fast.largest_of_tokens(x_c, self.W_enc, self.b_enc.to(x_c.dtype), size, k)
