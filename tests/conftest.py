@@ -1,46 +1,29 @@
-"""Shared fixtures. The Hub on loopback starts before sae_lens or transformers is imported."""
+"""Shared fixtures. Nothing here imports torch before a test does."""
 
-import importlib
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.support.hub_server import HubServer
+from tests.hub_server import HubServer
 
-# Read by huggingface_hub at import, so it cannot wait for a fixture.
+# Read by huggingface_hub, torch and wandb at their import, so they cannot wait for a fixture.
 HUB = HubServer()
-os.environ["HF_ENDPOINT"] = HUB.url
-os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hf-home-")
-os.environ["HF_HUB_DISABLE_XET"] = "1"
-os.environ["NO_PROXY"] = "127.0.0.1"
-os.environ["WANDB_MODE"] = "offline"
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
-for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"):
-    os.environ.pop(name, None)
-if "PYTEST_XDIST_WORKER" in os.environ:  # a worker a core: its child processes have one thread too
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-import torch  # noqa: E402
-
-torch.set_num_threads(1)  # xdist runs a worker a core
-
-
-# The slow tests that take minutes. They begin, so that no worker waits for the last of them.
-FIRST = ("test_tools.py", "test_presets.py", "test_notebook.py")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Let xdist's ``--dist loadfile`` keep the order of the files."""
-    config.option.loadscopereorder = False
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in FIRST)
+os.environ |= {
+    "HF_ENDPOINT": HUB.url,
+    "HF_HOME": tempfile.mkdtemp(prefix="hf-home-"),
+    "HF_HUB_DISABLE_XET": "1",
+    "NO_PROXY": "127.0.0.1",
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "WANDB_MODE": "offline",
+}
+for _name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"):
+    os.environ.pop(_name, None)
 
 
 def pytest_unconfigure() -> None:
@@ -50,25 +33,37 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture
 def hub() -> Iterator[HubServer]:
-    """The Hub on loopback, empty, its log cleared; afterwards too, so that no fault stays in it."""
+    """The Hub on loopback, empty, its log cleared; ``hub.url`` is its address."""
     HUB.clear()
     yield HUB
     HUB.clear()
 
 
-@pytest.fixture
-def benchmark_script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
-    """A script of benchmarks/ by its name, as a module that finds the others as it does."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
-    return importlib.import_module
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a GPT-2 of width 16, 2 layers and 64 words "w0".."w62", with its tokenizer.
 
+    SAELens loads it with ``model_class_name: AutoModelForCausalLM``; a hook is
+    ``transformer.h.0.mlp``.
+    """
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-@pytest.fixture
-def figures(benchmark_script: Callable[[str], Any]) -> Any:
-    """``benchmarks/figures.py``, which needs the [demo] extra."""
-    return benchmark_script("figures")
+    folder = tmp_path_factory.mktemp("tiny_model")
+    words = {f"w{i}": i for i in range(63)} | {"<eos>": 63}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<eos>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = dict.fromkeys(("bos_token", "eos_token", "pad_token"), "<eos>")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=64, n_positions=32)
+        GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
-    torch.manual_seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)

@@ -1,208 +1,182 @@
-"""The formulas of the design, written slowly, with nothing from the package.
+"""The formulas of the design, written slowly: per token and latent, nothing from the package.
 
-They loop over tokens and latents, and compute with scalars of Python or 0-d tensors. Autograd
-differentiates them, so that gradients are checked too.
+Scalars are 0-d tensors, so that autograd differentiates them; what decides a branch is a float.
 """
 
 import torch
 from torch import Tensor
 
 
-def sides(param: Tensor, i: int) -> tuple[Tensor, Tensor]:
-    """(+, -) value of latent i: "row 0" and "row -1"."""
-    return param[0, i], param[-1, i]
+def side(row: Tensor, i: int, sign: float) -> Tensor:
+    """Value of latent i and a side: row 0 is of the + side, row -1 of the - side."""
+    return row[0, i] if sign > 0 else row[-1, i]
 
 
-def sa_gsae_latent(
-    pi: Tensor, threshold: Tensor, r_mag: Tensor, b_mag: Tensor, i: int, two_sided: bool
-) -> Tensor:
-    """z = g+ m+ - g- m-,  g_s = 1[u_s > threshold_s],  m_s = relu(exp(r_s) u_s + b_s)."""
-    z = torch.zeros((), dtype=pi.dtype)
-    for sign, u, side in ((1.0, pi, 0), (-1.0, -pi, 1)):
-        if side == 1 and not two_sided:
-            continue
-        t, r, b = (sides(p, i)[side] for p in (threshold, r_mag, b_mag))
-        gate = 1.0 if u.item() > t.item() else 0.0
-        m = torch.relu(torch.exp(r) * u + b)
-        z = z + sign * gate * m
+def gated(pi: Tensor, t: Tensor, r: Tensor, b: Tensor, i: int, two_sided: bool) -> Tensor:
+    """z = g_+ m_+ - g_- m_-, g_s = 1[u_s > t_s], m_s = relu(exp(r_s) u_s + b_s)."""
+    z = 0.0 * pi
+    for sign in (1.0, -1.0) if two_sided else (1.0,):
+        u = sign * pi
+        if u.item() > side(t, i, sign).item():
+            z = z + sign * torch.relu(torch.exp(side(r, i, sign)) * u + side(b, i, sign))
     return z
 
 
-def sa_gsae_forward(x: Tensor, p: dict[str, Tensor], two_sided: bool) -> dict[str, Tensor]:
-    """pi, z, v (B, H) and x^ (B, d); x is centred by b_dec."""
-    batch, d_sae = x.shape[0], p["W_dec"].shape[0]
-    pi_rows, z_rows, v_rows = [], [], []
-    for n in range(batch):
-        x_c = x[n] - p["b_dec"]
-        pis = [(x_c * p["W_enc"][:, i]).sum() for i in range(d_sae)]
-        zs, vs = [], []
-        for i, pi in enumerate(pis):
-            zs.append(sa_gsae_latent(pi, p["threshold"], p["r_mag"], p["b_mag"], i, two_sided))
-            t_plus, t_minus = sides(p["threshold"], i)
-            v = torch.relu(pi - t_plus)
-            if two_sided:
-                v = v - torch.relu(-pi - t_minus)
-            vs.append(v)
-        pi_rows.append(torch.stack(pis))
-        z_rows.append(torch.stack(zs))
-        v_rows.append(torch.stack(vs))
-    z = torch.stack(z_rows)
-    return {
-        "pi": torch.stack(pi_rows),
-        "z": z,
-        "v": torch.stack(v_rows),
-        "x_hat": torch.stack(
-            [sum(z[n, i] * p["W_dec"][i] for i in range(d_sae)) + p["b_dec"] for n in range(batch)]
-        ),
-    }
+def gate_path(pi: Tensor, t: Tensor, i: int, two_sided: bool) -> Tensor:
+    """v = relu(pi - t_+) - relu(-pi - t_-)."""
+    v = torch.relu(pi - side(t, i, 1.0))
+    return v - torch.relu(-pi - side(t, i, -1.0)) if two_sided else v
 
 
-def sa_gsae_losses(
-    x: Tensor,
-    p: dict[str, Tensor],
-    l1: float,
-    aux_coefficient: float,
-    two_sided: bool,
-    detach_decoder: bool,
-    detach_norm: bool,
-    sparsity_penalty: str = "l1",
-) -> dict[str, Tensor]:
-    """The three terms of L, each a mean over the batch."""
-    out = sa_gsae_forward(x, p, two_sided)
-    batch, d_sae = out["v"].shape
-    W, b = p["W_dec"], p["b_dec"]
-    W_aux, b_aux = (W.detach(), b.detach()) if detach_decoder else (W, b)
-    mse = torch.zeros((), dtype=x.dtype)
-    sizes: list[Tensor] = []
-    aux = torch.zeros((), dtype=x.dtype)
-    for n in range(batch):
-        mse = mse + ((x[n] - out["x_hat"][n]) ** 2).sum() / batch
-        recons = b_aux
-        for i in range(d_sae):
-            norm = (W[i] ** 2).sum().sqrt()
-            if detach_norm:
-                norm = norm.detach()
-            sizes.append(out["v"][n, i].abs() * norm)
-            recons = recons + out["v"][n, i] * W_aux[i]
-        aux = aux + ((x[n] - recons) ** 2).sum() / batch
-    if sparsity_penalty == "log_sum":
-        is_open = [size.item() for size in sizes if size.item() > 0]
-        c = sum(is_open) / len(is_open) if is_open else 1.0
-        sizes = [c * torch.log(1 + size / c) for size in sizes]
-    losses = {"mse_loss": mse, f"{sparsity_penalty}_loss": l1 * sum(sizes) / batch}
-    if aux_coefficient:
-        losses["auxiliary_reconstruction_loss"] = aux_coefficient * aux
-    return losses
+def sized(h: Tensor, b_mag: Tensor, i: int) -> Tensor:
+    """u = sign(h) relu(|h| + b_mag)."""
+    if h.item() == 0:
+        return 0.0 * h
+    return (1.0 if h.item() > 0 else -1.0) * torch.relu(h.abs() + b_mag[0, i])
 
 
-def auxk_loss(
-    x: Tensor,
-    x_hat: Tensor,
-    p: dict[str, Tensor],
-    dead: Tensor,
-    two_sided: bool,
-    by_norm: bool = False,
-    aux_k: int | None = None,
-) -> Tensor:
-    """min(n_dead / k, 1) * mean ||x - x^ - z~ W_dec||^2, k = aux_k or half of d_in.
+def n_open(h: float, t: Tensor, i: int) -> int:
+    """1[h > t_+] + 1[h < -t_-]."""
+    return int(h > side(t, i, 1.0).item()) + int(-h > side(t, i, -1.0).item())
 
-    z~ holds the k largest ungated latents among the dead, or those of the largest |z~| ||W_dec,i||.
+
+def largest(sizes: list[float], k: int) -> set[int]:
+    """Places of the k largest."""
+    return set(sorted(range(len(sizes)), key=lambda j: -sizes[j])[:k])
+
+
+class Reference:
+    """What an SAE with the parameters ``p`` makes of ``x`` (n, d_in), by tokens and latents.
+
+    ``cfg`` is its config, for training or for inference; ``pre``, ``z`` are lists of lists of
+    scalars, ``output`` a list of (d_in,) vectors.
     """
-    batch, d_in = x.shape
-    k = max(1, d_in // 2) if aux_k is None else aux_k
-    total = torch.zeros((), dtype=x.dtype)
-    for n in range(batch):
-        x_c = x[n] - p["b_dec"]
-        ungated: dict[int, Tensor] = {}
-        for i in range(len(dead)):
-            if not dead[i]:
-                continue
-            pre = (x_c * p["W_enc"][:, i]).sum()
-            if "r_mag" in p:
-                open_gate = torch.zeros_like(p["threshold"])
-                rows = open_gate, p["r_mag"], p["b_mag"]
-                ungated[i] = sa_gsae_latent(pre, *rows, i, two_sided)
-            else:
-                ungated[i] = shifted(pre + p["b_enc"][i], p["b_mag"], i)
-        weight = [row.norm().item() if by_norm else 1.0 for row in p["W_dec"]]
-        largest = sorted(ungated, key=lambda i: -abs(ungated[i].item()) * weight[i])[:k]
-        left = x[n] - x_hat[n]
-        for i in largest:
-            left = left - ungated[i] * p["W_dec"][i]
-        total = total + (left**2).sum() / batch
-    return min(int(dead.sum()) / k, 1.0) * total
+
+    def __init__(self, cfg, p: dict[str, Tensor], x: Tensor, topk_threshold: float | None = None):
+        self.cfg, self.p, self.x = cfg, p, x
+        self.kind, self.latents = cfg.architecture(), range(cfg.d_sae)
+        rescales = getattr(cfg, "rescale_acts_by_decoder_norm", False)
+        self.n = [row.norm().item() if rescales else 1.0 for row in p["W_dec"]]
+        self.pre = [[self._pre(token, i) for i in self.latents] for token in x]
+        self.z = self._latents(topk_threshold)
+        self.output = [self.decode(z) for z in self.z]
+
+    def _pre(self, token: Tensor, i: int) -> Tensor:
+        x_c = token - self.p["b_dec"] if self.cfg.apply_b_dec_to_input else token
+        h = (x_c * self.p["W_enc"][:, i]).sum()
+        return h + self.p["b_enc"][i] if "b_enc" in self.p else h
+
+    def _latents(self, topk_threshold: float | None) -> list[list[Tensor]]:
+        p = self.p
+        if self.kind == "sa_gsae":
+            rows, two_sided = (p["threshold"], p["r_mag"], p["b_mag"]), self.cfg.two_sided
+            return [[gated(h, *rows, i, two_sided) for i, h in enumerate(hs)] for hs in self.pre]
+        b_mag = p["b_mag"].clamp(max=0.0) if self.kind == "bi_topk" else p["b_mag"]
+        u = [[self.n[i] * sized(h, b_mag, i) for i, h in enumerate(hs)] for hs in self.pre]
+        if self.kind == "bi_jumprelu":
+            t = p["threshold"]
+            return [
+                [
+                    u * (n_open(h.item(), t, i) > 0)
+                    for i, (u, h) in enumerate(zip(us, hs, strict=True))
+                ]
+                for us, hs in zip(u, self.pre, strict=True)
+            ]
+        if self.kind == "bi_topk":
+            kept = [largest([v.abs().item() for v in us], int(self.cfg.k)) for us in u]
+            return [[v * (i in kept[t]) for i, v in enumerate(us)] for t, us in enumerate(u)]
+        flat = [v.abs().item() for us in u for v in us]
+        kept = largest(flat, int(self.cfg.k * len(self.x)))
+        width = len(self.latents)
+        return [[v * (t * width + i in kept) for i, v in enumerate(us)] for t, us in enumerate(u)]
+
+    def decode(self, z: list[Tensor], width: int | None = None) -> Tensor:
+        """(d_in,) of the latents of one token, or of the first ``width`` of them."""
+        out = self.p["b_dec"]
+        for i in range(len(z) if width is None else width):
+            out = out + z[i] / self.n[i] * self.p["W_dec"][i]
+        return out
+
+    def mean_square(self, outputs: list[Tensor]) -> Tensor:
+        """Mean over tokens of ||x - x^||^2."""
+        return sum(((x - o) ** 2).sum() for x, o in zip(self.x, outputs, strict=True)) / len(self.x)
+
+    def losses(self, coefficient: float, dead: Tensor | None = None) -> dict[str, Tensor]:
+        """Every loss of a training step, by its name in the logs."""
+        cfg, p = self.cfg, self.p
+        losses = {"mse_loss": self.mean_square(self.output)}
+        if self.kind == "sa_gsae":
+            norm = [row.norm().item() for row in p["W_dec"]]
+            t = p["threshold"]
+            v = [[gate_path(h, t, i, cfg.two_sided) for i, h in enumerate(hs)] for hs in self.pre]
+            l1 = sum(v_i.abs() * norm[i] for vs in v for i, v_i in enumerate(vs))
+            losses["l1_loss"] = coefficient * l1 / len(self.x)
+            W_dec, b_dec = p["W_dec"].detach(), p["b_dec"].detach()
+            outputs = [sum(v_i * W_dec[i] for i, v_i in enumerate(vs)) + b_dec for vs in v]
+            aux = cfg.aux_coefficient * self.mean_square(outputs)
+            losses["auxiliary_reconstruction_loss"] = aux
+        if self.kind == "bi_jumprelu":
+            t = p["threshold"]
+            n = sum(n_open(h.item(), t, i) for hs in self.pre for i, h in enumerate(hs))
+            losses["l0_loss"] = torch.tensor(coefficient * n / len(self.x), dtype=self.x.dtype)
+        for width in getattr(cfg, "matryoshka_widths", [])[:-1]:
+            outputs = [self.decode(z, width) for z in self.z]
+            losses[f"inner_mse_loss_{width}"] = self.mean_square(outputs)
+        if dead is not None:
+            losses |= self._auxk(dead)
+        return losses
+
+    def _auxk(self, dead: Tensor) -> dict[str, Tensor]:
+        cfg = self.cfg
+        if self.kind in ("sa_gsae", "bi_jumprelu"):
+            loss = self._auxk_of(dead, self.output)
+            return {"auxk_loss": cfg.auxk_coefficient * loss}
+        if getattr(cfg, "use_matryoshka_aux_loss", False):
+            loss, start = 0.0, 0
+            for width in cfg.matryoshka_widths:
+                inside = dead & (torch.arange(len(dead)) >= start)
+                inside &= torch.arange(len(dead)) < width
+                outputs = [self.decode(z, width) for z in self.z]
+                loss, start = loss + self._auxk_of(inside, outputs), width
+        else:
+            loss = self._auxk_of(dead, self.output)
+        return {"auxiliary_reconstruction_loss": cfg.aux_loss_coefficient * loss}
+
+    def _auxk_of(self, dead: Tensor, outputs: list[Tensor]) -> Tensor:
+        # min(n_dead / k, 1) mean ||x - x^ - e^||^2 by the k of largest ungated size
+        k, n_dead = max(1, self.cfg.d_in // 2), int(dead.sum())
+        total = torch.zeros((), dtype=self.x.dtype)
+        for token, hs, output in zip(self.x, self.pre, outputs, strict=True):
+            acts = {i: self._ungated(h, i) for i, h in enumerate(hs) if dead[i]}
+            left = (token - output).detach()
+            for i in sorted(acts, key=lambda i: -acts[i].abs().item())[:k]:
+                left = left - acts[i] / self.n[i] * self.p["W_dec"][i]
+            total = total + (left**2).sum() / len(self.x)
+        return min(n_dead / k, 1.0) * total
+
+    def _ungated(self, h: Tensor, i: int) -> Tensor:
+        p = self.p
+        if self.kind == "sa_gsae":
+            no_threshold = torch.zeros_like(p["threshold"])
+            return gated(h, no_threshold, p["r_mag"], p["b_mag"], i, self.cfg.two_sided)
+        b_mag = p["b_mag"].clamp(max=0.0) if self.kind == "bi_topk" else p["b_mag"]
+        return self.n[i] * sized(h, b_mag, i)
 
 
-def shifted(h: Tensor, b_mag: Tensor, i: int) -> Tensor:
-    """sign(h) relu(|h| + b_mag of that side) of latent i."""
-    b_plus, b_minus = sides(b_mag, i)
-    return torch.relu(h + b_plus) if h.item() > 0 else -torch.relu(-h + b_minus)
-
-
-def bi_jumprelu_forward(x: Tensor, p: dict[str, Tensor]) -> dict[str, Tensor]:
-    """h, open, z (B, H) and x^ (B, d); z's gradient to h and b_mag is the open gate's."""
-    batch, d_sae = x.shape[0], p["W_dec"].shape[0]
-    h_rows, z_rows, open_rows = [], [], []
-    for n in range(batch):
-        x_c = x[n] - p["b_dec"]
-        hs = [(x_c * p["W_enc"][:, i]).sum() + p["b_enc"][i] for i in range(d_sae)]
-        zs, opens = [], []
-        for i, h in enumerate(hs):
-            t_plus, t_minus = sides(p["threshold"], i)
-            n_open = (1.0 if h.item() > t_plus.item() else 0.0) + (
-                1.0 if h.item() < -t_minus.item() else 0.0
-            )
-            zs.append(shifted(h, p["b_mag"], i) * n_open)
-            opens.append(n_open)
-        h_rows.append(torch.stack(hs))
-        z_rows.append(torch.stack(zs))
-        open_rows.append(opens)
-    z = torch.stack(z_rows)
-    return {
-        "h": torch.stack(h_rows),
-        "open": torch.tensor(open_rows, dtype=x.dtype),
-        "z": z,
-        "x_hat": torch.stack(
-            [sum(z[n, i] * p["W_dec"][i] for i in range(d_sae)) + p["b_dec"] for n in range(batch)]
-        ),
-    }
-
-
-def bi_topk_forward(x: Tensor, p: dict[str, Tensor], k: int, by_norm: bool) -> dict[str, Tensor]:
-    """z (B, H), in units of unit decoder rows where ``by_norm``, and x^ (B, d)."""
-    weight = [row.norm().item() if by_norm else 1.0 for row in p["W_dec"]]
-    z_rows, x_hat_rows = [], []
-    for token in x:
-        x_c = token - p["b_dec"]
-        u = [
-            shifted((x_c * p["W_enc"][:, i]).sum() + p["b_enc"][i], p["b_mag"], i)
-            for i in range(len(weight))
-        ]
-        kept = sorted(range(len(u)), key=lambda i: -abs(u[i].item()) * weight[i])[:k]
-        zero = torch.zeros((), dtype=x.dtype)
-        z_rows.append(torch.stack([u[i] * weight[i] if i in kept else zero for i in range(len(u))]))
-        x_hat_rows.append(sum(u[i] * p["W_dec"][i] for i in kept) + p["b_dec"])
-    return {"z": torch.stack(z_rows), "x_hat": torch.stack(x_hat_rows)}
-
-
-def K(x: float) -> float:
-    return 1.0 if -0.5 < x < 0.5 else 0.0
-
-
-def ste_threshold_gradients(
-    h: Tensor, threshold: Tensor, b_mag: Tensor, e: float, grad_z: Tensor, grad_step: Tensor
+def threshold_gradients(
+    h: list[list[Tensor]], t: Tensor, b_mag: Tensor, e: float, grad_z: Tensor, grad_step: Tensor
 ) -> Tensor:
-    """(P, H) gradient to threshold, given the gradients to z and to the L0 step, both (B, H)."""
-    out = torch.zeros_like(threshold)
-    for n in range(h.shape[0]):
-        for i in range(h.shape[1]):
-            t_plus, t_minus = (t.item() for t in sides(threshold, i))
-            k_plus = K((h[n, i].item() - t_plus) / e)
-            k_minus = K((-h[n, i].item() - t_minus) / e)
-            b_plus, b_minus = (b.item() for b in sides(b_mag, i))
-            dz_plus = -max(t_plus + b_plus, 0.0) / e * k_plus
-            dz_minus = max(t_minus + b_minus, 0.0) / e * k_minus
-            ds_plus, ds_minus = -k_plus / e, -k_minus / e
-            out[0, i] += dz_plus * grad_z[n, i] + ds_plus * grad_step[n, i]
-            out[-1, i] += dz_minus * grad_z[n, i] + ds_minus * grad_step[n, i]
+    """(P, H) straight-through gradient of thresholds, of gradients to z and to the L0 step (B, H).
+
+    dz/dt_+ = -(j_+ / e) K((h - t_+) / e), dz/dt_- = +(j_- / e) K((-h - t_-) / e), with
+    j_s = relu(t_s + b_mag); ds/dt_s = -(1 / e) K(...); K is 1 inside of (-1/2, 1/2), else 0.
+    """
+    out = torch.zeros_like(t)
+    for n, hs in enumerate(h):
+        for i, pre in enumerate(hs):
+            for sign, row in ((1.0, 0), (-1.0, -1)):
+                at = side(t, i, sign).item()
+                if abs(sign * pre.item() - at) < e / 2:
+                    jump = max(at + b_mag[0, i].item(), 0.0)
+                    out[row, i] -= (sign * jump * grad_z[n, i] + grad_step[n, i]) / e
     return out

@@ -1,271 +1,213 @@
-"""Hand-computed values and gradients of the pure functions: both signs, both rows, the edges."""
+"""Activations: values by hand, at the edges, and against the slow reference over many shapes."""
 
 import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
 
-from sae_lens_signaware.saes.activations import (
-    bi_jump_relu_ste,
-    bi_jump_step,
-    bi_step_ste,
-    log_sum,
-    nearest_threshold_gap,
-    rectangle,
-    select_side,
-    shifted,
-    signed_gate,
-    soft_threshold,
+from sae_lens_signaware.saes import activations
+from tests import reference
+from tests.architectures import (
+    D_SAE,
+    dense,
+    each_architecture,
+    each_threshold_variant,
+    each_variant,
+    inference_sae,
+    inputs,
+    run_step,
+    saved,
+    training_sae,
 )
-from sae_lens_signaware.saes.activations.sides import sum_sides
 
-# One latent seen at seven pre-activations; threshold_+ = 0.5, threshold_- = 1.0.
-PI = torch.tensor([[2.0], [0.6], [0.5], [0.0], [-1.0], [-1.1], [-3.0]])
-THRESHOLD = torch.tensor([[0.5], [1.0]])
 LN2 = math.log(2.0)
+DTYPES = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 2e-2}
+"""Dtype -> the relative error that its rounding may make."""
+
+# One latent seen at seven pre-activations; threshold_+ = 0.5, threshold_- = 1.
+PI = torch.tensor([2.0, 0.75, 0.5, 0.0, -1.0, -1.25, -3.0])[:, None]
+THRESHOLD = torch.tensor([[0.5], [1.0]])
 
 
 def column(*values: float) -> torch.Tensor:
     return torch.tensor(values)[:, None]
 
 
-def test_bi_jump_relu_untied_by_hand() -> None:
-    r_mag = torch.tensor([[LN2], [0.0]])  # gains 2 and 1
-    b_mag = torch.tensor([[0.25], [-1.05]])
-    z = signed_gate(PI, THRESHOLD, r_mag, b_mag)
-    # 2*2+.25; 2*.6+.25; at the threshold: shut; 0; at the threshold: shut; -(1.1-1.05); -(3-1.05)
-    torch.testing.assert_close(z, column(4.25, 1.45, 0.0, 0.0, 0.0, -0.05, -1.95))
+@pytest.mark.parametrize(
+    ("rows", "two_sided", "wanted"),
+    [
+        # gains 2 and 1, sizes 0.25 more and 1 less; at a threshold and at 0 the gate is shut
+        (([0.5, 1.0], [LN2, 0.0], [0.25, -1.0]), True, (4.25, 1.75, 0, 0, 0, -0.25, -2)),
+        (([0.5], [LN2], [0.5]), True, (4.5, 2, 0, 0, -2.5, -3, -6.5)),
+        # the magnitude is cut at 0 while the gate is open
+        (([0.5, 1.0], [0.0], [-2.5, -2.5]), True, (0, 0, 0, 0, 0, 0, -0.5)),
+        # the - side never opens
+        (([0.0], [0.0], [1.0]), False, (3, 1.75, 1.5, 0, 0, 0, 0)),
+        # at threshold 0 all is open but 0 itself
+        (([0.0], [0.0], [1.0]), True, (3, 1.75, 1.5, 0, -2, -2.25, -4)),
+    ],
+)
+def test_the_gate_by_hand(rows, two_sided, wanted):
+    threshold, r_mag, b_mag = (torch.tensor(row)[:, None] for row in rows)
+    z = activations.signed_gate(PI, threshold, r_mag, b_mag, two_sided)
+    assert_close(z, column(*map(float, wanted)))
 
 
-def test_bi_jump_relu_magnitude_below_zero_is_cut_while_the_gate_is_open() -> None:
-    z = signed_gate(PI, THRESHOLD, torch.zeros(1, 1), torch.full((1, 1), -2.5))
-    torch.testing.assert_close(z, column(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -0.5))
+@pytest.mark.parametrize(
+    ("threshold", "two_sided", "wanted"),
+    [
+        (THRESHOLD, True, (1.5, 0.25, 0, 0, 0, -0.25, -2)),
+        (THRESHOLD[:1], True, (1.5, 0.25, 0, 0, -0.5, -0.75, -2.5)),
+        (THRESHOLD[:1], False, (1.5, 0.25, 0, 0, 0, 0, 0)),
+    ],
+)
+def test_the_soft_threshold_by_hand(threshold, two_sided, wanted):
+    v = activations.soft_threshold(PI, threshold, two_sided)
+    assert_close(v, column(*map(float, wanted)))
 
 
-def test_bi_jump_relu_tied_by_hand() -> None:
-    z = signed_gate(PI, THRESHOLD[:1], torch.full((1, 1), LN2), torch.full((1, 1), 0.5))
-    torch.testing.assert_close(z, column(4.5, 1.7, 0.0, 0.0, -2.5, -2.7, -6.5))
+@pytest.mark.parametrize(
+    ("b_mag", "wanted"),
+    [
+        (0.0, (2, 0.75, 0, 0, 0, -1.25, -3)),
+        (1.0, (3, 1.75, 0, 0, 0, -2.25, -4)),
+        (-1.0, (1, 0, 0, 0, 0, -0.25, -2)),
+    ],
+)
+def test_the_two_sided_jumprelu_by_hand(b_mag, wanted):
+    b_mag, wanted = torch.tensor([[b_mag]]), column(*map(float, wanted))
+    assert_close(activations.bi_jump_relu(PI, THRESHOLD, b_mag, 0.5), wanted)
+    is_open = activations.either_side(PI, THRESHOLD)
+    assert_close(activations.with_size_bias(PI, b_mag) * is_open, wanted)
+    assert is_open.flatten().tolist() == [True, True, False, False, False, True, True]
+    assert_close(activations.bi_step(PI, THRESHOLD, 0.5), is_open.float())
 
 
-def test_bi_jump_relu_one_sided_never_opens_the_minus_side() -> None:
-    z = signed_gate(PI, torch.zeros(1, 1), torch.zeros(1, 1), torch.ones(1, 1), two_sided=False)
-    torch.testing.assert_close(z, column(3.0, 1.6, 1.5, 0.0, 0.0, 0.0, 0.0))
+def test_the_largest_keep_their_signs():
+    u = torch.tensor([[3.0, -4.0, 0.5], [-1.0, 2.0, 0.0]])
+    of_tokens = torch.tensor([[3.0, -4.0, 0.0], [-1.0, 2.0, 0.0]])
+    assert_close(activations.largest_of_tokens(u, 2), of_tokens)
+    of_batch = torch.tensor([[3.0, -4.0, 0.0], [0.0, 2.0, 0.0]])
+    assert_close(activations.largest_of_batch(u, 3), of_batch)
+    assert_close(activations.largest_of_batch(u, 100), u)
 
 
-def test_a_zero_pre_activation_is_shut_even_at_threshold_zero() -> None:
-    zero = torch.zeros(1, 1)
-    assert signed_gate(zero, zero, zero, torch.ones(1, 1)).item() == 0.0
-    assert bi_jump_step(zero, zero, zero).item() == 0.0
+def numbers(low: float, high: float) -> st.SearchStrategy[float]:
+    return st.floats(low, high, width=16)
 
 
-def test_soft_threshold_by_hand() -> None:
-    norm = torch.tensor([3.0])
-    v, l1 = soft_threshold(PI, THRESHOLD, norm)
-    torch.testing.assert_close(v, column(1.5, 0.1, 0.0, 0.0, 0.0, -0.1, -2.0))
-    torch.testing.assert_close(l1, 3 * v.abs().squeeze(1))
-    v, l1 = soft_threshold(PI, THRESHOLD[:1], norm, two_sided=False)
-    torch.testing.assert_close(l1, 3 * v.squeeze(1))
-    torch.testing.assert_close(v, column(1.5, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0))
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), shape=st.tuples(st.integers(1, 5), st.integers(1, 4)))
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("n_sides", [1, 2])
+def test_values_are_those_of_the_reference(dtype, n_sides, data, shape):
+    # numbers of 16 bits, some of them the thresholds themselves: every dtype has the same gates
+    def draw(rows: int, low: float, high: float) -> torch.Tensor:
+        values = st.lists(numbers(low, high), min_size=rows * shape[1], max_size=rows * shape[1])
+        return torch.tensor(data.draw(values), dtype=dtype).view(rows, shape[1])
 
+    threshold, r_mag = draw(n_sides, 0, 2), draw(n_sides, -1, 1)
+    b_mag, pre = draw(n_sides, -1, 1), draw(shape[0], -3, 3)
+    if data.draw(st.booleans()):
+        pre[0] = threshold[-1] * data.draw(st.sampled_from([1.0, -1.0]))
+    two_sided = data.draw(st.booleans())
+    p = [t.double() for t in (threshold, r_mag, b_mag)]
+    pairs = [[(h.double(), i) for i, h in enumerate(row)] for row in pre]
+    tolerance = {"rtol": DTYPES[dtype], "atol": 4 * DTYPES[dtype]}
 
-def test_gradients_of_the_gated_paths_by_hand() -> None:
-    pi = torch.tensor([[2.0], [-3.0], [0.25]], requires_grad=True)
-    threshold = THRESHOLD.clone().requires_grad_()
-    r_mag = torch.tensor([[LN2], [0.0]], requires_grad=True)
-    b_mag = torch.zeros(2, 1, requires_grad=True)
-    weight = column(1.0, 10.0, 100.0)
-    (signed_gate(pi, threshold, r_mag, b_mag) * weight).sum().backward()
-    assert pi.grad is not None
-    # dz/dpi = gain of the open side: 2, 1, shut
-    torch.testing.assert_close(pi.grad, column(2.0, 10.0, 0.0))
-    # dz/dr = s * gain * u: +4 at pi = 2; -3 at pi = -3
-    torch.testing.assert_close(r_mag.grad, column(4.0, -30.0))
-    torch.testing.assert_close(b_mag.grad, column(1.0, -10.0))
-    assert threshold.grad is None  # a hard gate
+    def check(found, wanted):
+        assert found.dtype == dtype
+        assert_close(found.double(), torch.tensor(wanted, dtype=torch.float64), **tolerance)
 
-    pi.grad = None
-    norm = torch.tensor([3.0], requires_grad=True)
-    v, l1 = soft_threshold(pi, threshold, norm)
-    ((v * weight).sum() + l1 @ torch.tensor([1.0, 2.0, 5.0])).backward()
-    # |v| n has the slope +-3 times what its token weighs
-    torch.testing.assert_close(pi.grad, column(1.0 + 3.0, 10.0 - 6.0, 0.0))
-    torch.testing.assert_close(threshold.grad, column(-1.0 - 3.0, 10.0 - 6.0))
-    # dl1/dn = |v|: 1.5 once, 2 twice
-    torch.testing.assert_close(norm.grad, torch.tensor([1.5 + 4.0]))
-
-
-def test_tied_threshold_gets_the_sum_of_both_sides() -> None:
-    threshold = torch.full((1, 1), 0.5, requires_grad=True)
-    v, _ = soft_threshold(column(2.0, -3.0), threshold, torch.ones(1))
-    (v * column(1.0, 10.0)).sum().backward()
-    assert threshold.grad is not None
-    assert threshold.grad.item() == pytest.approx(-1.0 + 10.0)
-
-
-@pytest.mark.parametrize("n_rows", [1, 2])
-def test_gated_paths_pass_gradcheck(n_rows: int) -> None:
-    def args(dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
-        # away from the kinks by more than gradcheck's step
-        pi = torch.tensor([[1.3, -0.9], [-0.7, 0.05]], dtype=dtype)
-        rows = [torch.tensor([[0.2, 0.3], [0.4, 0.1]], dtype=dtype)[:n_rows] for _ in range(3)]
-        return [t.clone().requires_grad_() for t in (pi, *rows)]
-
-    assert torch.autograd.gradcheck(
-        lambda pi, t, r, b: signed_gate(pi, t.detach(), r, b), tuple(args())
+    check(
+        activations.signed_gate(pre, threshold, r_mag, b_mag, two_sided),
+        [[reference.gated(h, *p, i, two_sided) for h, i in row] for row in pairs],
     )
-    norm = torch.tensor([0.7, 1.9], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(soft_threshold, (*args()[:2], norm))
-
-
-def test_log_sum_by_hand() -> None:
-    v = torch.tensor([[1.0, -3.0, 0.0], [0.0, 2.0, 0.0]]).requires_grad_()
-    norm = torch.tensor([1.0, 2.0, 5.0]).requires_grad_()
-    c = (1 + 6 + 4) / 3  # mean of |v| norm where it is not 0
-    value = log_sum(v, norm)
-    assert value.item() == pytest.approx(c * sum(math.log(1 + s / c) for s in (1, 6, 4)))
-    value.backward()
-    slope = [1 / (1 + s / c) for s in (1, 6, 4)]  # of c log(1 + s / c), c a constant
-    torch.testing.assert_close(
-        v.grad, torch.tensor([[slope[0], -2 * slope[1], 0.0], [0.0, 2 * slope[2], 0.0]])
+    check(
+        activations.soft_threshold(pre, threshold, two_sided),
+        [[reference.gate_path(h, p[0], i, two_sided) for h, i in row] for row in pairs],
     )
-    torch.testing.assert_close(
-        norm.grad, torch.tensor([slope[0], 3 * slope[1] + 2 * slope[2], 0.0])
+    n_open = [[reference.n_open(h.item(), p[0], i) for h, i in row] for row in pairs]
+    check(activations.bi_step(pre, threshold, 0.3), n_open)
+    u = [[reference.sized(h, p[2], i) for h, i in row] for row in pairs]
+    check(activations.with_size_bias(pre, b_mag[:1]), u)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 6)),
+    threshold=st.sampled_from([0.0, 0.2, 1.0]),
+    apply_b_dec_to_input=st.booleans(),
+    dtype=st.sampled_from(["float32", "float64"]),
+    seed=st.integers(0, 1000),
+)
+@each_variant
+def test_an_sae_is_that_of_the_reference(
+    variant, shape, threshold, apply_b_dec_to_input, dtype, seed
+):
+    n, d_in, d_sae = shape
+    fields = {"d_in": d_in, "d_sae": d_sae, "dtype": dtype}
+    fields |= {"apply_b_dec_to_input": apply_b_dec_to_input}
+    if "topk" in variant:
+        fields["k"] = min(2, d_sae)
+    sae = training_sae(variant, threshold, seed, **fields)
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, d_in, generator=generator, dtype=torch.float64).to(sae.dtype)
+    wanted = reference.Reference(
+        sae.cfg, {name: p.detach().double() for name, p in sae.named_parameters()}, x.double()
     )
+    tolerance = {"float32": 1e-5, "float64": 1e-10}[dtype]
+
+    def check(found, wanted):
+        assert_close(found.double(), wanted, rtol=tolerance, atol=tolerance)
+
+    z, output = torch.tensor(wanted.z, dtype=torch.float64), torch.stack(wanted.output)
+    with torch.no_grad():
+        check(sae.encode(x), z)
+        check(sae(x), output)
+        check(sae.decode(sae.encode(x).to_sparse()), output)
+        step = run_step(sae, x)
+        check(dense(step.feature_acts), z)
+        check(step.sae_out, output)
 
 
-def test_log_sum_of_open_latents_alone_is_that_of_all() -> None:
-    v, norm = torch.tensor([[1.0, -3.0, 0.0], [0.0, 2.0, 0.0]]), torch.tensor([1.0, 2.0, 5.0])
-    token, latent = v.nonzero(as_tuple=True)
-    torch.testing.assert_close(log_sum(v[token, latent], norm[latent]), log_sum(v, norm))
+@each_variant
+def test_both_signs_are_active(variant):
+    z = inference_sae(variant).encode(inputs())
+    assert (z > 0).any()
+    assert (z < 0).any() == (variant != "sa_gsae-one_sided")
 
 
-@pytest.mark.parametrize("shape", [(0,), (2, 3)])
-def test_log_sum_of_nothing_is_zero_and_pulls_at_nothing(shape: tuple[int, ...]) -> None:
-    v = torch.zeros(shape, requires_grad=True)
-    value = log_sum(v, torch.ones(shape[-1]))
-    value.backward()
-    assert value.item() == 0.0
-    assert v.grad is not None
-    assert not v.grad.any()
+@each_architecture
+def test_inputs_of_any_rank(variant):
+    sae, d_sae = inference_sae(variant), D_SAE
+    for shape in ((8,), (2, 8), (2, 3, 8), (2, 1, 3, 8), (0, 8)):
+        x = torch.randn(shape)
+        assert sae.encode(x).shape == (*shape[:-1], d_sae)
+        assert sae(x).shape == shape
+        assert_close(sae.encode(x).reshape(-1, d_sae), sae.encode(x.reshape(-1, 8)))
 
 
-def test_log_sum_holds_in_half_precision() -> None:
-    v = torch.full((512, 64), 40.0, dtype=torch.float16)  # their sum is beyond float16
-    assert log_sum(v, torch.ones(64, dtype=torch.float16)).item() == pytest.approx(
-        v.numel() * 40 * math.log(2)
-    )
+@each_threshold_variant
+def test_a_threshold_below_0_is_0(variant):
+    # as the last step of a training may leave it; saving writes 0
+    sae, x = training_sae(variant, threshold=0.5), inputs(500)
+    sae.b_mag.data.abs_()
+    sae.threshold.data[:, ::2] = -0.3
+    at_zero = training_sae(variant, threshold=0.5)
+    at_zero.load_state_dict(sae.state_dict())
+    at_zero.threshold.data.clamp_(min=0.0)
+    with torch.no_grad():
+        assert_close(sae.encode(x), at_zero.encode(x))
+        assert_close(saved(sae).encode(x), at_zero.encode(x))
 
 
-def test_rectangle_is_open_at_its_edges() -> None:
-    x = torch.tensor([-0.5, -0.49, 0.0, 0.49, 0.5])
-    assert rectangle(x).tolist() == [0.0, 1.0, 1.0, 1.0, 0.0]
-
-
-# Bandwidth 1/4, all values exact in binary. Windows of h: + side (0.375, 0.625), - side
-# (-1.125, -0.875).
-E = 0.25
-H = torch.tensor([[0.5625], [0.4375], [0.625], [0.9], [-1.0625], [-0.9375], [-1.125], [-2.0]])
-NO_SHIFT = torch.zeros(2, 1)
-GRAD = torch.tensor([[1.0], [2.0], [4.0], [8.0], [16.0], [32.0], [64.0], [128.0]])
-
-
-def test_shifted_by_hand() -> None:
-    h = column(2.0, 0.5, 0.0, -0.5, -2.0)
-    torch.testing.assert_close(shifted(h, column(-1.0, 0.5)), column(1.0, 0.0, 0.0, -1.0, -2.5))
-    torch.testing.assert_close(shifted(h, torch.tensor([[-1.0]])), column(1.0, 0.0, 0.0, 0.0, -1.0))
-
-
-def test_bi_jump_step_by_hand() -> None:
-    torch.testing.assert_close(
-        bi_jump_step(H, THRESHOLD, NO_SHIFT),
-        column(0.5625, 0.0, 0.625, 0.9, -1.0625, 0.0, -1.125, -2.0),
-    )
-
-
-def test_bi_jump_relu_ste_gradients_by_hand() -> None:
-    h = H.clone().requires_grad_()
-    threshold = THRESHOLD.clone().requires_grad_()
-    bi_jump_relu_ste(h, threshold, NO_SHIFT, E).backward(GRAD)
-    # + side: the first two lie in the window, the third is its edge: -(0.5 / 0.25) (1 + 2)
-    # - side: the fifth and sixth do, the seventh is the edge: +(1 / 0.25) (16 + 32)
-    torch.testing.assert_close(threshold.grad, column(-6.0, 192.0))
-    torch.testing.assert_close(h.grad, column(1.0, 0.0, 4.0, 8.0, 16.0, 0.0, 64.0, 128.0))
-
-
-def test_bi_jump_relu_with_shifted_sizes_by_hand() -> None:
-    h, threshold = H.clone().requires_grad_(), THRESHOLD.clone().requires_grad_()
-    b_mag = column(-0.25, 0.5).requires_grad_()
-    z = bi_jump_relu_ste(h, threshold, b_mag, E)
-    # the + side is 0.25 smaller, the - side 0.5 larger
-    torch.testing.assert_close(z, column(0.3125, 0.0, 0.375, 0.65, -1.5625, 0.0, -1.625, -2.5))
-    z.backward(GRAD)
-    # what jumps at the thresholds of 0.5 and 1 is 0.25 and 1.5: -(0.25 / e) (1 + 2), (1.5 / e) 48
-    torch.testing.assert_close(threshold.grad, column(-3.0, 288.0))
-    torch.testing.assert_close(b_mag.grad, column(13.0, -208.0))
-    torch.testing.assert_close(h.grad, column(1.0, 0.0, 4.0, 8.0, 16.0, 0.0, 64.0, 128.0))
-
-
-def test_a_shift_below_the_size_leaves_nothing() -> None:
-    h = column(0.6, 0.8, -0.6).requires_grad_()
-    threshold, b_mag = torch.full((1, 1), 0.5), torch.full((1, 1), -0.7)
-    z = bi_jump_relu_ste(h, threshold, b_mag, E, ste_to_input=True)
-    torch.testing.assert_close(z, column(0.0, 0.1, 0.0))
-    z.sum().backward()
-    torch.testing.assert_close(h.grad, column(0.0, 1.0, 0.0))  # nothing jumps at this threshold
-
-
-def test_bi_jump_relu_ste_to_input_by_hand() -> None:
-    h = H.clone().requires_grad_()
-    bi_jump_relu_ste(h, THRESHOLD, NO_SHIFT, E, ste_to_input=True).backward(torch.ones_like(H))
-    # open: 1; in a window: + threshold_s / e, which is 2 and 4
-    torch.testing.assert_close(h.grad, column(3.0, 2.0, 1.0, 1.0, 5.0, 4.0, 1.0, 1.0))
-
-
-def test_tied_ste_gets_both_sides_and_windows_that_reach_across_zero() -> None:
-    # threshold 0.1, bandwidth 0.5: the + window is (-0.15, 0.35), the - window (-0.35, 0.15)
-    h = column(0.3, 0.05, -0.12, -0.3)
-    threshold = torch.full((1, 1), 0.1, requires_grad=True)
-    grad = column(1.0, 10.0, 100.0, 1000.0)
-    bi_jump_relu_ste(h, threshold, torch.zeros(1, 1), 0.5).backward(grad)
-    assert threshold.grad is not None
-    # (0.1 / 0.5) * (-(1 + 10 + 100) + (10 + 100 + 1000))
-    assert threshold.grad.item() == pytest.approx(0.2 * (1110 - 111))
-
-
-def test_bi_step_ste_by_hand() -> None:
-    h = H.clone().requires_grad_()
-    threshold = THRESHOLD.clone().requires_grad_()
-    step = bi_step_ste(h, threshold, E, ste_to_input=True)
-    torch.testing.assert_close(step, column(1.0, 0.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0))
-    step.backward(GRAD)
-    # -(1 / e) over the window of each side
-    torch.testing.assert_close(threshold.grad, column(-12.0, -192.0))
-    torch.testing.assert_close(h.grad, column(4.0, 8.0, 0.0, 0.0, -64.0, -128.0, 0.0, 0.0))
-
-
-def test_bi_step_ste_leaves_the_input_alone_by_default() -> None:
-    h = H.clone().requires_grad_()
-    (bi_step_ste(h, THRESHOLD.clone().requires_grad_(), E).sum() + 0 * h.sum()).backward()
-    assert h.grad is not None
-    assert h.grad.abs().max() == 0
-
-
-def test_nearest_threshold_gap_by_hand() -> None:
-    gap = nearest_threshold_gap(column(0.6, 0.2, -0.2, -0.4, -1.5), THRESHOLD)
-    # open; 0.5 - 0.2; min(0.7, 0.8); min(0.9, 0.6); open
-    torch.testing.assert_close(gap, column(0.0, 0.3, 0.7, 0.6, 0.0))
-
-
-def test_select_side_reads_row_minus_one_at_zero() -> None:
-    picked = select_side(column(1.0, 0.0, -1.0), THRESHOLD)
-    torch.testing.assert_close(picked, column(0.5, 1.0, 1.0))
-
-
-def test_the_gradient_of_a_rare_side_is_not_lost_in_16_bits() -> None:
-    g = torch.Generator().manual_seed(0)
-    is_minus = torch.arange(4096) % 500 == 0  # 9 of 4,096 tokens
-    pi = torch.where(is_minus, -1.0, 1.0)[:, None].expand(4096, 8)
-    grad = torch.randn(4096, 8, generator=g).abs()
-    wanted = torch.stack([grad[~is_minus].sum(0), grad[is_minus].sum(0)])
-    found = sum_sides(grad.bfloat16(), pi.bfloat16(), 2).float()
-    torch.testing.assert_close(found, wanted, rtol=0.02, atol=0)
+def test_a_nan_token_is_nan_in_its_row_alone():
+    x = inputs(5)
+    x[2, 3] = torch.nan
+    for variant in ("sa_gsae-full", "bi_jumprelu-full", "bi_topk"):
+        output = inference_sae(variant)(x)
+        assert output.isnan().any(1).tolist() == [False, False, True, False, False]

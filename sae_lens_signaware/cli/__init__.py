@@ -4,28 +4,18 @@ Nothing here imports torch, sae_lens or what needs them before a command runs, s
 answers at once.
 """
 
-import functools
 import importlib
 import importlib.metadata
-import io
 import signal
 import sys
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from sae_lens_signaware.checks import one_line
-from sae_lens_signaware.cli.errors import (
-    EXIT_FAILED,
-    print_error,
-    reports_errors,
-    set_verbosity,
-)
-from sae_lens_signaware.cli.experiments import protocol, report, sweep
-from sae_lens_signaware.cli.probing import probe
-from sae_lens_signaware.cli.saes import analyze, audit, merge, push, split
-from sae_lens_signaware.cli.training import demo, train
+from sae_lens_signaware.cli.common import EXIT_FAILED, errors, reports_errors, set_verbosity
+from sae_lens_signaware.cli.running import demo, report, sweep, train
+from sae_lens_signaware.cli.saes import analyze, audit, merge, probe, push, split
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,10 +27,6 @@ app = typer.Typer(
 
 USAGE_ERROR: Any = typer.BadParameter.__base__
 """UsageError of click, or of the copy of click in newer typers, which has no public name."""
-
-COMMANDS = (demo, train, sweep, protocol, report, push, split, analyze, audit, probe, merge)
-# train hands every flag that it does not know to SAELens's parser
-TRAIN_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def _print_versions(asked: bool) -> None:
@@ -78,56 +64,36 @@ def program(
 ) -> None:
     """Take the options that stand before a command."""
     del version  # its callback has printed it
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # as python -m has it
     for name in modules or ():
-        _import_module(name)
-    if quiet and verbose:
-        raise typer.BadParameter("-q and -v cannot be given together; leave one out")
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # whatever the module of a user raises
+            reason = f"{type(error).__name__}: {one_line(error)}"
+            raise typer.BadParameter(f"--import {name}: {reason}") from None
     set_verbosity(quiet, verbose)
 
 
-def _import_module(name: str) -> None:
-    """Import a module as ``python -m`` would find it, from the folder of the call too."""
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        importlib.import_module(name)
-    except Exception as error:  # whatever the module of a user raises
-        reason = f"{type(error).__name__}: {one_line(error)}"
-        raise typer.BadParameter(f"--import {name}: {reason}") from None
-
-
-def _registers_first(command: Callable[..., None]) -> Callable[..., None]:
-    """Register the architectures before the command: it may load an SAE of any of them."""
-
-    @functools.wraps(command)
-    def wrapper(*args: object, **kwargs: object) -> None:
-        importlib.import_module("sae_lens_signaware.saes")
-        return command(*args, **kwargs)
-
-    return wrapper
-
-
-for _command in COMMANDS:
-    app.command(context_settings=TRAIN_SETTINGS if _command is train else None)(
-        reports_errors(_registers_first(_command))
-    )
+# train hands every flag that it does not know to SAELens's parser
+_TRAIN = {"allow_extra_args": True, "ignore_unknown_options": True}
+for _command in (demo, train, sweep, report, analyze, audit, probe, split, merge, push):
+    app.command(context_settings=_TRAIN if _command is train else None)(reports_errors(_command))
 
 
 def main() -> None:
     """Entry point of ``sae-lens-signaware``."""
     # As Ctrl-C: what can be gone on with is saved, and nothing half-written stays.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # what its encoding lacks is escaped, as in stderr
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         sys.exit(app(standalone_mode=False))
     except typer.Abort:
-        print_error("aborted")
+        errors.print("Error: aborted")
         sys.exit(EXIT_FAILED)
     except USAGE_ERROR as error:
         message = error.format_message()
         if "\n" in message:  # no error, but the help that a call without a command prints
             error.show()
         else:
-            print_error(message)
+            errors.print(f"Error: {message}")
         sys.exit(error.exit_code)

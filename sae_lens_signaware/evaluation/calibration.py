@@ -8,9 +8,15 @@ from sae_lens import SAE
 from torch import Tensor
 
 from sae_lens_signaware.checks import require
-from sae_lens_signaware.evaluation.inputs import require_sae
-from sae_lens_signaware.evaluation.results import Provenance, Result
-from sae_lens_signaware.evaluation.streaming import SideSums, squared_norms, sum_sides
+from sae_lens_signaware.evaluation.inputs import require_autoencoder
+from sae_lens_signaware.evaluation.results import Provenance, Result, Values
+from sae_lens_signaware.evaluation.sums import SideSums, squared_norms, sum_sides
+
+QUANTILES = (0.05, 0.5, 0.95)
+"""Those that tables and logs give of the gains."""
+
+PER_TOKEN = ("layer_norm", "constant_norm_rescale")
+"""Normalisations that are made anew for each token."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -22,14 +28,12 @@ class PolarityCalibration(Result):
             else fixed. At 1 the side is calibrated; above 1 it is shrunk.
     """
 
-    gain_pos: Tensor
-    gain_neg: Tensor
+    gain_pos: Values
+    gain_neg: Values
 
     def _summary(self) -> Mapping[str, object]:
-        return {
-            f"median {name}": getattr(self, name).nanmedian().item()
-            for name in ("gain_pos", "gain_neg")
-        }
+        names = ("gain_pos", "gain_neg")
+        return {f"median {name}": getattr(self, name).nanmedian().item() for name in names}
 
 
 def polarity_calibration(
@@ -42,49 +46,36 @@ def polarity_calibration(
 
     Args:
         sae: any SAELens SAE.
-        activations: (n, d_in) or (batch, position, d_in) tensors, or one such tensor, scaled as
-            the SAE expects them. Of an ``ActivationsStore``, which never ends, take
-            ``itertools.islice(store, n_batches)``.
+        activations: as in :func:`~sae_lens_signaware.bipolar_census`.
 
     Raises:
-        ValueError: activations are empty, of the wrong shape or type, or not finite; or the SAE
-            normalises each token at run time, so that latents and residuals differ in their units.
+        InvalidInputError: as in the census; or the SAE normalises each token at run time, so that
+            latents and residuals differ in their units.
     """
-    require_common_units(sae, "polarity_calibration")
+    require_common_units(sae)
     return calibration_of(sae, sum_sides(sae, activations, with_alignment=True))
-
-
-QUANTILES = (0.05, 0.5, 0.95)
-"""Those that tables and logs give of the gains."""
-
-
-def gain_quantiles(gain: Tensor) -> dict[float, float]:
-    """Compute :data:`QUANTILES` of the gains (d_sae,) of a side; empty where it never fires."""
-    known = gain[~gain.isnan()]
-    return {q: known.quantile(q).item() for q in QUANTILES} if len(known) else {}
-
-
-PER_TOKEN = ("layer_norm", "constant_norm_rescale")
-"""Normalisations that are made anew for each token."""
-
-
-def has_common_units(sae: SAE[Any]) -> bool:
-    """Tell whether residuals have the units of the latents: nothing is normalised per token."""
-    return sae.cfg.normalize_activations not in PER_TOKEN
-
-
-def require_common_units(sae: SAE[Any], measure: str) -> None:
-    """Raise InvalidInputError where activations are not in the units of the latents."""
-    require_sae(sae)
-    allowed = f"no per-token normalisation, for {measure}"
-    normalisation = sae.cfg.normalize_activations
-    require(has_common_units(sae), "normalize_activations", normalisation, allowed)
 
 
 def calibration_of(sae: SAE[Any], sums: SideSums) -> PolarityCalibration:
     """Compute the calibration from the sums of a pass with alignment."""
     gain = 1 + sums.sum_alignment / (sums.sum_sq * squared_norms(sae))
     gain[sums.n_fired == 0] = float("nan")
-    return PolarityCalibration(
-        provenance=Provenance.of(sae, sums.n_tokens), gain_pos=gain[0], gain_neg=gain[1]
-    )
+    return PolarityCalibration(Provenance.of(sae, sums.n_tokens), gain[0], gain[1])
+
+
+def has_common_units(sae: SAE[Any]) -> bool:
+    """Whether residuals have the units of the latents: nothing is normalised per token."""
+    return sae.cfg.normalize_activations not in PER_TOKEN
+
+
+def require_common_units(sae: SAE[Any]) -> None:
+    """Raise InvalidInputError where residuals do not have the units of the latents."""
+    require_autoencoder(sae)
+    found, allowed = sae.cfg.normalize_activations, "none that is made per token, for calibration"
+    require(has_common_units(sae), "normalize_activations", found, allowed)
+
+
+def gain_quantiles(gain: Tensor) -> dict[float, float]:
+    """Compute :data:`QUANTILES` of the gains (d_sae,) of a side; empty where it never fires."""
+    known = gain[~gain.isnan()]
+    return {q: known.quantile(q).item() for q in QUANTILES} if len(known) else {}

@@ -8,11 +8,10 @@ import torch
 from sae_lens import SAE
 from torch import Tensor
 
-from sae_lens_signaware.checks import checked, require
-from sae_lens_signaware.evaluation.results import Provenance, Result
-from sae_lens_signaware.evaluation.streaming import SideSums, squared_norms, sum_sides
-from sae_lens_signaware.saes.conversion import log_sparsity_of
-from sae_lens_signaware.saes.metrics import BIPOLAR_MIN_SHARE
+from sae_lens_signaware.checks import require
+from sae_lens_signaware.evaluation.results import Provenance, Result, Values
+from sae_lens_signaware.evaluation.sums import SideSums, squared_norms, sum_sides
+from sae_lens_signaware.saes import BIPOLAR_MIN_SHARE
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -23,38 +22,40 @@ class BipolarCensus(Result):
         firing_rate_pos, firing_rate_neg: share of tokens on which the side fires.
         energy_pos, energy_neg: mean over tokens of (z_i ||d_i||)^2 on that side, in squared units
             of the activations; of an SAE that normalises each token, of the normalised ones. d_i is
-            what one unit of the latent writes: W_dec_i, but for SAELens's TopK with
-            rescale_acts_by_decoder_norm.
+            what one unit of the latent writes.
         min_share: min(p+, p-) / (p+ + p-), from 0 (one-sided) to 1/2; NaN where it never fires.
         min_energy_share: the same share of the energies.
     """
 
-    firing_rate_pos: Tensor
-    firing_rate_neg: Tensor
-    energy_pos: Tensor
-    energy_neg: Tensor
-    min_share: Tensor
-    min_energy_share: Tensor
+    firing_rate_pos: Values
+    firing_rate_neg: Values
+    energy_pos: Values
+    energy_neg: Values
+    min_share: Values
+    min_energy_share: Values
 
     def _summary(self) -> Mapping[str, object]:
         return {"l0": self.l0, "dead_share": self.dead_share, "bipolar_share": self.bipolar_share()}
 
     @property
+    def firing_rate(self) -> Tensor:
+        """Share of tokens on which a latent fires, on either side: (d_sae,)."""
+        return self.firing_rate_pos + self.firing_rate_neg
+
+    @property
     def alive(self) -> Tensor:
         """Which latents fired at least once, on either side: (d_sae,) bool."""
-        return (self.firing_rate_pos + self.firing_rate_neg) > 0
+        return self.firing_rate > 0
 
     @property
     def pos_share(self) -> Tensor:
         """Share of each latent's firings on the + side, (d_sae,); 1/2 where it never fires."""
-        rate = self.firing_rate_pos + self.firing_rate_neg
-        return torch.where(self.alive, self.firing_rate_pos / rate, 0.5)
+        return torch.where(self.alive, self.firing_rate_pos / self.firing_rate, 0.5)
 
     @property
     def log_sparsity(self) -> Tensor:
         """log10 of the firing rate, (d_sae,) float32, as in SAELens's ``sparsity.safetensors``."""
-        rate = self.firing_rate_pos + self.firing_rate_neg
-        return log_sparsity_of(rate)
+        return self.firing_rate.clamp(min=1e-10).log10().float()  # SAELens's own floor
 
     @property
     def one_sided(self) -> bool:
@@ -64,7 +65,7 @@ class BipolarCensus(Result):
     @property
     def l0(self) -> float:
         """Mean number of active latents per token."""
-        return (self.firing_rate_pos + self.firing_rate_neg).sum().item()
+        return self.firing_rate.sum().item()
 
     @property
     def dead_share(self) -> float:
@@ -72,12 +73,8 @@ class BipolarCensus(Result):
         return 1 - self.alive.double().mean().item()
 
     def bipolar(self, min_share: float = BIPOLAR_MIN_SHARE) -> Tensor:
-        """Which latents are alive and have ``min_share`` of their firings on the rarer side.
-
-        Raises:
-            InvalidInputError: ``min_share`` is not from 0 to 1/2.
-        """
-        require_min_share("min_share", min_share)
+        """Which latents are alive and have ``min_share`` of their firings on the rarer side."""
+        require(0 <= min_share <= 0.5, "min_share", min_share, "from 0 to 0.5")
         return self.alive & (self.min_share.nan_to_num(0.0) >= min_share)
 
     def bipolar_share(self, min_share: float = BIPOLAR_MIN_SHARE) -> float:
@@ -87,8 +84,8 @@ class BipolarCensus(Result):
 
     def bipolar_activity_share(self, min_share: float = BIPOLAR_MIN_SHARE) -> float:
         """Share of bipolar latents among the active latents of a token; 0 where none is active."""
-        rate = self.firing_rate_pos + self.firing_rate_neg
-        return rate[self.bipolar(min_share)].sum().item() / self.l0 if self.l0 else 0.0
+        active = self.firing_rate[self.bipolar(min_share)].sum().item()
+        return active / self.l0 if self.l0 else 0.0
 
     def bipolar_share_by_energy_rank(self, min_share: float = BIPOLAR_MIN_SHARE) -> Tensor:
         """Share of bipolar latents among the k of the highest energy, for k = 1 .. number alive."""
@@ -108,14 +105,9 @@ def bipolar_census(sae: SAE[Any], activations: Iterable[Tensor] | Tensor) -> Bip
             ``itertools.islice(store, n_batches)``.
 
     Raises:
-        ValueError: activations are empty, of the wrong shape or type, or not finite.
+        InvalidInputError: activations are empty, of the wrong shape or type, or not finite.
     """
     return census_of(sae, sum_sides(sae, activations))
-
-
-def require_min_share(field: str, value: float) -> None:
-    """Raise InvalidInputError for a share that the rarer side of no latent has."""
-    require(0 <= checked(field, value, float) <= 0.5, field, value, "from 0 to 0.5")
 
 
 def census_of(sae: SAE[Any], sums: SideSums) -> BipolarCensus:

@@ -5,32 +5,22 @@ It writes c * d_i into the stream, c from - to +, and measures a logit differenc
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from rich.table import Table
 from sae_lens import SAE
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
-from sae_lens_signaware.checks import checked, require
+from sae_lens_signaware.checks import require
 from sae_lens_signaware.evaluation.inputs import (
+    decoder_directions,
     numbers_of_latents,
-    require_autoencoder,
     require_folded,
-    require_sae,
 )
-from sae_lens_signaware.evaluation.models import (
-    HookedRootModule,
-    on_model,
-    require_called,
-    require_head,
-    require_hook,
-)
-from sae_lens_signaware.evaluation.prompts import hook_of, require_tokens
-from sae_lens_signaware.evaluation.results import Provenance, Result
-from sae_lens_signaware.evaluation.streaming import decoder_directions
+from sae_lens_signaware.evaluation.models import HookedRootModule, hook_of, on_model, require_hook
+from sae_lens_signaware.evaluation.results import Number, Provenance, Result, Values
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -48,17 +38,16 @@ class PolarityDial(Result):
             latent, a pair for a plain SAE.
         direction_cosine: between the + direction and the - direction as they are written; -1 where
             one axis carries both.
-        logit_tokens: (a, b) of a logit difference; None of the loss, and where an earlier file
-            lacks it.
+        logit_tokens: (a, b) of a logit difference; None of the loss.
     """
 
-    coefficients: Tensor
-    effect: Tensor
-    baseline: float
+    coefficients: Values
+    effect: Values
+    baseline: Number
     metric: str
     latent_pos: int
     latent_neg: int
-    direction_cosine: float
+    direction_cosine: Number
     logit_tokens: tuple[int, int] | None = None
 
     @property
@@ -85,40 +74,13 @@ class PolarityDial(Result):
         odd, even = (pos - neg).abs().sum(), (pos + neg).abs().sum()
         return (odd / (odd + even)).item()
 
-    def _summary(self) -> Mapping[str, object]:
-        return {
-            "monotone": self.monotone,
-            "sign_changing": self.sign_changing,
-            "symmetry": self.symmetry,
-        }
-
-    @classmethod
-    def _fields_of(cls, values: dict[str, Any]) -> dict[str, Any]:
-        pair = values.pop("logit_tokens", None)
-        return {**super()._fields_of(values), "logit_tokens": pair and tuple(pair)}
-
     def _ends(self) -> tuple[Tensor, Tensor]:
         n = len(self.coefficients) // 2
         return self.effect[-n:], self.effect[:n].flip(0)
 
-    def table(self) -> Table:
-        """A table for the terminal: the verdict, and the effect at every coefficient."""
-        which = (
-            f"latent {self.latent_pos}"
-            if self.latent_pos == self.latent_neg
-            else f"latents {self.latent_pos} (+) and {self.latent_neg} (-)"
-        )
-        table = Table(
-            title=f"{which}: {'monotone' if self.monotone else 'not monotone'}, "
-            f"{'sign-changing' if self.sign_changing else 'not sign-changing'}, "
-            f"symmetry {self.symmetry:.2f}; {self.metric} {self.baseline:.4f} with nothing added",
-            title_justify="left",
-        )
-        table.add_column("c", justify="right")
-        table.add_column(f"change of {self.metric}", justify="right")
-        for c, effect in zip(self.coefficients.tolist(), self.effect.tolist(), strict=True):
-            table.add_row(f"{c:+.3g}", f"{effect:+.4f}")
-        return table
+    def _summary(self) -> Mapping[str, object]:
+        names = ("monotone", "sign_changing", "symmetry")
+        return {name: getattr(self, name) for name in names}
 
 
 @torch.no_grad()
@@ -129,13 +91,14 @@ def polarity_dial(
     tokens: Tensor,
     coefficients: Sequence[float] | Tensor,
     logit_tokens: tuple[int, int] | None = None,
+    hook_name: str | None = None,
 ) -> PolarityDial:
     """Add c * d / ||d|| at the SAE's hook, at every position, and measure the model's output.
 
     The direction has norm 1, so that a signed latent and a pair of plain ones are dialled alike.
 
     Args:
-        model: SAELens's hooked model, with the hook ``sae.cfg.metadata.hook_name``.
+        model: SAELens's hooked model.
         sae: any SAELens SAE.
         latent: one latent, dialled both ways along its axis; or a pair of a plain SAE, of which
             positive coefficients write the first one's direction, negative ones the second's.
@@ -143,30 +106,25 @@ def polarity_dial(
         coefficients: positive, in the units of the activations. Each is written with both signs,
             and 0 is measured as well.
         logit_tokens: (a, b) measures logit(a) - logit(b) at the last position; None the loss.
+        hook_name: where it is written; None is the hook that the SAE's metadata name.
 
     Raises:
-        ValueError: a latent or a token is out of range; a coefficient is not above 0, or so large
-            that the logits are not finite; there are too few tokens for the metric or more than the
-            model has positions; the model lacks the SAE's hook or does not call it, or it is of
-            another width or lacks the SAE's head; or the scale of the activations is not folded in.
+        InvalidInputError: there is no such latent, or its decoder row is 0; a coefficient is not
+            above 0, or so large that the logits are not finite; the model lacks the hook, does not
+            call it, or it is of another width; or the scale of the activations is not folded in.
     """
-    require_autoencoder(sae)
-    latent = checked("latent", latent, int | tuple[int, int])
-    logit_tokens = checked("logit_tokens", logit_tokens, tuple[int, int] | None)
-    pair = latent if isinstance(latent, tuple) else (latent, latent)
-    numbers_of_latents(sae, pair, "latent")
-    sizes = _sizes(coefficients)
-    shortest = 1 if logit_tokens else 2
-    require_tokens(model, tokens, shortest)
-    name, head = hook_of(sae)
-    hook = require_hook(model, name), head
     require_folded(sae)
+    pair = latent if isinstance(latent, tuple) else (latent, latent)
+    numbers_of_latents(sae, pair)
+    sizes = sorted(torch.as_tensor(coefficients, dtype=torch.float64).tolist())
+    require(bool(sizes) and sizes[0] > 0, "coefficients", sizes, "numbers above 0")
+    hook = require_hook(model, hook_name or hook_of(sae)), sae.cfg.metadata.hook_head_index
     pos, neg = dialled_directions(sae, latent)
     grid = [-c for c in reversed(sizes)] + [0.0, *sizes]
     values = []
     for c in grid:
-        of_side = pos if c > 0 else neg
-        values.append(_measure(model, hook, tokens, abs(c) * of_side, logit_tokens))
+        added = abs(c) * (pos if c > 0 else neg)
+        values.append(_measure(model, hook, tokens, added, logit_tokens))
         allowed = "sizes that leave the logits of this model finite"
         require(math.isfinite(values[-1]), "coefficients", c, allowed)
     baseline = values[len(sizes)]
@@ -176,24 +134,15 @@ def polarity_dial(
         effect=torch.tensor([v - baseline for v in values], dtype=torch.float64, device="cpu"),
         baseline=baseline,
         metric="logit_difference" if logit_tokens else "loss",
-        latent_pos=pair[0],
-        latent_neg=pair[1],
+        latent_pos=int(pair[0]),
+        latent_neg=int(pair[1]),
         direction_cosine=cosine_similarity(pos, neg, dim=0).item(),
         logit_tokens=logit_tokens,
     )
 
 
-def _sizes(coefficients: Sequence[float] | Tensor) -> list[float]:
-    """The coefficients, smallest first."""
-    given: Any = coefficients.tolist() if isinstance(coefficients, Tensor) else coefficients
-    require(isinstance(given, Iterable), "coefficients", given, "a list of numbers above 0")
-    sizes = sorted(checked("coefficients", list(given), list[float]))
-    require(bool(sizes) and sizes[0] > 0, "coefficients", list(given), "numbers above 0")
-    return sizes
-
-
 def dialled_directions(sae: SAE[Any], latent: int | tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Return what a positive and a negative coefficient write, (d_in,) each, of norm 1.
+    """What a positive and a negative coefficient write, (d_in,) each, of norm 1.
 
     They are both ways along the axis of one latent, or the own directions of two.
     """
@@ -210,17 +159,10 @@ def nearest_antipodal_pair(plain: SAE[Any], direction: Tensor) -> tuple[int, int
     Args:
         plain: any SAELens SAE; its decoder rows are searched.
         direction: (d_in,) of the axis, e.g. ``signed.W_dec[i]``.
-
-    Raises:
-        InvalidInputError: ``plain`` is no SAE, or ``direction`` no such tensor.
     """
-    require_sae(plain)
-    is_tensor = isinstance(direction, Tensor)
-    require(is_tensor, "direction", type(direction).__name__, "a tensor, such as sae.W_dec[i]")
-    rows, shape = decoder_directions(plain), tuple(direction.shape)
+    rows = decoder_directions(plain)
+    shape = tuple(direction.shape)
     require(shape == rows.shape[1:], "direction", shape, f"({rows.shape[1]},), one of the decoder")
-    norm = direction.detach().float().norm().item()
-    require(0 < norm < math.inf, "direction", f"of norm {norm:g}", "finite, and not 0 throughout")
     cosine = cosine_similarity(rows, direction.detach().float().to(rows.device)[None], dim=1)
     return int(cosine.argmax()), int(cosine.argmin())
 
@@ -232,15 +174,14 @@ def _measure(
     added: Tensor,
     logit_tokens: tuple[int, int] | None,
 ) -> float:
-    (hook_name, head), calls = hook_and_head, list[None]()
+    (hook_name, head), n_calls = hook_and_head, [0]
 
     def add(activations: Tensor, hook: object) -> Tensor:
         del hook
-        calls.append(None)
-        require_head(hook_name, head, activations.shape)
+        n_calls[0] += 1
         # without a head, all heads of hook_z are one activation of the SAE
         width = activations.shape[2 if head is None else 3 :].numel()
-        require(width == len(added), "activations at " + hook_name, width, f"{len(added)} wide")
+        require(width == len(added), f"width of {hook_name!r}", width, f"{len(added)}, as the SAE")
         if head is None:
             return activations + added.to(activations).view(activations.shape[2:])
         activations = activations.clone()
@@ -250,13 +191,10 @@ def _measure(
     logits = model.run_with_hooks(
         on_model(model, tokens), return_type="logits", fwd_hooks=[(hook_name, add)]
     )
-    require_called(hook_name, bool(calls))
+    # some hooks of TransformerLens are off by default
+    require(n_calls[0] > 0, "hook_name", hook_name, "a hook that this model calls, with a tensor")
     if logit_tokens is not None:
-        a, b = logit_tokens
-        n_tokens = logits.shape[-1]
-        allowed = f"two token ids from 0 to {n_tokens - 1}"
-        require(min(a, b) >= 0 and max(a, b) < n_tokens, "logit_tokens", logit_tokens, allowed)
-        last = logits[:, -1, [a, b]].cpu().double()  # bfloat16 would round the difference
+        last = logits[:, -1, list(logit_tokens)].cpu().double()  # bfloat16 would round it
         return (last[:, 0] - last[:, 1]).mean().item()
     predicted, actual = logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()
     return cross_entropy(predicted.float(), actual.long().to(predicted.device)).item()

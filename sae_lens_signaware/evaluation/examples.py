@@ -1,39 +1,27 @@
-"""Examples: the contexts in which each side of a latent is strongest (docs/measures.md)."""
+"""Examples: contexts in which each side of a latent is strongest, and pages of single latents."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from rich.table import Table
 from rich.text import Text
 from sae_lens import SAE, ActivationsStore
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
-from sae_lens_signaware.checks import checked, require
-from sae_lens_signaware.evaluation.inputs import (
-    MAX_TOKENS,
-    dense_latents,
-    flat_activations,
-    numbers_of_latents,
-    require_folded,
-    require_in_range,
-    require_sae,
-)
-from sae_lens_signaware.evaluation.models import (
-    HookedRootModule,
-    excluded_tokens,
-    required_tokenizer,
-    token_text,
-)
-from sae_lens_signaware.evaluation.prompts import (
-    Prompts,
-    prompts_of_store,
-    prompts_of_tokens,
-    require_width_of_sae,
-)
+from sae_lens_signaware.checks import require
+from sae_lens_signaware.evaluation import inputs, models
+from sae_lens_signaware.evaluation.calibration import calibration_of, has_common_units
+from sae_lens_signaware.evaluation.census import census_of
+from sae_lens_signaware.evaluation.dial import dialled_directions, polarity_dial
+from sae_lens_signaware.evaluation.inputs import latents_of, numbers_of_latents, require_folded
+from sae_lens_signaware.evaluation.logits import top_logits, unembedding_for
+from sae_lens_signaware.evaluation.models import HookedRootModule, Prompts, token_text, tokenizer_of
 from sae_lens_signaware.evaluation.results import Provenance, Result, printable
+from sae_lens_signaware.evaluation.sums import sum_sides
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +33,7 @@ class Context:
         activations: the latent's value at each, of either sign; 0 where it is inactive.
         peak: index in ``tokens`` of the strongest activation of the side.
         prompt: number of the prompt in the pass, from 0.
-        position: of the peak in its whole prompt, also where a store cuts it (``seqpos_slice``).
+        position: of the peak in its prompt.
     """
 
     tokens: tuple[str, ...]
@@ -58,12 +46,6 @@ class Context:
     def value(self) -> float:
         """The latent's value at the peak."""
         return self.activations[self.peak]
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> "Context":
-        """Make it of the mapping that JSON holds of one."""
-        tuples = {name: tuple(values[name]) for name in ("tokens", "activations")}
-        return cls(**{**values, **tuples})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,11 +73,7 @@ class TopExamples(Result):
     k: int
 
     def of(self, latent: int) -> LatentExamples:
-        """Return the examples of one latent.
-
-        Raises:
-            KeyError: it was not asked for.
-        """
+        """The examples of one latent; KeyError where it was not asked for."""
         for examples in self.latents:
             if examples.latent == latent:
                 return examples
@@ -115,25 +93,7 @@ class TopExamples(Result):
         return table
 
     def _summary(self) -> Mapping[str, object]:
-        return {
-            "latents": len(self.latents),
-            "contexts": sum(len(e.pos) + len(e.neg) for e in self.latents),
-        }
-
-    def to_dict(self) -> dict[str, object]:
-        """Return all contexts as JSON holds them."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def _fields_of(cls, values: dict[str, Any]) -> dict[str, Any]:
-        latents = tuple(
-            LatentExamples(
-                latent=latent["latent"],
-                **{s: tuple(map(Context.of, latent[s])) for s in ("pos", "neg")},
-            )
-            for latent in values["latents"]
-        )
-        return {**values, "latents": latents}
+        return {"latents": len(self.latents)}
 
 
 @torch.no_grad()
@@ -147,7 +107,6 @@ def top_examples(
     batch_size_prompts: int = 8,
     window: tuple[int, int] = (16, 8),
     exclude_special_tokens: list[int] | bool = True,
-    seqpos_slice: tuple[int | None, ...] = (None,),
 ) -> TopExamples:
     """Find the k strongest contexts of each side of the latents, in one pass over prompts.
 
@@ -160,139 +119,330 @@ def top_examples(
         sae: any SAELens SAE, as saved; a plain one has no - side.
         source: an ``ActivationsStore``, of which the next ``n_batches`` batches are read, or token
             ids (prompt, position), all of which are.
-        latents: None takes all; memory is 2 * k * (window + 1) * 12 bytes a latent.
+        latents: None takes all.
         k: contexts of a side at most.
         batch_size_prompts: prompts the model runs at once.
         window: tokens before and after the peak, cut at the ends of the prompt.
         exclude_special_tokens: whether special tokens of the tokenizer can be no peak; or the ids
             of the tokens that cannot.
-        seqpos_slice: positions of a prompt of token ids that can be peaks, as slice() takes them.
-            A store has its own.
 
     Raises:
-        ValueError: a latent is out of range; ``k``, ``n_batches`` or ``batch_size_prompts`` is
-            below 1; the window is negative; no token can be a peak; activations are not finite; the
-            SAE's estimated scale is not folded in; or the model has no tokenizer.
+        InvalidInputError: a latent is out of range; no token can be a peak; activations are not
+            finite or of another width; or the SAE's estimated scale is not folded in.
     """
-    require_sae(sae)
     require_folded(sae)
     chosen = numbers_of_latents(sae, latents)
-    k, n_batches = checked("k", k, int), checked("n_batches", n_batches, int)
-    batch_size_prompts = checked("batch_size_prompts", batch_size_prompts, int)
-    for name, value in (
-        ("k", k),
-        ("n_batches", n_batches),
-        ("batch_size_prompts", batch_size_prompts),
-    ):
-        require(value >= 1, name, value, "at least 1")
-    window = checked("window", window, tuple[int, int])
-    seqpos_slice = checked("seqpos_slice", seqpos_slice, tuple[int | None, ...])
-    is_slice = 1 <= len(seqpos_slice) <= 3 and all(n is None or n > 0 for n in seqpos_slice[2:])
-    allowed = "one to three numbers, as slice() takes them, the third of them 1 or more"
-    require(is_slice, "seqpos_slice", seqpos_slice, allowed)
-    excluding: Any = checked("exclude_special_tokens", exclude_special_tokens, list[int] | bool)
-    require(min(window) >= 0, "window", window, "two numbers of tokens, 0 or more")
-    tokenizer = required_tokenizer(model)
-    excluded = excluded_tokens(model, excluding)
+    excluded = models.excluded_tokens(model, exclude_special_tokens)
     if isinstance(source, ActivationsStore):
-        batches = prompts_of_store(source, n_batches, batch_size_prompts, excluded, distinct=True)
+        batches = models.prompts_of_store(source, sae, n_batches, batch_size_prompts, excluded)
     else:
-        batches = prompts_of_tokens(
-            model,
-            sae,
-            source,
-            batch_size_prompts,
-            excluded,
-            distinct=True,
-            part=slice(*seqpos_slice),
-        )
-    top = _TopWindows(len(chosen), k, window, sae.device)
-    columns = torch.tensor(chosen, dtype=torch.int64, device=sae.device)
-    with flat_activations(sae):
-        for prompts in batches:
-            at_once = max(1, MAX_TOKENS // prompts.tokens.shape[1])
-            for part in zip(*(field.split(at_once) for field in prompts), strict=True):
-                _add_prompts(top, sae, Prompts(*part), columns)
-    allowed = "prompts with a token that can be a peak, neither special nor cut off"
-    require(top.n_tokens > 0, "source", "none", allowed)
-    return TopExamples(Provenance.of(sae, top.n_tokens), top.contexts(chosen, tokenizer), k)
+        hook = models.hook_of(sae)
+        batches = models.prompts_of_tokens(model, sae, hook, source, excluded, batch_size_prompts)
+    return _top_examples(model, sae, batches, chosen, k, window)
 
 
-def _add_prompts(top: "_TopWindows", sae: SAE[Any], prompts: Prompts, columns: Tensor) -> None:
-    require_width_of_sae(prompts.activations, sae, sae.cfg.metadata.hook_name)
-    require_in_range(prompts.activations)
-    z = dense_latents(sae, prompts.activations)[..., columns].float()
-    top.add(
-        prompts.tokens.to(sae.device),
-        z,
-        prompts.keep.to(sae.device),
-        prompts.positions.to(sae.device),
-    )
+def _top_examples(
+    model: HookedRootModule,
+    sae: SAE[Any],
+    batches: Iterable[Prompts],
+    latents: list[int],
+    k: int,
+    window: tuple[int, int],
+) -> TopExamples:
+    top = _TopWindows(k, window)
+    columns = torch.tensor(latents, dtype=torch.int64, device=sae.device)
+    with inputs.flat_activations(sae):
+        for whole in batches:
+            at_once = max(1, inputs.MAX_TOKENS // whole.tokens.shape[1])
+            for fields in zip(*(field.split(at_once) for field in whole), strict=True):
+                prompts = Prompts(*(field.to(sae.device) for field in fields))
+                z = latents_of(sae, prompts.activations)[..., columns].float()
+                top.add(prompts, z)
+    require(top.n_tokens > 0, "source", "none", "prompts with a token that is no special one")
+    return TopExamples(Provenance.of(sae, top.n_tokens), top.contexts(model, latents), k)
 
 
 class _TopWindows:
-    """The k strongest windows of each side of n latents; side 0 is +, strength 0 an empty slot."""
+    """The k strongest windows of each side of n latents; side 0 is +, strength 0 an empty slot.
 
-    def __init__(self, n: int, k: int, window: tuple[int, int], device: torch.device) -> None:
+    ``held`` has (n, 2, slot) strength, prompt and position, and (n, 2, slot, window) ids and
+    values; ids are -1 outside of the prompt.
+    """
+
+    def __init__(self, k: int, window: tuple[int, int]) -> None:
         self.k, self.before, self.width = k, window[0], sum(window) + 1
         self.n_prompts = self.n_tokens = 0
-        self.strength = torch.zeros(n, 2, k, dtype=torch.float32, device=device)
-        self.prompt = torch.zeros(n, 2, k, dtype=torch.int64, device=device)
-        self.position = torch.zeros_like(self.prompt)
-        # token ids of the window, -1 outside of the prompt, and the latent's values there
-        self.ids = torch.full((n, 2, k, self.width), -1, dtype=torch.int64, device=device)
-        self.values = self.strength.new_zeros(n, 2, k, self.width)
+        self.held: dict[str, Tensor] = {}
+        self.seen: set[bytes] = set()
 
-    def add(self, tokens: Tensor, z: Tensor, keep: Tensor, positions: Tensor) -> None:
-        """Take the next prompts in: z is (batch, position, n), the others are (batch, position)."""
+    def add(self, prompts: Prompts, z: Tensor) -> None:
+        """Take the next prompts in; z is (batch, position, n)."""
+        rows = [row.tobytes() for row in prompts.tokens.cpu().numpy()]
+        is_new = [row not in self.seen and not self.seen.add(row) for row in rows]
+        keep = prompts.keep & torch.tensor(is_new, device=z.device)[:, None]
         peaks = z * keep[..., None]
         (high, high_at), (low, low_at) = peaks.max(1), (-peaks).max(1)
-        strength = torch.stack([high, low]).permute(2, 0, 1)  # (n, 2, batch)
+        strength = torch.stack([high, low]).permute(2, 0, 1).clamp(min=0)  # (n, 2, batch)
         at = torch.stack([high_at, low_at]).permute(2, 0, 1)
+        row = torch.arange(len(z), device=z.device)
+        places = at[..., None] - self.before + torch.arange(self.width, device=z.device)
+        inside = (places >= 0) & (places < z.shape[1])
+        places = places.clamp(0, z.shape[1] - 1)
+        latent = torch.arange(z.shape[2], device=z.device)[:, None, None, None]
+        found = {
+            "strength": strength,
+            "prompt": (row + self.n_prompts).expand_as(at),
+            "position": at,
+            "ids": prompts.tokens[row[:, None], places].long().masked_fill(~inside, -1),
+            "values": z[row[:, None], places, latent] * inside,
+        }
         # old ones first and a stable order: of equal peaks the earlier prompt stays
-        both = torch.cat([self.strength, strength.clamp(min=0)], dim=2)
-        order = both.sort(dim=2, descending=True, stable=True).indices[..., : self.k]
-        self.strength = both.gather(2, order)
-        old = order.clamp(max=self.k - 1)
-        self.prompt, self.position = self.prompt.gather(2, old), self.position.gather(2, old)
-        self.ids = self.ids.take_along_dim(old[..., None], 2)
-        self.values = self.values.take_along_dim(old[..., None], 2)
-        new = (order >= self.k) & (self.strength > 0)
-        latent, side, slot = new.nonzero(as_tuple=True)
-        row = order[new] - self.k
-        peak = at[latent, side, row]
-        places = peak[:, None] - self.before + torch.arange(self.width, device=z.device)
-        inside = (places >= 0) & (places < tokens.shape[1])
-        places = places.clamp(0, tokens.shape[1] - 1)
-        self.ids[latent, side, slot] = tokens[row[:, None], places].long().masked_fill(~inside, -1)
-        self.values[latent, side, slot] = z[row[:, None], places, latent[:, None]] * inside
-        self.prompt[latent, side, slot] = row + self.n_prompts
-        self.position[latent, side, slot] = positions[row, peak]
-        self.n_prompts += len(tokens)
+        both = {
+            name: torch.cat([self.held.get(name, t[:, :, :0]), t], 2) for name, t in found.items()
+        }
+        order = both["strength"].sort(dim=2, descending=True, stable=True).indices[..., : self.k]
+        self.held = {
+            name: t.take_along_dim(order if t.ndim == 3 else order[..., None], 2)
+            for name, t in both.items()
+        }
+        self.n_prompts += len(z)
         self.n_tokens += int(keep.sum())
 
-    def contexts(
-        self, latents: list[int], tokenizer: PreTrainedTokenizerBase
-    ) -> tuple[LatentExamples, ...]:
+    def contexts(self, model: HookedRootModule, latents: list[int]) -> tuple[LatentExamples, ...]:
         """All windows as token strings."""
-        known = {i: token_text(tokenizer, i) for i in self.ids.unique().tolist() if i >= 0}
-        return tuple(
-            LatentExamples(latent, *(self._side(i, side, known) for side in (0, 1)))
-            for i, latent in enumerate(latents)
-        )
+        tokenizer, held = tokenizer_of(model), {k: v.cpu() for k, v in self.held.items()}
+        known = {i: token_text(tokenizer, i) for i in held["ids"].unique().tolist() if i >= 0}
 
-    def _side(self, i: int, side: int, known: dict[int, str]) -> tuple[Context, ...]:
-        contexts = []
-        for slot in range(int((self.strength[i, side] > 0).sum())):
-            ids = self.ids[i, side, slot]
-            inside = ids >= 0
-            contexts.append(
-                Context(
-                    tokens=tuple(known[token] for token in ids[inside].tolist()),
-                    activations=tuple(self.values[i, side, slot][inside].tolist()),
-                    peak=int(inside[: self.before].sum()),
-                    prompt=int(self.prompt[i, side, slot]),
-                    position=int(self.position[i, side, slot]),
+        def side(i: int, s: int) -> tuple[Context, ...]:
+            contexts = []
+            for slot in range(int((held["strength"][i, s] > 0).sum())):
+                ids = held["ids"][i, s, slot]
+                inside = ids >= 0
+                contexts.append(
+                    Context(
+                        tokens=tuple(known[token] for token in ids[inside].tolist()),
+                        activations=tuple(held["values"][i, s, slot][inside].tolist()),
+                        peak=int(inside[: self.before].sum()),
+                        prompt=int(held["prompt"][i, s, slot]),
+                        position=int(held["position"][i, s, slot]),
+                    )
                 )
-            )
-        return tuple(contexts)
+            return tuple(contexts)
+
+        return tuple(LatentExamples(n, side(i, 0), side(i, 1)) for i, n in enumerate(latents))
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenLatents:
+    """The strongest latents of one token, strongest first, without inactive ones.
+
+    Attributes:
+        token: its text.
+        latents: their numbers.
+        values: their activations, of either sign.
+    """
+
+    token: str
+    latents: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class SignedLatents(Result):
+    """The strongest latents of each token of a text.
+
+    Attributes:
+        tokens: in order, the one that is put before the text left out.
+        k: latents of a token at most.
+    """
+
+    tokens: tuple[TokenLatents, ...]
+    k: int
+
+    def table(self) -> Table:
+        """A table for the terminal: a row for each token, ``latent: value`` strongest first."""
+        table = Table("token", "strongest latents, with sign")
+        for token in self.tokens:
+            pairs = zip(token.latents, token.values, strict=True)
+            strongest = "   ".join(f"{latent}: {value:+.2f}" for latent, value in pairs)
+            table.add_row(Text(printable(token.token)), Text(strongest))
+        return table
+
+    def _summary(self) -> Mapping[str, object]:
+        return {"text": "".join(token.token for token in self.tokens)}
+
+
+@torch.no_grad()
+def signed_latents(
+    model: HookedRootModule,
+    sae: SAE[Any],
+    text: str,
+    k: int = 4,
+    latents: Sequence[int] | None = None,
+) -> SignedLatents:
+    """Find the k latents of each token of a text that are strongest by size, and their signs.
+
+    Args:
+        model: SAELens's hooked model; ``sae.cfg.metadata.hook_name`` says where it is read.
+        sae: any SAELens SAE; a plain one has no negative latents.
+        text: the beginning-of-sequence token is put before it where the tokenizer has one, as
+            SAELens does in training unless ``sae.cfg.metadata.prepend_bos`` is False. It is not
+            shown.
+        k: latents of a token at most; of equal ones the one that ``latents`` has first.
+        latents: look at these alone. None looks at all, in the order of their numbers.
+
+    Raises:
+        InvalidInputError: the text has no token; there is no such latent; the model has no such
+            hook; the SAE's estimated scale is not folded in; or activations are not finite.
+    """
+    require_folded(sae)
+    shown = list(dict.fromkeys(numbers_of_latents(sae, latents)))
+    tokenizer = tokenizer_of(model)
+    bos = models.bos_ids(tokenizer) if sae.cfg.metadata.prepend_bos is not False else []
+    ids = models.token_ids(tokenizer, text)
+    require(len(ids) > 0, "text", text, "a text with at least one token")
+    tokens = torch.tensor([bos + ids], device="cpu")
+    (prompts,) = models.prompts_of_tokens(model, sae, models.hook_of(sae), tokens)
+    with inputs.flat_activations(sae):
+        z = latents_of(sae, prompts.activations)[0, len(bos) :, shown].cpu().double()
+    order = z.abs().sort(dim=-1, descending=True, stable=True).indices[:, :k]
+    found = []
+    for token, row, strongest in zip(ids, z, order.tolist(), strict=True):
+        active = [i for i in strongest if row[i] != 0]
+        numbers, values = tuple(shown[i] for i in active), tuple(row[i].item() for i in active)
+        found.append(TokenLatents(token_text(tokenizer, token), numbers, values))
+    return SignedLatents(Provenance.of(sae, len(ids)), tuple(found), k)
+
+
+DIAL_PROMPTS, DIAL_POSITIONS = 4, 64
+N_BINS = 24
+"""Bins of each side of a page's histogram."""
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class LatentPages(Result):
+    """What the report shows of single latents.
+
+    Attributes:
+        name, hook_name: of the SAE, and where it reads.
+        kind: of the examples.
+        pages: one a latent: ``latent``; firing rates, energies and ``min_share`` as in the census;
+            gains as in the calibration, None where the side never fires; ``histogram`` of its
+            nonzero activations; ``logits_pos`` and ``logits_neg``, pairs of token and logit, empty
+            where the model hides its unembedding; ``examples_pos`` and ``examples_neg``; and
+            ``dial``, its effect on the difference of two logits, or None likewise.
+    """
+
+    name: str
+    hook_name: str
+    pages: list[dict[str, Any]]
+    kind: str = "tokens"
+
+    def _summary(self) -> Mapping[str, object]:
+        return {"latents": len(self.pages)}
+
+
+@torch.no_grad()
+def latent_pages(
+    sae: SAE[Any],
+    model: HookedRootModule,
+    tokens: Tensor,
+    latents: Sequence[int],
+    name: str,
+    hook_name: str,
+    n_contexts: int = 5,
+) -> LatentPages:
+    """Measure some latents on prompts for the report; one pass of the model, and the dials.
+
+    Args:
+        sae: any SAELens SAE.
+        model: SAELens's hooked model.
+        tokens: (prompt, position). Special tokens are left out, and what the SAE's metadata say.
+        latents: which.
+        name: of the SAE, as the report shows it.
+        hook_name: where the SAE reads.
+        n_contexts: contexts of a side at most.
+
+    Raises:
+        InvalidInputError: as :func:`top_examples`.
+    """
+    require_folded(sae)
+    numbers, metadata = numbers_of_latents(sae, latents), sae.cfg.metadata
+    excluded = models.excluded_tokens(model, True) + excluded_tokens(
+        model, metadata.exclude_special_tokens
+    )
+    prompts = list(models.prompts_of_tokens(model, sae, hook_name, tokens, excluded))
+    examples = _top_examples(model, sae, prompts, numbers, n_contexts, (16, 8))
+    kept = [p.activations[p.keep] for p in prompts]
+    sums = sum_sides(sae, kept, with_alignment=True)
+    census = census_of(sae, sums)
+    gains = calibration_of(sae, sums) if has_common_units(sae) else None
+    with inputs.flat_activations(sae):
+        values = torch.cat([latents_of(sae, x)[:, numbers].float().cpu() for x in kept]).numpy()
+    logits = top_logits(model, sae, numbers, hook_name=hook_name)
+    energy = (census.energy_pos + census.energy_neg)[numbers]
+    dials = _dials(model, sae, numbers, tokens, energy, hook_name)
+    pages = []
+    for i, latent in enumerate(numbers):
+        both = examples.of(latent)
+        page: dict[str, Any] = {"latent": latent}
+        for field in ("firing_rate_pos", "firing_rate_neg", "energy_pos", "energy_neg"):
+            page[field] = getattr(census, field)[latent].item()
+        page["min_share"] = census.min_share.nan_to_num(0.0)[latent].item()
+        for field in ("gain_pos", "gain_neg"):
+            gain = math.nan if gains is None else getattr(gains, field)[latent].item()
+            page[field] = None if math.isnan(gain) else gain
+        page["histogram"] = _histogram(values[:, i], census.one_sided)
+        for side in ("pos", "neg"):
+            page[f"logits_{side}"] = [list(p) for p in getattr(logits[i], side)] if logits else []
+            page[f"examples_{side}"] = [
+                {"tokens": list(c.tokens), "acts": list(c.activations), "peak": c.peak}
+                for c in getattr(both, side)
+            ]
+        page["dial"] = dials[i]
+        pages.append(page)
+    return LatentPages(Provenance.of(sae, sums.n_tokens), name, hook_name, pages)
+
+
+def _histogram(values: np.ndarray, one_sided: bool) -> dict[str, list[float]]:
+    """Bin the nonzero ones of (n,) values; 0 is an edge."""
+    most = float(np.abs(values).max()) or 1.0
+    low, n_bins = (0.0, N_BINS) if one_sided else (-most, 2 * N_BINS)
+    edges = np.linspace(low, most, n_bins + 1)
+    counts, _ = np.histogram(values[values != 0], edges)
+    return {"edges": edges.tolist(), "counts": counts.tolist()}
+
+
+def _dials(
+    model: HookedRootModule,
+    sae: SAE[Any],
+    latents: list[int],
+    tokens: Tensor,
+    energy: Tensor,
+    hook_name: str,
+) -> list[dict[str, Any] | None]:
+    """Dial each latent on the two tokens that its axis speaks for and against most.
+
+    Args:
+        energy: (n,) of the latents; it sets the sizes: a half to four times what a latent of them
+            writes on average where it fires on every tenth token.
+    """
+    unembedding = unembedding_for(model, sae, hook_name)
+    typical = (10 * energy.median()).sqrt().item() if len(energy) else 0.0
+    if unembedding is None or typical == 0:
+        return [None] * len(latents)
+    sizes = [typical * factor for factor in (0.5, 1.0, 2.0, 4.0)]
+    prompts, tokenizer, found = tokens[:DIAL_PROMPTS, :DIAL_POSITIONS], tokenizer_of(model), []
+    for latent in latents:
+        votes = unembedding @ dialled_directions(sae, latent)[0].to(unembedding.device)
+        pair = (int(votes.argmax()), int(votes.argmin()))
+        dial = polarity_dial(model, sae, latent, prompts, sizes, pair, hook_name)
+        for_, against = (token_text(tokenizer, i) for i in pair)
+        found.append(
+            {
+                "c": dial.coefficients.tolist(),
+                "metric": dial.effect.tolist(),
+                "name": f"logit of {for_!r} less that of {against!r}",
+            }
+        )
+    return found

@@ -10,14 +10,12 @@ import torch
 from sae_lens import SAE
 from torch import Tensor, nn
 
-from sae_lens_signaware.checks import checked, require
 from sae_lens_signaware.evaluation.inputs import (
+    decoder_directions,
     numbers_of_latents,
-    require_autoencoder,
     require_folded,
 )
-from sae_lens_signaware.evaluation.models import HookedRootModule, required_tokenizer, token_text
-from sae_lens_signaware.evaluation.streaming import decoder_directions
+from sae_lens_signaware.evaluation.models import HookedRootModule, token_text, tokenizer_of
 
 # Where models of transformers keep their final norm: Llama, Gemma and most others; models that also
 # read images; GPT-NeoX and Pythia; GPT-2, Falcon, Bloom; OPT; Phi; MPT; Mamba.
@@ -55,23 +53,64 @@ class TopLogits:
     neg: tuple[TokenLogit, ...]
 
 
-def unembedding_of(model: HookedRootModule, d_in: int) -> Tensor | None:
-    """Return (vocabulary, d_in) from the stream to logits, with the final norm's weight in it.
+@torch.no_grad()
+def top_logits(
+    model: HookedRootModule,
+    sae: SAE[Any],
+    latents: Sequence[int],
+    k: int = 10,
+    hook_name: str | None = None,
+) -> list[TopLogits] | None:
+    """Find the k tokens that each side of the latents promotes most.
 
-    A norm that subtracts the mean does so here too.
-    None where the model hides its unembedding or its final norm, or where the stream is not
-    ``d_in`` wide.
+    The logits are ``unembedding @ W_dec[i]`` for the + side and ``unembedding @ -W_dec[i]`` for
+    the - side. They mean something where the SAE reads what the model adds to its residual stream.
+
+    Args:
+        model: SAELens's hooked model.
+        sae: any SAELens SAE.
+        latents: which.
+        k: tokens of a side at most.
+        hook_name: where the SAE reads; None is the hook that its metadata name.
+
+    Returns:
+        One for each latent, or None where the model hides its unembedding, or the SAE does not
+        write into the stream.
+
+    Raises:
+        InvalidInputError: a latent is out of range, or the SAE's estimated scale not folded in.
     """
+    require_folded(sae)
+    numbers = numbers_of_latents(sae, latents)
+    unembedding = unembedding_for(model, sae, hook_name)
+    if unembedding is None:
+        return None
+    directions = decoder_directions(sae).to(unembedding.device)
+    tokenizer, found = tokenizer_of(model), []
+    for latent in numbers:
+        logits = unembedding @ directions[latent]
+        sides: list[tuple[TokenLogit, ...]] = []
+        for signed in (logits, -logits):
+            top = signed.topk(min(k, len(signed)))
+            pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+            sides.append(tuple((token_text(tokenizer, i), value) for i, value in pairs))
+        found.append(TopLogits(*sides))
+    return found
+
+
+def unembedding_for(
+    model: HookedRootModule, sae: SAE[Any], hook_name: str | None = None
+) -> Tensor | None:
+    """(vocabulary, d_in) from what an SAE writes to logits, with the final norm's weight in it.
+
+    None where that is not the stream, or the model hides its unembedding or its final norm.
+    """
+    if (hook_name or sae.cfg.metadata.hook_name or "").endswith(HEAD_SPACE):
+        return None
     found = _unembedding_and_norm(model)
-    if found is None or found[0].shape[1] != d_in:
+    if found is None or found[0].shape[1] != sae.cfg.d_in:
         return None
     return through_norm(*found)
-
-
-def unembedding_for(model: HookedRootModule, sae: SAE[Any]) -> Tensor | None:
-    """Return :func:`unembedding_of` for what an SAE writes; None where that is not the stream."""
-    hook = sae.cfg.metadata.hook_name or ""
-    return None if hook.endswith(HEAD_SPACE) else unembedding_of(model, sae.cfg.d_in)
 
 
 def _unembedding_and_norm(model: HookedRootModule) -> tuple[Tensor, nn.Module] | None:
@@ -94,7 +133,7 @@ def _unembedding_and_norm(model: HookedRootModule) -> tuple[Tensor, nn.Module] |
 
 @torch.no_grad()
 def through_norm(unembedding: Tensor, norm: nn.Module) -> Tensor:
-    """Return (vocabulary, d) the logits of a direction that a norm takes in at a scale of 1.
+    """(vocabulary, d) the logits of a direction that a norm takes in at a scale of 1.
 
     The weight is read from what the norm does, since a norm may hold it as it is, or less 1.
 
@@ -117,46 +156,3 @@ def through_norm(unembedding: Tensor, norm: nn.Module) -> Tensor:
     weighted = unembedding * (on_mixed / mixed)
     subtracts_mean = on_ones.abs().max() < 1e-3 * on_mixed.abs().max()
     return weighted - weighted.mean(1, keepdim=True) if subtracts_mean else weighted
-
-
-@torch.no_grad()
-def top_logits(
-    model: HookedRootModule, sae: SAE[Any], latents: Sequence[int], k: int = 10
-) -> list[TopLogits] | None:
-    """Find the k tokens that each side of the latents promotes most.
-
-    The logits are ``unembedding @ W_dec[i]`` for the + side and ``unembedding @ -W_dec[i]`` for
-    the - side. They mean something where the SAE reads what the model adds to its residual stream.
-
-    Args:
-        model: SAELens's hooked model.
-        sae: any SAELens SAE.
-        latents: which.
-        k: tokens of a side at most.
-
-    Returns:
-        One for each latent, or None where :func:`unembedding_for` is None.
-
-    Raises:
-        InvalidInputError: a latent is out of range, ``k`` is below 1, the SAE is a transcoder or
-            its estimated scale is not folded in, or the model has no tokenizer.
-    """
-    require_autoencoder(sae)
-    require_folded(sae)
-    numbers = numbers_of_latents(sae, latents)
-    k = checked("k", k, int)
-    require(k >= 1, "k", k, "at least 1")
-    unembedding = unembedding_for(model, sae)
-    if unembedding is None:
-        return None
-    directions = decoder_directions(sae).to(unembedding.device)
-    tokenizer, found = required_tokenizer(model), []
-    for latent in numbers:
-        logits = unembedding @ directions[latent]
-        sides: list[tuple[TokenLogit, ...]] = []
-        for signed in (logits, -logits):
-            top = signed.topk(min(k, len(signed)))
-            pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
-            sides.append(tuple((token_text(tokenizer, i), value) for i, value in pairs))
-        found.append(TopLogits(*sides))
-    return found

@@ -1,7 +1,6 @@
-"""The way back from plain to signed: antipodal pairs of a plain SAE become one latent each.
+"""The way back from plain to signed: antipodal pairs of a plain SAE become one latent each. Ours.
 
-It is here and not in ``conversion.py`` since, unlike the split, it is approximate and decides by
-measurement (docs/design.md).
+Unlike the split it is approximate, and decides by measurement.
 """
 
 from collections.abc import Iterable
@@ -11,12 +10,17 @@ import torch
 from sae_lens import SAE, GatedSAE, JumpReLUSAE
 from torch import Tensor
 
+from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.evaluation.audit import AntipodalAudit, antipodal_audit, disjoint_pairs
 from sae_lens_signaware.evaluation.inputs import batches_of
 from sae_lens_signaware.evaluation.quality import measure_quality
-from sae_lens_signaware.saes.bi_jumprelu import BiJumpReLUSAE, BiJumpReLUSAEConfig
-from sae_lens_signaware.saes.plain import own_random_state, shared_fields
-from sae_lens_signaware.saes.sa_gsae import SAGatedSAE, SAGatedSAEConfig
+from sae_lens_signaware.saes import (
+    BiJumpReLUSAE,
+    BiJumpReLUSAEConfig,
+    SAGatedSAE,
+    SAGatedSAEConfig,
+)
+from sae_lens_signaware.saes.split import shared_fields
 
 NEVER_ACTIVE = 1e30
 """Threshold of a side that is never active, or the largest of its type where that is less."""
@@ -38,8 +42,8 @@ def merge_antipodal(
 
     Args:
         sae: a plain ``gated`` or ``jumprelu`` SAE, width W. It is left as it is.
-        activations: (n, d_in) or (batch, position, d_in) tensors, or one such tensor, scaled as
-            the SAE expects them. They are read twice more after the audit, and so kept.
+        activations: as in :func:`~sae_lens_signaware.bipolar_census`. They are read three times,
+            and so kept.
         max_cosine: a pair has at most this cosine, from -1 to below 0.
 
     Returns:
@@ -49,21 +53,20 @@ def merge_antipodal(
         of ``sae`` that it is made of, that of the + side first.
 
     Raises:
-        TypeError: another architecture.
-        ValueError: ``max_cosine`` is out of range; activations are empty, of the wrong shape or
-            type, not finite, or do not differ.
+        InvalidInputError: another architecture; ``max_cosine`` is out of range; activations are
+            empty, of the wrong shape or type, not finite, or do not differ.
     """
     if not isinstance(sae, GatedSAE | JumpReLUSAE):
-        raise TypeError(f"merge_antipodal takes a gated or jumprelu SAE, got {type(sae).__name__}")
-    is_whole = isinstance(activations, Tensor)  # audit checks it; a copy would take its memory
+        raise InvalidInputError(f"sae must be a gated or jumprelu SAE, got {type(sae).__name__}")
+    is_whole = isinstance(activations, Tensor)
     tokens = activations if is_whole else torch.cat(list(batches_of(activations, sae.cfg.d_in)))
     audit = antipodal_audit(sae, tokens, max_cosine)
     pairs = sorted(disjoint_pairs(audit.latent_a, audit.latent_b, audit.co_firing_rate == 0))
     paired = {i for pair in pairs for i in pair}
     rest = [i for i in range(sae.cfg.d_sae) if i not in paired]
-    with own_random_state(sae.W_dec.device):
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):  # new weights, which are overwritten
         merged = _merge(sae, pairs, rest, _weights(audit, pairs).to(sae.W_dec))
-    before, after = (measure_quality(s, tokens, "merge_antipodal")[0] for s in (sae, merged))
+    before, after = (measure_quality(s, tokens)[0] for s in (sae, merged))
     merged.cfg.metadata.merged_from = {
         "architecture": sae.cfg.architecture(),
         "d_sae": sae.cfg.d_sae,
@@ -83,11 +86,9 @@ def _weights(audit: AntipodalAudit, pairs: list[tuple[int, int]]) -> Tensor:
     """(pairs,) weight of the first latent of each in its mean; a latent that never fires has 0."""
     latents = torch.cat([audit.latent_a, audit.latent_b])
     alive = set(latents[torch.cat([audit.rate_a, audit.rate_b]) > 0].tolist())
-    weights = [(1 + (a in alive) - (b in alive)) / 2 for a, b in pairs]
-    return torch.tensor(weights, device=latents.device)
+    return torch.tensor([(1 + (a in alive) - (b in alive)) / 2 for a, b in pairs], device="cpu")
 
 
-@torch.no_grad()
 def _merge(
     sae: GatedSAE | JumpReLUSAE, pairs: list[tuple[int, int]], rest: list[int], weight: Tensor
 ) -> SAGatedSAE | BiJumpReLUSAE:
@@ -97,7 +98,7 @@ def _merge(
         rest: the latents of no pair.
         weight: (pairs,) of the first latent in the mean of both.
     """
-    device = sae.W_dec.device  # which need not be torch's default one
+    device = sae.W_dec.device
     pos = torch.tensor([a for a, _ in pairs] + rest, dtype=torch.int64, device=device)
     neg = torch.tensor([b for _, b in pairs], dtype=torch.int64, device=device)
     n = len(pairs)
@@ -116,14 +117,13 @@ def _merge(
     def rows(param: Tensor, of_neg: Tensor, unpaired: float = 0.0) -> Tensor:
         """A parameter of both sides, (2, d_sae); ``unpaired`` fills the - sides without a pair."""
         # float16 does not reach as far as the threshold of a side that is never active
-        wide = torch.promote_types(param.dtype, torch.float32)
-        param = param.to(wide) if unpaired else param
+        param = param.to(torch.promote_types(param.dtype, torch.float32)) if unpaired else param
         other = torch.full_like(param[pos], unpaired)
         other[:n] = of_neg
         return torch.stack([param[pos], other])
 
     state = {"W_enc": W_enc, "W_dec": W_dec, "b_dec": sae.b_dec.clone()}
-    fields = shared_fields(sae, len(pos))
+    fields = shared_fields(sae.cfg, len(pos))
     if isinstance(sae, GatedSAE):
         merged = SAGatedSAE(SAGatedSAEConfig(polarity_tying="none", **fields))
         threshold = rows(-sae.b_gate, -sae.b_gate[neg] * s_enc, NEVER_ACTIVE)

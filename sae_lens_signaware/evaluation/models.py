@@ -1,148 +1,42 @@
-"""The language models that SAELens hooks: their type, and their tokenizer."""
+"""The language models that SAELens hooks: their hooks, tokenizers, and prompts with activations."""
 
-import inspect
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING, cast
+from typing import Any, NamedTuple, cast
 
 import torch
-from sae_lens.load_model import HookedProxyLM
-from sae_lens.util import get_special_token_ids
-from torch import Tensor, nn
+from sae_lens import SAE, ActivationsStore
+from sae_lens.util import extract_stop_at_layer_from_tlens_hook_name, get_special_token_ids
+from torch import Tensor
+from transformer_lens.HookedTransformer import HookedRootModule  # as SAELens imports it
 from transformers import PreTrainedTokenizerBase
 
-from sae_lens_signaware.checks import (
-    ConfigError,
-    InvalidInputError,
-    nearest,
-    require,
-    require_64_bits,
-)
+from sae_lens_signaware.checks import InvalidInputError, nearest, require
+from sae_lens_signaware.evaluation.inputs import require_finite
 
-if TYPE_CHECKING:  # transformer-lens 2 has it in another module
-    from transformer_lens.HookedRootModule import HookedRootModule
-else:  # where SAELens imports it from, in every version
-    from transformer_lens.HookedTransformer import HookedRootModule
-
-__all__ = [
-    "HookedRootModule",
-    "bos_ids",
-    "embedding_of",
-    "excluded_tokens",
-    "logits_after",
-    "on_model",
-    "require_called",
-    "require_head",
-    "require_hook",
-    "require_positions",
-    "require_unicode",
-    "required_tokenizer",
-    "token_ids",
-    "token_text",
-    "tokenizer_of",
-    "vocabulary_of",
-]
-
-_HALF_A_PAIR = re.compile("[\ud800-\udfff]")
+__all__ = ["HookedRootModule"]
 
 
-def tokenizer_of(model: HookedRootModule) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a model; every model that SAELens loads has one."""
-    # a type checker takes an attribute that torch's modules do not declare for a tensor
-    return attrgetter("tokenizer")(model)
+class Prompts(NamedTuple):
+    """A batch of prompts.
 
-
-def required_tokenizer(model: HookedRootModule) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a model that a user has made, and that may have none.
-
-    Raises:
-        InvalidInputError: it has none.
+    Attributes:
+        tokens: (batch, position) int64.
+        activations: (batch, position, d_in).
+        keep: (batch, position) bool, False at the tokens that are left out.
     """
-    tokenizer = tokenizer_of(model)
-    require(tokenizer is not None, "model.tokenizer", tokenizer, "a tokenizer")
-    return tokenizer
+
+    tokens: Tensor
+    activations: Tensor
+    keep: Tensor
 
 
-def require_positions(model: HookedRootModule, field: str, n_tokens: int) -> None:
-    """Raise InvalidInputError where a context is longer than the model has positions.
-
-    A model, of TransformerLens or of transformers, may say no number: then any length is taken.
-    """
-    config = getattr(model, "cfg", None) or getattr(getattr(model, "model", None), "config", None)
-    names = ("n_ctx", "max_position_embeddings")
-    found = (n for name in names if isinstance(n := getattr(config, name, None), int))
-    n_positions = next(found, None)
-    allowed = f"at most {n_positions}, the positions of the model"
-    require(n_positions is None or n_tokens <= n_positions, field, n_tokens, allowed)
-
-
-def on_model(model: HookedRootModule, tokens: Tensor) -> Tensor:
-    """Token ids on the device of the model; SAELens's ``HookedProxyLM`` does not move them.
-
-    They are contiguous, as TransformerLens's ``view`` needs them.
-    """
-    return tokens.to(next(model.parameters()).device).contiguous()
-
-
-def vocabulary_of(model: HookedRootModule) -> int | None:
-    """Return how many token ids a model has an embedding of; None where it hides them."""
-    embedding = _input_embeddings(model)
-    return None if embedding is None else len(embedding)
-
-
-def embedding_of(model: HookedRootModule) -> Tensor:
-    """Return (vocabulary, d_model) the input embeddings of a model, in float32.
-
-    Raises:
-        InvalidInputError: the model hides them.
-    """
-    embedding = _input_embeddings(model)
-    if embedding is None:
-        raise InvalidInputError(
-            f"model must be one with input embeddings, got {type(model).__name__!r}"
-        )
-    return embedding.detach().float().cpu()
-
-
-def _input_embeddings(model: HookedRootModule) -> Tensor | None:
-    """(vocabulary, d_model) of a model of TransformerLens or of transformers; None if hidden."""
-    embedding = getattr(model, "W_E", None)
-    if embedding is None:
-        inner = getattr(model, "model", None)
-        of_tokens = getattr(inner, "get_input_embeddings", lambda: None)()
-        embedding = getattr(of_tokens, "weight", None)
-    return embedding if isinstance(embedding, Tensor) else None
-
-
-def logits_after(
-    model: HookedRootModule,
-    tokens: Tensor,
-    at: Tensor,
-    fwd_hooks: Sequence[tuple[str, Callable[..., Tensor]]],
-) -> Tensor:
-    """Return (n, vocabulary) logits of the token after position ``at[i]`` of row i.
-
-    Args:
-        tokens: (n, position).
-        at: (n,) int64.
-        fwd_hooks: as ``run_with_hooks`` takes them.
-    """
-    each, tokens = torch.arange(len(tokens), device="cpu"), on_model(model, tokens)
-    if isinstance(model, HookedProxyLM) and _keeps_logits(model.model):
-        # of a small model with a large vocabulary most of the time goes into logits
-        positions, which = at.unique(return_inverse=True)
-        with model.hooks(fwd_hooks=list(fwd_hooks)):
-            return model.model(tokens, logits_to_keep=positions).logits[each, which]
-    logits = model.run_with_hooks(
-        tokens, return_type="logits", prepend_bos=False, fwd_hooks=list(fwd_hooks)
-    )
-    return logits[each, at]
-
-
-def _keeps_logits(model: nn.Module) -> bool:
-    """Whether a model of transformers can compute the logits of some positions alone."""
-    return "logits_to_keep" in inspect.signature(model.forward).parameters
+def hook_of(sae: SAE[Any]) -> str:
+    """The hook that an SAE reads; InvalidInputError where its metadata name none."""
+    name = sae.cfg.metadata.hook_name
+    allowed = "the hook that the SAE reads, such as 'blocks.8.hook_mlp_out'"
+    require(name is not None, "sae.cfg.metadata.hook_name", name, allowed)
+    return name
 
 
 def require_hook(model: HookedRootModule, hook_name: str) -> str:
@@ -151,85 +45,142 @@ def require_hook(model: HookedRootModule, hook_name: str) -> str:
     TransformerLens's bridge has HookedTransformer's names as attributes of its modules.
 
     Raises:
-        ConfigError: the model lacks it, which names the nearest one; or an SAE is attached there.
+        InvalidInputError: the model lacks it, which names the nearest one; or an SAE is there.
     """
-    hooks = list(getattr(model, "hook_dict", {}))
+    hooks = list(model.hook_dict)
     if hook_name in hooks:
         return hook_name
-    if hook_name in getattr(model, "acts_to_saes", {}):
-        raise ConfigError(
-            f"hook_name: an SAE is attached to the model at {hook_name!r}; call reset_saes() first"
-        )
+    is_taken = hook_name in getattr(model, "acts_to_saes", {})
+    require(not is_taken, "hook_name", hook_name, "without an SAE; call reset_saes() first")
     try:
         name = getattr(attrgetter(hook_name)(model), "name", None)
     except AttributeError:
         name = None
     if name in hooks:
         return cast("str", name)
-    raise ConfigError(f"hook_name: the model has no hook {hook_name!r}" + nearest(hook_name, hooks))
+    hint = nearest(hook_name, hooks)
+    raise InvalidInputError(f"hook_name: the model has no hook {hook_name!r}{hint}")
 
 
-def require_called(hook_name: str, was_called: bool) -> None:
-    """Raise InvalidInputError where a pass of the model went by a hook.
-
-    Some hooks of TransformerLens are off by default. SAELens's bridge calls no hook at a place any
-    more that an SAE was attached to.
-    """
-    allowed = "a hook that this model calls in its pass, with a tensor"
-    why = "hooks that an SAE was attached to may be lost; load the model anew"
-    require(was_called, "hook_name", hook_name, allowed, why)
-
-
-def require_head(hook_name: str, head: int | None, shape: Sequence[int]) -> None:
-    """Raise InvalidInputError where activations (batch, position, ...) have no head ``head``.
+def hooked_activations(
+    model: HookedRootModule, tokens: Tensor, hooks: Sequence[tuple[str, int | None]]
+) -> list[Tensor]:
+    """Run ``model`` on token ids (prompt, position), no further than the hooks need.
 
     Args:
-        head: may count from the end; None takes all heads.
+        hooks: name of each, and the head that is taken; None joins the heads.
+
+    Returns:
+        (prompt, position, d_in) of each hook.
+
+    Raises:
+        InvalidInputError: the model has no such hook; an activation is not finite.
     """
-    if head is not None:
-        allowed = f"null: {hook_name!r} has no heads"
-        require(len(shape) > 3, "hook_head_index", head, allowed)
-        require(head in range(-shape[2], shape[2]), "hook_head_index", head, f"below {shape[2]}")
+    names = [require_hook(model, name) for name, _ in hooks]
+    last = [extract_stop_at_layer_from_tlens_hook_name(name) for name in names]
+    known = [layer for layer in last if layer is not None]
+    _, cache = model.run_with_cache(
+        on_model(model, tokens),
+        names_filter=names,
+        stop_at_layer=max(known) if len(known) == len(last) else None,
+        prepend_bos=False,
+    )
+    found = []
+    for name, (_, head) in zip(names, hooks, strict=True):
+        require(name in cache, "hook_name", name, "a hook that this model calls, with a tensor")
+        found.append((cache[name] if head is None else cache[name][:, :, head]).flatten(2))
+        require_finite(f"activations of {name!r}", found[-1])
+    return found
+
+
+@torch.no_grad()
+def prompts_of_tokens(
+    model: HookedRootModule,
+    sae: SAE[Any],
+    hook_name: str,
+    tokens: Tensor,
+    excluded: Sequence[int] = (),
+    batch_size_prompts: int = 16,
+) -> Iterator[Prompts]:
+    """Run token ids (prompt, position) up to a hook, in batches.
+
+    Args:
+        sae: its width is that of the hook; of hook_z it may take one head.
+        excluded: ids of the tokens that ``keep`` leaves out.
+
+    Raises:
+        InvalidInputError: ``tokens`` is not (prompt, position) of whole numbers; the model has no
+            such hook, or one of another width; an activation is not finite.
+    """
+    is_ids = isinstance(tokens, Tensor) and tokens.ndim == 2 and not tokens.is_floating_point()
+    require(is_ids, "tokens", getattr(tokens, "shape", tokens), "token ids (prompt, position)")
+    hook = (hook_name, sae.cfg.metadata.hook_head_index)
+    for batch in tokens.split(batch_size_prompts):
+        (activations,) = hooked_activations(model, batch, [hook])
+        yield _prompts(sae, hook_name, batch, activations, excluded)
+
+
+@torch.no_grad()
+def prompts_of_store(
+    store: ActivationsStore,
+    sae: SAE[Any],
+    n_batches: int,
+    batch_size_prompts: int | None,
+    excluded: Sequence[int],
+) -> Iterator[Prompts]:
+    """Yield the next batches of a store, which is endless; ``seqpos_slice`` cuts them as it does.
+
+    Args:
+        batch_size_prompts: None takes the store's own.
+        excluded: ids of the tokens that ``keep`` leaves out.
+    """
+    for _ in range(n_batches):
+        tokens = store.get_batch_tokens(batch_size_prompts)
+        activations = store.get_activations(tokens)
+        tokens = tokens[:, slice(*store.seqpos_slice)]
+        yield _prompts(sae, store.hook_name, tokens, activations, excluded)
+
+
+def _prompts(
+    sae: SAE[Any], hook_name: str, tokens: Tensor, activations: Tensor, excluded: Sequence[int]
+) -> Prompts:
+    width, d_in = activations.shape[-1], sae.cfg.d_in
+    require(width == d_in, f"width of {hook_name!r}", width, f"{d_in}, the SAE's d_in")
+    tokens = tokens.to(activations.device)
+    ids = torch.tensor(list(excluded), dtype=tokens.dtype, device=tokens.device)
+    return Prompts(tokens, activations, ~torch.isin(tokens, ids))
+
+
+def on_model(model: HookedRootModule, tokens: Tensor) -> Tensor:
+    """Token ids on the device of the model, contiguous as TransformerLens's ``view`` needs them."""
+    return tokens.to(next(model.parameters()).device).contiguous()
+
+
+def tokenizer_of(model: HookedRootModule) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model; every model that SAELens loads has one."""
+    tokenizer = attrgetter("tokenizer")(model)
+    require(tokenizer is not None, "model.tokenizer", tokenizer, "a tokenizer")
+    return tokenizer
 
 
 def excluded_tokens(model: HookedRootModule, exclude: Iterable[int] | bool | None) -> list[int]:
-    """Return the ids that SAELens's ``exclude_special_tokens`` stands for.
-
-    Args:
-        exclude: ids; or True, for all special tokens of the model's tokenizer.
-
-    Raises:
-        InvalidInputError: an id has more than 64 bits.
-    """
-    if exclude is True:
-        return get_special_token_ids(tokenizer_of(model))
-    ids = list(exclude or ())
-    for i in ids:
-        require_64_bits("exclude_special_tokens", i)
-    return ids
+    """The ids that SAELens's ``exclude_special_tokens`` stands for; True are all special tokens."""
+    return get_special_token_ids(tokenizer_of(model)) if exclude is True else list(exclude or ())
 
 
 def bos_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the beginning-of-sequence token that SAELens puts before a text, if there is one."""
+    """The beginning-of-sequence token that SAELens puts before a text, if there is one."""
     bos = cast("int | None", tokenizer.bos_token_id)  # declared as a list of ids, too
     return [] if bos is None else [bos]
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Return the token ids of one text, without special tokens around it."""
-    # a tokenizer declares that it may give texts; of a text it gives ids
+    """The token ids of one text, without special tokens around it."""
     return cast("list[int]", tokenizer.encode(text, add_special_tokens=False))
 
 
-def require_unicode(field: str, text: str) -> None:
-    """Raise InvalidInputError for half a surrogate pair, as of a cut JSON text: no token has it."""
-    is_whole = _HALF_A_PAIR.search(text) is None
-    require(is_whole, field, text, "Unicode", "half of a surrogate pair is no character")
-
-
 def token_text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
-    """Return the text of one token, with the space before it."""
-    # a tokenizer declares that it may give a list of texts; for one sequence it gives one text
+    """The text of one token, with the space before it."""
     # transformers 4 takes the space before punctuation away where it is not told to leave it
     text = "".join(tokenizer.decode([token], clean_up_tokenization_spaces=False))
     # decoders such as Llama-2's take the space from the start of what they decode

@@ -1,34 +1,47 @@
-"""Typed results: per-latent tensors, provenance, and JSON that the same class reads back."""
+"""Results of the measures: tensors and numbers, their provenance, and JSON that reads back."""
 
 import dataclasses
-import functools
-import json
 import math
-import typing
 import unicodedata
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
+from pydantic import BeforeValidator, PlainValidator, TypeAdapter, ValidationError
 from sae_lens import SAE
 from torch import Tensor
 
+from sae_lens_signaware.checks import InvalidInputError, one_line
 from sae_lens_signaware.files import write_json
 
-T = TypeVar("T", bound="Result")
+T = TypeVar("T")
+
+
+def _nan_for_none(value: Any) -> Any:
+    return math.nan if value is None else value
+
+
+def _values(held: list[float | None]) -> Tensor:
+    return torch.tensor([_nan_for_none(v) for v in held], dtype=torch.float64, device="cpu")
+
+
+def _indices(held: list[int]) -> Tensor:
+    return torch.tensor(held, dtype=torch.int64, device="cpu")
+
+
+Number = Annotated[float, BeforeValidator(_nan_for_none)]
+"""A float, of which NaN means "does not apply" and is null in JSON."""
+Values = Annotated[Tensor, PlainValidator(_values)]
+"""(n,) float64 on the CPU, NaN likewise."""
+Indices = Annotated[Tensor, PlainValidator(_indices)]
+"""(n,) int64 on the CPU."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
-    """Origin of a result.
-
-    Attributes:
-        n_tokens: tokens measured on.
-        sae_cfg: the SAE's config, as its ``cfg.json`` holds it.
-        versions: of sae-lens-signaware, sae-lens and torch.
-    """
+    """Origin of a result: number of tokens, the SAE's config, and versions of the packages."""
 
     n_tokens: int
     sae_cfg: Mapping[str, Any]
@@ -36,26 +49,14 @@ class Provenance:
 
     @classmethod
     def of(cls, sae: SAE[Any], n_tokens: int) -> "Provenance":
-        """Record an SAE, the tokens, and the versions that are installed."""
-        return cls(n_tokens, sae.cfg.to_dict(), versions())
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that a result depends on."""
-    return {name: _version(name) for name in ("sae-lens-signaware", "sae-lens", "torch")}
-
-
-@functools.cache  # it reads files of the installation, and every result names versions
-def _version(package: str) -> str:
-    return version(package)
+        """Record an SAE, the number of tokens, and the versions that are installed."""
+        packages = ("sae-lens-signaware", "sae-lens", "torch")
+        return cls(n_tokens, sae.cfg.to_dict(), {name: version(name) for name in packages})
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Result:
-    """Base of all results; a subclass is a dataclass with ``repr=False``.
-
-    Tensors are float64, indices int64, on the CPU. NaN means "does not apply", and is null in JSON.
-    """
+    """Base of all results; a subclass is a dataclass with ``repr=False``."""
 
     provenance: Provenance
 
@@ -65,38 +66,25 @@ class Result:
         return self.provenance.n_tokens
 
     def __repr__(self) -> str:
-        """A few lines: which SAE, the numbers that sum the result up, and the tensors' shapes."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         numbers = {k: v for k, v in values.items() if isinstance(v, int | float | str)}
-        names_of: dict[str, list[str]] = {}
-        for name, value in values.items():
-            if isinstance(value, Tensor):
-                kind = f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
-                names_of.setdefault(kind, []).append(name)
-        lines = [f"{type(self).__name__} of {self._subject()}"]
-        lines.append(
-            ", ".join(f"{k} {_short(v)}" for k, v in {**self._summary(), **numbers}.items())
-        )
-        lines += [f"{', '.join(names)}: {kind}" for kind, names in names_of.items()]
-        return "\n  ".join(line for line in lines if line)
+        shown = {**self._summary(), **numbers}
+        pairs = [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items()]
+        return f"{type(self).__name__} of {self.subject}: {', '.join(pairs)}"
 
-    def _subject(self) -> str:
+    @property
+    def subject(self) -> str:
+        """Which SAE was measured, on how many tokens."""
         cfg = self.provenance.sae_cfg
-        width = f" {cfg['d_sae']:,}" if "d_sae" in cfg else ""
-        return f"{cfg.get('architecture', 'an SAE')}{width}, {self.n_tokens:,} tokens"
+        return f"{cfg['architecture']} {cfg['d_sae']:,}, {self.n_tokens:,} tokens"
 
     def _summary(self) -> Mapping[str, object]:
         """Numbers that sum the result up, beside the fields that are numbers."""
         return {}
 
-    def to_dict(self) -> dict[str, object]:
-        """Return the fields as JSON holds them: tensors as lists, NaN as null."""
-        return {
-            field.name: dataclasses.asdict(value)
-            if isinstance(value := getattr(self, field.name), Provenance)
-            else _to_json(value)
-            for field in dataclasses.fields(self)
-        }
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON holds them: tensors as lists, NaN as null."""
+        return to_json(self)
 
     def write(self, path: str | Path) -> None:
         """Write ``to_dict`` as JSON, complete or not at all."""
@@ -104,59 +92,33 @@ class Result:
 
     @classmethod
     def read(cls: type[T], path: str | Path) -> T:
-        """Read back what :meth:`write` wrote.
-
-        Raises:
-            ValueError: the file is not such a result.
-        """
-        try:
-            values: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-            provenance = Provenance(**values.pop("provenance"))
-            return cls(provenance=provenance, **cls._fields_of(values))
-        except (TypeError, KeyError, AttributeError, ValueError) as error:
-            raise ValueError(f"{path}: not a {cls.__name__}: {error}") from None
-
-    @classmethod
-    def _fields_of(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Make the fields beside the provenance from what ``to_dict`` gives of them."""
-        numbers = {name for name, hint in typing.get_type_hints(cls).items() if hint is float}
-        return {
-            k: _from_json(v) if isinstance(v, list) else nan_for_none(v) if k in numbers else v
-            for k, v in values.items()
-        }
+        """Read back what :meth:`write` wrote; InvalidInputError where that is something else."""
+        return read_json(cls, path)
 
 
-def printable(token: str) -> str:
-    """Make the text of a token fit for a cell of a table: no line breaks, no control characters."""
-    token = token.replace("\n", "⏎")
-    # ESC and its like would reach the terminal; Unicode has a picture of each below 32
-    return "".join(
-        (chr(0x2400 + ord(c)) if ord(c) < 32 else "�") if unicodedata.category(c) == "Cc" else c
-        for c in token
-    )
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def none_for_nan(value: Any) -> Any:
-    """None for NaN, which is not JSON; any other value as it is."""
+def to_json(value: Any) -> Any:
+    """Any field of a result as JSON holds it."""
+    if isinstance(value, Tensor):
+        value = value.tolist()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def nan_for_none(value: Any) -> Any:
-    """NaN for None; any other value as it is."""
-    return math.nan if value is None else value
+def read_json(kind: type[T], path: str | Path) -> T:
+    """Read a dataclass from a JSON file; InvalidInputError where that holds something else."""
+    try:
+        return TypeAdapter(kind).validate_json(Path(path).read_bytes())
+    except (ValidationError, TypeError) as error:
+        message = f"{path}: not a {kind.__name__}: {one_line(error)}"
+        raise InvalidInputError(message) from None
 
 
-def _to_json(value: object) -> object:
-    if isinstance(value, Tensor):
-        return [none_for_nan(v) for v in value.tolist()]
-    return none_for_nan(value)
-
-
-def _from_json(values: list[float | None]) -> Tensor:
-    if values and all(isinstance(v, int) for v in values):
-        return torch.tensor(values, dtype=torch.int64, device="cpu")
-    return torch.tensor([nan_for_none(v) for v in values], dtype=torch.float64, device="cpu")
+def printable(token: str) -> str:
+    """The text of a token for a cell of a table: no line breaks, no control characters."""
+    token = token.replace("\n", "⏎")
+    return "".join("�" if unicodedata.category(c) == "Cc" else c for c in token)

@@ -32,7 +32,7 @@ def signed_gate(
     """
     u = pi.abs() if two_sided else pi
     m = torch.relu(of_side(pi, r_mag).exp() * u + of_side(pi, b_mag))
-    return torch.where(u > of_side(pi, threshold), m * pi.sign(), 0.0)
+    return m * pi.sign() * (u > of_side(pi, threshold))  # a product: NaN stays NaN
 
 
 def either_side(h: Tensor, threshold: Tensor, two_sided: bool = True) -> Tensor:

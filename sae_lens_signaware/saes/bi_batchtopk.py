@@ -5,7 +5,7 @@ It is saved as ``bi_jumprelu``, as SAELens saves its ``batchtopk`` as ``jumprelu
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig, JumpReLUSAE, SAEConfig
@@ -28,6 +28,8 @@ class BiBatchTopKTrainingSAEConfig(KeepsLargestFields, BatchTopKTrainingSAEConfi
         topk_threshold_lr: pace at which the running threshold follows the smallest size that a
             batch keeps; it becomes the threshold of the saved ``bi_jumprelu``.
     """
+
+    polarity_tying: ClassVar[str] = "full"  # a field of the saved config, and none here
 
     @override
     @classmethod
@@ -76,7 +78,9 @@ class BiBatchTopKTrainingSAE(KeepsLargestTraining, BatchTopKTrainingSAE):
         """The ``bi_jumprelu`` that ``save_inference_model`` saves, a copy."""
         state = {name: tensor.detach().clone() for name, tensor in self.state_dict().items()}
         self.process_state_dict_for_saving_inference(state)
-        sae = BiJumpReLUSAE(BiJumpReLUSAEConfig.from_dict(self.cfg.get_inference_sae_cfg_dict()))
+        cfg = BiJumpReLUSAEConfig.from_dict(self.cfg.get_inference_sae_cfg_dict())
+        with torch.random.fork_rng(devices=[]):  # it draws weights, which are overwritten
+            sae = BiJumpReLUSAE(cfg)
         sae.load_state_dict(state)
         return sae.to(self.device)
 

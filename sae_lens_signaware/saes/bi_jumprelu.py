@@ -72,7 +72,8 @@ class _BiJumpReLU(SignedSAE):
 
     @override
     def rows(self, dtype: torch.dtype) -> Rows:
-        return {"threshold": self.threshold.to(dtype), "b_mag": self.b_mag.to(dtype)}
+        threshold = self.threshold.clamp(min=0.0)  # the last step may have left one below 0
+        return {"threshold": threshold.to(dtype), "b_mag": self.b_mag.to(dtype)}
 
     @override
     def activate(self, pre: Tensor, rows: Rows) -> Tensor:

@@ -73,7 +73,7 @@ class KeepsLargest(SignedSAE):
         """Signed latents, and pre-activations times n, of (..., d_in), (..., d_sae) each."""
         pre = self.hidden_pre(x)
         rows = self.rows(pre.dtype)
-        pre = pre * rows["scale"] if "scale" in rows else pre
+        pre = pre * rows["scale"][0] if "scale" in rows else pre
         return self.hook_sae_acts_post(self.keep(self.activate(pre, rows))), pre
 
     @override
@@ -81,7 +81,7 @@ class KeepsLargest(SignedSAE):
         """(..., d_sae) signed latents -> (..., d_in)."""
         acts = feature_acts.to_dense() if feature_acts.is_sparse else feature_acts
         scale = self.rows(acts.dtype).get("scale")
-        return self.finish_decode((acts if scale is None else acts / scale) @ self.W_dec)
+        return self.finish_decode((acts if scale is None else acts / scale[0]) @ self.W_dec)
 
     @override
     @torch.no_grad()
@@ -203,7 +203,8 @@ class _BiTopK(KeepsLargest):
 
     @override
     def to_plain(self) -> TopKSAE:
-        parameters = {"b_enc": torch.cat([self.b_enc, -self.b_enc]) + both_sides(self.b_mag)}
+        b_mag = both_sides(self.b_mag.clamp(max=0.0))
+        parameters = {"b_enc": torch.cat([self.b_enc, -self.b_enc]) + b_mag}
         fields = {
             "k": self.cfg.k,
             "rescale_acts_by_decoder_norm": self.cfg.rescale_acts_by_decoder_norm,

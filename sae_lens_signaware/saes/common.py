@@ -264,10 +264,10 @@ class SignedTraining(SignedSAE, _TrainingSAE):
         return auxk_loss(error, recons, len(latents), k)
 
     def in_input_space(self, sae_in: Tensor, product: Tensor) -> Tensor:
-        """A product with the decoder, scaled back by SAELens's run-time normalisation."""
+        """A product with the decoder, scaled back and shaped as SAELens's decode does."""
         # decode has used up the statistics that are kept between input and output
-        self.run_time_activation_norm_fn_in(sae_in.to(self.dtype))
-        return self.run_time_activation_norm_fn_out(product)
+        self.run_time_activation_norm_fn_in(self.reshape_fn_in(sae_in.to(self.dtype)))
+        return self.reshape_fn_out(self.run_time_activation_norm_fn_out(product), self.d_head)
 
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         """SAELens's training step; on a CPU of active latents alone (see :mod:`.fast`).

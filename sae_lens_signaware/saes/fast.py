@@ -69,7 +69,8 @@ def applies(sae: "SignedTraining", sae_in: Tensor) -> bool:
 
 
 def _is_hooked(hook: nn.Module) -> bool:
-    return bool(hook._forward_hooks or hook._forward_pre_hooks or hook._backward_hooks)
+    forward = hook._forward_hooks or hook._forward_pre_hooks
+    return bool(forward or hook._backward_hooks or hook._backward_pre_hooks)
 
 
 def step(sae: "SignedTraining", step_input: TrainStepInput) -> TrainStepOutput | None:

@@ -86,8 +86,9 @@ class _SAGated(SignedSAE):
 
     @override
     def rows(self, dtype: torch.dtype) -> Rows:
-        names = ("threshold", "r_mag", "b_mag")
-        return {name: getattr(self, name).to(dtype) for name in names}
+        rows = {name: getattr(self, name).to(dtype) for name in ("r_mag", "b_mag")}
+        # the last step may have left one below 0
+        return rows | {"threshold": self.threshold.clamp(min=0.0).to(dtype)}
 
     @override
     def activate(self, pre: Tensor, rows: Rows) -> Tensor:

@@ -1,102 +1,75 @@
-"""Interruptions that wait for the end of a training step."""
+"""SIGINT and SIGTERM that wait for the end of a training step."""
 
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
+from typing import Any
 
-from sae_lens import SAETrainer, TrainingSAE, TrainingSAEConfig
-
-# what SAELens raises on SIGTERM; it has no public name
-from sae_lens.training._interruption import InterruptedException as InterruptedException
+from sae_lens import SAETrainer
 from torch import Tensor
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-Trainer = SAETrainer[TrainingSAE[TrainingSAEConfig], TrainingSAEConfig]
+Trainer = SAETrainer[Any, Any]
 
 
-class SignalCount:
-    """Signal handler that counts, and raises KeyboardInterrupt from the second signal on."""
+class BetweenSteps(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM, raised where no step is half done."""
 
-    count = 0
 
-    def __call__(self, *_: object) -> None:
-        self.count += 1
-        if self.count > 1:
+class Steps:
+    """The steps of a trainer: their number, the time of the first, and a stop between two."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.n = 0
+        self.started: float | None = None
+        self.stop_asked = False
+        self._step = trainer.step
+
+    def __call__(self, batch: Tensor) -> Any:
+        if self.stop_asked:
+            raise BetweenSteps
+        self.started = self.started or time.perf_counter()
+        output = self._step(batch)
+        self.n += 1
+        return output
+
+    def note_signal(self, *_: object) -> None:
+        """A signal handler: the first one waits for the end of a step, a second one does not."""
+        if self.stop_asked:
             raise KeyboardInterrupt
-
-    def pass_on(self) -> None:
-        """Hand a signal that was counted to the handler of now; KeyboardInterrupt if there is none.
-
-        A SignalCount around this one counts it, and the caller saves what is done first.
-        """
-        if self.count:
-            handler = signal.getsignal(signal.SIGINT)
-            if not isinstance(handler, SignalCount):
-                raise KeyboardInterrupt
-            handler()
-
-    @contextlib.contextmanager
-    def told_on_error(self) -> Iterator[None]:
-        """Let the SignalCount around this one count its signal where an error ends the training.
-
-        Else the error hides Ctrl-C, and a sweep notes it and goes on.
-        """
-        try:
-            yield
-        except Exception:
-            around = signal.getsignal(signal.SIGINT)
-            if isinstance(around, SignalCount):
-                around.count = max(around.count, self.count)
-            raise
-
-
-def stop_on_signal(signals: SignalCount, data: Iterator[Tensor]) -> Iterator[Tensor]:
-    """Yield from ``data``; raise KeyboardInterrupt in place of the batch that follows a signal."""
-    while not signals.count:
-        try:
-            yield next(data)
-        except StopIteration:
-            return
-    raise KeyboardInterrupt
+        self.stop_asked = True
 
 
 @contextlib.contextmanager
-def restoring_handlers() -> Iterator[None]:
-    """Put back what Ctrl-C and SIGTERM called before; SAELens leaves its own handlers there."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python gives signals to the main thread alone
-        return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+def stopping_between_steps(trainer: Trainer) -> Iterator[Steps]:
+    """Within, SIGINT and SIGTERM make ``trainer.fit`` raise :class:`BetweenSteps`.
+
+    In the middle of an optimiser's step, a checkpoint would not resume to where an undisturbed
+    training ends.
+    """
+    steps = Steps(trainer)
+    trainer.step = steps  # type: ignore[method-assign]
+    # Python gives signals to the main thread alone
+    is_main = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+    before = {number: signal.signal(number, steps.note_signal) for number in numbers}
     try:
-        yield
+        yield steps
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-@contextlib.contextmanager
-def counting_signals(signals: SignalCount) -> Iterator[None]:
-    """Hand Ctrl-C and SIGTERM to ``signals``, so that training ends between two steps.
+def ready_to_go_on(trainer: Trainer) -> None:
+    """Put right what SAELens 6.54 leaves wrong in a trainer whose state is of a checkpoint.
 
-    Raised anywhere, an interruption would fall into the middle of an optimiser step, and a
-    checkpoint of half a step does not resume to where an undisturbed training ends.
+    It counts the samples of a step before it writes a checkpoint and the step after it; it would
+    write again the checkpoints that are there; and it divides by 0 in a window of firings that has
+    just begun.
     """
-    with restoring_handlers():
-        if threading.current_thread() is threading.main_thread():
-            around = signal.getsignal(signal.SIGINT)
-            if isinstance(around, SignalCount):
-                signals.count += around.count  # before the first step as well
-            for number in SIGNALS:
-                signal.signal(number, signals)
-        yield
-
-
-def restart_firing_window(trainer: Trainer) -> None:
-    """Let a resumed training log its window of firings before the first step.
-
-    SAELens would divide 0 by 0 in a window that has just begun, and stop there. Before the first
-    step of all there is nothing to log.
-    """
+    trainer.n_training_steps = trainer.n_training_samples // trainer.cfg.train_batch_size_samples
+    thresholds = trainer.checkpoint_thresholds
+    trainer.checkpoint_thresholds = [n for n in thresholds if n >= trainer.n_training_samples]
     if trainer.n_training_steps:
         trainer.n_frac_active_samples = max(1, trainer.n_frac_active_samples)

@@ -1,256 +1,226 @@
-"""SAELens's own runner, with early checks, whole checkpoints and an output that is never lost."""
+"""SAELens's own runner, with early checks, whole files, and the measures after it."""
 
-import os
+import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from sae_lens import (
-    LanguageModelSAERunnerConfig,
-    LanguageModelSAETrainingRunner,
-    TrainingSAE,
-    TrainingSAEConfig,
-    logger,
+import torch
+from rich.console import Console
+from sae_lens import SAE, LanguageModelSAERunnerConfig, LanguageModelSAETrainingRunner, TrainingSAE
+from sae_lens.constants import (
+    ACTIVATIONS_STORE_STATE_FILENAME,
+    RUNNER_CFG_FILENAME,
+    SAE_CFG_FILENAME,
+    SAE_WEIGHTS_FILENAME,
+    TRAINER_STATE_FILENAME,
 )
-from sae_lens.constants import RUNNER_CFG_FILENAME
-from sae_lens.training.prefetch import PrefetchingIterator
+from sae_lens.load_model import load_model
 from torch import Tensor
 from typing_extensions import override
 
-from sae_lens_signaware.checks import (
-    InvalidInputError,
-    check_types,
-    one_line,
-    require,
-    require_writable,
-)
+from sae_lens_signaware.checks import InvalidInputError, nearest, one_line, require
 from sae_lens_signaware.evaluation.models import require_hook
-from sae_lens_signaware.training.checkpoints import CHECKPOINT_FILES as CHECKPOINT_FILES
-from sae_lens_signaware.training.checkpoints import find_checkpoint
-from sae_lens_signaware.training.continued import require_loadable, with_settings_of
-from sae_lens_signaware.training.heldout import TextPosition
-from sae_lens_signaware.training.hooks import (
-    naming_what_is_missing,
-    naming_what_is_wrong_in_text,
-    require_width,
-)
+from sae_lens_signaware.files import require_writable
 from sae_lens_signaware.training.interruption import (
-    InterruptedException,
-    SignalCount,
+    BetweenSteps,
     Trainer,
-    counting_signals,
-    restart_firing_window,
-    restoring_handlers,
-    stop_on_signal,
+    ready_to_go_on,
+    stopping_between_steps,
 )
-from sae_lens_signaware.training.output import (
-    keep_trained,
-    move_into,
-    staging_folder,
+
+CHECKPOINT_FILES = (
+    SAE_WEIGHTS_FILENAME,
+    SAE_CFG_FILENAME,
+    TRAINER_STATE_FILENAME,
+    ACTIVATIONS_STORE_STATE_FILENAME,
+    RUNNER_CFG_FILENAME,
 )
-from sae_lens_signaware.training.values import (
-    check_buffer,
-    check_devices,
-    check_ramps,
-    check_values,
-)
+"""In the order in which SAELens writes them, so that the last one marks a whole checkpoint."""
+
+RunnerConfig = LanguageModelSAERunnerConfig[Any]
+AFTER_TRAINING = "the training dataset, after the tokens trained on"
+TRAINED_ON_TOO = "the training dataset, tokens that were trained on too: it is too short"
 
 
 class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
-    """``LanguageModelSAETrainingRunner`` with checks before training and files that are whole.
+    """SAELens's ``LanguageModelSAETrainingRunner`` with checks first and files that are whole.
 
-    It overrides public methods alone:
-
-    - the types of the config's fields, the hook's name, ``sae.d_in`` and the folders that are
-      written are checked before training;
-    - SIGINT and SIGTERM leave a whole checkpoint, taken between two steps (SAELens 6.54 takes it
-      wherever the code is, and writes it without the weights);
-    - an SAE of ``from_pretrained_path`` is trained with the settings of ``cfg.sae`` (SAELens 6.54
-      takes those that its file has, which are the defaults where it was saved for inference);
-    - the output folder appears complete or not at all, and where it cannot be written the trained
-      SAE is kept elsewhere.
-
-    Attributes:
-        last_checkpoint: folder of the checkpoint that was written last.
-        kept_sae: where the trained SAE is, where its output folder could not be written.
-        text_position: whether the text has been read to its end.
+    - A hook that the model lacks, a wrong ``sae.d_in`` and a folder that cannot be written are
+      one line before the training.
+    - SIGINT and SIGTERM leave a whole checkpoint, taken between two steps. SAELens 6.54 takes it
+      wherever the code is, and writes it without the weights.
+    - The output folder holds a whole SAE or none.
     """
 
     last_checkpoint: Path | None = None
-    kept_sae: Path | None = None
-    text_position: TextPosition
-    _trainer: Trainer | None = None
+    """The checkpoint that an interruption has left, if any."""
 
     @override
     def __init__(
-        self, cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig], *args: Any, **kwargs: Any
+        self, cfg: RunnerConfig, *args: Any, overwrite: bool = False, **kwargs: Any
     ) -> None:
-        """
-        Args:
-            cfg, args, kwargs: as SAELens's runner has them.
+        """As SAELens's; ``overwrite`` replaces an SAE that is in ``cfg.output_path``.
 
         Raises:
             InvalidInputError: something of ``cfg`` is wrong, in one line that names the field.
         """
-        _check_config(cfg)
+        for name in ("output_path", "checkpoint_path"):
+            if (path := getattr(cfg, name)) is not None:
+                require_writable(name, path)
+        if cfg.output_path is not None and not overwrite:
+            is_taken = (Path(cfg.output_path) / SAE_CFG_FILENAME).exists()
+            require(not is_taken, "output_path", cfg.output_path, "without an SAE (or --overwrite)")
         if cfg.resume_from_checkpoint is not None:
-            cfg.resume_from_checkpoint = str(find_checkpoint(cfg.resume_from_checkpoint, cfg))
-        if cfg.from_pretrained_path is not None:
-            require_loadable(cfg.from_pretrained_path, cfg.sae)
-        with naming_what_is_missing(
-            cfg.model_name, cfg.model_class_name, cfg.model_from_pretrained_kwargs
-        ):
+            cfg.resume_from_checkpoint = str(find_checkpoint(cfg.resume_from_checkpoint))
+        try:
             super().__init__(cfg, *args, **kwargs)
+        except (OSError, ValueError) as error:
+            raise InvalidInputError(self._what_is_wrong(cfg, error)) from error
         require_hook(self.model, cfg.hook_name)
-        require_width(self.model, cfg)
-        d_in = self.sae.cfg.d_in  # of from_pretrained_path or override_sae, where one is given
-        require(d_in == cfg.sae.d_in, "d_in of the SAE to train", d_in, f"sae.d_in, {cfg.sae.d_in}")
-        if cfg.from_pretrained_path is not None:
-            self.sae = with_settings_of(cfg.sae, self.sae)
-        self.text_position = TextPosition(self.activations_store)
-        if cfg.prefetch_llm_batches and cfg.resume_from_checkpoint is not None:
-            # before SAELens's thread reads there: SAELens 6.54 starts it, and moves the store then
-            self.activations_store.load_from_checkpoint(cfg.resume_from_checkpoint)
+        self._require_width()
+        self._first_pass = self.activations_store.iterable_sequences
+
+    def _what_is_wrong(self, cfg: RunnerConfig, error: Exception) -> str:
+        """The line for an error of SAELens's constructor, by how far it has come."""
+        if hasattr(self, "activations_store"):
+            return f"from_pretrained_path: {cfg.from_pretrained_path}: {one_line(error)}"
+        if hasattr(self, "model"):
+            return f"dataset_path: {cfg.dataset_path}: {one_line(error)}"
+        return _wrong_model_or_hook(cfg, error)
+
+    @torch.no_grad()
+    def _require_width(self) -> None:
+        cfg, hook = self.cfg, self.cfg.hook_name
+        tokens = torch.zeros(1, 2, dtype=torch.int64, device=cfg.llm_device)
+        kwargs = {"names_filter": [hook], "prepend_bos": False, **cfg.model_kwargs}
+        shape = self.model.run_with_cache(tokens, **kwargs)[1][hook].shape
+        width = shape[2:].numel() if cfg.hook_head_index is None else shape[-1]
+        for d_in in (cfg.sae.d_in, self.sae.cfg.d_in):  # the latter of from_pretrained_path
+            require(d_in == width, "sae.d_in", d_in, f"{width}, the width of {hook!r}")
+
+    @property
+    def tokens_from(self) -> str:
+        """What the tokens are that the store has given last, for ``quality.json``."""
+        # SAELens's store makes a new iterator where the text has come to its end
+        store = self.activations_store
+        in_first_pass = store.iterable_sequences is self._first_pass
+        is_cached = store.cached_activation_dataset is not None
+        return AFTER_TRAINING if in_first_pass and not is_cached else TRAINED_ON_TOO
 
     @override
-    def run_trainer_with_interruption_handling(
-        self, trainer: Trainer
-    ) -> TrainingSAE[TrainingSAEConfig]:
-        self._trainer = trainer
-        trainer.save_checkpoint_fn = self._complete_checkpoint
-        _count_last_step(trainer)
-        # SAELens 6.54 starts with all of them, and would write one a step until it has caught up
-        later = [n for n in trainer.checkpoint_thresholds if n >= trainer.n_training_samples]
-        trainer.checkpoint_thresholds = later
-        restart_firing_window(trainer)
-        with naming_what_is_wrong_in_text():  # it is read as the training goes on
-            return self._fit(trainer)
-
-    def _fit(self, trainer: Trainer) -> TrainingSAE[TrainingSAEConfig]:
+    def run_trainer_with_interruption_handling(self, trainer: Trainer) -> TrainingSAE[Any]:
+        ready_to_go_on(trainer)
         try:
-            if isinstance(trainer.data_provider, PrefetchingIterator):
-                # SAELens's evaluator has to see it as it is; an interruption then comes anywhere
-                with restoring_handlers():
-                    return super().run_trainer_with_interruption_handling(trainer)
-            return self._fit_between_signals(trainer)
-        except InterruptedException:
-            raise
-        except Exception as error:
-            if not _is_trained(trainer):
-                raise
-            # what failed is the last checkpoint or a log; the SAE is still to be saved
-            logger.warning(f"Training has ended, but not well: {type(error).__name__}: {error}")
-            return trainer.sae
-
-    def _fit_between_signals(self, trainer: Trainer) -> TrainingSAE[TrainingSAEConfig]:
-        signals = SignalCount()
-        trainer.data_provider = stop_on_signal(signals, trainer.data_provider)
-        try:
-            with counting_signals(signals):
+            with stopping_between_steps(trainer):
                 return trainer.fit()
-        except KeyboardInterrupt:
-            if self.cfg.checkpoint_path is not None and signals.count == 1:
-                folder = Path(self.cfg.checkpoint_path) / str(trainer.n_training_samples)
-                self.save_checkpoint(folder)
+        except BetweenSteps:
+            if (base := self.cfg.checkpoint_path) is not None:
+                self.last_checkpoint = Path(base) / str(trainer.n_training_samples)
+                trainer.save_checkpoint(self.last_checkpoint.name, base_path=base)
             raise
-
-    @override
-    def save_checkpoint(self, checkpoint_path: Path | None) -> None:
-        # SAELens calls this on an interruption, and would write neither weights nor state
-        if self._trainer is None:
-            self._complete_checkpoint(checkpoint_path)
-        elif checkpoint_path is not None and checkpoint_path != self.last_checkpoint:
-            # an earlier run may have left its own there; without this file it counts as none
-            (checkpoint_path / RUNNER_CFG_FILENAME).unlink(missing_ok=True)
-            self._trainer.save_checkpoint(
-                checkpoint_name=checkpoint_path.name, base_path=checkpoint_path.parent
-            )
-
-    def _complete_checkpoint(self, checkpoint_path: Path | None) -> None:
-        """Add SAELens's own files, the last of a checkpoint, to those of the trainer."""
-        super().save_checkpoint(checkpoint_path)
-        if checkpoint_path is not None:
-            self.last_checkpoint = checkpoint_path
 
     @override
     def save_final_sae(
         self,
-        sae: TrainingSAE[TrainingSAEConfig],
+        sae: TrainingSAE[Any],
         output_path: str,
         log_feature_sparsity: Tensor | None = None,
     ) -> None:
-        """Write the output folder whole, or keep the trained SAE elsewhere.
-
-        Raises:
-            OSError: the folder could not be written; the message says where the SAE is.
-        """
-        final = Path(output_path).resolve()
-        staging = staging_folder(final)
+        final = Path(output_path)
+        staging = final.with_name(f".{final.name}.partial")
         shutil.rmtree(staging, ignore_errors=True)
-        try:
-            super().save_final_sae(sae, str(staging), log_feature_sparsity)
-            move_into(staging, final)
-        except BaseException as error:  # the disk, W&B, Ctrl-C: hours of training are at stake
-            self.kept_sae = keep_trained(sae, staging, final, self._places_for_sae())
-            if not isinstance(error, Exception):
-                raise
-            kept = self.kept_sae
-            raise OSError(
-                f"output_path: {output_path} could not be written: "
-                f"{type(error).__name__}: {one_line(error)}; the trained SAE "
-                + (f"is in {kept}" if kept else "could not be saved anywhere else either")
-            ) from error
-
-    def _places_for_sae(self) -> list[Path]:
-        """Folders that may take a trained SAE where the output folder does not."""
-        temporary = Path(tempfile.gettempdir()) / f"trained-sae-{os.getpid()}"
-        if self.cfg.checkpoint_path is None:
-            return [temporary]
-        return [Path(self.cfg.checkpoint_path) / "trained_sae", temporary]
+        super().save_final_sae(sae, str(staging), log_feature_sparsity)
+        final.mkdir(parents=True, exist_ok=True)
+        # without its config a folder is no SAE, so the config goes first and comes last
+        (final / SAE_CFG_FILENAME).unlink(missing_ok=True)
+        for file in sorted(staging.iterdir(), key=lambda file: file.name == SAE_CFG_FILENAME):
+            file.replace(final / file.name)
+        staging.rmdir()
 
 
-def _check_config(cfg: LanguageModelSAERunnerConfig[TrainingSAEConfig]) -> None:
-    for part in (cfg, cfg.logger, cfg.sae):
-        check_types(part)
-    check_values(cfg)
-    check_buffer(cfg)
-    check_devices(cfg)
-    try:
-        check_ramps(cfg)
-    except InvalidInputError as error:  # as in a short try of a long training
-        logger.warning(f"{error}: the schedule does not end where the config says")
-    if cfg.use_cached_activations:  # SAELens looks there after the model is loaded
-        path = cfg.cached_activations_path
-        is_folder = path is not None and Path(path).is_dir()
-        require(is_folder, "cached_activations_path", path, "a folder of cached activations")
-    # an interruption writes to checkpoint_path, whatever n_checkpoints is
-    for name in ("output_path", "checkpoint_path"):
-        path = getattr(cfg, name)
-        if path is not None:
-            require_writable(name, path)
-            require(Path(path).resolve().name != "", name, path, "a folder of its own")
+def find_checkpoint(path: str | Path) -> Path:
+    """``path`` where it is a whole checkpoint, else the newest whole one below it.
 
-
-def _count_last_step(trainer: Trainer) -> None:
-    """Count the step after which a periodic checkpoint was taken.
-
-    SAELens 6.54 writes such a checkpoint when it has counted the samples of a step, and not yet
-    the step. Its own count would stay one behind to the end.
+    One that was cut off while it was written is passed over; InvalidInputError if none is left.
     """
-    batch_size = trainer.cfg.train_batch_size_samples
-    if trainer.n_training_samples == (trainer.n_training_steps + 1) * batch_size:
-        trainer.n_training_steps += 1
+    marks = sorted(Path(path).rglob(RUNNER_CFG_FILENAME), key=lambda p: p.stat().st_mtime)
+    whole = [mark.parent for mark in marks if _is_whole(mark.parent)]
+    if not whole:
+        raise InvalidInputError(f"resume_from_checkpoint: no whole checkpoint at or below {path}")
+    return whole[-1]
 
 
-def _is_trained(trainer: Trainer) -> bool:
-    """Whether all steps are done, and the scale of the activations is folded into the SAE."""
-    n_samples = trainer.n_training_samples
-    scaler = trainer.activation_scaler
-    return (
-        n_samples >= trainer.cfg.total_training_samples
-        # samples are counted before a step, and steps after it
-        and n_samples == trainer.n_training_steps * trainer.cfg.train_batch_size_samples
-        and scaler.scaling_factor is None
-        and scaler.whitening is None
+def _is_whole(folder: Path) -> bool:
+    try:
+        json.loads((folder / RUNNER_CFG_FILENAME).read_bytes())
+    except ValueError:
+        return False
+    return all((folder / name).exists() for name in CHECKPOINT_FILES)
+
+
+def _wrong_model_or_hook(cfg: RunnerConfig, error: Exception) -> str:
+    if "hook_names not found" not in str(error):
+        return f"model_name: {cfg.model_name}: {one_line(error)}"
+    # SAELens hooks what it is asked for alone; to know all names, it has to load once more
+    kwargs = cfg.model_from_pretrained_kwargs
+    known = load_model(cfg.model_class_name, cfg.model_name, "cpu", kwargs).hook_dict
+    return f"hook_name: the model has no {cfg.hook_name!r}{nearest(cfg.hook_name, known)}"
+
+
+def train_and_measure(
+    cfg: RunnerConfig, console: Console, overwrite: bool = False
+) -> TrainingSAE[Any]:
+    """Run ``cfg`` through SAELens's runner, then measure on the text that follows the training's.
+
+    Writes ``quality.json`` and its companions beside the SAE, which ``push`` and ``split`` read.
+
+    Args:
+        console: prints what was measured, and a warning of a missed L0.
+        overwrite: replace an SAE that is in ``cfg.output_path``.
+
+    Raises:
+        InvalidInputError: something of ``cfg`` is wrong.
+        KeyboardInterrupt: on SIGINT or SIGTERM; the line says where the checkpoint is.
+    """
+    torch.manual_seed(cfg.seed)  # SAELens 6.54 never reads it
+    runner = SignawareTrainingRunner(cfg, overwrite=overwrite)
+    try:
+        sae = runner.run()
+    except BetweenSteps:
+        folder = runner.last_checkpoint
+        line = f"Go on with: --resume_from_checkpoint {folder}" if folder else "No checkpoint."
+        raise KeyboardInterrupt(line) from None
+    if cfg.output_path is not None:
+        measure_output(runner, console)
+    return sae
+
+
+def measure_output(runner: SignawareTrainingRunner, console: Console) -> None:
+    """Measure the SAE in a runner's output folder, as loaded, on the store's next tokens."""
+    from sae_lens_signaware.evaluation import quality as measures
+    from sae_lens_signaware.evaluation.saved import write_measurement
+
+    cfg, store, folder = runner.cfg, runner.activations_store, str(runner.cfg.output_path)
+    _say(console, f"{folder}: saved; measuring it now")
+    sae = SAE.load_from_disk(folder, device=cfg.device)
+    batches = [store.get_filtered_llm_batch() for _ in range(max(1, cfg.n_eval_batches))]
+    quality, census = measures.measure_quality(sae, batches, runner.tokens_from)
+    quality = measures.add_loss_recovered(quality, sae, runner.model, store)
+    write_measurement(folder, quality, census)
+    recovered = quality.loss_recovered
+    _say(
+        console,
+        f"{folder}: L0 {quality.l0:.1f}, R2 {quality.explained_variance:.4f}, "
+        f"dead {quality.dead_share:.2%} of {quality.d_sae} over {quality.n_tokens:,} tokens, "
+        f"loss recovered {'not defined' if recovered is None else f'{recovered:.4f}'}",
     )
+    asked = measures.target_l0_of(cfg.sae.to_dict())
+    if missed := measures.missed_target_l0(asked, quality.l0):
+        _say(console, f"Warning: {missed}")
+    if quality.tokens_from != AFTER_TRAINING:
+        _say(console, f"Warning: measured on {quality.tokens_from}")
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)

@@ -1,0 +1,159 @@
+"""Labelled texts of a CSV file, and the activations of texts at any number of hook points."""
+
+import csv
+import dataclasses
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from sae_lens.util import get_special_token_ids
+from torch import Tensor
+
+from sae_lens_signaware.checks import InvalidInputError, nearest, one_line, require
+from sae_lens_signaware.evaluation import models
+
+TOKENS_AT_ONCE = 2048
+"""Tokens that the model runs at once."""
+
+csv.field_size_limit(2**31 - 1)  # of a text; Python's is 131,072
+
+
+class LabelledTexts(NamedTuple):
+    """Texts, their labels, and the part of each, "fit" or "report", where a column gives it."""
+
+    texts: list[str]
+    labels: list[str]
+    parts: list[str] | None
+
+
+def read_labelled_texts(
+    path: str | Path,
+    text_column: str = "text",
+    label_column: str = "label",
+    part_column: str | None = None,
+) -> LabelledTexts:
+    """Read a CSV file in UTF-8 whose first line names the columns.
+
+    Raises:
+        InvalidInputError: the file is missing or no such CSV, lacks a column, or a row lacks a
+            value; a text is empty.
+    """
+    columns = {"text_column": text_column, "label_column": label_column}
+    columns |= {} if part_column is None else {"part_column": part_column}
+    try:
+        # utf-8-sig: spreadsheets write a byte order mark, which is no part of the first name
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            header, rows = list(reader.fieldnames or ()), list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InvalidInputError(f"data: {path} is no CSV in UTF-8: {one_line(error)}") from None
+    for field, name in columns.items():
+        if name not in header:
+            hint = nearest(name, header)
+            raise InvalidInputError(f"{field}: {path} has no column {name!r}{hint}")
+    require(len(rows) > 0, "data", str(path), "a CSV with a row below its first line")
+    for number, row in enumerate(rows, start=2):
+        is_whole = None not in row and None not in row.values()
+        is_whole = is_whole and bool(row[text_column].strip())
+        require(is_whole, f"data: {path}, row {number}", row, f"{len(header)} values with a text")
+    texts, labels, *parts = ([row[name] for row in rows] for name in columns.values())
+    return LabelledTexts(texts, labels, parts[0] if parts else None)
+
+
+@dataclasses.dataclass(frozen=True)
+class TextActivations:
+    """Activations of texts at one hook point, special tokens left out.
+
+    Attributes:
+        activations: (n_tokens, d_in), text after text.
+        n_tokens_of: (n_texts,) int64, tokens of each text; at least 1.
+        hook_name: where they are from; None where that is not known.
+        n_cut: texts whose end is missing, since they are longer than the context that was run.
+    """
+
+    activations: Tensor
+    n_tokens_of: Tensor
+    hook_name: str | None = None
+    n_cut: int = 0
+
+    def batches(self, max_tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield activations (n, d_in) and the number of the text of each, (n,) int64."""
+        text = torch.arange(len(self.n_tokens_of)).repeat_interleave(self.n_tokens_of)
+        yield from zip(self.activations.split(max_tokens), text.split(max_tokens), strict=True)
+
+    def distinct_texts(self) -> list[int]:
+        """A number for each text; those of the same activations, which are the same, share one."""
+        number_of: dict[bytes, int] = {}
+        numbers = []
+        for tokens in self.activations.split(self.n_tokens_of.tolist()):
+            key = hashlib.sha256(tokens.contiguous().view(torch.uint8).numpy().data).digest()
+            numbers.append(number_of.setdefault(key, len(number_of)))
+        return numbers
+
+
+@torch.no_grad()
+def text_activations(
+    model: models.HookedRootModule,
+    texts: Sequence[str],
+    hook_names: Sequence[str],
+    *,
+    head_indices: Sequence[int | None] | None = None,
+    prepend_bos: bool = True,
+    context_size: int = 256,
+) -> list[TextActivations]:
+    """Run the model once over texts, and keep what each hook point holds, special tokens left out.
+
+    Texts of equal length are run together, so that none is padded; a text that is there twice is
+    run once. Activations stay in memory, on the CPU.
+
+    Args:
+        model: SAELens's hooked model of a causal language model, with its tokenizer.
+        hook_names: the hook points; one result each.
+        head_indices: the head that is taken at each of them; None joins the heads.
+        prepend_bos: whether a text starts with the tokenizer's BOS token, where it has one.
+        context_size: tokens of a text at most, BOS included; what is beyond is cut off.
+
+    Raises:
+        InvalidInputError: a text has no token but special ones; the model has no such hook;
+            activations are not finite.
+    """
+    tokenizer = models.tokenizer_of(model)
+    bos, excluded = (
+        models.bos_ids(tokenizer) if prepend_bos else [],
+        get_special_token_ids(tokenizer),
+    )
+    whole = [bos + models.token_ids(tokenizer, text) for text in texts]
+    copies: dict[tuple[int, ...], list[int]] = defaultdict(list)  # numbers of equal texts
+    for i, row in enumerate(whole):
+        copies[tuple(row[:context_size])].append(i)
+        has_token = not set(row[:context_size]) <= set(excluded)
+        require(has_token, f"text {i + 1}", texts[i], "a text with a token that is no special one")
+    hooks = list(zip(hook_names, head_indices or [None] * len(hook_names), strict=True))
+    found: list[dict[int, Tensor]] = [{} for _ in hooks]
+    for group in _of_equal_length(list(copies)):
+        batch = torch.tensor(group)
+        keep = ~torch.isin(batch, torch.tensor(excluded))
+        for of_hook, held in zip(
+            found, models.hooked_activations(model, batch, hooks), strict=True
+        ):
+            for row, activations, mask in zip(group, held.cpu(), keep, strict=True):
+                of_hook.update(dict.fromkeys(copies[row], activations[mask]))
+    n_cut, every = sum(len(row) > context_size for row in whole), range(len(texts))
+    counts = torch.tensor([len(found[0][i]) for i in every])
+    return [
+        TextActivations(torch.cat([of_hook[i] for i in every]), counts, name, n_cut)
+        for name, of_hook in zip(hook_names, found, strict=True)
+    ]
+
+
+def _of_equal_length(rows: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
+    """Yield rows of one length, as many as the model runs at once."""
+    of_length: dict[int, list[tuple[int, ...]]] = defaultdict(list)
+    for row in rows:
+        of_length[len(row)].append(row)
+    for length, members in sorted(of_length.items()):
+        at_once = max(1, TOKENS_AT_ONCE // length)
+        yield from (members[i : i + at_once] for i in range(0, len(members), at_once))

@@ -1,0 +1,30 @@
+"""Train the SAEs of this study, and write their runs to result.json (a day of two cores).
+
+    python studies/half_width/run.py
+
+A call that was stopped goes on where it was.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # studies/ is no installed package
+
+from studies.common import Run, measured_with, run_sweeps, write_result
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    """Run the sweeps beside this file."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--sweeps", type=Path, default=Path("sweep_out"), help="their output")
+    args = parser.parse_args()
+    runs = [list(run) for run in run_sweeps(HERE, args.sweeps)]
+    result = {"measured_with": measured_with(), "columns": list(Run._fields), "runs": runs}
+    write_result(result, HERE)
+
+
+if __name__ == "__main__":
+    main()
