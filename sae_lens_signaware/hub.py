@@ -198,7 +198,8 @@ def make_card(
     card = _card_on_hub(repo_id)
     if card is None:
         card = ModelCard.from_template(ModelCardData(), template_str=CARD, name=name)
-    metadata, data = sae.cfg.metadata, card.data
+    metadata = sae.cfg.metadata
+    data: Any = card.data
     data.library_name = "saelens"
     data.tags = _with(data.tags, "sparse-autoencoder", "sae-lens-signaware", sae.cfg.architecture())
     models = _with(data.base_model, base_model or _hub_name(metadata.model_name))

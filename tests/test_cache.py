@@ -173,9 +173,7 @@ def test_a_checkpoint_of_another_training_is_left_aside(
     assert_same(found.sae, train_on_cache(*args))
 
 
-def test_a_broken_checkpoint_is_one_line_and_no_pickle_is_run(
-    stop_at: Any, tmp_path: Path
-) -> None:
+def test_a_broken_checkpoint_is_one_line_and_no_pickle_is_run(stop_at: Any, tmp_path: Path) -> None:
     args = CONFIGS["bi_topk"], trainer(), rows(), 5, tmp_path / "c"
     stop_at(12)
     with pytest.raises(InterruptedTraining):
@@ -186,7 +184,7 @@ def test_a_broken_checkpoint_is_one_line_and_no_pickle_is_run(
             return os.mkdir, (str(tmp_path / "executed"),)
 
     torch.save({"optimizer": Payload()}, tmp_path / "c" / "trainer_state.pt")
-    with pytest.raises(InvalidInputError, match="checkpoint: .* is broken") as error:
+    with pytest.raises(InvalidInputError, match=r"checkpoint: .* is broken") as error:
         train_on_cache(*args)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "executed").exists()
@@ -272,7 +270,7 @@ def test_a_tensor_of_a_file_by_its_name(tmp_path: Path) -> None:
     assert torch.equal(load_named_activations(path, "heldout"), rows(3))
     with pytest.raises(InvalidInputError, match="no tensor 'heldot'; did you mean 'heldout'"):
         load_named_activations(path, "heldot")
-    with pytest.raises(InvalidInputError, match="it has .*train"):
+    with pytest.raises(InvalidInputError, match=r"it has .*train"):
         load_named_activations(path, "zzz")
     (tmp_path / "text").write_text("no tensors")
     for wrong in (tmp_path / "none", tmp_path / "text", tmp_path):

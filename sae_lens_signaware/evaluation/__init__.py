@@ -1,4 +1,4 @@
-"""Measures of signed SAEs, and of any SAE of SAELens (docs/measures.md)."""
+"""Measures of signed SAEs, and of any SAE of SAELens (docs/evaluate.md)."""
 
 from sae_lens_signaware.evaluation.audit import antipodal_audit
 from sae_lens_signaware.evaluation.calibration import polarity_calibration
@@ -8,7 +8,6 @@ from sae_lens_signaware.evaluation.evals import SignedEvaluator, bipolar_evals
 from sae_lens_signaware.evaluation.examples import latent_pages, signed_latents, top_examples
 from sae_lens_signaware.evaluation.logits import top_logits
 from sae_lens_signaware.evaluation.merge import merge_antipodal
-from sae_lens_signaware.evaluation.models import activations_store
 from sae_lens_signaware.evaluation.probe import probe
 from sae_lens_signaware.evaluation.quality import add_loss_recovered, analyze_sae, measure_quality
 from sae_lens_signaware.evaluation.saved import save_and_measure, write_measurement, write_split
@@ -16,7 +15,6 @@ from sae_lens_signaware.evaluation.texts import read_labelled_texts, text_activa
 
 __all__ = [
     "SignedEvaluator",
-    "activations_store",
     "add_loss_recovered",
     "analyze_sae",
     "antipodal_audit",

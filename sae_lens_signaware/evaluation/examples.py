@@ -368,7 +368,7 @@ def latent_pages(
     """
     require_folded(sae)
     numbers, metadata = numbers_of_latents(sae, latents), sae.cfg.metadata
-    excluded = models.excluded_tokens(model, True) + excluded_tokens(
+    excluded = models.excluded_tokens(model, True) + models.excluded_tokens(
         model, metadata.exclude_special_tokens
     )
     prompts = list(models.prompts_of_tokens(model, sae, hook_name, tokens, excluded))

@@ -1,4 +1,4 @@
-"""Checked configs, training on cached activations; ``runner`` has SAELens's runner, with measures."""
+"""Checked configs, training on cached activations, and SAELens's runner with measures after it."""
 
 from sae_lens_signaware.training.cache import load_named_activations
 from sae_lens_signaware.training.cached import InterruptedTraining, train_on_cache, train_timed
