@@ -14,7 +14,6 @@ from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.training.config import (
     build_runner_config,
     load_runner_config,
-    override_parser,
     read_yaml,
 )
 
@@ -62,7 +61,6 @@ def test_every_config_of_the_repository_is_one(path: Path) -> None:
         (["--lr", "3e-4"], "lr", 3e-4),
         (["--lr=2e-4"], "lr", 2e-4),
         (["--d_sae", "48"], "sae.d_sae", 48),
-        (["--sae.d_sae", "48"], "sae.d_sae", 48),
         (["--target_l0", "8"], "sae.target_l0", 8.0),
         (["--log_to_wandb", "true"], "logger.log_to_wandb", True),
         (["--output_path", "null"], "output_path", None),
@@ -95,12 +93,6 @@ def test_saelens_own_parser_reads_the_same_flags() -> None:
         theirs, ours = _parse_cfg_args([*flags, "--log_to_wandb", "false"]), build(flags=flags)
     assert theirs.sae.to_dict() == ours.sae.to_dict()
     assert theirs.lr == ours.lr
-
-
-def test_the_list_of_flags_has_the_fields_of_the_sae() -> None:
-    text = override_parser(type(build().sae)).format_help()
-    for flag in ("--d_sae", "--target_l0", "--lr", "--wandb_project"):
-        assert flag in text
 
 
 @pytest.mark.parametrize(

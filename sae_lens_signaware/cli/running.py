@@ -43,9 +43,6 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an SAE that is in output_path.")
     ] = False,
-    list_flags: Annotated[
-        bool, typer.Option("--list-flags", help="Print every SAELens flag of it, and stop.")
-    ] = False,
 ) -> None:
     """Train one SAE with SAELens's own runner; any SAELens flag overrides the YAML.
 
@@ -53,15 +50,10 @@ def train(
     --d_sae 1152
     """
     require_file("CONFIG.yaml", config)
-    from sae_lens_signaware.training.config import load_runner_config, override_parser
-
-    cfg = load_runner_config(config, context.args)
-    if list_flags:
-        override_parser(type(cfg.sae)).print_help()
-        return
+    from sae_lens_signaware.training.config import load_runner_config
     from sae_lens_signaware.training.runner import train_and_measure
 
-    train_and_measure(cfg, console, overwrite)
+    train_and_measure(load_runner_config(config, context.args), console, overwrite)
 
 
 def sweep(

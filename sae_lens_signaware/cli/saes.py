@@ -276,7 +276,7 @@ def _model(
     name, of_sae = name or metadata.model_name, of_sae if kwargs is None else kwargs
     class_name = class_name or metadata.model_class_name or "HookedTransformer"
     try:
-        loaded: Any = load_model(class_name, str(name), device, of_sae, [hook])
+        loaded: Any = load_model(str(class_name), str(name), device, of_sae, [hook])
     except (OSError, ValueError) as error:
         raise InvalidInputError(f"model: {name}: {one_line(error)}") from None
     require_hook(loaded, hook)

@@ -114,18 +114,16 @@ def _split_architecture(flags: Sequence[str]) -> tuple[list[str], str | None]:
     return rest, known.architecture
 
 
-def override_parser(sae_class: type[TrainingSAEConfig]) -> ArgumentParser:
-    """A parser of every SAELens flag for this architecture; flags not given stay absent."""
+def _parser(sae_class: type[TrainingSAEConfig]) -> ArgumentParser:
+    # every SAELens flag for this architecture; flags not given stay absent
     flags_class = dataclasses.make_dataclass(
         "RunnerFlags", [("sae", sae_class)], bases=(LanguageModelSAERunnerConfig,)
     )
-    flags_class.__doc__ = "Fields of SAELens's LanguageModelSAERunnerConfig."
     parser = ArgumentParser(
         argument_default=argparse.SUPPRESS,
         exit_on_error=False,
         allow_abbrev=False,
         add_help=False,
-        usage="sae-lens-signaware train CONFIG.yaml [--any-saelens-flag value]",
     )
     # simple_parsing's documented way to leave absent flags out, which its annotation does not know
     suppress: Any = argparse.SUPPRESS
@@ -140,7 +138,7 @@ def parse_overrides(sae_class: type[TrainingSAEConfig], flags: Sequence[str]) ->
         InvalidInputError: an unknown flag, or a value of the wrong type.
     """
     try:
-        namespace, unknown = override_parser(sae_class).parse_known_args(list(flags))
+        namespace, unknown = _parser(sae_class).parse_known_args(list(flags))
     except (argparse.ArgumentError, ValueError) as error:
         raise InvalidInputError(one_line(error)) from None
     if unknown:
