@@ -1,4 +1,5 @@
 """Sign-aware sparse autoencoders for SAELens. Importing the package registers its architectures."""
+# ruff: noqa: F403, F405 - __all__ says which names of the homes are here
 
 import importlib
 import sys
@@ -6,39 +7,11 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sae_lens_signaware.evaluation import (
-        antipodal_audit,
-        bipolar_census,
-        bipolar_evals,
-        measure_quality,
-        merge_antipodal,
-        polarity_calibration,
-        polarity_dial,
-        signed_latents,
-        top_examples,
-    )
+    from sae_lens_signaware.evaluation import *
     from sae_lens_signaware.hub import load_sae, push
     from sae_lens_signaware.report import write_report
-    from sae_lens_signaware.saes import (
-        BiBatchTopKTrainingSAE,
-        BiBatchTopKTrainingSAEConfig,
-        BiJumpReLUSAE,
-        BiJumpReLUSAEConfig,
-        BiJumpReLUTrainingSAE,
-        BiJumpReLUTrainingSAEConfig,
-        BiMatryoshkaBatchTopKTrainingSAE,
-        BiMatryoshkaBatchTopKTrainingSAEConfig,
-        BiTopKSAE,
-        BiTopKSAEConfig,
-        BiTopKTrainingSAE,
-        BiTopKTrainingSAEConfig,
-        SAGatedSAE,
-        SAGatedSAEConfig,
-        SAGatedTrainingSAE,
-        SAGatedTrainingSAEConfig,
-        split_polarities,
-    )
-    from sae_lens_signaware.training import train_on_cache
+    from sae_lens_signaware.saes import *
+    from sae_lens_signaware.training.cached import train_on_cache
 
 __version__ = "0.3.0"
 
@@ -78,13 +51,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # A name loads when it is used (PEP 562), so that `import sae_lens_signaware` stays light.
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    for home in ("saes", "evaluation", "hub", "training", "report"):
-        module = importlib.import_module(f"{__name__}.{home}")
-        if hasattr(module, name):
-            return getattr(module, name)
-    raise AttributeError(name)
+    if name in __all__:
+        for home in ("saes", "evaluation", "hub", "training.cached", "report"):
+            module = importlib.import_module(f"{__name__}.{home}")
+            if hasattr(module, name):
+                return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 # Registration needs torch and sae_lens, which take seconds. Our own commands register when they

@@ -1,6 +1,7 @@
 """The one error class for a user's input, and the helpers that raise it."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -27,3 +28,11 @@ def one_line(error: BaseException) -> str:
     """The message of an error on one line of at most 300 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else f"{text[:300]} ..."
+
+
+def require_hub_ids(repo_id: str, sae_id: str) -> None:
+    """Raise InvalidInputError unless the Hub and :func:`~sae_lens_signaware.push` take these."""
+    require(bool(re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id)), "repo_id", repo_id, "owner/name")
+    is_path = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", sae_id) and not sae_id.endswith("-plain")
+    allowed = "a folder name, without '-plain' at its end, which its twin has"
+    require(bool(is_path), "sae_id", sae_id, allowed)

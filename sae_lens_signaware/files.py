@@ -1,32 +1,29 @@
-"""Files that appear complete or not at all."""
+"""Files: looked at before anything heavy is imported, and written complete or not at all.
 
-import contextlib
+Nothing here imports torch or sae_lens, which take seconds.
+"""
+
 import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+from sae_lens_signaware.checks import InvalidInputError, nearest, one_line, require
 
-from sae_lens_signaware.checks import InvalidInputError, one_line
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def _write(path: str | Path, write: Callable[[Path], object]) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    os.close(handle)
-    partial = Path(name)
-    try:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+        partial = Path(folder) / path.name
         write(partial)
-        partial.chmod(0o644)
         partial.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise
 
 
 def write_text(text: str, path: str | Path) -> None:
@@ -39,7 +36,7 @@ def write_json(data: object, path: str | Path) -> None:
     write_text(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n", path)
 
 
-def write_tensors(tensors: Mapping[str, Tensor], path: str | Path) -> None:
+def write_tensors(tensors: Mapping[str, "Tensor"], path: str | Path) -> None:
     """Write a safetensors file."""
     from safetensors.torch import save_file
 
@@ -49,29 +46,61 @@ def write_tensors(tensors: Mapping[str, Tensor], path: str | Path) -> None:
 
 def sha256_of(path: str | Path) -> str:
     """Hexadecimal digest of a file's content."""
+    digest = hashlib.sha256()
     with Path(path).open("rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else hashlib.sha256(file.read()).hexdigest()
-        )
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def require_sae(reference: str | Path) -> None:
+    """Raise InvalidInputError unless it is the folder of an SAE, or looks like REPO:ID."""
+    folder = Path(reference)
+    if not folder.is_dir():
+        if ":" in str(reference):
+            return
+        raise InvalidInputError(f"SAE: {folder} is no folder that exists, and no REPO:ID")
+    for name in ("cfg.json", "sae_weights.safetensors"):
+        if not (folder / name).is_file():
+            raise InvalidInputError(f"SAE: {folder} has no {name}")
+
+
+def require_tensor(field: str, path: str | Path, key: str) -> None:
+    """Raise InvalidInputError unless ``path`` is a safetensors file with the tensor ``key``."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            names = list(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise InvalidInputError(f"{field}: {path}: {one_line(error)}") from None
+    if key not in names:
+        near = nearest(key, names) or f"; it has {', '.join(names)}"
+        raise InvalidInputError(f"{field}: {path} has no tensor {key!r}{near}")
 
 
 def require_writable(field: str, path: str | Path) -> None:
-    """Raise InvalidInputError where a file or folder cannot be made at ``path``. Leaves nothing."""
-    path = Path(path)
-    place = path if path.is_dir() else path.parent
+    """Raise InvalidInputError unless ``path`` can be made a folder and written to."""
+    place = Path(path).absolute()
     while not place.exists():
         place = place.parent
     try:
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
-        raise InvalidInputError(f"{field}: {path} cannot be written: {one_line(error)}") from None
+        raise InvalidInputError(f"{field}: {path} cannot be written: {error.strerror}") from None
 
 
 def require_new(field: str, path: str | Path) -> None:
-    """Raise InvalidInputError where something is at ``path``, or nothing can be made."""
+    """Raise InvalidInputError where something is at ``path``, or no folder can be made."""
     if os.path.lexists(path):
         raise InvalidInputError(f"{field}: {path} exists already; name a new one")
     require_writable(field, path)
+
+
+def require_file_target(field: str, path: str | Path) -> None:
+    """Raise InvalidInputError unless a file can be written; its folder may be a typo: not made."""
+    path = Path(path)
+    is_free = path.parent.is_dir() and not path.is_dir()
+    require(is_free, field, str(path), "a file in a folder that exists")
+    require_writable(field, path.parent)

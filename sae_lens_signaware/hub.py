@@ -7,75 +7,32 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, ModelCard, ModelCardData, hf_hub_download
+from huggingface_hub import HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import (
     EntryNotFoundError,
-    HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
-from huggingface_hub.utils import validate_repo_id
 from jinja2 import Template
 from sae_lens import SAE, TrainingSAE, upload_saes_to_huggingface
 from sae_lens.constants import (
     ACTIVATION_SCALER_CFG_FILENAME,
     RUNNER_CFG_FILENAME,
     SAE_CFG_FILENAME,
-    SAE_WEIGHTS_FILENAME,
     SPARSITY_FILENAME,
     TRAINER_STATE_FILENAME,
 )
 from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
 from sae_lens.training.activation_scaler import ActivationScaler
 
-from sae_lens_signaware.checks import InvalidInputError, nearest, one_line, require
-from sae_lens_signaware.evaluation.inputs import require_folded
+from sae_lens_signaware.checks import InvalidInputError, nearest, one_line, require, require_hub_ids
+from sae_lens_signaware.evaluation.inputs import require_finite, require_folded
 from sae_lens_signaware.evaluation.quality import SAEQuality
 from sae_lens_signaware.evaluation.saved import read_quality, write_split
+from sae_lens_signaware.files import require_sae
 from sae_lens_signaware.saes import is_signed
 
-TWIN = "-plain"
-"""How the id of a plain twin ends."""
-
-CARD = """---
-{{ card_data }}
----
-
-# {{ name }}
-
-Sign-aware sparse autoencoders: one latent carries both signs of a direction. Trained with
-[SAELens](https://github.com/decoderesearch/SAELens) and `sae_lens_signaware`.
-"""
-
-SECTION = Template(
-    """{{ begin }}
-## `{{ sae_id }}`
-
-| | |
-| --- | --- |
-{% for name, value in rows -%}
-| {{ name }} | {{ value }} |
-{% endfor %}
-With the plugin (`pip install sae-lens-signaware`), signed latents:
-
-```python
-import sae_lens_signaware  # registers {{ architecture }}
-from sae_lens import SAE
-
-sae = SAE.from_pretrained("{{ repo_id }}", "{{ sae_id }}")
-```
-
-Without it, the plain twin: the same output from latents that are never negative
-{%- if is_two_sided %}, twice as many
-(latent i is i for its + side and i + {{ d_sae }} for its - side){% endif %}:
-
-```python
-from sae_lens import SAE
-
-sae = SAE.from_pretrained("{{ repo_id }}", "{{ sae_id }}{{ twin }}")
-```
-{{ end }}"""
-)
+TEMPLATES = Path(__file__).parent
 
 
 def load_sae(reference: str | Path) -> SAE[Any]:
@@ -85,26 +42,24 @@ def load_sae(reference: str | Path) -> SAE[Any]:
     scale of the activations is folded in, and a BatchTopK becomes its inference form.
 
     Raises:
-        InvalidInputError: it is not there, cannot be read, or lacks the scale of its activations.
+        InvalidInputError: it is not there, cannot be read, lacks the scale of its activations, or
+            has a weight that is NaN or inf.
         OSError: the Hub, which raises errors of this class, or the network failed.
     """
+    require_sae(reference)
     folder, (repo, _, sae_id) = Path(reference), str(reference).partition(":")
-    is_on_hub = bool(sae_id) and not folder.exists()
-    for name in () if is_on_hub else (SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME):
-        if not (folder / name).is_file():
-            raise InvalidInputError(f"SAE: {folder} has no {name}")
     try:
-        sae = SAE.from_pretrained(repo, sae_id) if is_on_hub else _load(folder)
+        sae = _load(folder) if folder.is_dir() else SAE.from_pretrained(repo, sae_id)
         require_folded(sae)
-        return sae
-    except LocalEntryNotFoundError:
-        raise  # a subclass of the next ones: the Hub did not answer
-    except (RepositoryNotFoundError, EntryNotFoundError, HFValidationError) as error:
-        raise InvalidInputError(f"SAE: {reference}: {one_line(error)}") from None
-    except OSError:
-        raise
+        for name, weight in sae.state_dict().items():
+            require_finite(name, weight)
     except Exception as error:  # whatever a broken file makes SAELens, json or safetensors raise
+        is_absent = isinstance(error, RepositoryNotFoundError | EntryNotFoundError)
+        did_not_answer = isinstance(error, LocalEntryNotFoundError)  # a subclass of the latter
+        if did_not_answer or (isinstance(error, OSError) and not is_absent):
+            raise
         raise InvalidInputError(f"SAE: {reference} cannot be loaded: {one_line(error)}") from error
+    return sae
 
 
 def _load(folder: Path) -> SAE[Any]:
@@ -151,11 +106,7 @@ def push(
         InvalidInputError: no signed SAE that loads, a wrong id, or a broken card on the Hub.
         OSError: the Hub refused or failed.
     """
-    parts = sae_id.split("/")
-    is_path = all(re.fullmatch(r"[\w.-]+", part) and part.strip(".") for part in parts)
-    is_id = is_path and not sae_id.endswith(TWIN)
-    require(is_id, "sae_id", sae_id, f"a folder name, without {TWIN!r} at its end")
-    require(repo_id.count("/") == 1, "repo_id", repo_id, "owner/name")
+    require_hub_ids(repo_id, sae_id)
     source, sae = Path(path), load_sae(path)
     require(is_signed(sae), "SAE", sae.cfg.architecture(), "a signed SAE")
     with tempfile.TemporaryDirectory() as staging:
@@ -171,8 +122,8 @@ def push(
         try:
             card.validate()
         except ValueError as error:  # before anything is public
-            raise InvalidInputError(f"model card: {one_line(error)}") from None
-        folders: dict[str, SAE[Any] | Path | str] = {sae_id: signed, f"{sae_id}{TWIN}": plain}
+            raise InvalidInputError(f"model card of {repo_id}: {one_line(error)}") from None
+        folders: dict[str, SAE[Any] | Path | str] = {sae_id: signed, f"{sae_id}-plain": plain}
         upload_saes_to_huggingface(folders, repo_id, show_progress=False, add_default_readme=False)
     card.push_to_hub(repo_id)
     return f"{HfApi().endpoint}/{repo_id}"
@@ -194,28 +145,21 @@ def make_card(
     dataset: str | None = None,
 ) -> ModelCard:
     """Make the repository's card with this SAE's section added, or replaced where it was there."""
-    name = repo_id.split("/")[-1]
-    card = _card_on_hub(repo_id)
-    if card is None:
-        card = ModelCard.from_template(ModelCardData(), template_str=CARD, name=name)
-    metadata = sae.cfg.metadata
+    # asked first, since a card may be in the cache that is no longer on the Hub
+    if HfApi().file_exists(repo_id, "README.md"):
+        card = ModelCard.load(repo_id)
+    else:
+        template, name = str(TEMPLATES / "hub_card.md.j2"), repo_id.split("/")[-1]
+        card = ModelCard.from_template(ModelCardData(), template_path=template, name=name)
     data: Any = card.data
     data.library_name = "saelens"
     data.tags = _with(data.tags, "sparse-autoencoder", "sae-lens-signaware", sae.cfg.architecture())
-    models = _with(data.base_model, base_model or _hub_name(metadata.model_name))
-    data.base_model = models[0] if models and len(models) == 1 else models
+    metadata = sae.cfg.metadata
+    data.base_model = _with(data.base_model, base_model or _hub_name(metadata.model_name))
     data.datasets = _with(data.datasets, dataset or _hub_name(metadata.dataset_path))
     begin, end = f"<!-- sae:{sae_id} -->", f"<!-- end sae:{sae_id} -->"
-    section = SECTION.render(
-        begin=begin,
-        end=end,
-        repo_id=repo_id,
-        sae_id=sae_id,
-        twin=TWIN,
-        rows=_rows(sae, quality),
-        architecture=sae.cfg.architecture(),
-        d_sae=sae.cfg.d_sae,
-        is_two_sided=getattr(sae.cfg, "two_sided", True),
+    section = Template((TEMPLATES / "hub_section.md.j2").read_text()).render(
+        begin=begin, end=end, repo_id=repo_id, sae_id=sae_id, cfg=sae.cfg, quality=quality
     )
     before, _, rest = card.text.partition(begin)
     if end in rest:
@@ -223,22 +167,6 @@ def make_card(
     else:
         card.text = f"{card.text.rstrip()}\n\n{section}\n"
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{card.text.lstrip()}")
-
-
-def _card_on_hub(repo_id: str) -> ModelCard | None:
-    """The card that is there now, past any cache: other SAEs' sections in it must not be lost."""
-    with tempfile.TemporaryDirectory() as no_cache:
-        try:
-            return ModelCard.load(hf_hub_download(repo_id, "README.md", cache_dir=no_cache))
-        except LocalEntryNotFoundError:
-            raise  # the Hub did not answer
-        except (EntryNotFoundError, RepositoryNotFoundError):
-            return None
-        except OSError:
-            raise
-        except Exception as error:  # ValueError, or one of YAML
-            line = f"{repo_id}: its README.md has broken front matter: {one_line(error)}"
-            raise InvalidInputError(line) from None
 
 
 def _with(held: str | list[str] | None, *names: str | None) -> list[str] | None:
@@ -249,30 +177,5 @@ def _with(held: str | list[str] | None, *names: str | None) -> list[str] | None:
 
 def _hub_name(name: Any) -> str | None:
     """``name`` where it can be a Hub id ("owner/name"); a local path has no place in a card."""
-    if not isinstance(name, str) or name.count("/") != 1 or Path(name).exists():
-        return None
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return None
-    return None if Path(name).suffix in (".csv", ".json", ".jsonl", ".parquet", ".txt") else name
-
-
-def _rows(sae: SAE[Any], quality: SAEQuality | None) -> list[tuple[str, str]]:
-    """Name and value of each row of the table of an SAE."""
-    cfg = sae.cfg
-    hook = cfg.metadata.hook_name or "not recorded"
-    rows = [("architecture", cfg.architecture()), ("hook", f"`{hook}`")]
-    rows += [("d_in", f"{cfg.d_in}"), ("d_sae (signed latents)", f"{cfg.d_sae}")]
-    if quality is None:
-        return [*rows, ("L0, R2, dead share", "not measured")]
-    rows += [
-        ("L0", f"{quality.l0:.2f}"),
-        ("R2 (explained variance)", f"{quality.explained_variance:.4f}"),
-        (f"dead share over {quality.n_tokens:,} tokens", f"{quality.dead_share:.4f}"),
-        ("bipolar share of alive latents", f"{quality.bipolar_share:.4f}"),
-        ("measured on", " ".join(quality.tokens_from.replace("|", "\\|").split())),
-    ]
-    if quality.loss_recovered is not None:
-        rows.append(("loss recovered", f"{quality.loss_recovered:.4f}"))
-    return rows
+    is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)) and not Path(name).exists()
+    return name if is_id else None

@@ -2,9 +2,10 @@
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,49 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         config = GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=64, n_positions=32)
         GPT2LMHeadModel(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs the program in this process: ``code, out, err = command("split", sae, "plain")``."""
+    from sae_lens_signaware.cli import main
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sae-lens-signaware", *map(str, words)])
+        handler = signal.getsignal(signal.SIGTERM)
+        capsys.readouterr()
+        try:
+            with pytest.raises(SystemExit) as stopped:
+                main()
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+        return int(stopped.value.code or 0), *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def refuses(command: Callable[..., tuple[int, str, str]]) -> Callable[..., None]:
+    """Asserts that a call exits with 2 and one line that has ``named`` in it, and writes nothing.
+
+    ``refuses(folder, named, *words)``: the folder is where it could have written.
+    """
+
+    def call(folder: Path, named: str, *words: object) -> None:
+        def held() -> dict[Path, int]:
+            return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+
+        before, paths = held(), set(folder.rglob("*"))
+        code, _, err = command(*words)
+        lines = [line for line in err.splitlines() if line.startswith("Error: ")]
+        assert (code, len(lines)) == (2, 1), err
+        assert named in lines[0]
+        assert "Traceback" not in err
+        assert (held(), set(folder.rglob("*"))) == (before, paths)
+
+    return call
 
 
 @pytest.fixture(autouse=True)

@@ -11,11 +11,8 @@ from sae_lens import LanguageModelSAERunnerConfig
 from sae_lens.llm_sae_training_runner import _parse_cfg_args
 
 from sae_lens_signaware.checks import InvalidInputError
-from sae_lens_signaware.training.config import (
-    build_runner_config,
-    load_runner_config,
-    read_yaml,
-)
+from sae_lens_signaware.training.config import build_runner_config
+from sae_lens_signaware.training.yaml_files import read_yaml
 
 SAE = {"architecture": "bi_jumprelu", "d_in": 16, "d_sae": 32}
 CONFIGS = sorted(Path(__file__).parent.parent.glob("configs/*.yaml"))
@@ -27,6 +24,10 @@ def build(changes: dict[str, Any] | None = None, flags: list[str] | None = None,
     return build_runner_config({**values, **(changes or {})}, "test", flags or [])
 
 
+def load(path: Path) -> Any:
+    return build_runner_config(read_yaml(path), str(path))
+
+
 def test_a_file_becomes_saelens_config(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(
@@ -34,7 +35,7 @@ def test_a_file_becomes_saelens_config(tmp_path: Path) -> None:
         "sae: {architecture: sa_gsae, d_in: 16, d_sae: 32, target_l0: 4}\n"
         "logger: {log_to_wandb: false, run_name: mine}\n"
     )
-    cfg = load_runner_config(path)
+    cfg = load(path)
     assert isinstance(cfg, LanguageModelSAERunnerConfig)
     assert cfg.lr == 1e-3  # which YAML 1.1 reads as a text
     assert cfg.seqpos_slice == (1, -1)
@@ -52,7 +53,7 @@ def test_what_is_left_out_has_saelens_defaults() -> None:
 
 @pytest.mark.parametrize("path", TRAINED, ids=lambda path: path.stem)
 def test_every_config_of_the_repository_is_one(path: Path) -> None:
-    assert load_runner_config(path).sae.d_sae > 0
+    assert load(path).sae.d_sae > 0
 
 
 @pytest.mark.parametrize(
@@ -143,6 +144,7 @@ def test_wrong_values_are_one_line_that_names_the_field(
         (["--d_sae", "4.5"], "--d_sae"),
         (["--k", "5"], "--k: unknown flag"),
         (["--architecture", "bi_topkk"], "did you mean 'bi_topk'?"),
+        (["--architecture"], "--architecture"),
     ],
     ids=lambda value: str(value),
 )

@@ -16,7 +16,8 @@ from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
 import sae_lens_signaware as signaware
 from sae_lens_signaware.cli import app
 from sae_lens_signaware.sweep.config import load_sweep_config
-from sae_lens_signaware.training.config import load_runner_config
+from sae_lens_signaware.training.config import build_runner_config
+from sae_lens_signaware.training.yaml_files import read_yaml
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -80,7 +81,7 @@ def test_the_training_pages_yaml_is_its_python_and_the_readmes(tmp_path: Path) -
     path = tmp_path / "config.yaml"
     (text,) = blocks(DOCS / "train.md", "runner config", "yaml")
     path.write_text(text)
-    ours = load_runner_config(path)
+    ours = build_runner_config(read_yaml(path), str(path))
     for page in (DOCS / "train.md", ROOT / "README.md"):
         names: dict[str, Any] = {}
         run(page, "runs: config", names)

@@ -13,7 +13,7 @@ from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.sweep.executors import run_ray
 from tests.small_sweep import measured, sweep, sweep_values, write_data
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(480)]
 
 
 @pytest.fixture(scope="module", autouse=True)

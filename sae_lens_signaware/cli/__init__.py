@@ -11,9 +11,11 @@ import sys
 from typing import Annotated, Any
 
 import typer
+from typer import Option
 
+from sae_lens_signaware import __version__
 from sae_lens_signaware.checks import one_line
-from sae_lens_signaware.cli.common import EXIT_FAILED, errors, reports_errors, set_verbosity
+from sae_lens_signaware.cli.common import errors, reports_errors, set_verbosity
 from sae_lens_signaware.cli.running import demo, report, sweep, train
 from sae_lens_signaware.cli.saes import analyze, audit, merge, probe, push, split
 
@@ -31,8 +33,11 @@ USAGE_ERROR: Any = typer.BadParameter.__base__
 
 def _print_versions(asked: bool) -> None:
     if asked:
-        for name in ("sae-lens-signaware", "sae-lens"):
-            typer.echo(f"{name} {importlib.metadata.version(name)}")
+        typer.echo(f"sae-lens-signaware {__version__}")
+        try:
+            typer.echo(f"sae-lens {importlib.metadata.version('sae-lens')}")
+        except importlib.metadata.PackageNotFoundError:  # a checkout on PYTHONPATH has no metadata
+            typer.echo("sae-lens of an unknown version")
         raise typer.Exit
 
 
@@ -40,25 +45,18 @@ def _print_versions(asked: bool) -> None:
 def program(
     version: Annotated[
         bool,
-        typer.Option(
-            "--version",
-            callback=_print_versions,
-            is_eager=True,
-            help="Print the versions of this package and of SAELens, and stop.",
-        ),
+        Option("--version", callback=_print_versions, is_eager=True, help="Print versions; stop."),
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("-q", "--quiet", help="Print errors alone; results go to their files.")
+        bool, Option("-q", "--quiet", help="Print errors alone; results go to their files.")
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Print warnings and messages of libraries too.")
+        bool, Option("-v", "--verbose", help="Print warnings and messages of libraries too.")
     ] = False,
     modules: Annotated[
         list[str] | None,
-        typer.Option(
-            "--import",
-            metavar="MODULE",
-            help="Import a module first, such as one of your own that registers an architecture.",
+        Option(
+            "--import", metavar="MODULE", help="Import a module of yours that registers an SAE."
         ),
     ] = None,
 ) -> None:
@@ -87,9 +85,6 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(app(standalone_mode=False))
-    except typer.Abort:
-        errors.print("Error: aborted")
-        sys.exit(EXIT_FAILED)
     except USAGE_ERROR as error:
         message = error.format_message()
         if "\n" in message:  # no error, but the help that a call without a command prints

@@ -1,7 +1,4 @@
-"""What commands share: what they print, one line and an exit code for errors, cheap checks first.
-
-Nothing here imports torch or sae_lens, which take seconds.
-"""
+"""What commands share: what they print, and one line and an exit code for errors."""
 
 import functools
 import logging
@@ -55,45 +52,15 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
             code, message = EXIT_INTERRUPTED, f"Interrupted. {error}".strip()
         except InvalidInputError as error:
             code, message = EXIT_WRONG_INPUT, one_line(error)
-        except (OSError, RuntimeError, MemoryError) as error:
-            code, message = EXIT_FAILED, one_line(error)
         except Exception as error:
-            if type(error).__module__.split(".")[0] not in HTTP_CLIENTS:
+            is_of_network = type(error).__module__.split(".")[0] in HTTP_CLIENTS
+            if not is_of_network and not isinstance(error, OSError | RuntimeError | MemoryError):
                 raise
             code, message = EXIT_FAILED, one_line(error)
         errors.print(f"Error: {message}")
         raise typer.Exit(code)
 
     return wrapper
-
-
-def require_file(field: str, path: Path) -> None:
-    """Raise InvalidInputError where there is no file to read."""
-    if not path.is_file():
-        raise InvalidInputError(f"{field}: {path} is no file")
-
-
-def require_free(field: str, path: Path) -> None:
-    """Raise InvalidInputError where something is at ``path`` already."""
-    if os.path.lexists(path):
-        raise InvalidInputError(f"{field}: {path} exists already; name a new one")
-
-
-def require_sae(reference: str) -> None:
-    """Raise InvalidInputError where an SAE is neither a folder nor REPO:ID."""
-    if not Path(reference).is_dir() and ":" not in reference:
-        raise InvalidInputError(f"SAE: {reference} is no folder, and no REPO:ID on the Hub")
-
-
-def require_output(path: Path | None) -> None:
-    """Raise InvalidInputError where no file can be made at ``path``, if one is asked for."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise InvalidInputError(f"out: {path} is a folder; name a file")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise InvalidInputError(f"out: {path} cannot be written")
 
 
 def write_and_print(out: Path | None, write: Callable[[Path], object], *tables: object) -> None:

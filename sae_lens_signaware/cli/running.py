@@ -1,30 +1,29 @@
 """Commands that train, and the report of what they have written."""
 
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
-from sae_lens_signaware.checks import InvalidInputError
-from sae_lens_signaware.cli.common import EXIT_FAILED, GO_ON, console, require_file, require_output
+from sae_lens_signaware.cli.common import EXIT_FAILED, GO_ON, console
+from sae_lens_signaware.files import require_file_target, require_writable
+from sae_lens_signaware.training.yaml_files import read_yaml
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for SAEs, sweep.json and report.html.")] = Path(
-        "demo_out"
-    ),
-    steps: Annotated[int, typer.Option(min=10, help="Training steps of each SAE.")] = 400,
-    train_tokens: Annotated[
-        int, typer.Option(min=1024, help="Tokens of cached activations.")
-    ] = 40_000,
+    out: Annotated[Path, Option(help="Folder for SAEs and report.html.")] = Path("demo_out"),
+    steps: Annotated[int, Option(min=10, help="Training steps of each SAE.")] = 400,
+    train_tokens: Annotated[int, Option(min=1024, help="Tokens to train on.")] = 40_000,
 ) -> None:
     """Compare a signed SAE with a plain one of its width and with a signed one of half of it.
 
     SAEs of SmolLM2-135M on real text: bi_batchtopk of 1,152 and of 576, SAELens's batchtopk of
     1,152. Example: sae-lens-signaware demo --out demo_out
     """
-    require_output(out / "report.html")
+    require_writable("out", out)
     from sae_lens_signaware.demo import run_demo
     from sae_lens_signaware.report import write_report
 
@@ -39,51 +38,44 @@ def demo(
 
 def train(
     context: typer.Context,
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="SAELens runner config.")],
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an SAE that is in output_path.")
-    ] = False,
+    config: Annotated[Path, Argument(metavar="CONFIG.yaml", help="SAELens runner config.")],
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace an SAE that is there.")] = False,
 ) -> None:
     """Train one SAE with SAELens's own runner; any SAELens flag overrides the YAML.
 
     Example: sae-lens-signaware train configs/smollm2-135m-mlp_out-sa_gsae.yaml --lr 1e-3
     --d_sae 1152
     """
-    require_file("CONFIG.yaml", config)
-    from sae_lens_signaware.training.config import load_runner_config
+    values = read_yaml(config)
+    from sae_lens_signaware.training.config import build_runner_config
     from sae_lens_signaware.training.runner import train_and_measure
 
-    train_and_measure(load_runner_config(config, context.args), console, overwrite)
+    train_and_measure(build_runner_config(values, str(config), context.args), console, overwrite)
 
 
 def sweep(
-    context: typer.Context,
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="A sweep file.")],
-    out: Annotated[
-        Path, typer.Option(help="Folder for caches, SAEs, results, sweep.json and plots.")
-    ] = Path("sweep_out"),
+    config: Annotated[Path, Argument(metavar="CONFIG.yaml", help="A sweep file.")],
+    out: Annotated[Path, Option(help="Folder for all that it writes.")] = Path("sweep_out"),
     executor: Annotated[
-        Literal["local", "ray"], typer.Option(help="This process, or Ray (here or on a cluster).")
+        Literal["local", "ray"], Option(help="This process, or Ray (here or on a cluster).")
     ] = "local",
 ) -> None:
     """Compare frontiers over cells, seeds and sparsities; resume where the last call stopped.
 
     Example: sae-lens-signaware sweep configs/sweep-smollm2-135m.yaml --out sweep_out
     """
-    require_file("CONFIG.yaml", config)
-    require_output(out / "sweep.json")
-    from sae_lens_signaware.sweep.config import load_sweep_config
+    values = read_yaml(config)
+    require_writable("out", out)
+    from sae_lens_signaware.sweep.config import sweep_config_of
     from sae_lens_signaware.sweep.executors import run_local, run_ray, run_sweep
     from sae_lens_signaware.sweep.results import print_summary
 
-    cfg, runs = load_sweep_config(config)
-    modules = context.parent.params["modules"] if context.parent else None
-    imports = [word for module in modules or () for word in ("--import", module)]
-    words = ["sae-lens-signaware", *imports, "sweep", str(config), "--out", str(out)]
-    words += ["--executor", "ray"] if executor == "ray" else []
-    run_all = run_ray if executor == "ray" else run_local
+    cfg, runs = sweep_config_of(values, str(config))
+    command = shlex.join(["sae-lens-signaware", *sys.argv[1:]])
     try:
-        summary = run_sweep(cfg, runs, out, console, shlex.join(words), run_all)
+        summary = run_sweep(
+            cfg, runs, out, console, command, run_ray if executor == "ray" else run_local
+        )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(GO_ON) from None
     print_summary(summary, out, console)
@@ -92,18 +84,14 @@ def sweep(
 
 
 def report(
-    results: Annotated[
-        Path, typer.Argument(metavar="RESULTS", help="Folder of a sweep, or one of several.")
-    ],
-    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+    results: Annotated[Path, Argument(metavar="RESULTS", help="Folder of one or more sweeps.")],
+    out: Annotated[Path, Option(help="HTML file to write.")] = Path("report.html"),
 ) -> None:
     """Write one self-contained HTML page: frontiers, verdicts, and a browser of latents.
 
     Example: sae-lens-signaware report sweep_out --out report.html
     """
-    if not results.is_dir():
-        raise InvalidInputError(f"RESULTS: {results} is no folder")
-    require_output(out)
+    require_file_target("out", out)
     from sae_lens_signaware.report import write_report
 
     path = write_report(results, out)

@@ -1,4 +1,4 @@
-"""Antipodal audit: pairs of latents that are the two ends of one axis (docs/measures.md)."""
+"""Antipodal audit: pairs of latents that are the two ends of one axis (docs/evaluate.md)."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -8,17 +8,14 @@ import torch
 from rich.table import Table
 from sae_lens import SAE
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from sae_lens_signaware.checks import require
 from sae_lens_signaware.evaluation import inputs
 from sae_lens_signaware.evaluation.results import Indices, Provenance, Result, Values
 
-HOOK_PRE, HOOK_POST = "hook_sae_acts_pre", "hook_sae_acts_post"
 MAX_GATHERED = 10_000_000
 """Tokens times pairs that a step gathers at most."""
-
-CONSTANT_VARIANCE_SHARE = 1e-12
-"""Variance of a pre-activation that varies, as a share of its mean square."""
 
 ROUNDING = 1e-6
 """Error of a cosine in float32, allowed for so that ``max_cosine=-1`` finds exact antipodes."""
@@ -33,7 +30,8 @@ class AntipodalAudit(Result):
         cosine: (n_pairs,) of their decoder rows.
         rate_a, rate_b: (n_pairs,) firing rates. Without activations these and the next two are NaN.
         co_firing_rate: (n_pairs,) share of tokens on which both fire; 0 if never together.
-        correlation: (n_pairs,) Pearson correlation of their pre-activations; near -1 for one axis.
+        correlation: (n_pairs,) Pearson correlation of their pre-activations, near -1 for one axis;
+            NaN where one of them never fires, or is constant.
         freed_width: latents that merging would free: disjoint pairs, taken greedily, the most
             antipodal first. With activations, only pairs that never fire together count.
         max_cosine: the threshold of the search.
@@ -68,12 +66,13 @@ class AntipodalAudit(Result):
             f"{self.subject}: {self.n_pairs:,} pairs with cosine <= {self.max_cosine:g}; "
             f"merging would free {self.freed_width:,} latents ({self.freed_share:.2%})"
         )
-        names = ("latent", "latent", "cosine", "rate", "rate", "together", "correlation")
-        table = Table(*names, title=title, title_justify="left")
-        values = (self.cosine, self.rate_a, self.rate_b, self.co_firing_rate, self.correlation)
-        for k in range(min(n_rows, self.n_pairs)):
-            numbers = ["-" if v[k].isnan() else f"{v[k]:.4g}" for v in values]
-            table.add_row(str(self.latent_a[k].item()), str(self.latent_b[k].item()), *numbers)
+        columns = {"latent": self.latent_a, "latent ": self.latent_b, "cosine": self.cosine}
+        if self.n_tokens:
+            columns |= {"rate": self.rate_a, "rate ": self.rate_b}
+            columns |= {"together": self.co_firing_rate, "correlation": self.correlation}
+        table = Table(*(name.strip() for name in columns), title=title, title_justify="left")
+        for row in zip(*(column[:n_rows].tolist() for column in columns.values()), strict=True):
+            table.add_row(*("none" if v != v else f"{v:.4g}" for v in row))
         return table
 
 
@@ -82,7 +81,6 @@ def antipodal_audit(
     sae: SAE[Any],
     activations: Iterable[Tensor] | Tensor | None = None,
     max_cosine: float = -0.9,
-    block_size: int = 2048,
 ) -> AntipodalAudit:
     """Find all antipodal decoder rows, and measure what the pairs do on activations.
 
@@ -91,7 +89,6 @@ def antipodal_audit(
         activations: as in :func:`~sae_lens_signaware.bipolar_census`; None searches the decoder
             alone.
         max_cosine: a pair has at most this cosine, from -1 to below 0.
-        block_size: rows of a block of the search.
 
     Raises:
         InvalidInputError: ``max_cosine`` is out of range; or activations are empty, of the wrong
@@ -99,29 +96,25 @@ def antipodal_audit(
     """
     require_max_cosine(max_cosine)
     inputs.require_autoencoder(sae)
-    a, b, cosine = find_antipodal_pairs(inputs.decoder_directions(sae), max_cosine, block_size)
-    sums = _PairSums(len(a))
-    if activations is not None:
-        with inputs.flat_activations(sae):
-            for x in inputs.batches_of(activations, sae.cfg.d_in):
-                sums.add_batch(sae, x.to(sae.device), a.to(sae.device), b.to(sae.device))
-    found = sums.result()
-    never_together = ~(found["co_firing_rate"] > 0)  # NaN where nothing was measured
+    a, b, cosine = find_antipodal_pairs(inputs.decoder_directions(sae), max_cosine)
+    sums, n_tokens = torch.zeros(8, len(a), dtype=torch.float64, device="cpu"), 0
+    with inputs.flat_activations(sae):
+        for x in () if activations is None else inputs.batches_of(activations, sae.cfg.d_in):
+            sums += _pair_sums(sae, x, a, b)
+            n_tokens += len(x)
+    rate_a, rate_b, both, *moments = sums / n_tokens if n_tokens else sums * torch.nan
+    correlation = _correlation(*moments).where((rate_a > 0) & (rate_b > 0), torch.nan)
     return AntipodalAudit(
-        provenance=Provenance.of(sae, sums.n_tokens),
-        latent_a=a,
-        latent_b=b,
-        cosine=cosine,
-        **found,
-        freed_width=len(disjoint_pairs(a, b, never_together)),
+        Provenance.of(sae, n_tokens),
+        *(a, b, cosine, rate_a, rate_b, both, correlation),
+        freed_width=len(disjoint_pairs(a, b, ~(both > 0))),  # NaN where nothing was measured
         max_cosine=float(max_cosine),
     )
 
 
 def require_max_cosine(max_cosine: float) -> None:
     """Raise InvalidInputError for a cosine that two ends of an axis do not have."""
-    is_number = isinstance(max_cosine, int | float)
-    require(is_number and -1 <= max_cosine < 0, "max_cosine", max_cosine, "from -1 to below 0")
+    require(-1 <= max_cosine < 0, "max_cosine", max_cosine, "from -1 to below 0")
 
 
 def find_antipodal_pairs(
@@ -131,20 +124,18 @@ def find_antipodal_pairs(
 
     Args:
         directions: (d_sae, d_in). A row of zeros has no direction and is in no pair.
+        block_size: rows whose cosines are in memory at once.
 
     Returns:
         latent_a, latent_b (n_pairs,) int64 and cosine (n_pairs,) float64, on the CPU.
     """
-    unit = directions / directions.norm(dim=1, keepdim=True).clamp(min=1e-12)
-    nothing = torch.empty(0, dtype=torch.int64, device=unit.device)
-    hits = [(nothing, nothing, unit.new_empty(0))]  # so that there is one where no row is
-    for start in range(0, len(unit), block_size):
-        for other in range(start, len(unit), block_size):
-            columns = unit[other : other + block_size]
-            similarity = (unit[start : start + block_size] @ columns.T).clamp(min=-1)
+    blocks, hits = normalize(directions).split(block_size), []
+    for i, rows in enumerate(blocks):
+        for j, columns in enumerate(blocks[i:], start=i):
+            similarity = (rows @ columns.T).clamp(min=-1)
             hit = similarity <= max_cosine + ROUNDING
-            i, j = (hit.triu(1) if other == start else hit).nonzero(as_tuple=True)
-            hits.append((i + start, j + other, similarity[i, j]))
+            a, b = (hit.triu(1) if i == j else hit).nonzero(as_tuple=True)
+            hits.append((a + i * block_size, b + j * block_size, similarity[a, b]))
     a, b, cosine = (torch.cat(parts).cpu() for parts in zip(*hits, strict=True))
     order = cosine.argsort(stable=True)
     return a[order], b[order], cosine[order].double()
@@ -154,61 +145,31 @@ def disjoint_pairs(a: Tensor, b: Tensor, eligible: Tensor) -> list[tuple[int, in
     """Choose among the eligible pairs, greedily in their order, so that no latent is in two."""
     used: set[int] = set()
     pairs: list[tuple[int, int]] = []
-    for i, j, ok in zip(a.tolist(), b.tolist(), eligible.tolist(), strict=True):
-        if ok and i not in used and j not in used:
+    for i, j in zip(a[eligible].tolist(), b[eligible].tolist(), strict=True):
+        if not used & {i, j}:
             used |= {i, j}
             pairs.append((i, j))
     return pairs
 
 
-class _PairSums:
-    """Running sums of each pair in float64: firings, joint firings, moments of pre-activations.
+def _pair_sums(sae: SAE[Any], x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """(8, pairs) float64: firings of a, of b, of both; of pre-activations a, b, aa, bb, ab."""
+    held: dict[str, Tensor] = {}  # SAELens's matching pursuit has no pre-activations
+    with sae.hooks(fwd_hooks=[("hook_sae_acts_pre", lambda pre, hook: held.update(pre=pre))]):
+        fires = inputs.latents_of(sae, x) != 0
+    pre = held.get("pre", torch.full_like(fires, torch.nan, dtype=torch.float32))
+    found, step = [], max(1, MAX_GATHERED // len(x))
+    for i, j in zip(a.to(sae.device).split(step), b.to(sae.device).split(step), strict=True):
+        fire_a, fire_b = fires[:, i], fires[:, j]
+        counts = torch.stack([fire_a.sum(0), fire_b.sum(0), (fire_a & fire_b).sum(0)]).cpu()
+        h_a, h_b = pre[:, i].cpu().double(), pre[:, j].cpu().double()  # MPS has no float64
+        moments = [h.sum(0) for h in (h_a, h_b, h_a * h_a, h_b * h_b, h_a * h_b)]
+        found.append(torch.cat([counts, torch.stack(moments)]))
+    return torch.cat(found, dim=1)
 
-    The moments are about those of the first token, so that a large mean takes no digits.
-    """
 
-    def __init__(self, n_pairs: int) -> None:
-        self.n_tokens = 0
-        sums = torch.zeros(8, n_pairs, dtype=torch.float64, device="cpu")
-        self.fired, self.moments = sums[:3], sums[3:]  # of a, b, both; of a, b, aa, bb, ab
-        self.first: Tensor | None = None
-
-    def add_batch(self, sae: SAE[Any], x: Tensor, a: Tensor, b: Tensor) -> None:
-        _, cache = sae.run_with_cache(x, names_filter=[HOOK_PRE, HOOK_POST])
-        # SAELens's matching pursuit calls neither hook: its correlation is NaN
-        post = (
-            inputs.dense_and_finite(cache[HOOK_POST])
-            if HOOK_POST in cache
-            else inputs.latents_of(sae, x)
-        )
-        pre = cache[HOOK_PRE] if HOOK_PRE in cache else torch.full_like(post, torch.nan)
-        if self.first is None:
-            self.first = pre[0]
-        pre, fires = pre - self.first, post != 0
-        self.n_tokens += len(x)
-        step = max(1, MAX_GATHERED // len(x))
-        for s in range(0, len(a), step):
-            i, j = a[s : s + step], b[s : s + step]
-            fire_a, fire_b = fires[:, i], fires[:, j]
-            counts = [fire_a.sum(0), fire_b.sum(0), (fire_a & fire_b).sum(0)]
-            self.fired[:, s : s + step] += torch.stack(counts).cpu()
-            h_a, h_b = pre[:, i].cpu().double(), pre[:, j].cpu().double()  # MPS has no float64
-            moments = [h_a, h_b, h_a * h_a, h_b * h_b, h_a * h_b]
-            self.moments[:, s : s + step] += torch.stack([m.sum(0) for m in moments])
-
-    def result(self) -> dict[str, Tensor]:
-        """Rates and correlation; NaN where no token was seen, or a pre-activation is constant."""
-        # 0 / 0 is NaN, which is what "not measured" means here
-        n = torch.tensor(self.n_tokens, dtype=torch.float64, device="cpu")
-        rate_a, rate_b, both = self.fired / n
-        mean_a, mean_b, aa, bb, ab = self.moments / n
-        var_a, var_b = aa - mean_a**2, bb - mean_b**2
-        # what rounding leaves of the variance of a constant is no variance
-        varies = (var_a > CONSTANT_VARIANCE_SHARE * aa) & (var_b > CONSTANT_VARIANCE_SHARE * bb)
-        correlation = ((ab - mean_a * mean_b) / (var_a * var_b).sqrt()).clamp(-1, 1)
-        return {
-            "rate_a": rate_a,
-            "rate_b": rate_b,
-            "co_firing_rate": both,
-            "correlation": correlation.where(varies, torch.nan),
-        }
+def _correlation(a: Tensor, b: Tensor, aa: Tensor, bb: Tensor, ab: Tensor) -> Tensor:
+    """Pearson correlation from means, mean squares and mean product; NaN for a constant."""
+    var_a, var_b = aa - a**2, bb - b**2
+    varies = (var_a > 1e-12 * aa) & (var_b > 1e-12 * bb)  # above what rounding leaves of 0
+    return ((ab - a * b) / (var_a * var_b).sqrt()).clamp(-1, 1).where(varies, torch.nan)

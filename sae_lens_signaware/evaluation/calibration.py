@@ -1,4 +1,4 @@
-"""Polarity calibration: is the magnitude of a latent right on each side? (docs/measures.md)"""
+"""Polarity calibration: is the magnitude of a latent right on each side? (docs/evaluate.md)"""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -8,12 +8,8 @@ from sae_lens import SAE
 from torch import Tensor
 
 from sae_lens_signaware.checks import require
-from sae_lens_signaware.evaluation.inputs import require_autoencoder
+from sae_lens_signaware.evaluation.census import SideSums, squared_norms, sum_sides
 from sae_lens_signaware.evaluation.results import Provenance, Result, Values
-from sae_lens_signaware.evaluation.sums import SideSums, squared_norms, sum_sides
-
-QUANTILES = (0.05, 0.5, 0.95)
-"""Those that tables and logs give of the gains."""
 
 PER_TOKEN = ("layer_norm", "constant_norm_rescale")
 """Normalisations that are made anew for each token."""
@@ -32,8 +28,19 @@ class PolarityCalibration(Result):
     gain_neg: Values
 
     def _summary(self) -> Mapping[str, object]:
-        names = ("gain_pos", "gain_neg")
-        return {f"median {name}": getattr(self, name).nanmedian().item() for name in names}
+        return self.quantiles()
+
+    def quantiles(self) -> dict[str, float]:
+        """Quantiles of the gains that are known: "gain_pos_q05", "_q50", "_q95", and of "gain_neg".
+
+        A side that no latent uses has none.
+        """
+        return {
+            f"{name}_q{percent:02}": gain.nanquantile(percent / 100).item()
+            for name, gain in (("gain_pos", self.gain_pos), ("gain_neg", self.gain_neg))
+            for percent in (5, 50, 95)
+            if not gain.isnan().all()
+        }
 
 
 def polarity_calibration(
@@ -52,30 +59,17 @@ def polarity_calibration(
         InvalidInputError: as in the census; or the SAE normalises each token at run time, so that
             latents and residuals differ in their units.
     """
-    require_common_units(sae)
+    found, allowed = sae.cfg.normalize_activations, "none that is made per token, for calibration"
+    require(has_common_units(sae), "normalize_activations", found, allowed)
     return calibration_of(sae, sum_sides(sae, activations, with_alignment=True))
 
 
 def calibration_of(sae: SAE[Any], sums: SideSums) -> PolarityCalibration:
     """Compute the calibration from the sums of a pass with alignment."""
-    gain = 1 + sums.sum_alignment / (sums.sum_sq * squared_norms(sae))
-    gain[sums.n_fired == 0] = float("nan")
+    gain = 1 + sums.sum_alignment / (sums.sum_sq * squared_norms(sae))  # 0 / 0: never fired
     return PolarityCalibration(Provenance.of(sae, sums.n_tokens), gain[0], gain[1])
 
 
 def has_common_units(sae: SAE[Any]) -> bool:
     """Whether residuals have the units of the latents: nothing is normalised per token."""
     return sae.cfg.normalize_activations not in PER_TOKEN
-
-
-def require_common_units(sae: SAE[Any]) -> None:
-    """Raise InvalidInputError where residuals do not have the units of the latents."""
-    require_autoencoder(sae)
-    found, allowed = sae.cfg.normalize_activations, "none that is made per token, for calibration"
-    require(has_common_units(sae), "normalize_activations", found, allowed)
-
-
-def gain_quantiles(gain: Tensor) -> dict[float, float]:
-    """Compute :data:`QUANTILES` of the gains (d_sae,) of a side; empty where it never fires."""
-    known = gain[~gain.isnan()]
-    return {q: known.quantile(q).item() for q in QUANTILES} if len(known) else {}

@@ -1,4 +1,4 @@
-"""Bipolar census: how often and how strongly each side of a latent fires (docs/measures.md)."""
+"""Bipolar census: how often and how strongly each side of a latent fires (docs/evaluate.md)."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 from sae_lens import SAE
+from sae_lens.evals import ExplainedVarianceCalculator
 from torch import Tensor
 
 from sae_lens_signaware.checks import require
+from sae_lens_signaware.evaluation import inputs
 from sae_lens_signaware.evaluation.results import Provenance, Result, Values
-from sae_lens_signaware.evaluation.sums import SideSums, squared_norms, sum_sides
 from sae_lens_signaware.saes import BIPOLAR_MIN_SHARE
 
 
@@ -24,7 +25,6 @@ class BipolarCensus(Result):
             of the activations; of an SAE that normalises each token, of the normalised ones. d_i is
             what one unit of the latent writes.
         min_share: min(p+, p-) / (p+ + p-), from 0 (one-sided) to 1/2; NaN where it never fires.
-        min_energy_share: the same share of the energies.
     """
 
     firing_rate_pos: Values
@@ -32,7 +32,6 @@ class BipolarCensus(Result):
     energy_pos: Values
     energy_neg: Values
     min_share: Values
-    min_energy_share: Values
 
     def _summary(self) -> Mapping[str, object]:
         return {"l0": self.l0, "dead_share": self.dead_share, "bipolar_share": self.bipolar_share()}
@@ -50,7 +49,7 @@ class BipolarCensus(Result):
     @property
     def pos_share(self) -> Tensor:
         """Share of each latent's firings on the + side, (d_sae,); 1/2 where it never fires."""
-        return torch.where(self.alive, self.firing_rate_pos / self.firing_rate, 0.5)
+        return (self.firing_rate_pos / self.firing_rate).nan_to_num(0.5)
 
     @property
     def log_sparsity(self) -> Tensor:
@@ -60,7 +59,7 @@ class BipolarCensus(Result):
     @property
     def one_sided(self) -> bool:
         """Whether no latent ever fired on its - side, as in every plain SAE."""
-        return not (self.firing_rate_neg > 0).any().item()
+        return not self.firing_rate_neg.any()
 
     @property
     def l0(self) -> float:
@@ -75,24 +74,11 @@ class BipolarCensus(Result):
     def bipolar(self, min_share: float = BIPOLAR_MIN_SHARE) -> Tensor:
         """Which latents are alive and have ``min_share`` of their firings on the rarer side."""
         require(0 <= min_share <= 0.5, "min_share", min_share, "from 0 to 0.5")
-        return self.alive & (self.min_share.nan_to_num(0.0) >= min_share)
+        return self.min_share >= min_share
 
     def bipolar_share(self, min_share: float = BIPOLAR_MIN_SHARE) -> float:
         """Share of the alive latents that are bipolar; 0 where none is alive."""
-        n_alive = self.alive.sum().item()
-        return self.bipolar(min_share).sum().item() / n_alive if n_alive else 0.0
-
-    def bipolar_activity_share(self, min_share: float = BIPOLAR_MIN_SHARE) -> float:
-        """Share of bipolar latents among the active latents of a token; 0 where none is active."""
-        active = self.firing_rate[self.bipolar(min_share)].sum().item()
-        return active / self.l0 if self.l0 else 0.0
-
-    def bipolar_share_by_energy_rank(self, min_share: float = BIPOLAR_MIN_SHARE) -> Tensor:
-        """Share of bipolar latents among the k of the highest energy, for k = 1 .. number alive."""
-        energy = (self.energy_pos + self.energy_neg)[self.alive]
-        order = energy.argsort(descending=True)
-        bipolar = self.bipolar(min_share)[self.alive][order].double()
-        return bipolar.cumsum(0) / torch.arange(1, len(bipolar) + 1, device="cpu")
+        return self.bipolar(min_share).sum().item() / max(1, self.alive.sum().item())
 
 
 def bipolar_census(sae: SAE[Any], activations: Iterable[Tensor] | Tensor) -> BipolarCensus:
@@ -110,11 +96,10 @@ def bipolar_census(sae: SAE[Any], activations: Iterable[Tensor] | Tensor) -> Bip
     return census_of(sae, sum_sides(sae, activations))
 
 
-def census_of(sae: SAE[Any], sums: SideSums) -> BipolarCensus:
+def census_of(sae: SAE[Any], sums: "SideSums") -> BipolarCensus:
     """Compute the census from the sums of a pass."""
     n_fired = sums.n_fired.double()
-    rate = n_fired / sums.n_tokens
-    energy = sums.sum_sq / sums.n_tokens * squared_norms(sae)
+    rate, energy = n_fired / sums.n_tokens, sums.sum_sq / sums.n_tokens * squared_norms(sae)
     return BipolarCensus(
         provenance=Provenance.of(sae, sums.n_tokens),
         firing_rate_pos=rate[0],
@@ -123,5 +108,76 @@ def census_of(sae: SAE[Any], sums: SideSums) -> BipolarCensus:
         energy_neg=energy[1],
         # of counts, for a tenth is to be 0.1 and not a little less; 0 / 0 is NaN: never fired
         min_share=n_fired.amin(0) / n_fired.sum(0),
-        min_energy_share=energy.amin(0) / energy.sum(0),
     )
+
+
+@dataclasses.dataclass
+class SideSums:
+    """Sums over tokens; row 0 is the + side, row 1 the - side.
+
+    Attributes:
+        n_tokens: tokens seen.
+        n_fired: (2, d_sae) int64, firings.
+        sum_sq: (2, d_sae) float64, sum of z_i^2 where the side fires.
+        sum_alignment: (2, d_sae) float64, sum of z_i <d_i, x - x^> where the side fires.
+        variance: ``compute()`` is R², as SAELens has it.
+    """
+
+    n_tokens: int
+    n_fired: Tensor
+    sum_sq: Tensor
+    sum_alignment: Tensor
+    variance: ExplainedVarianceCalculator
+
+
+@torch.no_grad()
+def sum_sides(
+    sae: SAE[Any],
+    activations: Iterable[Tensor] | Tensor,
+    *,
+    with_variance: bool = False,
+    with_alignment: bool = False,
+) -> SideSums:
+    """Encode every batch once, decode it once where that is needed, and sum over tokens in float64.
+
+    Args:
+        sae: any SAELens SAE; latents of either sign.
+        activations: see :func:`~.inputs.batches_of`.
+        with_variance: whether to fill ``variance``, for which outputs are needed.
+        with_alignment: whether to fill ``sum_alignment`` too, which costs a product more.
+    """
+    inputs.require_autoencoder(sae)
+    d_sae = sae.cfg.d_sae
+    zeros = torch.zeros(2, d_sae, dtype=torch.float64, device="cpu")
+    variance = ExplainedVarianceCalculator()
+    sums = SideSums(0, zeros.long(), zeros.clone(), zeros.clone(), variance)
+    directions = inputs.decoder_directions(sae)
+    with inputs.flat_activations(sae):
+        for x in inputs.batches_of(activations, sae.cfg.d_in):
+            x = x.to(sae.device)
+            z = inputs.latents_of(sae, x)
+            sums.n_tokens += len(x)
+            token, latent = z.nonzero(as_tuple=True)
+            value = z[token, latent].cpu().double()  # MPS has no float64
+            side = (latent.cpu() + d_sae * (value < 0)).long()
+            sums.n_fired += _per_side(side, d_sae)
+            sums.sum_sq += _per_side(side, d_sae, value.square())
+            if not (with_variance or with_alignment):
+                continue
+            x_hat = sae.decode(z)
+            inputs.require_finite("outputs of the SAE", x_hat)
+            # SAELens squares in the type it gets: in float32 a large mean would take the digits
+            variance.add_batch(x_hat.cpu().double(), x.cpu().double())
+            if with_alignment:
+                aligned = ((x - x_hat).float() @ directions.T)[token, latent].cpu().double()
+                sums.sum_alignment += _per_side(side, d_sae, value * aligned)
+    return sums
+
+
+def _per_side(side: Tensor, d_sae: int, weights: Tensor | None = None) -> Tensor:
+    return side.bincount(weights, minlength=2 * d_sae).view(2, -1)
+
+
+def squared_norms(sae: SAE[Any]) -> Tensor:
+    """||d_i||^2 of every latent, (d_sae,) float64 on the CPU."""
+    return inputs.decoder_directions(sae).cpu().double().square().sum(1)

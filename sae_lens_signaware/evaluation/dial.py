@@ -1,4 +1,4 @@
-"""Polarity dial: what a direction does to the model's output (docs/measures.md).
+"""Polarity dial: what a direction does to the model's output (docs/evaluate.md).
 
 It writes c * d_i into the stream, c from - to +, and measures a logit difference or the loss.
 """

@@ -15,13 +15,12 @@ from torch import Tensor
 from sae_lens_signaware.checks import require
 from sae_lens_signaware.evaluation import inputs, models
 from sae_lens_signaware.evaluation.calibration import calibration_of, has_common_units
-from sae_lens_signaware.evaluation.census import census_of
+from sae_lens_signaware.evaluation.census import census_of, sum_sides
 from sae_lens_signaware.evaluation.dial import dialled_directions, polarity_dial
 from sae_lens_signaware.evaluation.inputs import latents_of, numbers_of_latents, require_folded
 from sae_lens_signaware.evaluation.logits import top_logits, unembedding_for
 from sae_lens_signaware.evaluation.models import HookedRootModule, Prompts, token_text, tokenizer_of
 from sae_lens_signaware.evaluation.results import Provenance, Result, printable
-from sae_lens_signaware.evaluation.sums import sum_sides
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +73,10 @@ class TopExamples(Result):
 
     def of(self, latent: int) -> LatentExamples:
         """The examples of one latent; KeyError where it was not asked for."""
-        for examples in self.latents:
-            if examples.latent == latent:
-                return examples
-        raise KeyError(latent)
+        known = {examples.latent: examples for examples in self.latents}
+        if latent not in known:
+            raise KeyError(f"latent {latent} is none of {', '.join(map(str, known))}")
+        return known[latent]
 
     def table(self, latent: int) -> Table:
         """A table for the terminal: the two sides of one latent, peaks in bold."""

@@ -1,12 +1,12 @@
 """Inputs of the measures: activations as batches, and an SAE that encodes them."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 from sae_lens import SAE, ActivationsStore
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from sae_lens_signaware.checks import require
 
@@ -28,11 +28,8 @@ def batches_of(activations: Iterable[Tensor] | Tensor, d_in: int) -> Iterator[Te
             type; a value that is not finite; or no token at all.
     """
     is_endless = isinstance(activations, ActivationsStore)
-    # an array would iterate as rows, a mapping as its keys
-    is_other = isinstance(activations, np.ndarray | str | Mapping)
-    is_ok = isinstance(activations, Iterable) and not is_endless and not is_other
-    allowed = "a tensor or tensors that come to an end, such as itertools.islice(store, n)"
-    require(is_ok, "activations", type(activations).__name__, allowed)
+    allowed = "tensors that come to an end, such as itertools.islice(store, n)"
+    require(not is_endless, "activations", type(activations).__name__, allowed)
     n_tokens = 0
     for chunk in [activations] if isinstance(activations, Tensor) else activations:
         require(isinstance(chunk, Tensor), "activations", type(chunk).__name__, "tensors")
@@ -66,13 +63,9 @@ def flat_activations(sae: SAE[Any]) -> Iterator[None]:
 
 
 def latents_of(sae: SAE[Any], activations: Tensor) -> Tensor:
-    """Encode (..., d_in) as dense latents (..., d_sae); InvalidInputError for NaN or inf."""
-    return dense_and_finite(sae.encode(activations.to(sae.device)))
-
-
-def dense_and_finite(z: Tensor) -> Tensor:
-    """Latents as a dense tensor: SAELens's TopK trains with sparse ones."""
-    z = z.to_dense() if z.is_sparse else z
+    """Encode (..., d_in) as latents (..., d_sae), dense; InvalidInputError for NaN or inf."""
+    z = sae.encode(activations.to(sae.device))
+    z = z.to_dense() if z.is_sparse else z  # SAELens's TopK trains with sparse ones
     require_finite("latents of the SAE", z)
     return z
 
@@ -83,14 +76,12 @@ def decoder_directions(sae: SAE[Any]) -> Tensor:
     They are the rows of W_dec, but for SAELens's TopK, which can divide by their norms.
     """
     W_dec = sae.W_dec.detach().float()
-    if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
-        W_dec = W_dec / W_dec.norm(dim=1, keepdim=True).clamp(min=1e-8)
-    return W_dec
+    rescales = getattr(sae.cfg, "rescale_acts_by_decoder_norm", False)
+    return normalize(W_dec, eps=1e-8) if rescales else W_dec
 
 
 def require_autoencoder(sae: SAE[Any]) -> None:
-    """Raise InvalidInputError for what is no SAE, a transcoder, and an SAE of whole sequences."""
-    require(isinstance(sae, SAE), "sae", type(sae).__name__, "an SAE of SAELens")
+    """Raise InvalidInputError for a transcoder, and for an SAE of whole sequences."""
     architecture = sae.cfg.architecture()
     is_other = hasattr(sae.cfg, "d_out") or architecture == "temporal"
     require(not is_other, "sae", architecture, "one that reconstructs its input token by token")

@@ -6,24 +6,21 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import sae_lens
-import torch
 from rich.table import Table
 from sae_lens import SAE, ActivationsStore, run_evals
 from sae_lens.evals import EvalConfig
 from sae_lens.training.activation_scaler import ActivationScaler
 from torch import Tensor
 
-from sae_lens_signaware.evaluation import calibration as calibrations
-from sae_lens_signaware.evaluation.calibration import PolarityCalibration
-from sae_lens_signaware.evaluation.census import BipolarCensus, census_of
+from sae_lens_signaware.evaluation.calibration import (
+    PolarityCalibration,
+    calibration_of,
+    has_common_units,
+)
+from sae_lens_signaware.evaluation.census import BipolarCensus, census_of, sum_sides
 from sae_lens_signaware.evaluation.models import HookedRootModule
-from sae_lens_signaware.evaluation.results import read_json, to_json
-from sae_lens_signaware.evaluation.sums import sum_sides
 from sae_lens_signaware.files import write_json
-from sae_lens_signaware.saes import BIPOLAR_MIN_SHARE
 
-QUALITY_FILENAME = "quality.json"
 TARGET_L0_TOLERANCE = 0.1
 """Share of ``target_l0`` by which a measured L0 may differ from it and still count as reached.
 
@@ -32,22 +29,16 @@ Steering holds the L0 of training batches. On held-out text the L0 of Gemma 3 27
 """
 
 
-def target_l0_of(sae: Mapping[str, Any]) -> float | None:
-    """The L0 that an SAE's config asks for; None where a coefficient sets its sparsity.
+def missed_target_l0(sae_cfg: Mapping[str, Any], l0: float) -> str | None:
+    """Return ``"asked for L0 16, measured 58.2"``, or None where ``l0`` is near what was asked.
 
     Args:
-        sae: the config as a mapping, as ``to_dict`` gives it.
+        sae_cfg: the SAE's config as ``to_dict`` gives it; where it asks for no L0, none is missed.
+        l0: as measured.
     """
-    if sae.get("k") is not None:
-        return float(sae["k"])
     # SAELens's jumprelu has a target_l0 that only its quadratic loss reads
-    is_read = sae.get("jumprelu_sparsity_loss_mode", "quadratic") == "quadratic"
-    target = sae.get("target_l0") if is_read else None
-    return None if target is None else float(target)
-
-
-def missed_target_l0(target: float | None, l0: float) -> str | None:
-    """Return ``"asked for L0 16, measured 58.2"``, or None where ``l0`` is near ``target``."""
+    is_read = sae_cfg.get("jumprelu_sparsity_loss_mode", "quadratic") == "quadratic"
+    target = sae_cfg.get("k") or (sae_cfg.get("target_l0") if is_read else None)
     if target is None or abs(l0 - target) <= TARGET_L0_TOLERANCE * target:
         return None
     return f"asked for L0 {target:g}, measured {l0:.1f}"
@@ -81,17 +72,10 @@ class SAEQuality:
     loss_recovered: float | None = None
     loss_recovered_tokens: int | None = None
     weights_sha256: str | None = None
-    sae_lens_version: str = sae_lens.__version__
-    torch_version: str = torch.__version__
 
     def to_dict(self) -> dict[str, object]:
         """The fields as JSON holds them."""
         return dataclasses.asdict(self)
-
-    @classmethod
-    def read(cls, path: str | Path) -> "SAEQuality":
-        """Read what ``to_dict`` gave, from JSON; InvalidInputError for something else."""
-        return read_json(cls, path)
 
 
 def measure_quality(
@@ -105,13 +89,13 @@ def measure_quality(
         tokens_from: goes into the result, word for word.
 
     Raises:
-        InvalidInputError: as in the census; or R² is not defined, as the activations do not differ.
+        InvalidInputError: as in the census.
     """
     sums = sum_sides(sae, activations, with_variance=True)
     census = census_of(sae, sums)
     quality = SAEQuality(
         l0=census.l0,
-        explained_variance=sums.variance.explained(),
+        explained_variance=sums.variance.compute(),
         dead_share=census.dead_share,
         bipolar_share=census.bipolar_share(),
         n_tokens=census.n_tokens,
@@ -151,61 +135,51 @@ def add_loss_recovered(
         model_kwargs=store.model_kwargs,
         exclude_special_tokens=False if excluded is None else excluded.tolist(),
     )
-    loss_recovered = metrics["model_performance_preservation"]["ce_loss_score"]
-    if not math.isfinite(loss_recovered):
+    recovered = metrics["model_performance_preservation"]["ce_loss_score"]
+    if not math.isfinite(recovered):
         return quality
-    n_tokens = n_batches * store.store_batch_size_prompts * store.context_size
-    return dataclasses.replace(
-        quality, loss_recovered=loss_recovered, loss_recovered_tokens=n_tokens
-    )
+    n_tokens = metrics["token_stats"]["total_tokens_eval_reconstruction"]
+    return dataclasses.replace(quality, loss_recovered=recovered, loss_recovered_tokens=n_tokens)
 
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """Census, calibration and R² of the same tokens."""
+    """Census, calibration and R² of the same tokens.
+
+    The calibration is None where the SAE normalises each token: units differ by token then.
+    """
 
     census: BipolarCensus
-    calibration: PolarityCalibration
+    calibration: PolarityCalibration | None
     explained_variance: float
 
-    def write(self, folder: str | Path) -> None:
-        """Write ``census.json``, ``calibration.json`` and, with R², ``analysis.json``."""
+    def metrics(self) -> dict[str, float]:
+        """The numbers that sum it up; of the gains of a side the 5%, 50% and 95% quantile."""
         census = self.census
-        census.write(Path(folder) / "census.json")
-        self.calibration.write(Path(folder) / "calibration.json")
-        summary = {
+        metrics = {
+            "n_tokens": float(census.n_tokens),
             "l0": census.l0,
+            "l0_pos": census.firing_rate_pos.sum().item(),
+            "l0_neg": census.firing_rate_neg.sum().item(),
             "explained_variance": self.explained_variance,
             "dead_share": census.dead_share,
-            "n_tokens": census.n_tokens,
-            "provenance": to_json(census.provenance),
+            "bipolar_share": census.bipolar_share(),
         }
-        write_json(summary, Path(folder) / "analysis.json")
+        return metrics | ({} if self.calibration is None else self.calibration.quantiles())
+
+    def write(self, folder: str | Path) -> None:
+        """Write ``census.json``, ``calibration.json``, and their numbers as ``analysis.json``."""
+        self.census.write(Path(folder) / "census.json")
+        if self.calibration is not None:
+            self.calibration.write(Path(folder) / "calibration.json")
+        write_json(self.metrics(), Path(folder) / "analysis.json")
 
     def table(self) -> Table:
-        """A table for the terminal: the numbers that sum the analysis up."""
-        census = self.census
-        table = Table("measure", "value", title=census.subject, title_justify="left")
-        table.add_row("L0", f"{census.l0:.2f}")
-        table.add_row("R²", f"{self.explained_variance:.4f}")
-        table.add_row("dead share", f"{census.dead_share:.2%}")
-        if census.one_sided:
-            table.add_row("- side", "none: no latent is ever negative")
-        else:
-            share = f"bipolar share (rarer side >= {BIPOLAR_MIN_SHARE:g} of firings)"
-            table.add_row(share, f"{census.bipolar_share():.2%} of alive latents")
-            active = f"{census.bipolar_activity_share():.2%}"
-            table.add_row("  of the active latents of a token", active)
-            curve = census.bipolar_share_by_energy_rank()
-            for k in (k for k in (10, 100) if k <= len(curve)):
-                table.add_row(f"  of the {k} latents of most energy", f"{curve[k - 1]:.2%}")
-        for sign, gain in (("+", self.calibration.gain_pos), ("-", self.calibration.gain_neg)):
-            if quantiles := calibrations.gain_quantiles(gain):
-                low, middle, high = quantiles.values()
-                table.add_row(
-                    f"calibration of {sign} (1 is right, above is shrunk)",
-                    f"median {middle:.3f}, 5% {low:.3f}, 95% {high:.3f}",
-                )
+        """A table for the terminal: the metrics."""
+        names = {"explained_variance": "R²", "bipolar_share": "bipolar share of alive latents"}
+        table = Table("measure", "value", title=self.census.subject, title_justify="left")
+        for name, value in self.metrics().items():
+            table.add_row(names.get(name, name), f"{value:.4f}".removesuffix(".0000"))
         return table
 
 
@@ -213,14 +187,13 @@ def analyze_sae(sae: SAE[Any], activations: Iterable[Tensor] | Tensor) -> Analys
     """Measure census, calibration and R² in one pass.
 
     Args:
-        sae: any SAELens SAE without a per-token normalisation.
+        sae: any SAELens SAE.
         activations: as in :func:`~sae_lens_signaware.bipolar_census`.
 
     Raises:
-        InvalidInputError: as :func:`~sae_lens_signaware.polarity_calibration`; or R² is not
-            defined, as the activations do not differ.
+        InvalidInputError: as in the census.
     """
-    calibrations.require_common_units(sae)
-    sums = sum_sides(sae, activations, with_variance=True, with_alignment=True)
-    calibration = calibrations.calibration_of(sae, sums)
-    return Analysis(census_of(sae, sums), calibration, sums.variance.explained())
+    calibrates = has_common_units(sae)
+    sums = sum_sides(sae, activations, with_variance=True, with_alignment=calibrates)
+    calibration = calibration_of(sae, sums) if calibrates else None
+    return Analysis(census_of(sae, sums), calibration, sums.variance.compute())

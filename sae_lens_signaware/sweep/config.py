@@ -14,7 +14,8 @@ from sae_lens.constants import DTYPE_MAP
 from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 
 from sae_lens_signaware.checks import InvalidInputError, nearest, require
-from sae_lens_signaware.training.config import build_runner_config, read_yaml
+from sae_lens_signaware.training.config import build_runner_config
+from sae_lens_signaware.training.yaml_files import read_yaml
 
 SET_BY_SWEEP = (
     "hook_name", "sae", "seed", "resume_from_checkpoint", "checkpoint_path", "output_path",

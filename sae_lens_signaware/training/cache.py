@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-from sae_lens_signaware.checks import InvalidInputError, nearest, one_line, require
+from sae_lens_signaware.checks import require
+from sae_lens_signaware.files import require_tensor
 
 
 def load_named_activations(path: str | Path, key: str) -> Tensor:
@@ -16,15 +17,9 @@ def load_named_activations(path: str | Path, key: str) -> Tensor:
     Raises:
         InvalidInputError: the file cannot be read, or has no such tensor.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            names = list(file.keys())
-            if key in names:
-                return file.get_tensor(key)
-    except (OSError, SafetensorError) as error:
-        raise InvalidInputError(f"activations: {path}: {one_line(error)}") from None
-    near = nearest(key, names) or f"; it has {', '.join(names)}"
-    raise InvalidInputError(f"activations: {path} has no tensor {key!r}{near}")
+    require_tensor("activations", path, key)
+    with safe_open(path, "pt") as file:
+        return file.get_tensor(key)
 
 
 class ShuffledEpochs(Iterator[Tensor]):

@@ -14,6 +14,7 @@ from sae_lens.config import SAETrainerConfig
 from torch import Tensor
 
 from sae_lens_signaware.checks import InvalidInputError, one_line, require
+from sae_lens_signaware.evaluation.inputs import ESTIMATED
 from sae_lens_signaware.files import require_writable, write_json
 from sae_lens_signaware.training.cache import ShuffledEpochs
 from sae_lens_signaware.training.interruption import (
@@ -24,8 +25,6 @@ from sae_lens_signaware.training.interruption import (
 )
 
 DONE_FILENAME = "checkpoint_complete.json"
-ESTIMATED = ("expected_average_only_in", "covariance_whitening")
-"""Normalisations whose scale SAELens's trainer estimates from the first batches."""
 BLOCK = 65_536
 """Rows of a cache that are widened at once."""
 
@@ -136,16 +135,13 @@ def _require_inputs(activations: Tensor, d_in: int, folder: Path | None) -> None
 @torch.no_grad()
 def _mean_of_input(sae: TrainingSAE[Any], activations: Tensor) -> Tensor:
     """(d_in,) mean of what the SAE will see, from which ``b_dec`` is subtracted."""
-    normalisation, dtype = (
-        sae.cfg.normalize_activations,
-        torch.promote_types(activations.dtype, sae.dtype),
-    )
+    normalisation = sae.cfg.normalize_activations
+    dtype = torch.promote_types(activations.dtype, sae.dtype)
+    normalise = sae.run_time_activation_norm_fn_in
     total, norm = 0.0, 0.0
     for block in activations.split(BLOCK):
         x = block.to(dtype)
-        total = total + (
-            x if normalisation in ESTIMATED else sae.run_time_activation_norm_fn_in(x)
-        ).sum(0)
+        total = total + (x if normalisation in ESTIMATED else normalise(x)).sum(0)
         norm = norm + x.norm(dim=-1).sum()
     mean = torch.as_tensor(total) / len(activations)
     if normalisation == "expected_average_only_in":

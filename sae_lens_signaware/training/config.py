@@ -7,13 +7,10 @@ Overrides are SAELens's own flags, parsed by the library that SAELens parses the
 import argparse
 import dataclasses
 import json
-import re
 import typing
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from sae_lens import LanguageModelSAERunnerConfig, LoggingConfig, TrainingSAEConfig
 from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
@@ -25,65 +22,41 @@ from sae_lens_signaware.checks import InvalidInputError, nearest, one_line
 Config = TypeVar("Config")
 RunnerConfig = LanguageModelSAERunnerConfig[TrainingSAEConfig]
 SECTIONS = ("sae", "logger")
+PARSER: dict[str, Any] = {
+    "argument_default": argparse.SUPPRESS,
+    "exit_on_error": False,
+    "allow_abbrev": False,
+    "add_help": False,
+}
 STRICT = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, with the floats of YAML 1.2: YAML 1.1 reads 1e-3 as a text."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+$"),
-    list("-+.0123456789"),
-)
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read safe YAML with a mapping at its top.
-
-    Raises:
-        InvalidInputError: unreadable, not YAML, or no mapping.
-    """
-    try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"{path}: cannot be read: {one_line(error)}") from None
-    except (yaml.YAMLError, ValueError) as error:  # the latter of a date such as 2024-13-01
-        raise InvalidInputError(f"{path}: not valid YAML: {one_line(error)}") from None
-    if not isinstance(values, dict):
-        raise InvalidInputError(f"{path}: must hold a mapping of fields, got {values!r}")
-    return values
-
-
-def load_runner_config(path: str | Path, overrides: Sequence[str] = ()) -> RunnerConfig:
-    """Read a YAML file into SAELens's runner config.
-
-    Args:
-        path: YAML with its fields; ``sae`` has an ``architecture`` and its fields.
-        overrides: SAELens's command-line flags, e.g. ``["--lr", "3e-4", "--d_sae", "4096"]``.
-
-    Raises:
-        InvalidInputError: unreadable file, unknown key, wrong type or value; one line.
-    """
-    return build_runner_config(read_yaml(path), str(path), overrides)
 
 
 def build_runner_config(
     values: Mapping[str, Any], source: str, overrides: Sequence[str] = ()
 ) -> RunnerConfig:
-    """Do what :func:`load_runner_config` does, with values that are read; ``source`` names them."""
-    overrides, architecture = _split_architecture(overrides)
+    """Build SAELens's runner config.
+
+    Args:
+        values: its fields, as YAML has them; ``sae`` has an ``architecture`` and its fields.
+        source: where they are from, for errors.
+        overrides: SAELens's command-line flags, e.g. ``["--lr", "3e-4", "--d_sae", "4096"]``.
+
+    Raises:
+        InvalidInputError: unknown key, wrong type or value; one line.
+    """
     sae, logger = (dict(_section(values, name)) for name in SECTIONS)
-    sae_class = training_config_class(architecture or sae.get("architecture"), source)
-    sae.pop("architecture", None)
+    # the architecture decides which other flags there are, so it is read first
+    parser = argparse.ArgumentParser(**PARSER)
+    parser.add_argument("--architecture", default=sae.pop("architecture", None))
+    found, overrides = _parse(parser, overrides)
+    sae_class = training_config_class(found.architecture, source)
     flags = parse_overrides(sae_class, overrides) if overrides else {}
     runner = {name: value for name, value in values.items() if name not in SECTIONS}
     for target, section in ((sae, "sae"), (logger, "logger")):
         target |= flags.pop(section, {})
     ready = {
-        "sae": _build(sae_class, sae, "sae."),
-        "logger": _build(LoggingConfig, logger, "logger."),
+        "sae": _build(sae_class, sae, "sae.", {}),
+        "logger": _build(LoggingConfig, logger, "logger.", {}),
     }
     return _build(LanguageModelSAERunnerConfig, runner | flags, "", ready)
 
@@ -106,47 +79,35 @@ def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return section
 
 
-def _split_architecture(flags: Sequence[str]) -> tuple[list[str], str | None]:
-    # the architecture decides which other flags exist, so it is read first
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--architecture", "--sae.architecture", dest="architecture")
-    known, rest = parser.parse_known_args(list(flags))
-    return rest, known.architecture
-
-
-def _parser(sae_class: type[TrainingSAEConfig]) -> ArgumentParser:
-    # every SAELens flag for this architecture; flags not given stay absent
-    flags_class = dataclasses.make_dataclass(
-        "RunnerFlags", [("sae", sae_class)], bases=(LanguageModelSAERunnerConfig,)
-    )
-    parser = ArgumentParser(
-        argument_default=argparse.SUPPRESS,
-        exit_on_error=False,
-        allow_abbrev=False,
-        add_help=False,
-    )
-    # simple_parsing's documented way to leave absent flags out, which its annotation does not know
-    suppress: Any = argparse.SUPPRESS
-    parser.add_arguments(flags_class, dest="cfg", default=suppress)
-    return parser
-
-
 def parse_overrides(sae_class: type[TrainingSAEConfig], flags: Sequence[str]) -> dict[str, Any]:
     """Parse SAELens's flags into a nested dict of the fields that were given; "null" is None.
 
     Raises:
         InvalidInputError: an unknown flag, or a value of the wrong type.
     """
-    try:
-        namespace, unknown = _parser(sae_class).parse_known_args(list(flags))
-    except (argparse.ArgumentError, ValueError) as error:
-        raise InvalidInputError(one_line(error)) from None
+    runner_class = dataclasses.make_dataclass(
+        "RunnerFlags", [("sae", sae_class)], bases=(LanguageModelSAERunnerConfig,)
+    )
+    parser = ArgumentParser(**PARSER)
+    # simple_parsing's documented way to leave absent flags out, which its annotation does not know
+    suppress: Any = argparse.SUPPRESS
+    parser.add_arguments(runner_class, dest="cfg", default=suppress)
+    found, unknown = _parse(parser, flags)
     if unknown:
         classes = (sae_class, LoggingConfig, LanguageModelSAERunnerConfig)
         known = [f"--{field.name}" for cls in classes for field in dataclasses.fields(cls)]
         name = unknown[0].split("=")[0]
         raise InvalidInputError(f"{name}: unknown flag{nearest(name, known)}")
-    return _with_none(getattr(namespace, "cfg", {}))
+    return _with_none(getattr(found, "cfg", {}))
+
+
+def _parse(
+    parser: argparse.ArgumentParser, flags: Sequence[str]
+) -> tuple[argparse.Namespace, list[str]]:
+    try:
+        return parser.parse_known_args(list(flags))
+    except (argparse.ArgumentError, ValueError) as error:
+        raise InvalidInputError(one_line(error)) from None
 
 
 def _with_none(value: Any) -> Any:
@@ -155,14 +116,8 @@ def _with_none(value: Any) -> Any:
     return None if isinstance(value, str) and value in ("null", "None") else value
 
 
-def _build(
-    cls: type[Config],
-    values: Mapping[str, Any],
-    prefix: str,
-    ready: Mapping[str, Any] | None = None,
-) -> Config:
+def _build(cls: type[Config], values: dict[str, Any], prefix: str, ready: dict[str, Any]) -> Config:
     """``cls(**values)``, every name and type checked; ``prefix`` is of the names in errors."""
-    ready = ready or {}
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore
     hints = typing.get_type_hints(cls)
     for name in values:

@@ -1,26 +1,24 @@
 """SAELens's own runner, with early checks, whole files, and the measures after it."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from datasets.exceptions import DatasetsError
 from rich.console import Console
 from sae_lens import SAE, LanguageModelSAERunnerConfig, LanguageModelSAETrainingRunner, TrainingSAE
-from sae_lens.constants import (
-    ACTIVATIONS_STORE_STATE_FILENAME,
-    RUNNER_CFG_FILENAME,
-    SAE_CFG_FILENAME,
-    SAE_WEIGHTS_FILENAME,
-    TRAINER_STATE_FILENAME,
-)
+from sae_lens.constants import RUNNER_CFG_FILENAME, SAE_CFG_FILENAME, TRAINER_STATE_FILENAME
 from sae_lens.load_model import load_model
 from torch import Tensor
 from typing_extensions import override
 
 from sae_lens_signaware.checks import InvalidInputError, nearest, one_line, require
+from sae_lens_signaware.evaluation import quality as measures
 from sae_lens_signaware.evaluation.models import require_hook
+from sae_lens_signaware.evaluation.saved import write_measurement
 from sae_lens_signaware.files import require_writable
 from sae_lens_signaware.training.interruption import (
     BetweenSteps,
@@ -28,15 +26,6 @@ from sae_lens_signaware.training.interruption import (
     ready_to_go_on,
     stopping_between_steps,
 )
-
-CHECKPOINT_FILES = (
-    SAE_WEIGHTS_FILENAME,
-    SAE_CFG_FILENAME,
-    TRAINER_STATE_FILENAME,
-    ACTIVATIONS_STORE_STATE_FILENAME,
-    RUNNER_CFG_FILENAME,
-)
-"""In the order in which SAELens writes them, so that the last one marks a whole checkpoint."""
 
 RunnerConfig = LanguageModelSAERunnerConfig[Any]
 AFTER_TRAINING = "the training dataset, after the tokens trained on"
@@ -75,7 +64,7 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
             cfg.resume_from_checkpoint = str(find_checkpoint(cfg.resume_from_checkpoint))
         try:
             super().__init__(cfg, *args, **kwargs)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, DatasetsError) as error:
             raise InvalidInputError(self._what_is_wrong(cfg, error)) from error
         require_hook(self.model, cfg.hook_name)
         self._require_width()
@@ -83,11 +72,16 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
 
     def _what_is_wrong(self, cfg: RunnerConfig, error: Exception) -> str:
         """The line for an error of SAELens's constructor, by how far it has come."""
-        if hasattr(self, "activations_store"):
-            return f"from_pretrained_path: {cfg.from_pretrained_path}: {one_line(error)}"
         if hasattr(self, "model"):
-            return f"dataset_path: {cfg.dataset_path}: {one_line(error)}"
-        return _wrong_model_or_hook(cfg, error)
+            has_store = hasattr(self, "activations_store")
+            name = "from_pretrained_path" if has_store else "dataset_path"
+            return f"{name}: {getattr(cfg, name)}: {one_line(error.__cause__ or error)}"
+        if "hook_names not found" not in str(error):
+            return f"model_name: {cfg.model_name}: {one_line(error)}"
+        # SAELens hooks what it is asked for alone; to know all names, it has to load once more
+        kwargs = cfg.model_from_pretrained_kwargs
+        known = load_model(cfg.model_class_name, cfg.model_name, "cpu", kwargs).hook_dict
+        return f"hook_name: the model has no {cfg.hook_name!r}{nearest(cfg.hook_name, known)}"
 
     @torch.no_grad()
     def _require_width(self) -> None:
@@ -102,11 +96,11 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
     @property
     def tokens_from(self) -> str:
         """What the tokens are that the store has given last, for ``quality.json``."""
-        # SAELens's store makes a new iterator where the text has come to its end
         store = self.activations_store
-        in_first_pass = store.iterable_sequences is self._first_pass
-        is_cached = store.cached_activation_dataset is not None
-        return AFTER_TRAINING if in_first_pass and not is_cached else TRAINED_ON_TOO
+        # SAELens's store makes a new iterator where the text has come to its end
+        is_second_pass = store.iterable_sequences is not self._first_pass
+        is_trained_on = is_second_pass or store.cached_activation_dataset is not None
+        return TRAINED_ON_TOO if is_trained_on else AFTER_TRAINING
 
     @override
     def run_trainer_with_interruption_handling(self, trainer: Trainer) -> TrainingSAE[Any]:
@@ -142,30 +136,15 @@ class SignawareTrainingRunner(LanguageModelSAETrainingRunner):
 def find_checkpoint(path: str | Path) -> Path:
     """``path`` where it is a whole checkpoint, else the newest whole one below it.
 
-    One that was cut off while it was written is passed over; InvalidInputError if none is left.
+    SAELens writes the runner's config last, so one that was cut off lacks it or has a part of it.
+    InvalidInputError if there is none.
     """
-    marks = sorted(Path(path).rglob(RUNNER_CFG_FILENAME), key=lambda p: p.stat().st_mtime)
-    whole = [mark.parent for mark in marks if _is_whole(mark.parent)]
-    if not whole:
-        raise InvalidInputError(f"resume_from_checkpoint: no whole checkpoint at or below {path}")
-    return whole[-1]
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        json.loads((folder / RUNNER_CFG_FILENAME).read_bytes())
-    except ValueError:
-        return False
-    return all((folder / name).exists() for name in CHECKPOINT_FILES)
-
-
-def _wrong_model_or_hook(cfg: RunnerConfig, error: Exception) -> str:
-    if "hook_names not found" not in str(error):
-        return f"model_name: {cfg.model_name}: {one_line(error)}"
-    # SAELens hooks what it is asked for alone; to know all names, it has to load once more
-    kwargs = cfg.model_from_pretrained_kwargs
-    known = load_model(cfg.model_class_name, cfg.model_name, "cpu", kwargs).hook_dict
-    return f"hook_name: the model has no {cfg.hook_name!r}{nearest(cfg.hook_name, known)}"
+    states = Path(path).rglob(TRAINER_STATE_FILENAME)
+    for state in sorted(states, key=lambda p: p.stat().st_mtime, reverse=True):
+        with contextlib.suppress(OSError, ValueError):
+            json.loads((state.parent / RUNNER_CFG_FILENAME).read_bytes())
+            return state.parent
+    raise InvalidInputError(f"resume_from_checkpoint: no whole checkpoint at or below {path}")
 
 
 def train_and_measure(
@@ -198,29 +177,20 @@ def train_and_measure(
 
 def measure_output(runner: SignawareTrainingRunner, console: Console) -> None:
     """Measure the SAE in a runner's output folder, as loaded, on the store's next tokens."""
-    from sae_lens_signaware.evaluation import quality as measures
-    from sae_lens_signaware.evaluation.saved import write_measurement
-
     cfg, store, folder = runner.cfg, runner.activations_store, str(runner.cfg.output_path)
-    _say(console, f"{folder}: saved; measuring it now")
+    console.print(f"{folder}: saved; measuring it now")
     sae = SAE.load_from_disk(folder, device=cfg.device)
     batches = [store.get_filtered_llm_batch() for _ in range(max(1, cfg.n_eval_batches))]
     quality, census = measures.measure_quality(sae, batches, runner.tokens_from)
     quality = measures.add_loss_recovered(quality, sae, runner.model, store)
     write_measurement(folder, quality, census)
     recovered = quality.loss_recovered
-    _say(
-        console,
-        f"{folder}: L0 {quality.l0:.1f}, R2 {quality.explained_variance:.4f}, "
+    console.print(
+        f"{folder}: L0 {quality.l0:.1f}, R² {quality.explained_variance:.4f}, "
         f"dead {quality.dead_share:.2%} of {quality.d_sae} over {quality.n_tokens:,} tokens, "
         f"loss recovered {'not defined' if recovered is None else f'{recovered:.4f}'}",
     )
-    asked = measures.target_l0_of(cfg.sae.to_dict())
-    if missed := measures.missed_target_l0(asked, quality.l0):
-        _say(console, f"Warning: {missed}")
+    if missed := measures.missed_target_l0(cfg.sae.to_dict(), quality.l0):
+        console.print(f"Warning: {missed}")
     if quality.tokens_from != AFTER_TRAINING:
-        _say(console, f"Warning: measured on {quality.tokens_from}")
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        console.print(f"Warning: measured on {quality.tokens_from}")
