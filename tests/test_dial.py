@@ -9,7 +9,7 @@ from sae_lens.load_model import load_model
 from sae_lens.saes.topk_sae import TopKSAE, TopKSAEConfig
 from torch.nn.functional import cross_entropy
 
-from sae_lens_signaware.evaluation import nearest_antipodal_pair, polarity_dial
+from sae_lens_signaware.evaluation import polarity_dial
 from sae_lens_signaware.evaluation.dial import PolarityDial
 from sae_lens_signaware.evaluation.results import Provenance
 from sae_lens_signaware.saes import BiTopKSAE, BiTopKSAEConfig
@@ -74,15 +74,6 @@ def test_verdicts_by_hand(
     dial = PolarityDial(provenance, c, e, 0.0, "loss", 0, 0, -1.0)
     assert (dial.monotone, dial.sign_changing) == (monotone, sign_changing)
     assert dial.symmetry == pytest.approx(symmetry)
-
-
-def test_the_pair_nearest_to_an_axis() -> None:
-    sae = small_sae(signed=False)
-    axis = sae.W_dec.detach()[4].clone()
-    sae.W_dec.data[1] = -2 * axis
-    assert nearest_antipodal_pair(sae, axis) == (4, 1)
-    with pytest.raises(ValueError, match="direction"):
-        nearest_antipodal_pair(sae, axis[:3])
 
 
 @pytest.mark.parametrize(

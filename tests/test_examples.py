@@ -9,13 +9,12 @@ from sae_lens.load_model import load_model
 from sae_lens.saes.topk_sae import TopKSAE, TopKSAEConfig
 
 from sae_lens_signaware.evaluation import (
-    latent_pages,
     signed_latents,
     text_activations,
     top_examples,
     top_logits,
 )
-from sae_lens_signaware.evaluation.examples import LatentPages
+from sae_lens_signaware.report.latents import LatentPages, latent_pages
 from sae_lens_signaware.saes import BiTopKSAE, BiTopKSAEConfig
 
 HOOK, D_IN, D_SAE, EOS = "transformer.h.0.mlp", 16, 12, 63

@@ -186,7 +186,7 @@ def probe(
     device: Annotated[str, Option(help="Where the model runs.")] = "cpu",
     out: JsonOut = None,
 ) -> None:
-    """Measure how well k latents of any SAELens SAE tell a label of texts, and what a sign means.
+    """Measure how well k latents of any SAELens SAE tell a label of texts.
 
     Example: sae-lens-signaware probe demo_out/saes/mlp_out/seed-0/signed/k-32 --data reviews.csv
     --model demo_out/model --model-class AutoModelForCausalLM
@@ -235,4 +235,4 @@ def probe(
             max_cosine=max_cosine,
             seed=seed,
         )
-    write_and_print(out, result.write, result.table(), result.ends_table())
+    write_and_print(out, result.write, result.table())

@@ -3,9 +3,9 @@
 from sae_lens_signaware.evaluation.audit import antipodal_audit
 from sae_lens_signaware.evaluation.calibration import polarity_calibration
 from sae_lens_signaware.evaluation.census import bipolar_census
-from sae_lens_signaware.evaluation.dial import nearest_antipodal_pair, polarity_dial
+from sae_lens_signaware.evaluation.dial import polarity_dial
 from sae_lens_signaware.evaluation.evals import SignedEvaluator, bipolar_evals
-from sae_lens_signaware.evaluation.examples import latent_pages, signed_latents, top_examples
+from sae_lens_signaware.evaluation.examples import signed_latents, top_examples
 from sae_lens_signaware.evaluation.logits import top_logits
 from sae_lens_signaware.evaluation.merge import merge_antipodal
 from sae_lens_signaware.evaluation.probe import probe
@@ -20,10 +20,8 @@ __all__ = [
     "antipodal_audit",
     "bipolar_census",
     "bipolar_evals",
-    "latent_pages",
     "measure_quality",
     "merge_antipodal",
-    "nearest_antipodal_pair",
     "polarity_calibration",
     "polarity_dial",
     "probe",

@@ -153,20 +153,6 @@ def dialled_directions(sae: SAE[Any], latent: int | tuple[int, int]) -> tuple[Te
     return unit[0], unit[1] if isinstance(latent, tuple) else -unit[0]
 
 
-def nearest_antipodal_pair(plain: SAE[Any], direction: Tensor) -> tuple[int, int]:
-    """Find the two latents of a plain SAE that are nearest to the + and the - end of an axis.
-
-    Args:
-        plain: any SAELens SAE; its decoder rows are searched.
-        direction: (d_in,) of the axis, e.g. ``signed.W_dec[i]``.
-    """
-    rows = decoder_directions(plain)
-    shape = tuple(direction.shape)
-    require(shape == rows.shape[1:], "direction", shape, f"({rows.shape[1]},), one of the decoder")
-    cosine = cosine_similarity(rows, direction.detach().float().to(rows.device)[None], dim=1)
-    return int(cosine.argmax()), int(cosine.argmin())
-
-
 def _measure(
     model: HookedRootModule,
     hook_and_head: tuple[str, int | None],

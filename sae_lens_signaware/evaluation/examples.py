@@ -1,11 +1,9 @@
-"""Examples: contexts in which each side of a latent is strongest, and pages of single latents."""
+"""Examples: contexts in which each side of a latent is strongest, and latents of a text."""
 
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from rich.table import Table
 from rich.text import Text
@@ -14,11 +12,7 @@ from torch import Tensor
 
 from sae_lens_signaware.checks import require
 from sae_lens_signaware.evaluation import inputs, models
-from sae_lens_signaware.evaluation.calibration import calibration_of, has_common_units
-from sae_lens_signaware.evaluation.census import census_of, sum_sides
-from sae_lens_signaware.evaluation.dial import dialled_directions, polarity_dial
 from sae_lens_signaware.evaluation.inputs import latents_of, numbers_of_latents, require_folded
-from sae_lens_signaware.evaluation.logits import top_logits, unembedding_for
 from sae_lens_signaware.evaluation.models import HookedRootModule, Prompts, token_text, tokenizer_of
 from sae_lens_signaware.evaluation.results import Provenance, Result, printable
 
@@ -137,17 +131,18 @@ def top_examples(
     else:
         hook = models.hook_of(sae)
         batches = models.prompts_of_tokens(model, sae, hook, source, excluded, batch_size_prompts)
-    return _top_examples(model, sae, batches, chosen, k, window)
+    return examples_of_prompts(model, sae, batches, chosen, k, window)
 
 
-def _top_examples(
+def examples_of_prompts(
     model: HookedRootModule,
     sae: SAE[Any],
     batches: Iterable[Prompts],
     latents: list[int],
     k: int,
-    window: tuple[int, int],
+    window: tuple[int, int] = (16, 8),
 ) -> TopExamples:
+    """Find the strongest contexts in prompts that are run, as :func:`top_examples` does."""
     top = _TopWindows(k, window)
     columns = torch.tensor(latents, dtype=torch.int64, device=sae.device)
     with inputs.flat_activations(sae):
@@ -311,137 +306,3 @@ def signed_latents(
         numbers, values = tuple(shown[i] for i in active), tuple(row[i].item() for i in active)
         found.append(TokenLatents(token_text(tokenizer, token), numbers, values))
     return SignedLatents(Provenance.of(sae, len(ids)), tuple(found), k)
-
-
-DIAL_PROMPTS, DIAL_POSITIONS = 4, 64
-N_BINS = 24
-"""Bins of each side of a page's histogram."""
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class LatentPages(Result):
-    """What the report shows of single latents.
-
-    Attributes:
-        name, hook_name: of the SAE, and where it reads.
-        kind: of the examples.
-        pages: one a latent: ``latent``; firing rates, energies and ``min_share`` as in the census;
-            gains as in the calibration, None where the side never fires; ``histogram`` of its
-            nonzero activations; ``logits_pos`` and ``logits_neg``, pairs of token and logit, empty
-            where the model hides its unembedding; ``examples_pos`` and ``examples_neg``; and
-            ``dial``, its effect on the difference of two logits, or None likewise.
-    """
-
-    name: str
-    hook_name: str
-    pages: list[dict[str, Any]]
-    kind: str = "tokens"
-
-    def _summary(self) -> Mapping[str, object]:
-        return {"latents": len(self.pages)}
-
-
-@torch.no_grad()
-def latent_pages(
-    sae: SAE[Any],
-    model: HookedRootModule,
-    tokens: Tensor,
-    latents: Sequence[int],
-    name: str,
-    hook_name: str,
-    n_contexts: int = 5,
-) -> LatentPages:
-    """Measure some latents on prompts for the report; one pass of the model, and the dials.
-
-    Args:
-        sae: any SAELens SAE.
-        model: SAELens's hooked model.
-        tokens: (prompt, position). Special tokens are left out, and what the SAE's metadata say.
-        latents: which.
-        name: of the SAE, as the report shows it.
-        hook_name: where the SAE reads.
-        n_contexts: contexts of a side at most.
-
-    Raises:
-        InvalidInputError: as :func:`top_examples`.
-    """
-    require_folded(sae)
-    numbers, metadata = numbers_of_latents(sae, latents), sae.cfg.metadata
-    excluded = models.excluded_tokens(model, True) + models.excluded_tokens(
-        model, metadata.exclude_special_tokens
-    )
-    prompts = list(models.prompts_of_tokens(model, sae, hook_name, tokens, excluded))
-    examples = _top_examples(model, sae, prompts, numbers, n_contexts, (16, 8))
-    kept = [p.activations[p.keep] for p in prompts]
-    sums = sum_sides(sae, kept, with_alignment=True)
-    census = census_of(sae, sums)
-    gains = calibration_of(sae, sums) if has_common_units(sae) else None
-    with inputs.flat_activations(sae):
-        values = torch.cat([latents_of(sae, x)[:, numbers].float().cpu() for x in kept]).numpy()
-    logits = top_logits(model, sae, numbers, hook_name=hook_name)
-    energy = (census.energy_pos + census.energy_neg)[numbers]
-    dials = _dials(model, sae, numbers, tokens, energy, hook_name)
-    pages = []
-    for i, latent in enumerate(numbers):
-        both = examples.of(latent)
-        page: dict[str, Any] = {"latent": latent}
-        for field in ("firing_rate_pos", "firing_rate_neg", "energy_pos", "energy_neg"):
-            page[field] = getattr(census, field)[latent].item()
-        page["min_share"] = census.min_share.nan_to_num(0.0)[latent].item()
-        for field in ("gain_pos", "gain_neg"):
-            gain = math.nan if gains is None else getattr(gains, field)[latent].item()
-            page[field] = None if math.isnan(gain) else gain
-        page["histogram"] = _histogram(values[:, i], census.one_sided)
-        for side in ("pos", "neg"):
-            page[f"logits_{side}"] = [list(p) for p in getattr(logits[i], side)] if logits else []
-            page[f"examples_{side}"] = [
-                {"tokens": list(c.tokens), "acts": list(c.activations), "peak": c.peak}
-                for c in getattr(both, side)
-            ]
-        page["dial"] = dials[i]
-        pages.append(page)
-    return LatentPages(Provenance.of(sae, sums.n_tokens), name, hook_name, pages)
-
-
-def _histogram(values: np.ndarray, one_sided: bool) -> dict[str, list[float]]:
-    """Bin the nonzero ones of (n,) values; 0 is an edge."""
-    most = float(np.abs(values).max()) or 1.0
-    low, n_bins = (0.0, N_BINS) if one_sided else (-most, 2 * N_BINS)
-    edges = np.linspace(low, most, n_bins + 1)
-    counts, _ = np.histogram(values[values != 0], edges)
-    return {"edges": edges.tolist(), "counts": counts.tolist()}
-
-
-def _dials(
-    model: HookedRootModule,
-    sae: SAE[Any],
-    latents: list[int],
-    tokens: Tensor,
-    energy: Tensor,
-    hook_name: str,
-) -> list[dict[str, Any] | None]:
-    """Dial each latent on the two tokens that its axis speaks for and against most.
-
-    Args:
-        energy: (n,) of the latents; it sets the sizes: a half to four times what a latent of them
-            writes on average where it fires on every tenth token.
-    """
-    unembedding = unembedding_for(model, sae, hook_name)
-    typical = (10 * energy.median()).sqrt().item() if len(energy) else 0.0
-    if unembedding is None or typical == 0:
-        return [None] * len(latents)
-    sizes = [typical * factor for factor in (0.5, 1.0, 2.0, 4.0)]
-    prompts, tokenizer, found = tokens[:DIAL_PROMPTS, :DIAL_POSITIONS], tokenizer_of(model), []
-    for latent in latents:
-        votes = unembedding @ dialled_directions(sae, latent)[0].to(unembedding.device)
-        pair = (int(votes.argmax()), int(votes.argmin()))
-        dial = polarity_dial(model, sae, latent, prompts, sizes, pair, hook_name)
-        for_, against = (token_text(tokenizer, i) for i in pair)
-        found.append(
-            {
-                "c": dial.coefficients.tolist(),
-                "metric": dial.effect.tolist(),
-                "name": f"logit of {for_!r} less that of {against!r}",
-            }
-        )
-    return found

@@ -32,8 +32,6 @@ RAW_GRID = 10.0 ** np.arange(-3, 5)
 
 With as many features as texts the penalty decides the score, so it is chosen by cross-validation.
 """
-MIN_TEXTS_ON_SIDE, MIN_SHARE_AT_END, MAX_BY_CHANCE = 6, 2 / 3, 0.025
-"""When a side stands for an end of the label: see :class:`EndOfSide`."""
 COLUMNS_AT_ONCE = 1024
 
 
@@ -60,49 +58,6 @@ class Probe:
     fit_value: Number
 
 
-@dataclasses.dataclass(frozen=True)
-class EndOfSide:
-    """The distinct reported texts on one side of an axis.
-
-    Attributes:
-        end: the end of the label that the side should stand for, by the texts that were fitted:
-            "high" or "low", above or below the median label, or the name of a class.
-        n_texts: on the side.
-        at_end: share of them at ``end``, both ends weighted alike, so that ½ is chance; NaN where
-            there are none.
-        by_chance: probability that as many or more are at ``end`` where the side has nothing to do
-            with the label: Fisher's exact test.
-    """
-
-    end: str
-    n_texts: int
-    at_end: Number
-    by_chance: Number
-
-    @property
-    def stands_for_end(self) -> bool:
-        """Whether six texts are on the side, two thirds of them at the end, and not by chance."""
-        is_shown = self.n_texts >= MIN_TEXTS_ON_SIDE and self.by_chance < MAX_BY_CHANCE
-        return is_shown and self.at_end >= MIN_SHARE_AT_END
-
-
-@dataclasses.dataclass(frozen=True)
-class Ends:
-    """What the two sides of the one chosen feature stand for; of a pair these are its latents."""
-
-    form: Form
-    feature: str
-    pos: EndOfSide
-    neg: EndOfSide
-
-    @property
-    def verdict(self) -> Literal["both sides", "+ side alone", "- side alone", "neither side"]:
-        """Which of the sides stand for their ends."""
-        if self.pos.stands_for_end:
-            return "both sides" if self.neg.stands_for_end else "+ side alone"
-        return "- side alone" if self.neg.stands_for_end else "neither side"
-
-
 @dataclasses.dataclass(frozen=True, repr=False)
 class SparseProbes(Result):
     """Probes of one SAE on one set of labelled texts.
@@ -115,7 +70,6 @@ class SparseProbes(Result):
         n_pairs: pairs of sides with a cosine of at most ``max_cosine``, both active.
         pair_cosine: of the best pair; NaN where there is none.
         probes: by form, then by k.
-        ends: of the best axis and of the best pair.
         n_cut: texts of which only the beginning was read, as they are longer than the context.
     """
 
@@ -128,7 +82,6 @@ class SparseProbes(Result):
     max_cosine: float
     pair_cosine: Number
     probes: tuple[Probe, ...]
-    ends: tuple[Ends, ...]
     n_cut: int
     n_resamples: int
     seed: int
@@ -156,26 +109,6 @@ class SparseProbes(Result):
             interval, fitted = f"{p.low:.3f} to {p.high:.3f}", f"{p.fit_value:.3f}"
             table.add_row(p.form, f"{p.k:,}", f"{p.value:.3f}", interval, fitted, shown)
         return table
-
-    def ends_table(self) -> Table:
-        """A table for the terminal: the sides of the best axis, those of the best pair."""
-        columns = ("form", "side", "end", "texts", "at its end", "by chance", "stands for it")
-        table = Table(*columns, title="The two sides of the one chosen feature")
-        for ends in self.ends:
-            names = [f"{ends.feature}{sign}" for sign in "+-"]
-            names = ends.feature.split() if ends.form == "pair" else names
-            for name, side in zip(names, (ends.pos, ends.neg), strict=True):
-                numbers = (f"{side.n_texts:,}", f"{side.at_end:.0%}", f"{side.by_chance:.2g}")
-                verdict = "yes" if side.stands_for_end else "no"
-                table.add_row(ends.form, name, side.end, *numbers, verdict)
-        return table
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON holds them, with the verdict on the ends."""
-        values = super().to_dict()
-        for ends, held in zip(self.ends, values["ends"], strict=True):
-            held["verdict"] = ends.verdict
-        return values
 
 
 @torch.no_grad()
@@ -243,18 +176,12 @@ def probe(
         scores = (float(v) for v in (value, low, high, fit_value))
         probes.append(Probe(form, values.shape[1], chosen, *scores))
 
-    ends: list[Ends] = []
     pair_cosine = math.nan
     for form, (tensor, names) in forms.items():
         values = tensor.numpy()
         order = _strongest_first(values[fit], y[fit], classes is not None)
         for k in sorted({k for k in ks if k <= len(order)}):
             add(form, tuple(names[i] for i in order[:k]), values[:, order[:k]])
-        if form != "side" and order:
-            best = values[:, order[0]]
-            rises = _scores(best[fit][:, None], y[fit][:, None], classes is not None)[0]
-            rises = bool(rises >= (0.5 if classes else 0))
-            ends.append(_ends_of(form, names[order[0]], best[report], rises, y[report], classes))
         if form == "pair" and order:
             pair_cosine = cosines[order[0]]
     if with_raw:
@@ -271,7 +198,6 @@ def probe(
         max_cosine=max_cosine,
         pair_cosine=pair_cosine,
         probes=tuple(probes),
-        ends=tuple(ends),
         n_cut=source.n_cut,
         n_resamples=n_resamples,
         seed=seed,
@@ -443,43 +369,3 @@ def _resamples(y: np.ndarray, is_class: bool, n_resamples: int, seed: int) -> np
     generator = np.random.default_rng(seed)
     strata = [np.flatnonzero(y == c) for c in (0, 1)] if is_class else [np.arange(len(y))]
     return np.concatenate([generator.choice(rows, (len(rows), n_resamples)) for rows in strata])
-
-
-def _ends_of(
-    form: Form,
-    feature: str,
-    values: np.ndarray,
-    rises: bool,
-    y: np.ndarray,
-    classes: tuple[str, str] | None,
-) -> Ends:
-    """Measure both sides of a feature, (n,) signed values, on the reported texts.
-
-    Args:
-        rises: whether the feature rises with the label on the fitted texts.
-    """
-    middle = 0.5 if classes else np.median(y)
-    low, high = y < middle, y > middle
-    # half of the texts or more have the lowest label, or the highest: they are an end, and not none
-    low, high = (low if low.any() else y == middle), (high if high.any() else y == middle)
-    ends = [(low, high), (high, low)] if rises else [(high, low), (low, high)]
-    names = classes or ("low", "high")
-    names = names if rises else names[::-1]
-    neg, pos = (
-        _end_of_side(sign * values > 0, *both, name)
-        for sign, both, name in zip((-1, 1), ends, names, strict=True)
-    )
-    return Ends(form, feature, pos, neg)
-
-
-def _end_of_side(
-    on_side: np.ndarray, at_end: np.ndarray, at_other: np.ndarray, end: str
-) -> EndOfSide:
-    from scipy.stats import hypergeom
-
-    n_at, n_other = (on_side & at_end).sum(), (on_side & at_other).sum()
-    of_end, of_other = n_at / at_end.sum(), n_other / at_other.sum()
-    share = float(of_end / (of_end + of_other)) if n_at + n_other else math.nan
-    n_ends = at_end.sum() + at_other.sum()
-    by_chance = float(hypergeom.sf(n_at - 1, n_ends, at_end.sum(), n_at + n_other))
-    return EndOfSide(end, int(on_side.sum()), share, by_chance)

@@ -9,7 +9,7 @@ from sae_lens_signaware.checks import InvalidInputError, one_line, require
 from sae_lens_signaware.report.examples import DRAW
 
 if TYPE_CHECKING:
-    from sae_lens_signaware.evaluation.examples import LatentPages
+    from sae_lens_signaware.report.latents import LatentPages
     from sae_lens_signaware.sweep.results import SweepSummary
 
 T = TypeVar("T")
@@ -75,7 +75,7 @@ def read_latents(path: Path) -> "LatentPages":
     Raises:
         InvalidInputError: it is no such file, or of a kind of examples that is not drawn here.
     """
-    from sae_lens_signaware.evaluation.examples import LatentPages
+    from sae_lens_signaware.report.latents import LatentPages
 
     latents = _read(path, LatentPages.read)
     require(latents.kind in DRAW, f"{path}: kind", latents.kind, " or ".join(DRAW))

@@ -15,7 +15,7 @@ from sae_lens_signaware.report.load import Results, read_results
 from sae_lens_signaware.report.text import render
 
 if TYPE_CHECKING:
-    from sae_lens_signaware.evaluation.examples import LatentPages
+    from sae_lens_signaware.report.latents import LatentPages
     from sae_lens_signaware.sweep.results import SweepSummary
 
 

@@ -27,6 +27,7 @@ from sae_lens_signaware.evaluation.probe import probe
 from sae_lens_signaware.evaluation.texts import read_labelled_texts, text_activations
 from studies.common import measured_with, model_of, run_sweeps, sae_folder, write_result
 from studies.sides import opposites, opposition
+from studies.sides.ends import both_stand_for_ends, feature_values
 
 HERE = Path(__file__).parent
 PROBE_COLUMNS = (
@@ -58,13 +59,20 @@ def probe_row(sae: SAE[Any], texts: Any, activations: Any) -> list[Any]:
     """The columns of ``PROBE_COLUMNS`` from "metric" on, for one set of texts."""
     found = probe(sae, activations, texts.labels, parts=texts.parts, ks=(1, 8), with_raw=False)
     value = {(p.form, p.k): round(float(p.value), 3) for p in found.probes}
-    ends = {e.form: int(e.verdict == "both sides") for e in found.ends}
+    best = {p.form: p.features[0] for p in found.probes if p.k == 1}
+
+    def ends(form: str) -> int | None:
+        if form not in best:
+            return None
+        values = feature_values(sae, activations, best[form])
+        return int(both_stand_for_ends(values, texts.labels, texts.parts))
+
     return [
         found.metric,
         *(value.get((form, 1)) for form in ("axis", "side", "pair")),
         value.get(("side", 8)),
-        ends.get("axis"),
-        ends.get("pair"),
+        ends("axis"),
+        ends("pair"),
     ]
 
 

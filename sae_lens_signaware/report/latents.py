@@ -1,0 +1,149 @@
+"""Pages of single latents: what the report shows of each, measured on prompts."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sae_lens import SAE
+from torch import Tensor
+
+from sae_lens_signaware.evaluation import inputs, models
+from sae_lens_signaware.evaluation.calibration import calibration_of, has_common_units
+from sae_lens_signaware.evaluation.census import census_of, sum_sides
+from sae_lens_signaware.evaluation.dial import dialled_directions, polarity_dial
+from sae_lens_signaware.evaluation.examples import examples_of_prompts
+from sae_lens_signaware.evaluation.inputs import latents_of, numbers_of_latents, require_folded
+from sae_lens_signaware.evaluation.logits import top_logits, unembedding_for
+from sae_lens_signaware.evaluation.models import HookedRootModule, token_text, tokenizer_of
+from sae_lens_signaware.evaluation.results import Provenance, Result
+
+DIAL_PROMPTS, DIAL_POSITIONS = 4, 64
+N_BINS = 24
+"""Bins of each side of a page's histogram."""
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class LatentPages(Result):
+    """What the report shows of single latents.
+
+    Attributes:
+        name, hook_name: of the SAE, and where it reads.
+        kind: of the examples.
+        pages: one a latent: ``latent``; firing rates, energies and ``min_share`` as in the census;
+            gains as in the calibration, None where the side never fires; ``histogram`` of its
+            nonzero activations; ``logits_pos`` and ``logits_neg``, pairs of token and logit, empty
+            where the model hides its unembedding; ``examples_pos`` and ``examples_neg``; and
+            ``dial``, its effect on the difference of two logits, or None likewise.
+    """
+
+    name: str
+    hook_name: str
+    pages: list[dict[str, Any]]
+    kind: str = "tokens"
+
+    def _summary(self) -> Mapping[str, object]:
+        return {"latents": len(self.pages)}
+
+
+@torch.no_grad()
+def latent_pages(
+    sae: SAE[Any],
+    model: HookedRootModule,
+    tokens: Tensor,
+    latents: Sequence[int],
+    name: str,
+    hook_name: str,
+    n_contexts: int = 5,
+) -> LatentPages:
+    """Measure some latents on prompts for the report; one pass of the model, and the dials.
+
+    Args:
+        sae: any SAELens SAE.
+        model: SAELens's hooked model.
+        tokens: (prompt, position). Special tokens are left out, and what the SAE's metadata say.
+        latents: which.
+        name: of the SAE, as the report shows it.
+        hook_name: where the SAE reads.
+        n_contexts: contexts of a side at most.
+
+    Raises:
+        InvalidInputError: as :func:`top_examples`.
+    """
+    require_folded(sae)
+    numbers, metadata = numbers_of_latents(sae, latents), sae.cfg.metadata
+    excluded = models.excluded_tokens(model, True) + models.excluded_tokens(
+        model, metadata.exclude_special_tokens
+    )
+    prompts = list(models.prompts_of_tokens(model, sae, hook_name, tokens, excluded))
+    examples = examples_of_prompts(model, sae, prompts, numbers, n_contexts)
+    kept = [p.activations[p.keep] for p in prompts]
+    sums = sum_sides(sae, kept, with_alignment=True)
+    census = census_of(sae, sums)
+    gains = calibration_of(sae, sums) if has_common_units(sae) else None
+    with inputs.flat_activations(sae):
+        values = torch.cat([latents_of(sae, x)[:, numbers].float().cpu() for x in kept]).numpy()
+    logits = top_logits(model, sae, numbers, hook_name=hook_name)
+    energy = (census.energy_pos + census.energy_neg)[numbers]
+    fires = energy > 0
+    # of a latent that fires on every tenth token
+    typical = (10 * energy[fires].median()).sqrt().item()
+    unembedding = unembedding_for(model, sae, hook_name)
+    pages = []
+    for i, latent in enumerate(numbers):
+        both = examples.of(latent)
+        page: dict[str, Any] = {"latent": latent}
+        for field in ("firing_rate_pos", "firing_rate_neg", "energy_pos", "energy_neg"):
+            page[field] = getattr(census, field)[latent].item()
+        page["min_share"] = census.min_share.nan_to_num(0.0)[latent].item()
+        for field in ("gain_pos", "gain_neg"):
+            gain = math.nan if gains is None else getattr(gains, field)[latent].item()
+            page[field] = None if math.isnan(gain) else gain
+        page["histogram"] = _histogram(values[:, i], census.one_sided)
+        for side in ("pos", "neg"):
+            page[f"logits_{side}"] = [list(p) for p in getattr(logits[i], side)] if logits else []
+            page[f"examples_{side}"] = [
+                {"tokens": list(c.tokens), "acts": list(c.activations), "peak": c.peak}
+                for c in getattr(both, side)
+            ]
+        page["dial"] = None
+        if unembedding is not None and fires[i]:
+            page["dial"] = _dial(model, sae, latent, tokens, typical, unembedding, hook_name)
+        pages.append(page)
+    return LatentPages(Provenance.of(sae, sums.n_tokens), name, hook_name, pages)
+
+
+def _histogram(values: np.ndarray, one_sided: bool) -> dict[str, list[float]]:
+    """Bin the nonzero ones of (n,) values; 0 is an edge."""
+    most = float(np.abs(values).max()) or 1.0
+    low, n_bins = (0.0, N_BINS) if one_sided else (-most, 2 * N_BINS)
+    edges = np.linspace(low, most, n_bins + 1)
+    counts, _ = np.histogram(values[values != 0], edges)
+    return {"edges": edges.tolist(), "counts": counts.tolist()}
+
+
+def _dial(
+    model: HookedRootModule,
+    sae: SAE[Any],
+    latent: int,
+    tokens: Tensor,
+    typical: float,
+    unembedding: Tensor,
+    hook_name: str,
+) -> dict[str, Any]:
+    """Dial a latent on the two tokens that its axis speaks for and against most.
+
+    Args:
+        typical: size of what a latent writes; it is dialled at a half to four times that.
+        unembedding: (vocabulary, d_in) to the logits.
+    """
+    votes = unembedding @ dialled_directions(sae, latent)[0].to(unembedding.device)
+    pair = (int(votes.argmax()), int(votes.argmin()))
+    sizes = [typical * factor for factor in (0.5, 1.0, 2.0, 4.0)]
+    prompts = tokens[:DIAL_PROMPTS, :DIAL_POSITIONS]
+    dial = polarity_dial(model, sae, latent, prompts, sizes, pair, hook_name)
+    for_, against = (token_text(tokenizer_of(model), i) for i in pair)
+    name = f"logit of {for_!r} less that of {against!r}"
+    return {"c": dial.coefficients.tolist(), "metric": dial.effect.tolist(), "name": name}
