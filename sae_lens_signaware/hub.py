@@ -27,7 +27,7 @@ from sae_lens.training.activation_scaler import ActivationScaler
 
 from sae_lens_signaware.checks import InvalidInputError, nearest, one_line, require, require_hub_ids
 from sae_lens_signaware.evaluation.inputs import require_finite, require_folded
-from sae_lens_signaware.evaluation.quality import SAEQuality
+from sae_lens_signaware.evaluation.measures import SAEQuality
 from sae_lens_signaware.evaluation.saved import read_quality, write_split
 from sae_lens_signaware.files import require_sae
 from sae_lens_signaware.saes import is_signed

@@ -21,7 +21,7 @@ from sae_lens.registry import get_sae_training_class
 from sae_lens.synthetic import ActivationGenerator, FeatureDictionary
 from torch import Tensor
 
-from sae_lens_signaware.evaluation.quality import measure_quality
+from sae_lens_signaware.evaluation.measures import measure_quality
 from sae_lens_signaware.evaluation.saved import save_and_measure
 from sae_lens_signaware.training.cached import train_on_cache
 

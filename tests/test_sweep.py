@@ -479,7 +479,7 @@ def test_a_second_sweep_in_a_folder_is_refused(values: dict[str, Any], tmp_path:
 
 
 def test_pages_of_latents_are_of_the_strongest_latents(whole: Path) -> None:
-    from sae_lens_signaware.evaluation.census import bipolar_census
+    from sae_lens_signaware.evaluation.measures import bipolar_census
 
     pages = {f.name: json.loads(f.read_text()) for f in (whole / "latents").glob("*.json")}
     assert set(pages) == {"mlp-half.json", "resid-half.json"}

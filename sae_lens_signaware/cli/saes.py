@@ -38,7 +38,7 @@ def analyze(
     require_tensor("activations", activations, key)
     if out is not None:
         require_writable("out", out)
-    from sae_lens_signaware.evaluation.quality import analyze_sae
+    from sae_lens_signaware.evaluation.measures import analyze_sae
     from sae_lens_signaware.hub import load_sae
     from sae_lens_signaware.training.cache import load_named_activations
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sae_lens_signaware.evaluation import models
 from sae_lens_signaware.evaluation.inputs import require_folded
-from sae_lens_signaware.evaluation.quality import analyze_sae
+from sae_lens_signaware.evaluation.measures import analyze_sae
 
 FEATUREWISE = ("firing_rate_pos", "firing_rate_neg", "energy_pos", "energy_neg", "min_share")
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from sae_lens_signaware.checks import require
 from sae_lens_signaware.evaluation.audit import AntipodalAudit, antipodal_audit, disjoint_pairs
 from sae_lens_signaware.evaluation.inputs import batches_of
-from sae_lens_signaware.evaluation.quality import measure_quality
+from sae_lens_signaware.evaluation.measures import measure_quality
 from sae_lens_signaware.saes import (
     BiJumpReLUSAE,
     BiJumpReLUSAEConfig,

@@ -11,9 +11,8 @@ from sae_lens.constants import SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sae_lens_signaware.evaluation.census import BipolarCensus
 from sae_lens_signaware.evaluation.inputs import require_finite
-from sae_lens_signaware.evaluation.quality import SAEQuality, measure_quality
+from sae_lens_signaware.evaluation.measures import BipolarCensus, SAEQuality, measure_quality
 from sae_lens_signaware.evaluation.results import read_json
 from sae_lens_signaware.files import sha256_of, write_json, write_tensors
 from sae_lens_signaware.saes import split_log_sparsity, split_polarities

@@ -11,12 +11,11 @@ from sae_lens import SAE
 from torch import Tensor
 
 from sae_lens_signaware.evaluation import inputs, models
-from sae_lens_signaware.evaluation.calibration import calibration_of, has_common_units
-from sae_lens_signaware.evaluation.census import census_of, sum_sides
 from sae_lens_signaware.evaluation.dial import dialled_directions, polarity_dial
 from sae_lens_signaware.evaluation.examples import examples_of_prompts
 from sae_lens_signaware.evaluation.inputs import latents_of, numbers_of_latents, require_folded
 from sae_lens_signaware.evaluation.logits import top_logits, unembedding_for
+from sae_lens_signaware.evaluation.measures import SidePass
 from sae_lens_signaware.evaluation.models import HookedRootModule, token_text, tokenizer_of
 from sae_lens_signaware.evaluation.results import Provenance, Result
 
@@ -80,9 +79,8 @@ def latent_pages(
     prompts = list(models.prompts_of_tokens(model, sae, hook_name, tokens, excluded))
     examples = examples_of_prompts(model, sae, prompts, numbers, n_contexts)
     kept = [p.activations[p.keep] for p in prompts]
-    sums = sum_sides(sae, kept, with_alignment=True)
-    census = census_of(sae, sums)
-    gains = calibration_of(sae, sums) if has_common_units(sae) else None
+    sides = SidePass(sae, kept, with_alignment=True)
+    census, gains = sides.census(), sides.calibration()
     with inputs.flat_activations(sae):
         values = torch.cat([latents_of(sae, x)[:, numbers].float().cpu() for x in kept]).numpy()
     logits = top_logits(model, sae, numbers, hook_name=hook_name)
@@ -112,7 +110,7 @@ def latent_pages(
         if unembedding is not None and fires[i]:
             page["dial"] = _dial(model, sae, latent, tokens, typical, unembedding, hook_name)
         pages.append(page)
-    return LatentPages(Provenance.of(sae, sums.n_tokens), name, hook_name, pages)
+    return LatentPages(Provenance.of(sae, sides.n_tokens), name, hook_name, pages)
 
 
 def _histogram(values: np.ndarray, one_sided: bool) -> dict[str, list[float]]:

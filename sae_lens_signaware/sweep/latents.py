@@ -10,7 +10,7 @@ from rich.progress import Progress
 from sae_lens import SAE
 from sae_lens.constants import DTYPE_MAP
 
-from sae_lens_signaware.evaluation.census import bipolar_census
+from sae_lens_signaware.evaluation.measures import bipolar_census
 from sae_lens_signaware.files import write_text
 from sae_lens_signaware.report.latents import latent_pages
 from sae_lens_signaware.sweep.cache import heldout_prompts, make_caches, model_of

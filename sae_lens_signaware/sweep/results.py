@@ -29,7 +29,7 @@ class RunResult:
 
     Attributes:
         cell, seed, sae, field, value: which run.
-        quality: fields of :class:`~sae_lens_signaware.evaluation.quality.SAEQuality`, measured on
+        quality: fields of :class:`~sae_lens_signaware.evaluation.measures.SAEQuality`, measured on
             the held-out activations.
         l0_pos, l0_neg: mean number of active latents of each side.
         bipolar_share: of the alive latents.

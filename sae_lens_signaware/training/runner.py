@@ -16,7 +16,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from sae_lens_signaware.checks import InvalidInputError, nearest, one_line, require
-from sae_lens_signaware.evaluation import quality as measures
+from sae_lens_signaware.evaluation import measures
 from sae_lens_signaware.evaluation.models import require_hook
 from sae_lens_signaware.evaluation.saved import write_measurement
 from sae_lens_signaware.files import require_writable
