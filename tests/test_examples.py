@@ -86,14 +86,14 @@ def test_examples_are_the_strongest_token_of_each_prompt(
 def test_signed_latents_of_a_text(model: Any, sae: SAE[Any]) -> None:
     found = signed_latents(model, sae, "w5 w7 w7 w9", k=2)
     z = latents(model, sae, torch.tensor([[EOS, 5, 7, 7, 9]]))[0, 1:]
-    assert [t.token for t in found.tokens] == ["w5", "w7", "w7", "w9"]
-    for token, row in zip(found.tokens, z, strict=True):
+    assert found.tokens == ("w5", "w7", "w7", "w9")
+    for pairs, row in zip(found.latents, z, strict=True):
         order = row.abs().argsort(descending=True)[:2].tolist()
         order = [i for i in order if row[i] != 0]
-        assert list(token.latents) == order
-        assert token.values == pytest.approx(row[order].tolist(), abs=1e-5)
+        assert [i for i, _ in pairs] == order
+        assert [v for _, v in pairs] == pytest.approx(row[order].tolist(), abs=1e-5)
     chosen = signed_latents(model, sae, "w5", latents=[3, 1])
-    assert set(chosen.tokens[0].latents) <= {1, 3}
+    assert {i for i, _ in chosen.latents[0]} <= {1, 3}
 
 
 def test_logits_of_each_side(model: Any, sae: SAE[Any]) -> None:
@@ -128,6 +128,9 @@ def test_pages_hold_what_the_measures_give(
         assert len(page["logits_pos"]) == 10
     pages.write(tmp_path / "pages.json")
     assert LatentPages.read(tmp_path / "pages.json").pages == pages.pages
+    sae.W_enc.data[:, most_active[0]] = 0  # dead now, beside one that fires
+    beside = latent_pages(sae, model, tokens, most_active, "name", HOOK).pages
+    assert [page["dial"] is not None for page in beside] == [False, True]
 
 
 def test_activations_of_texts_are_those_of_each_run_alone(model: Any) -> None:

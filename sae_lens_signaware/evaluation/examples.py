@@ -207,38 +207,23 @@ class _TopWindows:
         tokenizer, held = tokenizer_of(model), {k: v.cpu() for k, v in self.held.items()}
         known = {i: token_text(tokenizer, i) for i in held["ids"].unique().tolist() if i >= 0}
 
-        def side(i: int, s: int) -> tuple[Context, ...]:
-            contexts = []
-            for slot in range(int((held["strength"][i, s] > 0).sum())):
-                ids = held["ids"][i, s, slot]
-                inside = ids >= 0
-                contexts.append(
-                    Context(
-                        tokens=tuple(known[token] for token in ids[inside].tolist()),
-                        activations=tuple(held["values"][i, s, slot][inside].tolist()),
-                        peak=int(inside[: self.before].sum()),
-                        prompt=int(held["prompt"][i, s, slot]),
-                        position=int(held["position"][i, s, slot]),
-                    )
-                )
-            return tuple(contexts)
+        def context(place: tuple[int, int, int]) -> Context:
+            one = {name: t[place] for name, t in held.items()}
+            inside = one["ids"] >= 0
+            return Context(
+                tokens=tuple(known[token] for token in one["ids"][inside].tolist()),
+                activations=tuple(one["values"][inside].tolist()),
+                peak=int(inside[: self.before].sum()),
+                prompt=int(one["prompt"]),
+                position=int(one["position"]),
+            )
 
-        return tuple(LatentExamples(n, side(i, 0), side(i, 1)) for i, n in enumerate(latents))
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenLatents:
-    """The strongest latents of one token, strongest first, without inactive ones.
-
-    Attributes:
-        token: its text.
-        latents: their numbers.
-        values: their activations, of either sign.
-    """
-
-    token: str
-    latents: tuple[int, ...]
-    values: tuple[float, ...]
+        n_of_side = (held["strength"] > 0).sum(2).tolist()
+        sides = [
+            [tuple(context((i, s, slot)) for slot in range(n)) for s, n in enumerate(counts)]
+            for i, counts in enumerate(n_of_side)
+        ]
+        return tuple(LatentExamples(n, *both) for n, both in zip(latents, sides, strict=True))
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -247,23 +232,25 @@ class SignedLatents(Result):
 
     Attributes:
         tokens: in order, the one that is put before the text left out.
+        latents: of each token, the numbers and activations, of either sign, of those that are
+            active, strongest first.
         k: latents of a token at most.
     """
 
-    tokens: tuple[TokenLatents, ...]
+    tokens: tuple[str, ...]
+    latents: tuple[tuple[tuple[int, float], ...], ...]
     k: int
 
     def table(self) -> Table:
         """A table for the terminal: a row for each token, ``latent: value`` strongest first."""
         table = Table("token", "strongest latents, with sign")
-        for token in self.tokens:
-            pairs = zip(token.latents, token.values, strict=True)
+        for token, pairs in zip(self.tokens, self.latents, strict=True):
             strongest = "   ".join(f"{latent}: {value:+.2f}" for latent, value in pairs)
-            table.add_row(Text(printable(token.token)), Text(strongest))
+            table.add_row(Text(printable(token)), Text(strongest))
         return table
 
     def _summary(self) -> Mapping[str, object]:
-        return {"text": "".join(token.token for token in self.tokens)}
+        return {"text": "".join(self.tokens)}
 
 
 @torch.no_grad()
@@ -300,9 +287,9 @@ def signed_latents(
     with inputs.flat_activations(sae):
         z = latents_of(sae, prompts.activations)[0, len(bos) :, shown].cpu().double()
     order = z.abs().sort(dim=-1, descending=True, stable=True).indices[:, :k]
-    found = []
-    for token, row, strongest in zip(ids, z, order.tolist(), strict=True):
-        active = [i for i in strongest if row[i] != 0]
-        numbers, values = tuple(shown[i] for i in active), tuple(row[i].item() for i in active)
-        found.append(TokenLatents(token_text(tokenizer, token), numbers, values))
-    return SignedLatents(Provenance.of(sae, len(ids)), tuple(found), k)
+    pairs = tuple(
+        tuple((shown[i], row[i].item()) for i in strongest if row[i] != 0)
+        for row, strongest in zip(z, order.tolist(), strict=True)
+    )
+    texts = tuple(token_text(tokenizer, token) for token in ids)
+    return SignedLatents(Provenance.of(sae, len(ids)), texts, pairs, k)

@@ -1,7 +1,7 @@
 """Sparse probes: how well k latents tell a label of a text, by axis, side and pair.
 
-A text that is there more than once counts once, with its first label, so that none is both fitted
-and reported on.
+A text that is there more than once counts once, with its first label and part, so that none is both
+fitted and reported on.
 """
 
 import contextlib
@@ -137,7 +137,6 @@ def probe(
             :func:`~sae_lens_signaware.evaluation.text_activations` gives them.
         labels: of each text: finite numbers, or two classes. Two different numbers are classes.
         parts: "fit" or "report" for each text; None draws halves of the distinct texts by ``seed``.
-            A text of the part "report" that is fitted as well is left out.
         ks: numbers of features; a form that has fewer features leaves out larger ones.
         max_cosine: two sides are a pair where their directions have at most this cosine.
         n_resamples: of the distinct reported texts, for the intervals.
@@ -151,14 +150,18 @@ def probe(
     """
     inputs.require_folded(sae)
     require_max_cosine(max_cosine)
-    width, group = source.activations.shape[1], np.array(source.distinct_texts())
+    width, n_texts = source.activations.shape[1], len(source.n_tokens_of)
     require(width == sae.cfg.d_in, "activations", f"{width} wide", f"{sae.cfg.d_in} wide")
-    require(len(labels) == len(group), "labels", len(labels), f"{len(group)}, one for each text")
-    y, classes = _numbers_of(labels)
-    fit, report = _parts_of(y, group, classes is not None, parts, seed)
-    index = _resamples(y[report], classes is not None, n_resamples, seed)
+    for name, given in (("labels", labels), ("parts", labels if parts is None else parts)):
+        require(len(given) == n_texts, name, len(given), f"{n_texts}, one for each text")
+    distinct: list[int] = np.unique(source.distinct_texts(), return_index=True)[1].tolist()
+    y, classes = _numbers_of([labels[i] for i in distinct])
+    is_class = classes is not None
+    chosen_parts = None if parts is None else [parts[i] for i in distinct]
+    fit, report = _parts_of(y, is_class, chosen_parts, seed)
+    drawn = _resamples(y[report], is_class, n_resamples, seed)
     with inputs.flat_activations(sae):
-        pos, neg = _sum_over_texts(source, lambda x: inputs.latents_of(sae, x))
+        pos, neg = _sum_over_texts(source, distinct, lambda x: inputs.latents_of(sae, x))
     numbers = range(sae.cfg.d_sae)
     side = torch.cat([pos, neg], 1), [f"{i}{sign}" for sign in "+-" for i in numbers]
     pairs, cosines = _pairs_of(sae, *side, fit, max_cosine)
@@ -168,10 +171,9 @@ def probe(
     probes: list[Probe] = []
 
     def add(form: Form, chosen: tuple[str, ...], values: np.ndarray) -> None:
-        fitted, reported = _predictions(values, y, fit, report, classes is not None, form == "raw")
-        (fit_value,) = _scores(fitted[:, None], y[fit][:, None], classes is not None)
-        (value,) = _scores(reported[:, None], y[report][:, None], classes is not None)
-        resampled = _scores(reported[index], y[report][index], classes is not None)
+        fitted, reported = _predictions(values, y, fit, report, is_class, form == "raw")
+        (fit_value,) = _scores(fitted[:, None], y[fit][:, None], is_class)
+        value, *resampled = _scores(reported[drawn], y[report][drawn], is_class)
         low, high = np.percentile(resampled, [2.5, 97.5])
         scores = (float(v) for v in (value, low, high, fit_value))
         probes.append(Probe(form, values.shape[1], chosen, *scores))
@@ -179,13 +181,13 @@ def probe(
     pair_cosine = math.nan
     for form, (tensor, names) in forms.items():
         values = tensor.numpy()
-        order = _strongest_first(values[fit], y[fit], classes is not None)
+        order = _strongest_first(values[fit], y[fit], is_class)
         for k in sorted({k for k in ks if k <= len(order)}):
             add(form, tuple(names[i] for i in order[:k]), values[:, order[:k]])
         if form == "pair" and order:
             pair_cosine = cosines[order[0]]
     if with_raw:
-        raw_pos, raw_neg = _sum_over_texts(source, lambda x: x)
+        raw_pos, raw_neg = _sum_over_texts(source, distinct, lambda x: x)
         add("raw", (), (raw_pos - raw_neg).numpy())
     return SparseProbes(
         provenance=Provenance.of(sae, len(source.activations)),
@@ -226,43 +228,35 @@ def _numbers_of(labels: Sequence[object]) -> tuple[np.ndarray, tuple[str, str] |
 
 
 def _parts_of(
-    y: np.ndarray, group: np.ndarray, is_class: bool, parts: Sequence[str] | None, seed: int
+    y: np.ndarray, is_class: bool, parts: Sequence[str] | None, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the texts that are fitted on and reported on, the first one of each distinct text."""
+    """Numbers of the texts that are fitted on and reported on, ascending."""
     from sklearn.model_selection import train_test_split
 
     if parts is None:
-        first = np.unique(group, return_index=True)[1]
-        n_of = np.unique(y[first], return_counts=True)[1] if is_class else [len(first)]
-        allowed = f"{2 * MIN_TEXTS}, or of a class {2 * MIN_TEXTS_OF_CLASS}, at least"
-        is_ok = len(first) >= 2 * MIN_TEXTS and min(n_of) >= 2 * MIN_TEXTS_OF_CLASS
-        require(is_ok, "distinct texts of labels", list(n_of), allowed)
-        strata = y[first] if is_class else None
-        fit, report = train_test_split(first, test_size=0.5, random_state=seed, stratify=strata)
+        is_stratified = is_class and np.bincount(y.astype(int)).min() >= 2 * MIN_TEXTS_OF_CLASS
+        strata = y if is_stratified else None
+        draw = train_test_split(range(len(y)), test_size=0.5, random_state=seed, stratify=strata)
+        fit, report = (np.sort(rows) for rows in draw)
     else:
-        is_ok = len(parts) == len(y) and set(parts) <= {"fit", "report"}
-        require(is_ok, "parts", sorted(set(parts)), "'fit' or 'report' for each text")
-        is_fit = np.array(parts) == "fit"
-        fit, others = (
-            np.flatnonzero(m) for m in (is_fit, ~is_fit & ~np.isin(group, group[is_fit]))
-        )
-        fit, report = (rows[np.unique(group[rows], return_index=True)[1]] for rows in (fit, others))
+        require({*parts} <= {"fit", "report"}, "parts", sorted({*parts}), "'fit' or 'report'")
+        fit, report = (np.flatnonzero(np.array(parts) == name) for name in ("fit", "report"))
     for name, rows in (("fit", fit), ("report", report)):
         n = len(rows)
         require(n >= MIN_TEXTS, f"distinct texts of part {name!r}", n, f"at least {MIN_TEXTS}")
         n_of = [int((y[rows] == c).sum()) for c in (0, 1)] if is_class else [n]
         is_ok = min(n_of) >= MIN_TEXTS_OF_CLASS and np.ptp(y[rows]) > 0
         require(is_ok, f"labels of part {name!r}", n_of, "two of each class, or of two values")
-    return np.sort(fit), np.sort(report)
+    return fit, report
 
 
 def _sum_over_texts(
-    source: TextActivations, values_of: Callable[[Tensor], Tensor]
+    source: TextActivations, chosen: list[int], values_of: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Sum both signs of what ``values_of`` makes of tokens over each text.
+    """Sum both signs of what ``values_of`` makes of tokens over each of the chosen texts.
 
     Returns:
-        (n_texts, width) magnitudes of the + sides, and of the - sides; at least 0.
+        (n_chosen, width) magnitudes of the + sides, and of the - sides; at least 0.
     """
     sums: list[Tensor] = []
     for x, text in source.batches(inputs.MAX_TOKENS):
@@ -270,8 +264,7 @@ def _sum_over_texts(
         sums = sums or [torch.zeros(len(source.n_tokens_of), values.shape[1]) for _ in "+-"]
         for total, magnitudes in zip(sums, (values.relu(), (-values).relu()), strict=True):
             total.index_add_(0, text, magnitudes)
-    pos, neg = sums
-    return pos, neg
+    return sums[0][chosen], sums[1][chosen]
 
 
 def _pairs_of(
@@ -365,7 +358,8 @@ def _predictions(
 
 
 def _resamples(y: np.ndarray, is_class: bool, n_resamples: int, seed: int) -> np.ndarray:
-    """(n, n_resamples) which texts are drawn, class by class, so that none is empty."""
+    """(n, 1 + n_resamples) texts: all of them first, then drawn, class by class: none is empty."""
     generator = np.random.default_rng(seed)
     strata = [np.flatnonzero(y == c) for c in (0, 1)] if is_class else [np.arange(len(y))]
-    return np.concatenate([generator.choice(rows, (len(rows), n_resamples)) for rows in strata])
+    drawn = [generator.choice(rows, (len(rows), n_resamples)) for rows in strata]
+    return np.column_stack([np.concatenate(strata), np.concatenate(drawn)])

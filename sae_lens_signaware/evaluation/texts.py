@@ -1,13 +1,13 @@
 """Labelled texts of a CSV file, and the activations of texts at any number of hook points."""
 
-import csv
 import dataclasses
 import hashlib
-from collections import defaultdict
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 import torch
 from sae_lens.util import get_special_token_ids
 from torch import Tensor
@@ -17,8 +17,6 @@ from sae_lens_signaware.evaluation import models
 
 TOKENS_AT_ONCE = 2048
 """Tokens that the model runs at once."""
-
-csv.field_size_limit(2**31 - 1)  # of a text; Python's is 131,072
 
 
 class LabelledTexts(NamedTuple):
@@ -41,25 +39,23 @@ def read_labelled_texts(
         InvalidInputError: the file is missing or no such CSV, lacks a column, or a row lacks a
             value; a text is empty.
     """
-    columns = {"text_column": text_column, "label_column": label_column}
-    columns |= {} if part_column is None else {"part_column": part_column}
+    names = {"text_column": text_column, "label_column": label_column}
+    names |= {} if part_column is None else {"part_column": part_column}
     try:
-        # utf-8-sig: spreadsheets write a byte order mark, which is no part of the first name
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            header, rows = list(reader.fieldnames or ()), list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
         raise InvalidInputError(f"data: {path} is no CSV in UTF-8: {one_line(error)}") from None
-    for field, name in columns.items():
-        if name not in header:
-            hint = nearest(name, header)
+    for field, name in names.items():
+        if name not in frame:
+            hint = nearest(name, list(frame))
             raise InvalidInputError(f"{field}: {path} has no column {name!r}{hint}")
-    require(len(rows) > 0, "data", str(path), "a CSV with a row below its first line")
-    for number, row in enumerate(rows, start=2):
-        is_whole = None not in row and None not in row.values()
-        is_whole = is_whole and bool(row[text_column].strip())
-        require(is_whole, f"data: {path}, row {number}", row, f"{len(header)} values with a text")
-    texts, labels, *parts = ([row[name] for row in rows] for name in columns.values())
+    # pandas takes what is beyond the header as an index
+    is_whole = len(frame) > 0 and isinstance(frame.index, pd.RangeIndex)
+    require(is_whole, "data", str(path), "a CSV with rows as long as its first line")
+    for number, row in enumerate(frame[[*names.values()]].to_numpy(), start=2):
+        is_whole = all(value.strip() for value in row)
+        require(is_whole, f"data: {path}, row {number}", row.tolist(), "a value in each column")
+    texts, labels, *parts = (frame[name].tolist() for name in names.values())
     return LabelledTexts(texts, labels, parts[0] if parts else None)
 
 
@@ -126,34 +122,20 @@ def text_activations(
         get_special_token_ids(tokenizer),
     )
     whole = [bos + models.token_ids(tokenizer, text) for text in texts]
-    copies: dict[tuple[int, ...], list[int]] = defaultdict(list)  # numbers of equal texts
-    for i, row in enumerate(whole):
-        copies[tuple(row[:context_size])].append(i)
-        has_token = not set(row[:context_size]) <= set(excluded)
+    rows = [tuple(row[:context_size]) for row in whole]
+    for i, row in enumerate(rows):
+        has_token = not {*row} <= {*excluded}
         require(has_token, f"text {i + 1}", texts[i], "a text with a token that is no special one")
     hooks = list(zip(hook_names, head_indices or [None] * len(hook_names), strict=True))
-    found: list[dict[int, Tensor]] = [{} for _ in hooks]
-    for group in _of_equal_length(list(copies)):
-        batch = torch.tensor(group)
-        keep = ~torch.isin(batch, torch.tensor(excluded))
-        for of_hook, held in zip(
-            found, models.hooked_activations(model, batch, hooks), strict=True
-        ):
-            for row, activations, mask in zip(group, held.cpu(), keep, strict=True):
-                of_hook.update(dict.fromkeys(copies[row], activations[mask]))
-    n_cut, every = sum(len(row) > context_size for row in whole), range(len(texts))
-    counts = torch.tensor([len(found[0][i]) for i in every])
+    held: dict[tuple[int, ...], list[Tensor]] = {}  # of each hook
+    for length, group in itertools.groupby(sorted({*rows}, key=len), key=len):
+        for ids in torch.tensor([*group]).split(max(1, TOKENS_AT_ONCE // length)):
+            of_hooks = [x.cpu() for x in models.hooked_activations(model, ids, hooks)]
+            for i, keep in enumerate(~torch.isin(ids, torch.tensor(excluded))):
+                held[tuple(ids[i].tolist())] = [x[i, keep] for x in of_hooks]
+    counts = torch.tensor([len(held[row][0]) for row in rows])
+    n_cut = sum(len(row) > context_size for row in whole)
     return [
-        TextActivations(torch.cat([of_hook[i] for i in every]), counts, name, n_cut)
-        for name, of_hook in zip(hook_names, found, strict=True)
+        TextActivations(torch.cat([held[row][i] for row in rows]), counts, name, n_cut)
+        for i, name in enumerate(hook_names)
     ]
-
-
-def _of_equal_length(rows: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
-    """Yield rows of one length, as many as the model runs at once."""
-    of_length: dict[int, list[tuple[int, ...]]] = defaultdict(list)
-    for row in rows:
-        of_length[len(row)].append(row)
-    for length, members in sorted(of_length.items()):
-        at_once = max(1, TOKENS_AT_ONCE // length)
-        yield from (members[i : i + at_once] for i in range(0, len(members), at_once))
