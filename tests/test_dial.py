@@ -91,5 +91,6 @@ def test_bad_input_names_its_field(model: Any, changed: dict[str, Any], field: s
     sae = small_sae(signed=True)
     sae.W_dec.data[0] = 0
     arguments = {"latent": 1, "tokens": TOKENS, "coefficients": [1], **changed}
+    sae.cfg.metadata.hook_name = arguments.pop("hook_name", HOOK)
     with pytest.raises(ValueError, match=field):
         polarity_dial(model, sae, **arguments)

@@ -110,7 +110,8 @@ def test_logits_of_each_side(model: Any, sae: SAE[Any]) -> None:
             values, ids = signed.topk(3)
             assert [t for t, _ in pairs] == ["<eos>" if i == EOS else f"w{i}" for i in ids.tolist()]
             assert [v for _, v in pairs] == pytest.approx(values.tolist(), rel=1e-3)
-    assert top_logits(model, sae, [1], hook_name="blocks.0.attn.hook_z") is None
+    sae.cfg.metadata.hook_name = "blocks.0.attn.hook_z"
+    assert top_logits(model, sae, [1]) is None
 
 
 def test_pages_hold_what_the_measures_give(
@@ -118,7 +119,7 @@ def test_pages_hold_what_the_measures_give(
 ) -> None:
     z = latents(model, sae, tokens)[:, 1:]
     most_active = (z != 0).sum((0, 1)).argsort(descending=True)[:2].tolist()
-    pages = latent_pages(sae, model, tokens, most_active, "name", HOOK, n_contexts=2)
+    pages = latent_pages(sae, model, tokens, most_active, "name", n_contexts=2)
     for page in pages.pages:
         own = z[..., page["latent"]]
         assert page["firing_rate_pos"] == pytest.approx((own > 0).float().mean().item())
@@ -129,7 +130,7 @@ def test_pages_hold_what_the_measures_give(
     pages.write(tmp_path / "pages.json")
     assert LatentPages.read(tmp_path / "pages.json").pages == pages.pages
     sae.W_enc.data[:, most_active[0]] = 0  # dead now, beside one that fires
-    beside = latent_pages(sae, model, tokens, most_active, "name", HOOK).pages
+    beside = latent_pages(sae, model, tokens, most_active, "name").pages
     assert [page["dial"] is not None for page in beside] == [False, True]
 
 

@@ -91,7 +91,6 @@ def polarity_dial(
     tokens: Tensor,
     coefficients: Sequence[float] | Tensor,
     logit_tokens: tuple[int, int] | None = None,
-    hook_name: str | None = None,
 ) -> PolarityDial:
     """Add c * d / ||d|| at the SAE's hook, at every position, and measure the model's output.
 
@@ -106,7 +105,6 @@ def polarity_dial(
         coefficients: positive, in the units of the activations. Each is written with both signs,
             and 0 is measured as well.
         logit_tokens: (a, b) measures logit(a) - logit(b) at the last position; None the loss.
-        hook_name: where it is written; None is the hook that the SAE's metadata name.
 
     Raises:
         InvalidInputError: there is no such latent, or its decoder row is 0; a coefficient is not
@@ -118,7 +116,7 @@ def polarity_dial(
     numbers_of_latents(sae, pair)
     sizes = sorted(torch.as_tensor(coefficients, dtype=torch.float64).tolist())
     require(bool(sizes) and sizes[0] > 0, "coefficients", sizes, "numbers above 0")
-    hook = require_hook(model, hook_name or hook_of(sae)), sae.cfg.metadata.hook_head_index
+    hook = require_hook(model, hook_of(sae)), sae.cfg.metadata.hook_head_index
     pos, neg = dialled_directions(sae, latent)
     grid = [-c for c in reversed(sizes)] + [0.0, *sizes]
     values = []

@@ -129,8 +129,7 @@ def top_examples(
     if isinstance(source, ActivationsStore):
         batches = models.prompts_of_store(source, sae, n_batches, batch_size_prompts, excluded)
     else:
-        hook = models.hook_of(sae)
-        batches = models.prompts_of_tokens(model, sae, hook, source, excluded, batch_size_prompts)
+        batches = models.prompts_of_tokens(model, sae, source, excluded, batch_size_prompts)
     return examples_of_prompts(model, sae, batches, chosen, k, window)
 
 
@@ -283,7 +282,7 @@ def signed_latents(
     ids = models.token_ids(tokenizer, text)
     require(len(ids) > 0, "text", text, "a text with at least one token")
     tokens = torch.tensor([bos + ids], device="cpu")
-    (prompts,) = models.prompts_of_tokens(model, sae, models.hook_of(sae), tokens)
+    (prompts,) = models.prompts_of_tokens(model, sae, tokens)
     with inputs.flat_activations(sae):
         z = latents_of(sae, prompts.activations)[0, len(bos) :, shown].cpu().double()
     order = z.abs().sort(dim=-1, descending=True, stable=True).indices[:, :k]

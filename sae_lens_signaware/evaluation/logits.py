@@ -59,7 +59,6 @@ def top_logits(
     sae: SAE[Any],
     latents: Sequence[int],
     k: int = 10,
-    hook_name: str | None = None,
 ) -> list[TopLogits] | None:
     """Find the k tokens that each side of the latents promotes most.
 
@@ -71,7 +70,6 @@ def top_logits(
         sae: any SAELens SAE.
         latents: which.
         k: tokens of a side at most.
-        hook_name: where the SAE reads; None is the hook that its metadata name.
 
     Returns:
         One for each latent, or None where the model hides its unembedding, or the SAE does not
@@ -82,7 +80,7 @@ def top_logits(
     """
     require_folded(sae)
     numbers = numbers_of_latents(sae, latents)
-    unembedding = unembedding_for(model, sae, hook_name)
+    unembedding = unembedding_for(model, sae)
     if unembedding is None:
         return None
     directions = decoder_directions(sae).to(unembedding.device)
@@ -98,14 +96,12 @@ def top_logits(
     return found
 
 
-def unembedding_for(
-    model: HookedRootModule, sae: SAE[Any], hook_name: str | None = None
-) -> Tensor | None:
+def unembedding_for(model: HookedRootModule, sae: SAE[Any]) -> Tensor | None:
     """(vocabulary, d_in) from what an SAE writes to logits, with the final norm's weight in it.
 
     None where that is not the stream, or the model hides its unembedding or its final norm.
     """
-    if (hook_name or sae.cfg.metadata.hook_name or "").endswith(HEAD_SPACE):
+    if (sae.cfg.metadata.hook_name or "").endswith(HEAD_SPACE):
         return None
     found = _unembedding_and_norm(model)
     if found is None or found[0].shape[1] != sae.cfg.d_in:

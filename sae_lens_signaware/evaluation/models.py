@@ -97,15 +97,13 @@ def hooked_activations(
 def prompts_of_tokens(
     model: HookedRootModule,
     sae: SAE[Any],
-    hook_name: str,
     tokens: Tensor,
     excluded: Sequence[int] = (),
     batch_size_prompts: int = 16,
 ) -> Iterator[Prompts]:
-    """Run token ids (prompt, position) up to a hook, in batches.
+    """Run token ids (prompt, position) up to the hook that an SAE reads, in batches.
 
     Args:
-        sae: its width is that of the hook; of hook_z it may take one head.
         excluded: ids of the tokens that ``keep`` leaves out.
 
     Raises:
@@ -114,10 +112,10 @@ def prompts_of_tokens(
     """
     is_ids = isinstance(tokens, Tensor) and tokens.ndim == 2 and not tokens.is_floating_point()
     require(is_ids, "tokens", getattr(tokens, "shape", tokens), "token ids (prompt, position)")
-    hook = (hook_name, sae.cfg.metadata.hook_head_index)
+    hook = (hook_of(sae), sae.cfg.metadata.hook_head_index)
     for batch in tokens.split(batch_size_prompts):
         (activations,) = hooked_activations(model, batch, [hook])
-        yield _prompts(sae, hook_name, batch, activations, excluded)
+        yield _prompts(sae, batch, activations, excluded)
 
 
 @torch.no_grad()
@@ -138,14 +136,14 @@ def prompts_of_store(
         tokens = store.get_batch_tokens(batch_size_prompts)
         activations = store.get_activations(tokens)
         tokens = tokens[:, slice(*store.seqpos_slice)]
-        yield _prompts(sae, store.hook_name, tokens, activations, excluded)
+        yield _prompts(sae, tokens, activations, excluded)
 
 
 def _prompts(
-    sae: SAE[Any], hook_name: str, tokens: Tensor, activations: Tensor, excluded: Sequence[int]
+    sae: SAE[Any], tokens: Tensor, activations: Tensor, excluded: Sequence[int]
 ) -> Prompts:
     width, d_in = activations.shape[-1], sae.cfg.d_in
-    require(width == d_in, f"width of {hook_name!r}", width, f"{d_in}, the SAE's d_in")
+    require(width == d_in, "width of the activations", width, f"{d_in}, the SAE's d_in")
     tokens = tokens.to(activations.device)
     ids = torch.tensor(list(excluded), dtype=tokens.dtype, device=tokens.device)
     return Prompts(tokens, activations, ~torch.isin(tokens, ids))

@@ -18,8 +18,6 @@ from sae_lens_signaware.files import sha256_of, write_json, write_tensors
 from sae_lens_signaware.saes import split_log_sparsity, split_polarities
 
 QUALITY_FILENAME = "quality.json"
-POS_SHARE_FILENAME = "pos_share.safetensors"
-"""File of the share of each latent's firings on the + side, (d_sae,); it splits the sparsity."""
 
 
 class MeasuredSAE(NamedTuple):
@@ -56,7 +54,8 @@ def save_and_measure(
 def write_measurement(folder: str | Path, quality: SAEQuality, census: BipolarCensus) -> SAEQuality:
     """Write the files that ``push`` and ``split`` read beside an SAE.
 
-    They hold its quality, the log10 of its firing rates, and the share of the + side in these.
+    They hold its quality; and the log10 of its firing rates, as SAELens's file of that name does,
+    with the share of the + side in these beside it, which splits them.
 
     Args:
         folder: of the SAE, whose weights the measurement is of.
@@ -67,9 +66,8 @@ def write_measurement(folder: str | Path, quality: SAEQuality, census: BipolarCe
     """
     folder = Path(folder)
     quality = dataclasses.replace(quality, weights_sha256=sha256_of(folder / SAE_WEIGHTS_FILENAME))
-    write_tensors({"sparsity": census.log_sparsity}, folder / SPARSITY_FILENAME)
-    write_tensors({"pos_share": census.pos_share.float()}, folder / POS_SHARE_FILENAME)
-    # last: by its digest of the weights it says that the others are of this SAE too
+    rates = {"sparsity": census.log_sparsity, "pos_share": census.pos_share.float()}
+    write_tensors(rates, folder / SPARSITY_FILENAME)
     write_json(quality.to_dict(), folder / QUALITY_FILENAME)
     return quality
 
@@ -100,12 +98,10 @@ def write_split(sae: SAE[Any], source: str | Path | None, target: str | Path) ->
     """
     plain, log_sparsity = split_polarities(sae), None
     if source is not None and (Path(source) / SPARSITY_FILENAME).exists():
-        log_sparsity = load_file(Path(source) / SPARSITY_FILENAME)["sparsity"]
+        rates = load_file(Path(source) / SPARSITY_FILENAME)
+        log_sparsity = rates["sparsity"]
         if plain.cfg.d_sae != sae.cfg.d_sae:
-            share = None
-            if read_quality(source) is not None:  # else it may be of other weights
-                share = load_file(Path(source) / POS_SHARE_FILENAME)["pos_share"]
-            log_sparsity = split_log_sparsity(log_sparsity, share)
+            log_sparsity = split_log_sparsity(log_sparsity, rates.get("pos_share"))
     write_sae(plain, target, log_sparsity)
     return plain
 

@@ -54,7 +54,6 @@ def latent_pages(
     tokens: Tensor,
     latents: Sequence[int],
     name: str,
-    hook_name: str,
     n_contexts: int = 5,
 ) -> LatentPages:
     """Measure some latents on prompts for the report; one pass of the model, and the dials.
@@ -65,7 +64,6 @@ def latent_pages(
         tokens: (prompt, position). Special tokens are left out, and what the SAE's metadata say.
         latents: which.
         name: of the SAE, as the report shows it.
-        hook_name: where the SAE reads.
         n_contexts: contexts of a side at most.
 
     Raises:
@@ -76,19 +74,19 @@ def latent_pages(
     excluded = models.excluded_tokens(model, True) + models.excluded_tokens(
         model, metadata.exclude_special_tokens
     )
-    prompts = list(models.prompts_of_tokens(model, sae, hook_name, tokens, excluded))
+    prompts = list(models.prompts_of_tokens(model, sae, tokens, excluded))
     examples = examples_of_prompts(model, sae, prompts, numbers, n_contexts)
     kept = [p.activations[p.keep] for p in prompts]
     sides = SidePass(sae, kept, with_alignment=True)
     census, gains = sides.census(), sides.calibration()
     with inputs.flat_activations(sae):
         values = torch.cat([latents_of(sae, x)[:, numbers].float().cpu() for x in kept]).numpy()
-    logits = top_logits(model, sae, numbers, hook_name=hook_name)
+    logits = top_logits(model, sae, numbers)
     energy = (census.energy_pos + census.energy_neg)[numbers]
     fires = energy > 0
     # of a latent that fires on every tenth token
     typical = (10 * energy[fires].median()).sqrt().item()
-    unembedding = unembedding_for(model, sae, hook_name)
+    unembedding = unembedding_for(model, sae)
     pages = []
     for i, latent in enumerate(numbers):
         both = examples.of(latent)
@@ -108,9 +106,9 @@ def latent_pages(
             ]
         page["dial"] = None
         if unembedding is not None and fires[i]:
-            page["dial"] = _dial(model, sae, latent, tokens, typical, unembedding, hook_name)
+            page["dial"] = _dial(model, sae, latent, tokens, typical, unembedding)
         pages.append(page)
-    return LatentPages(Provenance.of(sae, sides.n_tokens), name, hook_name, pages)
+    return LatentPages(Provenance.of(sae, sides.n_tokens), name, models.hook_of(sae), pages)
 
 
 def _histogram(values: np.ndarray, one_sided: bool) -> dict[str, list[float]]:
@@ -129,7 +127,6 @@ def _dial(
     tokens: Tensor,
     typical: float,
     unembedding: Tensor,
-    hook_name: str,
 ) -> dict[str, Any]:
     """Dial a latent on the two tokens that its axis speaks for and against most.
 
@@ -141,7 +138,7 @@ def _dial(
     pair = (int(votes.argmax()), int(votes.argmin()))
     sizes = [typical * factor for factor in (0.5, 1.0, 2.0, 4.0)]
     prompts = tokens[:DIAL_PROMPTS, :DIAL_POSITIONS]
-    dial = polarity_dial(model, sae, latent, prompts, sizes, pair, hook_name)
+    dial = polarity_dial(model, sae, latent, prompts, sizes, pair)
     for_, against = (token_text(tokenizer_of(model), i) for i in pair)
     name = f"logit of {for_!r} less that of {against!r}"
     return {"c": dial.coefficients.tolist(), "metric": dial.effect.tolist(), "name": name}

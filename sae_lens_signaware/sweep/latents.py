@@ -52,8 +52,8 @@ def write_latents(store: SweepStore, runs: Sequence[Run], console: Console) -> N
             energy = census.energy_pos + census.energy_neg
             n = min(shown.n_latents, int((energy > 0).sum()))
             tokens = heldout_prompts(model, store.config, run, shown.n_prompts)
-            which = (energy.topk(n).indices.tolist(), f"{run.cell}, {run.sae}", run.cfg.hook_name)
-            pages = latent_pages(sae, model, tokens, *which, n_contexts=shown.n_contexts)
+            numbers, name = energy.topk(n).indices.tolist(), f"{run.cell}, {run.sae}"
+            pages = latent_pages(sae, model, tokens, numbers, name, shown.n_contexts)
         write_text(keys[path], path.with_suffix(".key"))
         pages.write(path)
 

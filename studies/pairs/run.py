@@ -32,8 +32,8 @@ def side_use(folder: Path, frequent: int = FREQUENT) -> tuple[int, list[float]]:
     """Width, and the last four of ``COLUMNS``, of a saved SAE and its rates on held-out tokens."""
     sae = SAE.load_from_disk(folder)
     audit = antipodal_audit(sae, None, MAX_COSINE)
-    rate = 10 ** load_file(folder / "sparsity.safetensors")["sparsity"].double()
-    share = load_file(folder / "pos_share.safetensors")["pos_share"].double()
+    measured = load_file(folder / "sparsity.safetensors")
+    rate, share = 10 ** measured["sparsity"].double(), measured["pos_share"].double()
     is_alive = rate > 1e-9  # SAELens writes 1e-10 for a rate of 0
     bipolar = is_alive & (torch.minimum(share, 1 - share) >= 0.1)
     is_frequent = torch.zeros(len(rate), dtype=torch.bool)

