@@ -90,7 +90,6 @@ def test_an_sae_that_is_not_there(words, sae, named, folder, refuses) -> None:
         ("gated or jumprelu", ("merge", "sae", "new", *WITH_ACTS)),  # a signed one
         ("--data", ("probe", "sae")),
         ("--data", ("probe", "sae", "--data", "nowhere.csv")),
-        ("text_column", ("probe", "sae", "--data", "text.csv", "--text-column", "txt")),
         ("--k", ("probe", "sae", "--data", "text.csv", "--k", "0")),
         ("--seed", ("probe", "sae", "--data", "text.csv", "--seed", "-1")),
         ("--model-kwargs", ("probe", "sae", "--data", "text.csv", "--model-kwargs", "{")),
@@ -272,9 +271,9 @@ def test_probe(tiny_model, tmp_path, command) -> None:
     sae.cfg.metadata.hook_name = "transformer.h.0.mlp"
     sae.save_model(tmp_path / "sae")
     rows = [f"w{i % 7} w{i % 5} w{40 + i % 2} w{i},{'no' if i % 2 else 'yes'}" for i in range(40)]
-    (tmp_path / "data.csv").write_text("\n".join(["words,answer", *rows]))
-    words = ("probe", tmp_path / "sae", "--data", tmp_path / "data.csv", "--text-column", "words")
-    words += ("--label-column", "answer", "--k", "1", "--k", "2", "--out", tmp_path / "probe.json")
+    (tmp_path / "data.csv").write_text("\n".join(["text,label", *rows]))
+    words = ("probe", tmp_path / "sae", "--data", tmp_path / "data.csv")
+    words += ("--k", "1", "--k", "2", "--out", tmp_path / "probe.json")
     code, out, err = command(*words)
     assert code == 0, err
     found = json.loads((tmp_path / "probe.json").read_text())

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from sae_lens import SAE
@@ -143,27 +142,27 @@ def test_bad_input_names_its_field(changed: dict[str, Any], field: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "columns", "field"),
+    ("content", "field"),
     [
-        ("text,label\na,1\n", {"text_column": "txt"}, "text_column.*'text'"),
-        ("text,label\na,1\n", {"part_column": "part"}, "part_column"),
-        ("text,label\n", {}, "data"),
-        ("text,label\na\n", {}, "row 2"),
-        ("text,label\n ,1\n", {}, "row 2"),
+        ("txt,label\na,1\n", "columns text and label"),
+        ("text,label\n", "data"),
+        ("text,label\na, and b,1\n", "data"),
+        ("text,label\na,1\nb, and c,1\n", "line 3"),
+        ("text,label\na\n", "row 2"),
+        ("text,label\n ,1\n", "row 2"),
     ],
 )
-def test_a_bad_csv_names_the_column_or_row(
-    tmp_path: Any, content: str, columns: dict[str, str], field: str
-) -> None:
+def test_a_bad_csv_names_the_column_or_row(tmp_path: Any, content: str, field: str) -> None:
     path = tmp_path / "texts.csv"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=field):
-        read_labelled_texts(path, **columns)
+        read_labelled_texts(path)
 
 
 def test_a_csv_with_parts_and_a_byte_order_mark(tmp_path: Any) -> None:
     path = tmp_path / "texts.csv"
     path.write_text('text,label,part\n"a, b",1,fit\nc,0,report\n', encoding="utf-8-sig")
-    held = read_labelled_texts(path, part_column="part")
+    held = read_labelled_texts(path)
     assert held == (["a, b", "c"], ["1", "0"], ["fit", "report"])
-    assert np.array(read_labelled_texts(path).parts).item() is None
+    path.write_text("text,label\nNA,1\n", encoding="utf-8")
+    assert read_labelled_texts(path) == (["NA"], ["1"], None)

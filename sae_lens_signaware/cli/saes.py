@@ -161,13 +161,13 @@ def probe(
     sae: SaeArgument,
     data: Annotated[
         Path,
-        Option(exists=True, dir_okay=False, help="CSV in UTF-8; its first line names columns."),
+        Option(
+            exists=True,
+            dir_okay=False,
+            help="CSV with columns text and label (numbers, or two classes); a column part says "
+            "'fit' or 'report', without it halves are drawn.",
+        ),
     ],
-    text_column: Annotated[str, Option(help="Column of the texts.")] = "text",
-    label_column: Annotated[str, Option(help="Column of numbers, or of two classes.")] = "label",
-    part_column: Annotated[
-        str | None, Option(help="Column that says 'fit' or 'report'; without it halves are drawn.")
-    ] = None,
     model: Annotated[str | None, Option(help="Folder or Hub id; else as the SAE says.")] = None,
     model_class: Annotated[
         str | None, Option(help="AutoModelForCausalLM or HookedTransformer; likewise.")
@@ -204,7 +204,7 @@ def probe(
     from sae_lens_signaware.evaluation.texts import read_labelled_texts, text_activations
     from sae_lens_signaware.hub import load_sae
 
-    held = read_labelled_texts(data, text_column, label_column, part_column)
+    held = read_labelled_texts(data)
     loaded = load_sae(sae)
     metadata = loaded.cfg.metadata
     hook = hook_name or hook_of(loaded)

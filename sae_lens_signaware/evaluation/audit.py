@@ -28,10 +28,8 @@ class AntipodalAudit(Result):
     Attributes:
         latent_a, latent_b: (n_pairs,) int64, latent_a < latent_b.
         cosine: (n_pairs,) of their decoder rows.
-        rate_a, rate_b: (n_pairs,) firing rates. Without activations these and the next two are NaN.
+        rate_a, rate_b: (n_pairs,) firing rates. Without activations these and the next are NaN.
         co_firing_rate: (n_pairs,) share of tokens on which both fire; 0 if never together.
-        correlation: (n_pairs,) Pearson correlation of their pre-activations, near -1 for one axis;
-            NaN where one of them never fires, or is constant.
         freed_width: latents that merging would free: disjoint pairs, taken greedily, the most
             antipodal first. With activations, only pairs that never fire together count.
         max_cosine: the threshold of the search.
@@ -43,7 +41,6 @@ class AntipodalAudit(Result):
     rate_a: Values
     rate_b: Values
     co_firing_rate: Values
-    correlation: Values
     freed_width: int
     max_cosine: float
 
@@ -68,11 +65,10 @@ class AntipodalAudit(Result):
         )
         columns = {"latent": self.latent_a, "latent ": self.latent_b, "cosine": self.cosine}
         if self.n_tokens:
-            columns |= {"rate": self.rate_a, "rate ": self.rate_b}
-            columns |= {"together": self.co_firing_rate, "correlation": self.correlation}
+            columns |= {"rate": self.rate_a, "rate ": self.rate_b, "both": self.co_firing_rate}
         table = Table(*(name.strip() for name in columns), title=title, title_justify="left")
         for row in zip(*(column[:n_rows].tolist() for column in columns.values()), strict=True):
-            table.add_row(*("none" if v != v else f"{v:.4g}" for v in row))
+            table.add_row(*(f"{v:.4g}" for v in row))
         return table
 
 
@@ -97,16 +93,20 @@ def antipodal_audit(
     require_max_cosine(max_cosine)
     inputs.require_autoencoder(sae)
     a, b, cosine = find_antipodal_pairs(inputs.decoder_directions(sae), max_cosine)
-    sums, n_tokens = torch.zeros(8, len(a), dtype=torch.float64, device="cpu"), 0
+    n_fired, n_both = (torch.zeros(n, dtype=torch.int64) for n in (sae.cfg.d_sae, len(a)))
+    n_tokens = 0
     with inputs.flat_activations(sae):
         for x in () if activations is None else inputs.batches_of(activations, sae.cfg.d_in):
-            sums += _pair_sums(sae, x, a, b)
+            fires = inputs.latents_of(sae, x).cpu() != 0
+            n_fired += fires.sum(0)
+            step = max(1, MAX_GATHERED // len(x))
+            both = zip(a.split(step), b.split(step), strict=True)
+            n_both += torch.cat([(fires[:, i] & fires[:, j]).sum(0) for i, j in both])
             n_tokens += len(x)
-    rate_a, rate_b, both, *moments = sums / n_tokens if n_tokens else sums * torch.nan
-    correlation = _correlation(*moments).where((rate_a > 0) & (rate_b > 0), torch.nan)
+    rate, both = ((n.double() / n_tokens) if n_tokens else n * torch.nan for n in (n_fired, n_both))
     return AntipodalAudit(
         Provenance.of(sae, n_tokens),
-        *(a, b, cosine, rate_a, rate_b, both, correlation),
+        *(a, b, cosine, rate[a], rate[b], both),
         freed_width=len(disjoint_pairs(a, b, ~(both > 0))),  # NaN where nothing was measured
         max_cosine=float(max_cosine),
     )
@@ -150,26 +150,3 @@ def disjoint_pairs(a: Tensor, b: Tensor, eligible: Tensor) -> list[tuple[int, in
             used |= {i, j}
             pairs.append((i, j))
     return pairs
-
-
-def _pair_sums(sae: SAE[Any], x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """(8, pairs) float64: firings of a, of b, of both; of pre-activations a, b, aa, bb, ab."""
-    held: dict[str, Tensor] = {}  # SAELens's matching pursuit has no pre-activations
-    with sae.hooks(fwd_hooks=[("hook_sae_acts_pre", lambda pre, hook: held.update(pre=pre))]):
-        fires = inputs.latents_of(sae, x) != 0
-    pre = held.get("pre", torch.full_like(fires, torch.nan, dtype=torch.float32))
-    found, step = [], max(1, MAX_GATHERED // len(x))
-    for i, j in zip(a.to(sae.device).split(step), b.to(sae.device).split(step), strict=True):
-        fire_a, fire_b = fires[:, i], fires[:, j]
-        counts = torch.stack([fire_a.sum(0), fire_b.sum(0), (fire_a & fire_b).sum(0)]).cpu()
-        h_a, h_b = pre[:, i].cpu().double(), pre[:, j].cpu().double()  # MPS has no float64
-        moments = [h.sum(0) for h in (h_a, h_b, h_a * h_a, h_b * h_b, h_a * h_b)]
-        found.append(torch.cat([counts, torch.stack(moments)]))
-    return torch.cat(found, dim=1)
-
-
-def _correlation(a: Tensor, b: Tensor, aa: Tensor, bb: Tensor, ab: Tensor) -> Tensor:
-    """Pearson correlation from means, mean squares and mean product; NaN for a constant."""
-    var_a, var_b = aa - a**2, bb - b**2
-    varies = (var_a > 1e-12 * aa) & (var_b > 1e-12 * bb)  # above what rounding leaves of 0
-    return ((ab - a * b) / (var_a * var_b).sqrt()).clamp(-1, 1).where(varies, torch.nan)

@@ -12,7 +12,7 @@ import torch
 from sae_lens.util import get_special_token_ids
 from torch import Tensor
 
-from sae_lens_signaware.checks import InvalidInputError, nearest, one_line, require
+from sae_lens_signaware.checks import InvalidInputError, one_line, require
 from sae_lens_signaware.evaluation import models
 
 TOKENS_AT_ONCE = 2048
@@ -20,42 +20,32 @@ TOKENS_AT_ONCE = 2048
 
 
 class LabelledTexts(NamedTuple):
-    """Texts, their labels, and the part of each, "fit" or "report", where a column gives it."""
+    """Texts, their labels, and the part of each, "fit" or "report", where the file says it."""
 
     texts: list[str]
     labels: list[str]
     parts: list[str] | None
 
 
-def read_labelled_texts(
-    path: str | Path,
-    text_column: str = "text",
-    label_column: str = "label",
-    part_column: str | None = None,
-) -> LabelledTexts:
-    """Read a CSV file in UTF-8 whose first line names the columns.
+def read_labelled_texts(path: str | Path) -> LabelledTexts:
+    """Read a CSV file in UTF-8 with the columns ``text`` and ``label``, and ``part`` or not.
 
     Raises:
-        InvalidInputError: the file is missing or no such CSV, lacks a column, or a row lacks a
-            value; a text is empty.
+        InvalidInputError: the file is missing or no such CSV, or a row lacks a value.
     """
-    names = {"text_column": text_column, "label_column": label_column}
-    names |= {} if part_column is None else {"part_column": part_column}
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise InvalidInputError(f"data: {path} is no CSV in UTF-8: {one_line(error)}") from None
-    for field, name in names.items():
-        if name not in frame:
-            hint = nearest(name, list(frame))
-            raise InvalidInputError(f"{field}: {path} has no column {name!r}{hint}")
+    names = [name for name in ("text", "label", "part") if name in frame]
     # pandas takes what is beyond the header as an index
-    is_whole = len(frame) > 0 and isinstance(frame.index, pd.RangeIndex)
-    require(is_whole, "data", str(path), "a CSV with rows as long as its first line")
-    for number, row in enumerate(frame[[*names.values()]].to_numpy(), start=2):
+    is_whole = len(frame) > 0 and isinstance(frame.index, pd.RangeIndex) and len(names) > 1
+    found = f"{path} with {', '.join(frame)}"
+    require(is_whole, "data", found, "a CSV of rows with the columns text and label")
+    for number, row in enumerate(frame[names].to_numpy(), start=2):
         is_whole = all(value.strip() for value in row)
         require(is_whole, f"data: {path}, row {number}", row.tolist(), "a value in each column")
-    texts, labels, *parts = (frame[name].tolist() for name in names.values())
+    texts, labels, *parts = (frame[name].tolist() for name in names)
     return LabelledTexts(texts, labels, parts[0] if parts else None)
 
 

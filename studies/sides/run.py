@@ -97,7 +97,7 @@ def measure_model(config: Path, args: argparse.Namespace, sets: Sequence[Path]) 
         }
         hook = next(iter(saes.values())).cfg.metadata.hook_name
         for path in sets:
-            texts = read_labelled_texts(path, part_column="part")
+            texts = read_labelled_texts(path)
             (activations,) = text_activations(model, texts.texts, [hook])
             for sae_name, sae in saes.items():
                 probes.append([cell, sae_name, path.stem, *probe_row(sae, texts, activations)])
