@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from markupsafe import Markup
 
 from sae_lens_signaware.checks import InvalidInputError
-from sae_lens_signaware.report import examples, write_latent_figure, write_report
+from sae_lens_signaware.report import write_report
+from studies.pretrained.latent_figure import latent_figure
 
 HOSTILE = "<u onx='1'>\"'</u></script>&amp;"
 VOID = ("meta", "input", "br")
@@ -75,7 +75,7 @@ PAGE: dict[str, Any] = {
 
 def latents(*pages: dict[str, Any], **more: Any) -> dict[str, Any]:
     origin = {"n_tokens": 100, "sae_cfg": {}, "versions": {}}
-    shown = {"name": "mlp, half", "hook_name": "layer.15.mlp", "kind": "tokens"}
+    shown = {"name": "mlp, half", "hook_name": "layer.15.mlp"}
     return {"provenance": origin, **shown, "pages": [PAGE, *pages], **more}
 
 
@@ -285,16 +285,6 @@ def test_no_name_and_no_token_is_read_as_html(page: Parsed, tmp_path: Path) -> N
     assert "<u" not in bad.figures[0]["data"][0]["name"] + bad.figures[0]["data"][0]["text"][0]
 
 
-def test_a_kind_more_is_a_function_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def trace(example: dict[str, Any], largest: float) -> Markup:
-        return Markup("<i>{} of {}</i>").format(example["acts"], largest)
-
-    monkeypatch.setitem(examples.DRAW, "trace", trace)
-    one = {**PAGE, "examples_pos": [{"acts": [1.0, -3.0]}]}
-    page = parsed(written(tmp_path, None, latents(pages=[one], kind="trace")))
-    assert page.texts("ol[@class='examples kind-trace']/li/i") == ["[1.0, -3.0] of 3.0"]
-
-
 @pytest.mark.parametrize(
     ("sweep", "of_latents"),
     [
@@ -302,7 +292,6 @@ def test_a_kind_more_is_a_function_more(tmp_path: Path, monkeypatch: pytest.Monk
         ("text", None),
         ({"results": []}, None),
         (None, {"pages": []}),
-        (None, latents(kind="smell")),
     ],
 )
 def test_wrong_files_are_one_line_and_leave_the_old_page(
@@ -319,16 +308,13 @@ def test_wrong_files_are_one_line_and_leave_the_old_page(
 def test_a_folder_is_no_file_to_write(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="out"):
         write_report(folder, tmp_path)
-    with pytest.raises(InvalidInputError, match="out"):
-        write_latent_figure(folder / "latents" / "mlp-half.json", 7, tmp_path)
 
 
 # The figure of one latent
 
 
-def figure_of(tmp_path: Path, **more: Any) -> Any:
-    path = written(tmp_path, None, latents(pages=[PAGE | more])) / "latents" / "mlp-half.json"
-    return ET.parse(write_latent_figure(path, 7, tmp_path / "latent.svg")).getroot()
+def figure_of(**more: Any) -> Any:
+    return ET.fromstring(latent_figure("mlp, half", PAGE | more))
 
 
 def tokens_of(svg: Any) -> list[tuple[str, float, float]]:
@@ -337,8 +323,8 @@ def tokens_of(svg: Any) -> list[tuple[str, float, float]]:
     return [(e.text, float(e.get("x")), float(e.get("textLength"))) for e in found]
 
 
-def test_the_figure_has_both_sides_with_their_tokens(tmp_path: Path) -> None:
-    svg = figure_of(tmp_path)
+def test_the_figure_has_both_sides_with_their_tokens() -> None:
+    svg = figure_of()
     texts = ["".join(e.itertext()) for e in svg.iter(f"{SVG}text")]
     assert {"Latent 7", "+ side", "− side", "fires on 3% of tokens", "+4"} <= set(texts)
     assert [t for t, _, _ in tokens_of(svg)] == ["up", "<b>", "a", "<i>", "⏎", "c", "down"]
@@ -347,22 +333,16 @@ def test_the_figure_has_both_sides_with_their_tokens(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("word", ["word", " x", "語語", "e\u0301", "\x00", "w" * 60])
-def test_contexts_are_aligned_at_their_peak_and_stay_inside(word: str, tmp_path: Path) -> None:
+def test_contexts_are_aligned_at_their_peak_and_stay_inside(word: str) -> None:
     contexts = [
         {"tokens": [word] * n + ["PEAK"] + [word] * 30, "acts": [0.5] * (n + 31), "peak": n}
         for n in (0, 3, 30)
     ]
     contexts.append({"tokens": [word] * 3, "acts": [0.5] * 3, "peak": 1})
-    svg = figure_of(tmp_path, examples_pos=contexts)
+    svg = figure_of(examples_pos=contexts)
     places = tokens_of(svg)
     assert len({x for text, x, _ in places if text == "PEAK"}) == 1
     width = float(svg.get("viewBox").split()[2])
     assert all(x >= 0 and x + length <= width for _, x, length in places)
     boxes = [e for e in svg.iter(f"{SVG}rect") if e.get("fill-opacity")]
     assert all(float(e.get("x")) + float(e.get("width")) <= width for e in boxes)
-
-
-def test_a_latent_that_is_not_there_names_those_that_are(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match=r"7, 9.* got 8"):
-        write_latent_figure(folder / "latents" / "mlp-half.json", 8, tmp_path / "x.svg")
-    assert not (tmp_path / "x.svg").exists()

@@ -1,6 +1,5 @@
 """Report: one self-contained HTML page of a sweep's results; nothing is measured here."""
 
-from sae_lens_signaware.report.latent_figure import write_latent_figure
 from sae_lens_signaware.report.page import write_report
 
-__all__ = ["write_latent_figure", "write_report"]
+__all__ = ["write_report"]

@@ -1,7 +1,18 @@
-"""Histogram and dial of a latent as numbers that a template puts into an SVG."""
+"""Examples, histogram and dial of a latent as numbers that a template draws."""
 
 import math
 from typing import Any, NamedTuple
+
+
+def largest_act(page: dict[str, Any]) -> float:
+    """The largest size of an activation in the examples of a latent."""
+    examples = page["examples_pos"] + page["examples_neg"]
+    return max((abs(act) for example in examples for act in example["acts"]), default=0.0)
+
+
+def strength(act: float, largest: float) -> float:
+    """Size of an activation from 0 to 1, where ``largest`` is 1."""
+    return min(1.0, abs(act) / largest) if largest else 0.0
 
 
 class Bar(NamedTuple):

@@ -30,7 +30,6 @@ class LatentPages(Result):
 
     Attributes:
         name, hook_name: of the SAE, and where it reads.
-        kind: of the examples.
         pages: one a latent: ``latent``; firing rates, energies and ``min_share`` as in the census;
             gains as in the calibration, None where the side never fires; ``histogram`` of its
             nonzero activations; ``logits_pos`` and ``logits_neg``, pairs of token and logit, empty
@@ -41,7 +40,6 @@ class LatentPages(Result):
     name: str
     hook_name: str
     pages: list[dict[str, Any]]
-    kind: str = "tokens"
 
     def _summary(self) -> Mapping[str, object]:
         return {"latents": len(self.pages)}

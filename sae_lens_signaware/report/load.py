@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from sae_lens_signaware.checks import InvalidInputError, one_line, require
-from sae_lens_signaware.report.examples import DRAW
+from sae_lens_signaware.checks import InvalidInputError, one_line
 
 if TYPE_CHECKING:
     from sae_lens_signaware.report.latents import LatentPages
@@ -73,13 +72,11 @@ def read_latents(path: Path) -> "LatentPages":
     """Read a file of latents.
 
     Raises:
-        InvalidInputError: it is no such file, or of a kind of examples that is not drawn here.
+        InvalidInputError: it is no such file.
     """
     from sae_lens_signaware.report.latents import LatentPages
 
-    latents = _read(path, LatentPages.read)
-    require(latents.kind in DRAW, f"{path}: kind", latents.kind, " or ".join(DRAW))
-    return latents
+    return _read(path, LatentPages.read)
 
 
 def _read(path: Path, read: Callable[[Path], T]) -> T:

@@ -9,8 +9,7 @@ from sae_lens_signaware import __version__
 from sae_lens_signaware.checks import InvalidInputError, require
 from sae_lens_signaware.files import write_text
 from sae_lens_signaware.report import charts
-from sae_lens_signaware.report.drawing import bars, curve
-from sae_lens_signaware.report.examples import DRAW, largest_act
+from sae_lens_signaware.report.drawing import bars, curve, largest_act
 from sae_lens_signaware.report.load import Results, read_results
 from sae_lens_signaware.report.text import render
 
@@ -65,14 +64,12 @@ def _sweep(name: str, summary: "SweepSummary", look: dict[str, charts.Look]) -> 
 
 
 def _latents(name: str, latents: "LatentPages") -> dict[str, object]:
-    draw, pages = DRAW[latents.kind], []
+    pages = []
     for one in latents.pages:
-        largest, drawn = largest_act(one), {}
-        for side in ("pos", "neg"):
-            drawn[side] = [draw(example, largest) for example in one[f"examples_{side}"]]
         dial = one["dial"] and one["dial"] | {"curve": curve(one["dial"])}
-        pages.append(one | {"drawn": drawn, "bars": bars(one["histogram"]), "dial": dial})
-    return {"name": name, "hook_name": latents.hook_name, "kind": latents.kind, "pages": pages}
+        drawn = {"bars": bars(one["histogram"]), "largest": largest_act(one), "dial": dial}
+        pages.append(one | drawn)
+    return {"name": name, "hook_name": latents.hook_name, "pages": pages}
 
 
 def _plotly_js() -> Markup:

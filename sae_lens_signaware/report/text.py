@@ -7,6 +7,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from sae_lens_signaware.report.drawing import strength
+
 _HERE = Path(__file__).parent
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 # what neither HTML nor XML can hold
@@ -46,7 +48,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"visible": visible, "number": number, "short": short}
-    made.globals["asset"] = asset
+    made.globals |= {"asset": asset, "strength": strength}
     return made
 
 

@@ -2,18 +2,18 @@
 
 A figure in a page cannot measure its text, so tokens stand in columns of a monospaced font and are
 stretched to them where a system's font has another width.
+
+    python studies/pretrained/latent_figure.py docs/latents/NAME.json LATENT > docs/assets/latent.svg
 """
 
+import sys
 import unicodedata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sae_lens_signaware.checks import InvalidInputError, require
-from sae_lens_signaware.files import write_text
-from sae_lens_signaware.report.drawing import bars
-from sae_lens_signaware.report.examples import largest_act, strength
+from sae_lens_signaware.report.drawing import bars, largest_act, strength
 from sae_lens_signaware.report.load import read_latents
-from sae_lens_signaware.report.text import render, visible
+from sae_lens_signaware.report.text import environment, visible
 
 # in pixels of a figure that fills a phone's screen
 WIDTH, MARGIN, COLUMN = 420, 14, 8.1
@@ -34,33 +34,6 @@ class Piece(NamedTuple):
     peak: bool = False
 
 
-def write_latent_figure(pages_file: str | Path, latent: int, out: str | Path) -> Path:
-    """Write an SVG figure of one latent with both sides; it follows the light or dark theme.
-
-    Args:
-        pages_file: a file that a sweep wrote to its folder ``latents``, of examples of tokens.
-        latent: its index in the SAE.
-        out: SVG file to write.
-
-    Returns:
-        ``out``.
-
-    Raises:
-        InvalidInputError: ``pages_file`` is no such file or has no page of ``latent``, or ``out``
-            is a folder.
-    """
-    out = Path(out)
-    require(not out.is_dir(), "out", str(out), "a file to write")
-    latents = read_latents(Path(pages_file))
-    require(latents.kind == "tokens", "kind", latents.kind, "tokens for a figure")
-    pages = {page["latent"]: page for page in latents.pages}
-    if latent not in pages:
-        known = ", ".join(map(str, sorted(pages))) or "none"
-        raise InvalidInputError(f"latent must be one of {known}, got {latent}")
-    write_text(latent_figure(latents.name, pages[latent]), out)
-    return out
-
-
 def latent_figure(name: str, page: dict[str, Any]) -> str:
     """Return the SVG of the page of one latent."""
     largest = largest_act(page)
@@ -74,15 +47,19 @@ def latent_figure(name: str, page: dict[str, Any]) -> str:
         sides.append(
             {"side": side, "sign": sign, "rate": rate, "promoted": promoted, "contexts": contexts}
         )
-    return render(
-        "latent.svg",
-        width=WIDTH,
-        margin=MARGIN,
-        name=name,
-        page=page,
-        bars=bars(page["histogram"]),
-        edges=page["histogram"]["edges"],
-        sides=sides,
+    template = (Path(__file__).parent / "latent.svg").read_text(encoding="utf-8")
+    return (
+        environment()
+        .from_string(template)
+        .render(
+            width=WIDTH,
+            margin=MARGIN,
+            name=name,
+            page=page,
+            bars=bars(page["histogram"]),
+            edges=page["histogram"]["edges"],
+            sides=sides,
+        )
     )
 
 
@@ -142,3 +119,8 @@ def columns(text: str) -> int:
     marks = sum(unicodedata.category(c) in ("Mn", "Me", "Cf") for c in text)
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
     return max(1, len(text) - marks + wide)
+
+
+if __name__ == "__main__":
+    held = read_latents(Path(sys.argv[1]))
+    print(latent_figure(held.name, {p["latent"]: p for p in held.pages}[int(sys.argv[2])]))
