@@ -25,9 +25,12 @@ TABLE: dict[str, tuple[str, dict[str, Any]]] = {
     "sa_gsae-one_sided": ("sa_gsae", {"two_sided": False}),
     "bi_jumprelu-full": ("bi_jumprelu", {}),
     "bi_jumprelu-none": ("bi_jumprelu", {"polarity_tying": "none"}),
+    "bi_jumprelu-one_sided": ("bi_jumprelu", {"two_sided": False}),
     "bi_topk": ("bi_topk", KEEPS),
+    "bi_topk-one_sided": ("bi_topk", KEEPS | {"two_sided": False}),
     "bi_topk-unscaled": ("bi_topk", KEEPS | {"rescale_acts_by_decoder_norm": False}),
     "bi_batchtopk": ("bi_batchtopk", KEEPS),
+    "bi_batchtopk-one_sided": ("bi_batchtopk", KEEPS | {"two_sided": False}),
     "bi_matryoshka_batchtopk": ("bi_matryoshka_batchtopk", KEEPS | NESTED),
 }
 """Variant -> its architecture, and the fields that make it so."""
@@ -47,6 +50,8 @@ def config(variant: str, **fields: Any) -> Any:
     """The training config of a variant; ``fields`` go before those of the table."""
     architecture, own = TABLE[variant]
     values = {"d_in": D_IN, "d_sae": D_SAE, **own, **fields}
+    if architecture == "bi_jumprelu":
+        values.setdefault("target_l0", 1.0)
     if "matryoshka_widths" in own and "matryoshka_widths" not in fields:
         values["matryoshka_widths"] = sorted({*own["matryoshka_widths"], values["d_sae"]})
         values["matryoshka_widths"] = [
@@ -69,11 +74,19 @@ def randomise(sae: Any, threshold: float, seed: int = 5) -> None:
         parameter.data.copy_(noise.to(parameter.dtype))
 
 
+def in_units_of_1(sae: Any) -> None:
+    """As if the first batch had a spread of 1, so that all parameters are in units of the input."""
+    sae.input_scale.fill_(1.0)
+    if hasattr(sae, "threshold_scale"):
+        sae.threshold_scale.fill_(1.0)
+
+
 def training_sae(variant: str, threshold: float = 2.0, seed: int = 5, **fields: Any) -> Any:
     """A training SAE; with the default ``threshold`` about L0 3 of :func:`inputs` are active."""
     sae_class = get_sae_training_class(TABLE[variant][0])[0]
     sae = sae_class(config(variant, **fields))
     randomise(sae, threshold, seed)
+    in_units_of_1(sae)
     if hasattr(sae, "topk_threshold"):
         sae.topk_threshold.fill_(threshold / 4)
     return sae
@@ -109,7 +122,7 @@ def batches(seed: int = 7) -> Iterator[Tensor]:
 
 def step_input(x: Tensor, step: int = 0, dead: Tensor | None = None, log: bool = False) -> Any:
     """What SAELens's trainer hands to a training step."""
-    return TrainStepInput(x, dict.fromkeys(("l1", "l0"), 0.7), dead, step, log)
+    return TrainStepInput(x, {"l1": 0.7}, dead, step, log)
 
 
 def run_step(sae: Any, x: Tensor, **kwargs: Any) -> Any:

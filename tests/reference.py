@@ -28,16 +28,18 @@ def gate_path(pi: Tensor, t: Tensor, i: int, two_sided: bool) -> Tensor:
     return v - torch.relu(-pi - side(t, i, -1.0)) if two_sided else v
 
 
-def sized(h: Tensor, b_mag: Tensor, i: int) -> Tensor:
-    """u = sign(h) relu(|h| + b_mag)."""
+def sized(h: Tensor, b_mag: Tensor, i: int, two_sided: bool) -> Tensor:
+    """u = sign(h) relu(|h| + b_mag); one-sided relu(h + b_mag)."""
+    if not two_sided:
+        return torch.relu(h + b_mag[0, i])
     if h.item() == 0:
         return 0.0 * h
     return (1.0 if h.item() > 0 else -1.0) * torch.relu(h.abs() + b_mag[0, i])
 
 
-def n_open(h: float, t: Tensor, i: int) -> int:
-    """1[h > t_+] + 1[h < -t_-]."""
-    return int(h > side(t, i, 1.0).item()) + int(-h > side(t, i, -1.0).item())
+def n_open(h: float, t: Tensor, i: int, two_sided: bool) -> int:
+    """1[h > t_+] + 1[h < -t_-]; one-sided the first."""
+    return int(h > side(t, i, 1.0).item()) + int(two_sided and -h > side(t, i, -1.0).item())
 
 
 def largest(sizes: list[float], k: int) -> set[int]:
@@ -71,13 +73,12 @@ class Reference:
         if self.kind == "sa_gsae":
             rows, two_sided = (p["threshold"], p["r_mag"], p["b_mag"]), self.cfg.two_sided
             return [[gated(h, *rows, i, two_sided) for i, h in enumerate(hs)] for hs in self.pre]
-        b_mag = p["b_mag"].clamp(max=0.0) if self.kind == "bi_topk" else p["b_mag"]
-        u = [[self.n[i] * sized(h, b_mag, i) for i, h in enumerate(hs)] for hs in self.pre]
+        u = [[self._ungated(h, i) for i, h in enumerate(hs)] for hs in self.pre]
         if self.kind == "bi_jumprelu":
             t = p["threshold"]
             return [
                 [
-                    u * (n_open(h.item(), t, i) > 0)
+                    u * (n_open(h.item(), t, i, self.cfg.two_sided) > 0)
                     for i, (u, h) in enumerate(zip(us, hs, strict=True))
                 ]
                 for us, hs in zip(u, self.pre, strict=True)
@@ -101,7 +102,7 @@ class Reference:
         """Mean over tokens of ||x - x^||^2."""
         return sum(((x - o) ** 2).sum() for x, o in zip(self.x, outputs, strict=True)) / len(self.x)
 
-    def losses(self, coefficient: float, dead: Tensor | None = None) -> dict[str, Tensor]:
+    def losses(self, l1_coefficient: float, dead: Tensor | None = None) -> dict[str, Tensor]:
         """Every loss of a training step, by its name in the logs."""
         cfg, p = self.cfg, self.p
         losses = {"mse_loss": self.mean_square(self.output)}
@@ -110,21 +111,29 @@ class Reference:
             t = p["threshold"]
             v = [[gate_path(h, t, i, cfg.two_sided) for i, h in enumerate(hs)] for hs in self.pre]
             l1 = sum(v_i.abs() * norm[i] for vs in v for i, v_i in enumerate(vs))
-            losses["l1_loss"] = coefficient * l1 / len(self.x)
+            losses["l1_loss"] = l1_coefficient * l1 / len(self.x)
             W_dec, b_dec = p["W_dec"].detach(), p["b_dec"].detach()
             outputs = [sum(v_i * W_dec[i] for i, v_i in enumerate(vs)) + b_dec for vs in v]
             aux = cfg.aux_coefficient * self.mean_square(outputs)
             losses["auxiliary_reconstruction_loss"] = aux
         if self.kind == "bi_jumprelu":
-            t = p["threshold"]
-            n = sum(n_open(h.item(), t, i) for hs in self.pre for i, h in enumerate(hs))
-            losses["l0_loss"] = torch.tensor(coefficient * n / len(self.x), dtype=self.x.dtype)
+            t, two_sided = p["threshold"], cfg.two_sided
+            n = sum(n_open(h.item(), t, i, two_sided) for hs in self.pre for i, h in enumerate(hs))
+            losses["l0_loss"] = self.l0_weight() * torch.tensor(float(n), dtype=self.x.dtype)
         for width in getattr(cfg, "matryoshka_widths", [])[:-1]:
             outputs = [self.decode(z, width) for z in self.z]
             losses[f"inner_mse_loss_{width}"] = self.mean_square(outputs)
         if dead is not None:
             losses |= self._auxk(dead)
         return losses
+
+    def l0_weight(self) -> Tensor:
+        """Weight of L0: half of the mean square of what a latent writes at its threshold."""
+        t, W_dec = self.p["threshold"].detach(), self.p["W_dec"].detach()
+        squares = [
+            (t[side, i] * row.norm()) ** 2 for side in range(len(t)) for i, row in enumerate(W_dec)
+        ]
+        return 0.5 * sum(squares) / len(squares) / len(self.x)
 
     def _auxk(self, dead: Tensor) -> dict[str, Tensor]:
         cfg = self.cfg
@@ -160,11 +169,17 @@ class Reference:
             no_threshold = torch.zeros_like(p["threshold"])
             return gated(h, no_threshold, p["r_mag"], p["b_mag"], i, self.cfg.two_sided)
         b_mag = p["b_mag"].clamp(max=0.0) if self.kind == "bi_topk" else p["b_mag"]
-        return self.n[i] * sized(h, b_mag, i)
+        return self.n[i] * sized(h, b_mag, i, self.cfg.two_sided)
 
 
 def threshold_gradients(
-    h: list[list[Tensor]], t: Tensor, b_mag: Tensor, e: float, grad_z: Tensor, grad_step: Tensor
+    h: list[list[Tensor]],
+    t: Tensor,
+    b_mag: Tensor,
+    e: float,
+    grad_z: Tensor,
+    grad_step: Tensor,
+    two_sided: bool = True,
 ) -> Tensor:
     """(P, H) straight-through gradient of thresholds, of gradients to z and to the L0 step (B, H).
 
@@ -174,7 +189,7 @@ def threshold_gradients(
     out = torch.zeros_like(t)
     for n, hs in enumerate(h):
         for i, pre in enumerate(hs):
-            for sign, row in ((1.0, 0), (-1.0, -1)):
+            for sign, row in ((1.0, 0), (-1.0, -1)) if two_sided else ((1.0, 0),):
                 at = side(t, i, sign).item()
                 if abs(sign * pre.item() - at) < e / 2:
                     jump = max(at + b_mag[0, i].item(), 0.0)

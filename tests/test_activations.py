@@ -130,10 +130,10 @@ def test_values_are_those_of_the_reference(dtype, n_sides, data, shape):
         activations.soft_threshold(pre, threshold, two_sided),
         [[reference.gate_path(h, p[0], i, two_sided) for h, i in row] for row in pairs],
     )
-    n_open = [[reference.n_open(h.item(), p[0], i) for h, i in row] for row in pairs]
-    check(activations.bi_step(pre, threshold, 0.3), n_open)
-    u = [[reference.sized(h, p[2], i) for h, i in row] for row in pairs]
-    check(activations.with_size_bias(pre, b_mag[:1]), u)
+    n_open = [[reference.n_open(h.item(), p[0], i, two_sided) for h, i in row] for row in pairs]
+    check(activations.bi_step(pre, threshold, 0.3, two_sided), n_open)
+    u = [[reference.sized(h, p[2], i, two_sided) for h, i in row] for row in pairs]
+    check(activations.with_size_bias(pre, b_mag[:1], two_sided), u)
 
 
 @settings(max_examples=15, deadline=None)
@@ -178,7 +178,7 @@ def test_an_sae_is_that_of_the_reference(
 def test_both_signs_are_active(variant):
     z = inference_sae(variant).encode(inputs())
     assert (z > 0).any()
-    assert (z < 0).any() == (variant != "sa_gsae-one_sided")
+    assert (z < 0).any() == ("one_sided" not in variant)
 
 
 @each_architecture

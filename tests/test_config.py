@@ -14,7 +14,7 @@ from sae_lens_signaware.checks import InvalidInputError
 from sae_lens_signaware.training.config import build_runner_config
 from sae_lens_signaware.training.yaml_files import read_yaml
 
-SAE = {"architecture": "bi_jumprelu", "d_in": 16, "d_sae": 32}
+SAE = {"architecture": "bi_jumprelu", "d_in": 16, "d_sae": 96}
 CONFIGS = sorted(Path(__file__).parent.parent.glob("configs/*.yaml"))
 TRAINED = [path for path in CONFIGS if "cells" not in read_yaml(path)]
 
@@ -61,7 +61,7 @@ def test_every_config_of_the_repository_is_one(path: Path) -> None:
     [
         (["--lr", "3e-4"], "lr", 3e-4),
         (["--lr=2e-4"], "lr", 2e-4),
-        (["--d_sae", "48"], "sae.d_sae", 48),
+        (["--d_sae", "128"], "sae.d_sae", 128),
         (["--target_l0", "8"], "sae.target_l0", 8.0),
         (["--log_to_wandb", "true"], "logger.log_to_wandb", True),
         (["--output_path", "null"], "output_path", None),
@@ -89,7 +89,7 @@ def test_a_flag_chooses_the_architecture_and_its_fields() -> None:
 
 
 def test_saelens_own_parser_reads_the_same_flags() -> None:
-    flags = ["--architecture", "bi_jumprelu", "--d_in", "16", "--d_sae", "48", "--lr", "2e-4"]
+    flags = ["--architecture", "bi_jumprelu", "--d_in", "16", "--d_sae", "96", "--lr", "2e-4"]
     with contextlib.redirect_stderr(io.StringIO()):
         theirs, ours = _parse_cfg_args([*flags, "--log_to_wandb", "false"]), build(flags=flags)
     assert theirs.sae.to_dict() == ours.sae.to_dict()

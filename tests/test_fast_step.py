@@ -83,7 +83,7 @@ def test_a_step_is_the_plain_step_of_normalised_inputs(variant):
     [
         ("sa_gsae-none", {"dead_threshold_reset": True, "target_l0": 2.0}, 500),
         ("sa_gsae-full", {"aux_coefficient": 0.0, "auxk_coefficient": 0.0}, 1),
-        ("bi_jumprelu-none", {"target_l0": 2.0, "jumprelu_bandwidth": 1.0}, 1),
+        ("bi_jumprelu-none", {"target_l0": 2.0}, 1),
         ("bi_batchtopk", {"k": 0.5}, 1),
         ("bi_topk", {"k": 2, "k_anneal_steps": 10}, 8),
         ("bi_matryoshka_batchtopk", {"use_matryoshka_aux_loss": True}, 1),

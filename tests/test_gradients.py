@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from sae_lens_signaware.saes import activations
+from sae_lens_signaware.saes.bi_jumprelu import BANDWIDTH
 from tests import reference
 from tests.architectures import (
     ONE_EACH,
@@ -104,8 +105,6 @@ CASES += [(v, "few_dead") for v in ONE_EACH]
 )
 def test_losses_and_gradients_of_a_step_are_those_of_the_reference(variant, case):
     fields = {"d_in": 4, "d_sae": 10, "dtype": "float64", "dead_after_tokens": None}
-    if "jumprelu" in variant:
-        fields["jumprelu_bandwidth"] = 0.3
     if "matryoshka" in variant:
         fields |= {"matryoshka_widths": [4, 7, 10], "use_matryoshka_aux_loss": "width" in case}
     sae = training_sae(variant, threshold=0.4, **fields).eval()  # else dead thresholds decay first
@@ -128,10 +127,10 @@ def test_losses_and_gradients_of_a_step_are_those_of_the_reference(variant, case
     if "jumprelu" in variant:
         with torch.no_grad():
             grad_z = 2 * (torch.stack(wanted.output) - x) @ p["W_dec"].T / len(x)
-            grad_step = torch.full_like(grad_z, 0.7 / len(x))
+            grad_step = torch.full_like(grad_z, wanted.l0_weight().item())
             rows = sae.threshold.detach(), sae.b_mag.detach()
             p["threshold"].grad = reference.threshold_gradients(
-                wanted.pre, *rows, 0.3, grad_z, grad_step
+                wanted.pre, *rows, BANDWIDTH, grad_z, grad_step, sae.cfg.two_sided
             )
     for name, gradient in found.items():
         grad = p[name].grad
@@ -162,7 +161,8 @@ SMOOTH = {
 @each_variant
 def test_gradients_are_finite_differences(variant):
     fields = {"dtype": "float64", "normalize_activations": "layer_norm", "dead_after_tokens": None}
-    sae, x = training_sae(variant, threshold=0.5, **fields), 2 * inputs(16, dtype=torch.float64)
+    sae = training_sae(variant, threshold=0.5, **fields).eval()  # else each step moves thresholds
+    x = 2 * inputs(16, dtype=torch.float64)
     names = ("W_enc", "W_dec", "b_enc", "b_mag", "b_dec")
     loss, names = SMOOTH.get(sae.cfg.architecture(), (None, names))
 

@@ -149,7 +149,7 @@ def test_the_synthetic_runner(variant, tmp_path):
     ("architecture", "flags"),
     [
         ("sa_gsae", {"polarity_tying": "none", "target_l0": 8.0, "threshold_reset_interval": 7}),
-        ("bi_jumprelu", {"jumprelu_bandwidth": 0.25, "dead_after_tokens": 900}),
+        ("bi_jumprelu", {"target_l0": 12.0, "dead_after_tokens": 900}),
         ("bi_topk", {"k": 5, "k_anneal_steps": 20}),
         ("bi_batchtopk", {"k": 2.5, "topk_threshold_lr": 0.5}),
     ],

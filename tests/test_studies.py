@@ -108,7 +108,7 @@ def test_a_dial_along_a_latent_that_answers_is_calibrated() -> None:
 
 
 def signed_sae(threshold: float) -> Any:
-    fields = {"architecture": "bi_jumprelu", "d_in": 16, "d_sae": 16}
+    fields = {"architecture": "bi_jumprelu", "d_in": 16, "d_sae": 16, "target_l0": 4}
     sae: Any = TrainingSAE.from_dict(fields)
     sae.threshold.data.fill_(threshold)
     sae.cfg.metadata.hook_name = HOOK

@@ -258,7 +258,7 @@ def test_a_taken_output_is_left_as_it_is_without_overwrite(
 
 
 def test_a_missed_target_l0_and_tokens_that_were_trained_on_warn(values, command, tmp_path) -> None:
-    config = write(of(values, "bi_jumprelu", training_tokens=80 * BATCH), tmp_path)
+    config = write(of(values, "sa_gsae", training_tokens=80 * BATCH), tmp_path)
     code, out, _ = command("train", config, "--target_l0", "20", "--lr", "1e-6")
     assert code == 0
     warnings = [line for line in out.splitlines() if line.startswith("Warning: ")]

@@ -73,11 +73,13 @@ def latents_of(sae: SAE[Any], activations: Tensor) -> Tensor:
 def decoder_directions(sae: SAE[Any]) -> Tensor:
     """The directions d_i that one unit of latent i writes, (d_sae, d_in) float32.
 
-    They are the rows of W_dec, but for SAELens's TopK, which can divide by their norms.
+    They are the rows of W_dec, but for SAELens's TopK, which can divide by their norms; while a
+    signed SAE trains, its latents are in units of a scale.
     """
     W_dec = sae.W_dec.detach().float()
-    rescales = getattr(sae.cfg, "rescale_acts_by_decoder_norm", False)
-    return normalize(W_dec, eps=1e-8) if rescales else W_dec
+    if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
+        W_dec = normalize(W_dec, eps=1e-8)
+    return W_dec * getattr(sae, "scale", 1.0)
 
 
 def require_autoencoder(sae: SAE[Any]) -> None:

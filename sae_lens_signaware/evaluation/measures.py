@@ -21,7 +21,7 @@ from sae_lens_signaware.evaluation import inputs
 from sae_lens_signaware.evaluation.models import HookedRootModule
 from sae_lens_signaware.evaluation.results import Provenance, Result, Values
 from sae_lens_signaware.files import write_json
-from sae_lens_signaware.saes import BIPOLAR_MIN_SHARE
+from sae_lens_signaware.saes.common import BIPOLAR_MIN_SHARE
 
 PER_TOKEN = ("layer_norm", "constant_norm_rescale")
 """Normalisations that are made anew for each token: latents and residuals differ in their units."""

@@ -15,7 +15,7 @@ from sae_lens_signaware.evaluation.inputs import require_finite
 from sae_lens_signaware.evaluation.measures import BipolarCensus, SAEQuality, measure_quality
 from sae_lens_signaware.evaluation.results import read_json
 from sae_lens_signaware.files import sha256_of, write_json, write_tensors
-from sae_lens_signaware.saes import split_log_sparsity, split_polarities
+from sae_lens_signaware.saes.split import split_log_sparsity, split_polarities
 
 QUALITY_FILENAME = "quality.json"
 

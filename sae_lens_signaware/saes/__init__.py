@@ -25,37 +25,14 @@ from sae_lens_signaware.saes.bi_topk import (
     BiTopKTrainingSAE,
     BiTopKTrainingSAEConfig,
 )
-from sae_lens_signaware.saes.common import BIPOLAR_MIN_SHARE, SignedSAE
+from sae_lens_signaware.saes.common import SignedSAE
 from sae_lens_signaware.saes.sa_gsae import (
     SAGatedSAE,
     SAGatedSAEConfig,
     SAGatedTrainingSAE,
     SAGatedTrainingSAEConfig,
 )
-from sae_lens_signaware.saes.split import split_log_sparsity, split_polarities
-
-__all__ = [
-    "BIPOLAR_MIN_SHARE",
-    "BiBatchTopKTrainingSAE",
-    "BiBatchTopKTrainingSAEConfig",
-    "BiJumpReLUSAE",
-    "BiJumpReLUSAEConfig",
-    "BiJumpReLUTrainingSAE",
-    "BiJumpReLUTrainingSAEConfig",
-    "BiMatryoshkaBatchTopKTrainingSAE",
-    "BiMatryoshkaBatchTopKTrainingSAEConfig",
-    "BiTopKSAE",
-    "BiTopKSAEConfig",
-    "BiTopKTrainingSAE",
-    "BiTopKTrainingSAEConfig",
-    "SAGatedSAE",
-    "SAGatedSAEConfig",
-    "SAGatedTrainingSAE",
-    "SAGatedTrainingSAEConfig",
-    "is_signed",
-    "split_log_sparsity",
-    "split_polarities",
-]
+from sae_lens_signaware.saes.split import split_polarities as split_polarities
 
 
 def is_signed(sae: SAE[Any]) -> bool:

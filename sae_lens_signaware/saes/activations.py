@@ -50,12 +50,17 @@ def soft_threshold(pi: Tensor, threshold: Tensor, two_sided: bool = True) -> Ten
     return torch.relu(u - of_side(pi, threshold)) * pi.sign()
 
 
-def with_size_bias(h: Tensor, b_mag: Tensor) -> Tensor:
-    """u = sign(h) relu(|h| + b_mag), b_mag (1, n): with b_enc, a bias for each side. Ours."""
-    return torch.relu(h.abs() + b_mag[0]) * h.sign()
+def with_size_bias(h: Tensor, b_mag: Tensor, two_sided: bool = True) -> Tensor:
+    """u = sign(h) relu(|h| + b_mag), b_mag (1, n): with b_enc, a bias for each side. Ours.
+
+    One-sided it is relu(h + b_mag).
+    """
+    return torch.relu(h.abs() + b_mag[0]) * h.sign() if two_sided else torch.relu(h + b_mag[0])
 
 
-def bi_jump_relu(h: Tensor, threshold: Tensor, b_mag: Tensor, bandwidth: float) -> Tensor:
+def bi_jump_relu(
+    h: Tensor, threshold: Tensor, b_mag: Tensor, bandwidth: Tensor, two_sided: bool = True
+) -> Tensor:
     """Two-sided JumpReLU: SAELens's ``JumpReLU`` (arXiv 2407.14435) on each side. Ours.
 
         z = u (1[h > threshold_+] + 1[h < -threshold_-]),    u of :func:`with_size_bias`
@@ -66,23 +71,23 @@ def bi_jump_relu(h: Tensor, threshold: Tensor, b_mag: Tensor, bandwidth: float) 
         dz/dthreshold_- = +(j_- / e) K((-h - threshold_-) / e)
     """
     z = torch.zeros_like(h)
-    for sign, row in SIDES:
+    for sign, row in SIDES if two_sided else SIDES[:1]:
         size = sign * h + b_mag[0]
         jump = torch.relu(threshold[row] + b_mag[0].detach())
         z = z + sign * _apply(JumpReLU, size, jump, bandwidth)
     return z
 
 
-def bi_step(h: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+def bi_step(h: Tensor, threshold: Tensor, bandwidth: Tensor, two_sided: bool = True) -> Tensor:
     """1[h > threshold_+] + 1[h < -threshold_-], whose sum is L0: SAELens's ``Step`` on each side.
 
     ds/dthreshold_s = -(1 / e) K((u_s - threshold_s) / e),    u_+ = h, u_- = -h
     """
     sides = [_apply(Step, sign * h, threshold[row], bandwidth) for sign, row in SIDES]
-    return sides[0] + sides[1]
+    return sides[0] + sides[1] if two_sided else sides[0]
 
 
-def _apply(function: type[torch.autograd.Function], x: Tensor, at: Tensor, width: float) -> Tensor:
+def _apply(function: type[torch.autograd.Function], x: Tensor, at: Tensor, width: Tensor) -> Tensor:
     # False: the estimator reaches the threshold alone, as DeepMind's does
     out = function.apply(x, at, width, False)
     assert isinstance(out, Tensor)

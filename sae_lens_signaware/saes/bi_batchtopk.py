@@ -3,19 +3,18 @@
 It is saved as ``bi_jumprelu``, as SAELens saves its ``batchtopk`` as ``jumprelu``.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig, JumpReLUSAE, SAEConfig
+from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig, SAEConfig
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from torch import Tensor
 from typing_extensions import override
 
 from sae_lens_signaware.saes import fast
 from sae_lens_signaware.saes.activations import largest_of_batch
-from sae_lens_signaware.saes.bi_jumprelu import BiJumpReLUSAE, BiJumpReLUSAEConfig
+from sae_lens_signaware.saes.bi_jumprelu import BiJumpReLUSAEConfig
 from sae_lens_signaware.saes.bi_topk import KeepsLargestFields, KeepsLargestTraining
 
 
@@ -45,14 +44,11 @@ class BiBatchTopKTrainingSAEConfig(KeepsLargestFields, BatchTopKTrainingSAEConfi
 class BiBatchTopKTrainingSAE(KeepsLargestTraining, BatchTopKTrainingSAE):
     """Training SAE that keeps the k * n latents of n tokens that are largest in size."""
 
+    in_units_of_input = ("b_dec", "b_enc", "b_mag", "topk_threshold")
+
     @override
     def keep(self, u: Tensor) -> Tensor:
         return largest_of_batch(u, int(self.k * u.shape[:-1].numel()))
-
-    @override
-    def get_activation_fn(self) -> Callable[[Tensor], Tensor]:
-        k = self.cfg.k
-        return lambda u: largest_of_batch(u, int(k * u.shape[:-1].numel()))
 
     @override
     def find_active(self, x_c: Tensor) -> fast.Active | None:
@@ -73,17 +69,3 @@ class BiBatchTopKTrainingSAE(KeepsLargestTraining, BatchTopKTrainingSAE):
         super().process_state_dict_for_saving_inference(state_dict)
         threshold = torch.relu(state_dict["threshold"] - state_dict["b_mag"])
         state_dict["threshold"] = threshold.to(self.dtype)
-
-    def to_inference(self) -> BiJumpReLUSAE:
-        """The ``bi_jumprelu`` that ``save_inference_model`` saves, a copy."""
-        state = {name: tensor.detach().clone() for name, tensor in self.state_dict().items()}
-        self.process_state_dict_for_saving_inference(state)
-        cfg = BiJumpReLUSAEConfig.from_dict(self.cfg.get_inference_sae_cfg_dict())
-        with torch.random.fork_rng(devices=[]):  # it draws weights, which are overwritten
-            sae = BiJumpReLUSAE(cfg)
-        sae.load_state_dict(state)
-        return sae.to(self.device)
-
-    @override
-    def to_plain(self) -> JumpReLUSAE:
-        return self.to_inference().to_plain()

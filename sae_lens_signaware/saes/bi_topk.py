@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from sae_lens import TopKSAE, TopKSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
+from sae_lens import SAE, TopKSAE, TopKSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from torch import Tensor, nn
 from typing_extensions import override
@@ -41,7 +41,6 @@ class KeepsLargest(SignedSAE):
 
     b_enc: nn.Parameter
     b_mag: nn.Parameter
-    scales_with_pre = ("b_mag",)
 
     @property
     def k(self) -> float:
@@ -51,6 +50,10 @@ class KeepsLargest(SignedSAE):
     def keep(self, u: Tensor) -> Tensor:
         """``u`` of the latents that are kept, 0 of the others."""
         raise NotImplementedError
+
+    @override
+    def get_activation_fn(self) -> Callable[[Tensor], Tensor]:
+        return self.keep
 
     @override
     def initialize_weights(self) -> None:
@@ -66,7 +69,7 @@ class KeepsLargest(SignedSAE):
 
     @override
     def activate(self, pre: Tensor, rows: Rows) -> Tensor:
-        return with_size_bias(pre, rows["b_mag"])
+        return with_size_bias(pre, rows["b_mag"], self.cfg.two_sided)
 
     @override
     def encode_with_hidden_pre(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,24 +86,16 @@ class KeepsLargest(SignedSAE):
         scale = self.rows(acts.dtype).get("scale")
         return self.finish_decode((acts if scale is None else acts / scale[0]) @ self.W_dec)
 
-    @override
-    @torch.no_grad()
-    def fold_W_dec_norm(self) -> None:
-        """SAELens's: where ``rescale_acts_by_decoder_norm`` is off it would change what is kept."""
-        if not self.cfg.rescale_acts_by_decoder_norm:
-            raise NotImplementedError(
-                "folding W_dec's norm changes which latents are the largest where "
-                "rescale_acts_by_decoder_norm is off"
-            )
-        super().fold_W_dec_norm()
-
     def size_of(self, dtype: torch.dtype) -> Callable[[Tensor, Tensor | slice], Tensor]:
         """(pre-activations, not scaled; which latents) -> sizes |u|, for the fast step."""
         rows = self.rows(dtype)
         b_mag, scale = rows["b_mag"][0], rows.get("scale")
-        if scale is None:
-            return lambda pre, of: torch.relu(pre.abs() + b_mag[of])
-        return lambda pre, of: torch.relu(pre.abs() * scale[0, of] + b_mag[of])
+
+        def size(pre: Tensor, of: Tensor | slice) -> Tensor:
+            u = pre.abs() if self.cfg.two_sided else pre
+            return torch.relu((u if scale is None else u * scale[0, of]) + b_mag[of])
+
+        return size
 
 
 @dataclass
@@ -108,6 +103,7 @@ class KeepsLargestFields:
     """Fields beyond those of SAELens's ``topk`` family.
 
     Args:
+        two_sided: False keeps the - sides closed: the plain SAE of the same recipe.
         dead_after_tokens: a latent that has not been active for so many tokens counts as dead, for
             k above 64 for 64 / k times as many (docs/log.md); null counts the runner's
             dead_feature_window of steps instead, 1,000 by default.
@@ -115,6 +111,7 @@ class KeepsLargestFields:
             value (a field of dictionary_learning's; up to 0.011 of R², studies/equal_width).
     """
 
+    two_sided: bool = True
     dead_after_tokens: int | None = 25_600
     k_anneal_steps: int = 0
 
@@ -160,18 +157,20 @@ class KeepsLargestTraining(SignedTraining, KeepsLargest):
 
     @override
     def ungated(self, pre: Tensor, rows: Rows) -> Tensor:
-        return with_size_bias(pre, rows["b_mag"])
+        return self.activate(pre, rows)
 
     @override
     def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
         """Fold the decoder norm where it rescales, as SAELens does with the other weights."""
         super().process_state_dict_for_saving_inference(state_dict)
-        state_dict["b_mag"] = self.rows(self.dtype)["b_mag"].detach().clone()
+        state_dict["b_mag"] = (self.rows(self.dtype)["b_mag"] * self.scale).detach()
 
 
 @dataclass
 class BiTopKSAEConfig(TopKSAEConfig):
-    """Configuration of the inference SAE: the fields of SAELens's topk."""
+    """Configuration of the inference SAE: the fields of SAELens's topk, and ``two_sided``."""
+
+    two_sided: bool = True
 
     @override
     def __post_init__(self) -> None:
@@ -192,24 +191,20 @@ class _BiTopK(KeepsLargest):
         return largest_of_tokens(u, int(self.k))
 
     @override
-    def get_activation_fn(self) -> Callable[[Tensor], Tensor]:
-        k = int(self.cfg.k)
-        return lambda u: largest_of_tokens(u, k)
-
-    @override
     def rows(self, dtype: torch.dtype) -> Rows:
         rows = super().rows(dtype)
         return rows | {"b_mag": torch.where(rows["b_mag"] > 0, 0.0, rows["b_mag"])}
 
     @override
-    def to_plain(self) -> TopKSAE:
-        b_mag = both_sides(self.b_mag.clamp(max=0.0))
-        parameters = {"b_enc": torch.cat([self.b_enc, -self.b_enc]) + b_mag}
+    def to_plain(self) -> SAE[Any]:
+        n_sides = 2 if self.cfg.two_sided else 1
+        b_enc = torch.stack([self.b_enc, -self.b_enc]) + self.b_mag.clamp(max=0.0)
+        parameters = {"b_enc": both_sides(b_enc, n_sides)}
         fields = {
             "k": self.cfg.k,
             "rescale_acts_by_decoder_norm": self.cfg.rescale_acts_by_decoder_norm,
         }
-        return make_plain(self, TopKSAE, TopKSAEConfig, parameters, fields=fields)
+        return make_plain(self, TopKSAE, TopKSAEConfig, parameters, n_sides, fields)
 
 
 class BiTopKSAE(_BiTopK, TopKSAE):

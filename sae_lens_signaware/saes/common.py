@@ -6,18 +6,17 @@ twin. :class:`SignedSAE` is mixed into its inference SAE and its training SAE, a
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import torch
-from sae_lens import SAE, TrainingSAE
+from sae_lens import SAE, SAEConfig, TrainingSAE
 from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput, TrainStepOutput
 from torch import Tensor, nn
 
 from sae_lens_signaware.checks import require
 from sae_lens_signaware.saes import fast
-from sae_lens_signaware.saes.auxk import auxk_acts, auxk_loss
-from sae_lens_signaware.saes.l0_control import update_l0_control
+from sae_lens_signaware.saes.activations import largest_of_tokens
 
 BIPOLAR_MIN_SHARE = 0.1
 """Share of a latent's firings that a bipolar one has on its rarer side at least."""
@@ -26,10 +25,16 @@ DEAD_DECAY = 0.01
 """Share of its threshold, and of a size bias below 0, that a dead latent loses in each step, so
 that it becomes active again (ours; docs/log.md)."""
 
-TRAINING_STATE = ("l0_control", "n_threshold_resets", "tokens_since_active", "topk_threshold")
+TRAINING_STATE = (
+    *("input_scale", "l0_control", "n_threshold_resets", "threshold_scale"),
+    *("tokens_since_active", "topk_threshold"),
+)
 """Buffers of training SAEs, in their weights file; an inference SAE has none of them."""
 
-FLOAT32 = ("threshold", "b_enc", "b_mag", "l0_control", "tokens_since_active")
+FLOAT32 = (
+    *("threshold", "b_enc", "b_mag", "input_scale", "l0_control", "threshold_scale"),
+    "tokens_since_active",
+)
 """Kept in float32 in training whatever the dtype: bfloat16 rounds Adam's steps away."""
 
 Rows = dict[str, Tensor]
@@ -64,11 +69,6 @@ class StepValues:
     decode: Callable[[Tensor, Tensor, slice], Tensor]
     pre_of: Callable[[Tensor], Tensor]
 
-    @property
-    def n_tokens(self) -> int:
-        """Tokens of the batch."""
-        return len(self.inputs.sae_in)
-
 
 class SignedSAE(_SAE):
     """Pre-activations, encode, decode, folds and loading of every signed SAE.
@@ -76,9 +76,6 @@ class SignedSAE(_SAE):
     State (d = d_in, H = d_sae): ``W_enc`` (d, H), ``W_dec`` (H, d), ``b_dec`` (d,), ``b_enc`` (H,)
     where an architecture has one, and rows (P, H), such as ``threshold``.
     """
-
-    scales_with_pre: tuple[str, ...] = ("threshold", "b_mag")
-    """Parameters that scale with the pre-activations where the decoder norm is folded."""
 
     def rows(self, dtype: torch.dtype) -> Rows:
         """The parameters of each latent and side, cast to the dtype of the pre-activations."""
@@ -124,8 +121,9 @@ class SignedSAE(_SAE):
     @torch.no_grad()
     def fold_W_dec_norm(self) -> None:
         """Give decoder rows unit norm; the output stays, latents are multiplied by the norm."""
-        norm = self.fold_and_get_W_dec_norm()
-        for name in self.scales_with_pre:
+        norm = self.get_W_dec_norm()
+        super().fold_W_dec_norm()
+        for name in ("threshold", "b_mag"):
             if hasattr(self, name):
                 getattr(self, name).data.mul_(norm)
 
@@ -136,8 +134,8 @@ class SignedSAE(_SAE):
             if name not in expected:
                 state_dict.pop(name, None)
             elif name not in state_dict:  # a new training of an inference SAE
-                device = state_dict["W_dec"].device
-                state_dict[name] = torch.zeros_like(expected[name], device=device)
+                start, device = float(name == "threshold_scale"), state_dict["W_dec"].device
+                state_dict[name] = torch.full_like(expected[name], start, device=device)
         for name in state_dict.keys() & expected.keys():
             if name in FLOAT32 or name in TRAINING_STATE:
                 state_dict[name] = state_dict[name].to(expected[name].dtype)
@@ -146,16 +144,18 @@ class SignedSAE(_SAE):
 class SignedTraining(SignedSAE, _TrainingSAE):
     """The training step of every signed SAE: dead latents, AuxK, ``target_l0``, metrics, saving.
 
-    Buffers, which checkpoints carry: ``tokens_since_active`` (d_sae,) and, where a loss keeps the
-    SAE sparse, ``l0_control`` (2,), both float32.
+    A training runs in units of its data, so that a step of the optimiser is right at any scale. The
+    first batch measures the spread s of the input; the SAE then encodes x / s and gives s x^, its
+    latents, biases and thresholds are in units of s, and what is minimised is the loss over s^2.
+    Where SAELens normalises the activations s is 1. An inference SAE is saved in units of x.
+
+    Buffers, which checkpoints carry: ``tokens_since_active`` (d_sae,) and ``input_scale`` (), s, or
+    0 before it is measured; both float32.
     """
 
+    input_scale: Tensor
     tokens_since_active: Tensor
-    l0_control: Tensor
     threshold: nn.Parameter
-
-    sparsity_coefficient: str | None = None
-    """NAME of the sparsity coefficient: the config has NAME_coefficient and NAME_warm_up_steps."""
 
     closes_latents: tuple[str, ...] = ("threshold", "b_mag")
     """Parameters that keep a latent inactive: where it is dead they decay towards 0."""
@@ -163,10 +163,13 @@ class SignedTraining(SignedSAE, _TrainingSAE):
     auxk_names = ("auxk_coefficient", "auxk_loss")
     """AuxK's coefficient in the config, and its loss in the logs."""
 
+    in_units_of_input: tuple[str, ...] = ("b_dec", "b_enc", "b_mag", "threshold")
+    """Parameters and buffers that are in units of ``input_scale``."""
+
     _loss_is_finite: Tensor | None = None
 
     def losses(self, step: StepValues) -> Losses:
-        """The architecture's losses beside the reconstruction's and AuxK."""
+        """The architecture's losses beside the reconstruction's and AuxK, in units of x^2."""
         raise NotImplementedError
 
     def ungated(self, pre: Tensor, rows: Rows) -> Tensor:
@@ -186,10 +189,42 @@ class SignedTraining(SignedSAE, _TrainingSAE):
 
     def initialize_weights(self) -> None:
         super().initialize_weights()
-        for name, n in (("tokens_since_active", self.cfg.d_sae), ("l0_control", 2)):
-            if name != "l0_control" or self.sparsity_coefficient is not None:
-                zeros = torch.zeros(n, dtype=torch.float32, device=self.device)
-                self.register_buffer(name, zeros)
+        self.make_state("tokens_since_active", self.cfg.d_sae)
+        self.make_state("input_scale")
+
+    def make_state(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> None:
+        """A new buffer of zeros, one of TRAINING_STATE."""
+        self.register_buffer(name, torch.zeros(shape, dtype=dtype, device=self.device))
+
+    @property
+    def scale(self) -> Tensor:
+        """() the spread s of the input; 1 before the first step."""
+        return torch.where(self.input_scale > 0, self.input_scale, 1.0).to(self.W_enc.dtype)
+
+    def start(self, sae_in: Tensor) -> None:
+        """Before the first step: measure s in its batch, and put what there is in units of it."""
+        x = self.reshape_fn_in(sae_in).flatten(0, -2).float()
+        s = (x - x.mean(0)).square().mean().sqrt()
+        is_known = self.cfg.normalize_activations == "none" and 0 < s < torch.inf
+        self.input_scale.copy_(s if is_known else torch.ones_like(s))
+        for name in self.in_units_of_input:
+            if (held := getattr(self, name, None)) is not None:
+                held.data.div_(self.scale)
+
+    def fold_input_scale(self) -> None:
+        """At the end of a training: all in units of x, as SAELens folds the scale it estimates."""
+        for name in self.in_units_of_input:
+            if (held := getattr(self, name, None)) is not None:
+                held.data.mul_(self.scale)
+        self.input_scale.fill_(1.0)
+
+    def process_sae_in(self, sae_in: Tensor) -> Tensor:
+        """SAELens's x_c, of x / s."""
+        return super().process_sae_in(sae_in.to(self.dtype) / self.scale)
+
+    def finish_decode(self, product: Tensor) -> Tensor:
+        """As :meth:`SignedSAE.finish_decode`, times s."""
+        return super().finish_decode(product) * self.scale
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Any:
         # Module.to() casts every float tensor; overriding torch's _apply is how SAELens keeps the
@@ -204,12 +239,8 @@ class SignedTraining(SignedSAE, _TrainingSAE):
         return module
 
     def get_coefficients(self) -> dict[str, float | TrainCoefficientConfig]:
-        """The sparsity coefficient, with SAELens's warm-up."""
-        name = self.sparsity_coefficient
-        if name is None:
-            return {}
-        value = getattr(self.cfg, f"{name}_coefficient")
-        return {name: TrainCoefficientConfig(value, getattr(self.cfg, f"{name}_warm_up_steps"))}
+        """Coefficients with SAELens's warm-up: none."""
+        return {}
 
     def hidden_pre(self, x: Tensor) -> Tensor:
         """As :meth:`SignedSAE.hidden_pre`, in a trainer's own call with one product less.
@@ -249,25 +280,32 @@ class SignedTraining(SignedSAE, _TrainingSAE):
         return losses
 
     def auxk(self, step: StepValues, sae_out: Tensor, dead: Tensor) -> Tensor:
-        """AuxK of the latents ``dead`` for the error that ``sae_out`` leaves, ()."""
+        """AuxK of the latents ``dead`` for the error e that ``sae_out`` leaves, (). Signs are ours.
+
+            min(n_dead / k, 1) * mean over tokens of ||e - e^||^2,    k = d_in // 2
+
+        e^ is of the k dead latents of each token that are largest in size (arXiv 2406.04093, A.2,
+        as SAELens's ``topk`` has it).
+        """
         latents, k = dead.nonzero().squeeze(-1), max(1, self.cfg.d_in // 2)
         if not len(latents):
             return sae_out.new_zeros(())
         pre = step.pre_of(latents)
         rows = {name: row[:, latents] for name, row in self.rows(pre.dtype).items()}
-        acts, W_dec = auxk_acts(self.ungated(pre, rows), k), self.W_dec[latents]
-        product = (acts / rows["scale"] if "scale" in rows else acts) @ W_dec
+        acts = largest_of_tokens(self.ungated(pre, rows), min(k, len(latents)))
+        product = (acts / rows["scale"] if "scale" in rows else acts) @ self.W_dec[latents]
         sae_in = step.inputs.sae_in
         error, recons = (sae_in - sae_out).detach(), self.in_input_space(sae_in, product)
         if self.cfg.normalize_activations == "layer_norm":  # a difference has no mean to get back
             recons = recons - self.in_input_space(sae_in, torch.zeros_like(product))
-        return auxk_loss(error, recons, len(latents), k)
+        return min(len(latents) / k, 1.0) * (recons - error).pow(2).sum(-1).mean()
 
     def in_input_space(self, sae_in: Tensor, product: Tensor) -> Tensor:
         """A product with the decoder, scaled back and shaped as SAELens's decode does."""
         # decode has used up the statistics that are kept between input and output
         self.run_time_activation_norm_fn_in(self.reshape_fn_in(sae_in.to(self.dtype)))
-        return self.reshape_fn_out(self.run_time_activation_norm_fn_out(product), self.d_head)
+        out = self.run_time_activation_norm_fn_out(product) * self.scale
+        return self.reshape_fn_out(out, self.d_head)
 
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         """SAELens's training step; on a CPU of active latents alone (see :mod:`.fast`).
@@ -285,10 +323,13 @@ class SignedTraining(SignedSAE, _TrainingSAE):
             output = TrainingSAE.training_forward_pass(self, step_input)
         with torch.no_grad():
             self.after_step(step_input, output)
+        output.loss = output.loss / self.scale**2
         return output
 
     def before_step(self, step_input: TrainStepInput) -> TrainStepInput:
-        """The input of a step with the latents that are dead and the coefficient in force."""
+        """The input of a step, with the latents that are dead."""
+        if self.training and step_input.n_training_steps == 0 and self.input_scale == 0:
+            self.start(step_input.sae_in)
         dead = step_input.dead_neuron_mask
         if self.cfg.dead_after_tokens is not None:
             dead = self.tokens_since_active >= self.dead_after()
@@ -301,10 +342,7 @@ class SignedTraining(SignedSAE, _TrainingSAE):
                 if (row := getattr(self, name, None)) is not None:
                     closes = row < 0 if name == "b_mag" else row > 0
                     row.data.mul_(1 - DEAD_DECAY * (dead & closes))
-        coefficients: dict[str, Any] = dict(step_input.coefficients)
-        if self.sparsity_coefficient is not None and self.cfg.target_l0 is not None:
-            coefficients[self.sparsity_coefficient] *= self.l0_control[0].exp()
-        return dataclasses.replace(step_input, dead_neuron_mask=dead, coefficients=coefficients)
+        return dataclasses.replace(step_input, dead_neuron_mask=dead)
 
     def dead_after(self) -> float:
         """Tokens without activity after which a latent is dead."""
@@ -314,19 +352,13 @@ class SignedTraining(SignedSAE, _TrainingSAE):
         """The stop at a NaN, counts of a training, and metrics. No parameter may change here."""
         self._note_loss(output.loss, step_input.is_logging_step)
         acts = output.feature_acts
-        n_tokens = acts.shape[:-1].numel()
         if self.training:
-            self.tokens_since_active += n_tokens
+            self.tokens_since_active += acts.shape[:-1].numel()
             self.tokens_since_active.masked_fill_(fires(acts), 0.0)
-            if self.sparsity_coefficient is not None and self.cfg.target_l0 is not None:
-                warm_up = getattr(self.cfg, f"{self.sparsity_coefficient}_warm_up_steps")
-                warms_up, l0 = step_input.n_training_steps < warm_up, n_active(acts) / n_tokens
-                control = update_l0_control(self.l0_control, l0, self.cfg.target_l0, warms_up)
-                self.l0_control.copy_(control)
         if step_input.is_logging_step:
-            output.metrics.update(self.metrics(step_input, acts))
+            output.metrics.update(self.metrics(acts))
 
-    def metrics(self, step_input: TrainStepInput, acts: Tensor) -> dict[str, Any]:
+    def metrics(self, acts: Tensor) -> dict[str, Any]:
         """What a logging step logs beside the losses."""
         acts = (acts.to_dense() if acts.is_sparse else acts).flatten(0, -2)
         n_pos, n_neg = (acts > 0).sum(0), (acts < 0).sum(0)
@@ -337,10 +369,8 @@ class SignedTraining(SignedSAE, _TrainingSAE):
             "l0_neg": n_neg.sum() / len(acts),
             "bipolar_share_of_batch": bipolar.sum() / alive.sum().clamp(min=1),
         }
-        if self.sparsity_coefficient is not None:
-            in_force = step_input.coefficients[self.sparsity_coefficient]
-            metrics[f"{self.sparsity_coefficient}_in_force"] = torch.as_tensor(in_force)
-            metrics["mean_threshold"] = self.threshold.mean()
+        if hasattr(self, "threshold"):
+            metrics["mean_threshold"] = self.rows(torch.float32)["threshold"].mean() * self.scale
         return metrics
 
     def _note_loss(self, loss: Tensor, look: bool) -> None:
@@ -364,8 +394,10 @@ class SignedTraining(SignedSAE, _TrainingSAE):
         super().process_state_dict_for_saving(state_dict)
 
     def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
-        """Drop the training's state; thresholds >= 0; everything in the SAE's dtype."""
+        """Drop the training's state; thresholds >= 0; all in units of x and in the SAE's dtype."""
         super().process_state_dict_for_saving_inference(state_dict)
+        for name in {"b_dec", "b_enc", "b_mag", "threshold"} & state_dict.keys():
+            state_dict[name] = state_dict[name] * self.scale
         for name in TRAINING_STATE:
             state_dict.pop(name, None)
         if "threshold" in state_dict:  # the last step may have left one below 0
@@ -374,12 +406,28 @@ class SignedTraining(SignedSAE, _TrainingSAE):
             if name in state_dict:
                 state_dict[name] = state_dict[name].to(self.dtype)
 
+    def to_inference(self) -> SignedSAE:
+        """The SAE that ``save_inference_model`` saves, a copy."""
+        state = {name: tensor.detach().clone() for name, tensor in self.state_dict().items()}
+        self.process_state_dict_for_saving_inference(state)
+        cfg = SAEConfig.from_dict(self.cfg.get_inference_sae_cfg_dict())
+        with torch.random.fork_rng(devices=[]):  # it draws weights, which are overwritten
+            sae_class: Any = SAE.get_sae_class_for_architecture(cfg.architecture())
+            sae = sae_class(cfg)
+        sae.load_state_dict(state)
+        return sae.to(self.device)
 
-def n_active(acts: Tensor) -> Tensor:
-    """() number of active latents of (batch, d_sae) latents, dense or sparse COO."""
+    def to_plain(self) -> SAE[Any]:
+        """The plain twin of :meth:`to_inference`."""
+        return self.to_inference().to_plain()
+
+
+def l0_of(acts: Tensor) -> Tensor:
+    """() mean number of active latents of (..., d_sae) latents, dense or sparse COO."""
+    n_tokens = acts.shape[:-1].numel()
     if acts.is_sparse:
-        return torch.tensor(float(acts.values().numel()))
-    return (acts != 0).sum()
+        return torch.tensor(acts.values().numel() / n_tokens)
+    return (acts != 0).sum() / n_tokens
 
 
 def fires(acts: Tensor) -> Tensor:
@@ -394,20 +442,21 @@ def fires(acts: Tensor) -> Tensor:
 
 def check_training(cfg: Any) -> None:
     """Raise InvalidInputError for a field of a training config that is out of its range."""
-    for name in ("auxk_coefficient", "aux_coefficient", "l1_coefficient", "l0_coefficient"):
+    for name in ("auxk_coefficient", "aux_coefficient", "l1_coefficient"):
         value = getattr(cfg, name, 0.0)
         require(value >= 0, name, value, "a number >= 0")
     after, target = cfg.dead_after_tokens, getattr(cfg, "target_l0", None)
     require(after is None or after >= 1, "dead_after_tokens", after, "null or an integer >= 1")
     if target is not None:
-        allowed = f"null or a number above 0 and at most d_sae = {cfg.d_sae}"
+        allowed = f"a number above 0 and at most d_sae = {cfg.d_sae}"
         require(0 < target <= cfg.d_sae, "target_l0", target, allowed)
-        for name in ("l1_coefficient", "l0_coefficient"):
-            value = getattr(cfg, name, 1.0)
-            require(value > 0, name, value, "above 0 where target_l0 is set, which steers it")
+        value = getattr(cfg, "l1_coefficient", 1.0)
+        require(value > 0, "l1_coefficient", value, "above 0 where target_l0 steers it")
 
 
-def check_sizes(cfg: Any) -> None:
-    """Raise InvalidInputError for a width that is not positive."""
+def check_sizes(cfg: Any, tyings: Collection[str] = ()) -> None:
+    """Raise InvalidInputError for a width that is not positive, or a tying that is none."""
     for name in ("d_in", "d_sae"):
         require(getattr(cfg, name) > 0, name, getattr(cfg, name), "a positive integer")
+    tying, name = getattr(cfg, "polarity_tying", None), "polarity_tying"
+    require(not tyings or tying in tyings, name, tying, f"one of {', '.join(tyings)}")

@@ -16,6 +16,7 @@ from torch import Tensor
 from sae_lens_signaware.checks import InvalidInputError, one_line, require
 from sae_lens_signaware.evaluation.inputs import ESTIMATED
 from sae_lens_signaware.files import require_writable, write_json
+from sae_lens_signaware.saes.common import SignedTraining
 from sae_lens_signaware.training.cache import ShuffledEpochs
 from sae_lens_signaware.training.interruption import (
     BetweenSteps,
@@ -115,8 +116,9 @@ def train_timed(
         seconds = 0.0 if steps.started is None else time.perf_counter() - steps.started
     if steps.stop_asked:  # in the last step: there is nothing left to go on from
         raise KeyboardInterrupt
-    if (require_finite := getattr(sae, "require_finite_loss", None)) is not None:
-        require_finite()  # on a GPU nothing has looked since the last logging step
+    if isinstance(sae, SignedTraining):
+        sae.require_finite_loss()  # on a GPU nothing has looked since the last logging step
+        sae.fold_input_scale()
     return TimedTraining(sae, seconds, steps.n)
 
 

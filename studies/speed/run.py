@@ -66,6 +66,8 @@ def make_sae(name: str, d_in: int, W: int, l0: int, x: Tensor) -> TrainingSAE[An
     fields: dict[str, Any] = {"d_in": d_in, "d_sae": d_sae, **SAES[name]}
     if "topk" in architecture:
         fields["k"] = l0
+    if architecture == "bi_jumprelu":
+        fields["target_l0"] = l0
     if "matryoshka" in architecture:
         fields["matryoshka_widths"] = [d_sae // 8, d_sae // 4, d_sae // 2, d_sae]
     torch.manual_seed(0)
@@ -75,13 +77,13 @@ def make_sae(name: str, d_in: int, W: int, l0: int, x: Tensor) -> TrainingSAE[An
         sae.W_dec.copy_(torch.nn.functional.normalize(torch.randn_like(sae.W_dec), dim=1))
         sae.W_enc.copy_(sae.W_dec.T)
         pre = (x[:256].cpu() @ sae.W_enc).flatten()
-        pre = pre.abs() if architecture in ("sa_gsae", "bi_jumprelu") else pre
+        pre = pre.abs() if architecture == "sa_gsae" else pre
         at = pre.kthvalue(int(len(pre) * (1 - l0 / d_sae))).values
         if hasattr(sae, "b_gate"):
             sae.b_gate.fill_(-at)
         elif hasattr(sae, "log_threshold"):
             sae.log_threshold.fill_(at.log())
-        elif "topk" not in architecture:
+        elif architecture in ("sa_gsae", "jumprelu"):  # bi_jumprelu sets its own
             sae.threshold.fill_(at)
     if name.endswith(", dense"):
         sae.hook_sae_acts_post.add_hook(lambda tensor, hook: None)

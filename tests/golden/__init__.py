@@ -14,11 +14,13 @@ from sae_lens.saes.sae import TrainStepInput
 from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 
+from tests.architectures import in_units_of_1
+
 FILE = Path(__file__).parent / "golden.safetensors"
 D_IN, D_SAE, BATCH, N_STEPS = 8, 16, 64, 30
 
 GATED = {"target_l0": 3.0, "l1_warm_up_steps": 5, "dead_after_tokens": 256}
-JUMP = {"target_l0": 3.0, "l0_warm_up_steps": 5, "dead_after_tokens": 256}
+JUMP = {"target_l0": 3.0, "dead_after_tokens": 256}
 BATCHTOPK = {"k": 3, "dead_after_tokens": 256, "k_anneal_steps": 10}
 VARIANTS: dict[str, dict[str, Any]] = {
     "sa_gsae-full": {"architecture": "sa_gsae", **GATED},
@@ -52,9 +54,6 @@ def make(variant: str) -> Any:
     fields = dict(VARIANTS[variant])
     sae_class, config_class = get_sae_training_class(fields.pop("architecture"))
     torch.manual_seed(3)
-    # both sides start open, whatever the default is
-    closed = {"minus_bias_init"} & set(config_class.__dataclass_fields__)
-    fields |= dict.fromkeys(closed, 0.0)
     sae = sae_class(config_class(d_in=D_IN, d_sae=D_SAE, **fields))
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -66,6 +65,7 @@ def make(variant: str) -> Any:
                 parameter.copy_(-0.1 * noise.abs())  # bi_topk keeps it below 0
             else:
                 parameter.add_(0.1 * noise)
+    in_units_of_1(sae)
     return sae
 
 
@@ -88,8 +88,7 @@ def record(variant: str) -> dict[str, Tensor]:
     dead = torch.arange(D_SAE) % 4 == 3
     if hasattr(sae, "tokens_since_active"):
         sae.tokens_since_active[dead] = 10_000
-    coefficients = dict.fromkeys(("l1", "l0"), 0.5)
-    step = sae.training_forward_pass(TrainStepInput(x, coefficients, dead, 20, False))
+    step = sae.training_forward_pass(TrainStepInput(x, {"l1": 0.5}, dead, 20, False))
     step.loss.backward()
     acts = step.feature_acts.to_dense() if step.feature_acts.is_sparse else step.feature_acts
     tensors = {"sae_out": step.sae_out, "feature_acts": acts}
