@@ -40,22 +40,20 @@ def is_signed(sae: SAE[Any]) -> bool:
     return isinstance(sae, SignedSAE)
 
 
-_INFERENCE = (
+# SAELens refuses a name twice; a reload of this module brings the same ones
+for _sae_class, _config_class in (
     (SAGatedSAE, SAGatedSAEConfig),
     (BiJumpReLUSAE, BiJumpReLUSAEConfig),
     (BiTopKSAE, BiTopKSAEConfig),
-)
-_TRAINING = (
+):
+    SAE_CLASS_REGISTRY.pop(_config_class.architecture(), None)
+    register_sae_class(_config_class.architecture(), _sae_class, _config_class)
+for _sae_class, _config_class in (
     (SAGatedTrainingSAE, SAGatedTrainingSAEConfig),
     (BiJumpReLUTrainingSAE, BiJumpReLUTrainingSAEConfig),
     (BiTopKTrainingSAE, BiTopKTrainingSAEConfig),
     (BiBatchTopKTrainingSAE, BiBatchTopKTrainingSAEConfig),
     (BiMatryoshkaBatchTopKTrainingSAE, BiMatryoshkaBatchTopKTrainingSAEConfig),
-)
-# SAELens refuses a name twice; a reload of this module brings the same ones
-for _sae_class, _config_class in _INFERENCE:
-    SAE_CLASS_REGISTRY.pop(_config_class.architecture(), None)
-    register_sae_class(_config_class.architecture(), _sae_class, _config_class)
-for _sae_class, _config_class in _TRAINING:
+):
     SAE_TRAINING_CLASS_REGISTRY.pop(_config_class.architecture(), None)
     register_sae_training_class(_config_class.architecture(), _sae_class, _config_class)

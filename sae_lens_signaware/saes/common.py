@@ -242,19 +242,6 @@ class SignedTraining(SignedSAE, _TrainingSAE):
         """Coefficients with SAELens's warm-up: none."""
         return {}
 
-    def hidden_pre(self, x: Tensor) -> Tensor:
-        """As :meth:`SignedSAE.hidden_pre`, in a trainer's own call with one product less.
-
-        x_c = x - b_dec depends on b_dec alone, which gets its gradient by a product with a vector.
-        """
-        if not (fast.applies(self, x) and self.cfg.apply_b_dec_to_input):
-            return super().hidden_pre(x)
-        x_c = self.process_sae_in(x).detach()
-        bias = (self.b_dec.detach() - self.b_dec) @ self.W_enc.detach()  # 0
-        b_enc: nn.Parameter | None = getattr(self, "b_enc", None)
-        bias = bias if b_enc is None else bias + b_enc.to(bias.dtype)
-        return torch.addmm(bias, x_c, self.W_enc)
-
     def calculate_aux_loss(
         self, step_input: TrainStepInput, feature_acts: Tensor, hidden_pre: Tensor, sae_out: Tensor
     ) -> Losses:
