@@ -15,9 +15,7 @@ from studies.common import (
     markdown,
     of_sae,
     r2_at,
-    records,
     runs_of,
-    signed,
     spread,
 )
 
@@ -34,12 +32,8 @@ DRAWN = ("bi_jumprelu", "sa_gsae", "jumprelu", "batchtopk-annealed")
 
 
 def tables(result: dict[str, Any]) -> dict[str, str]:
-    """All SAEs at three L0s, and three of them at two learning rates."""
-    runs = runs_of(result)
-    return {
-        "r2": _r2_table(runs),
-        "rates": _rates_table(records(result, "rates", "rate_columns")),
-    }
+    """All SAEs at three L0s."""
+    return {"r2": _r2_table(runs_of(result))}
 
 
 def _r2_table(runs: list[Run]) -> str:
@@ -60,22 +54,6 @@ def _bold(r2: float | None, top: float) -> str:
     if r2 is None:
         return ""
     return f"**{r2:.4f}**" if top - r2 <= MARGIN else f"{r2:.4f}"
-
-
-def _rates_table(rates: list[dict[str, Any]]) -> str:
-    """R² at L0 32 on validation text, minus that of BatchTopK at its better rate."""
-    r2 = {(row["cell"], row["sae"], row["lr"]): row for row in rates}
-    rows = []
-    for sae in ("bi_jumprelu", "bi_batchtopk", "batchtopk"):
-        for lr in (3e-3, 1e-3):
-            cells = []
-            for cell in CELLS:
-                best = max(r2[cell, "batchtopk", rate]["r2"] for rate in (3e-3, 1e-3))
-                mine = r2[cell, sae, lr]
-                l0 = f" at L0 {mine['l0']:.0f}" if abs(mine["l0"] / 32 - 1) > 0.03 else ""
-                cells.append(signed(mine["r2"] - best) + l0)
-            rows.append([LABELS[sae], f"{lr:g}", *cells])
-    return markdown(["SAE", "rate", *CELLS], rows, 1)
 
 
 def figure(result: dict[str, Any]) -> Figure:

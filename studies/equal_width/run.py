@@ -17,28 +17,16 @@ from studies.common import Run, measured_with, run_sweeps, write_result
 HERE = Path(__file__).parent
 
 
-def rates_of(runs: list[Run]) -> list[list[object]]:
-    """Cell, SAE, learning rate, L0 and R² of runs whose name ends in their rate: "topk-1e-3"."""
-    rows: list[list[object]] = []
-    for run in runs:
-        sae, rate = run.sae[: -len("-1e-3")], run.sae[-len("1e-3") :]
-        rows.append([run.cell, sae, float(rate), run.l0, run.r2])
-    return rows
-
-
 def main() -> None:
     """Run the sweeps beside this file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sweeps", type=Path, default=Path("sweep_out"), help="their output")
     args = parser.parse_args()
-    runs = run_sweeps(HERE, args.sweeps, "[!r]*.yaml")
-    rates = run_sweeps(HERE, args.sweeps, "rates-*.yaml")
+    runs = run_sweeps(HERE, args.sweeps)
     result = {
         "measured_with": measured_with(),
         "columns": list(Run._fields),
         "runs": [list(run) for run in runs],
-        "rate_columns": ["cell", "sae", "lr", "l0", "r2"],
-        "rates": rates_of(rates),
     }
     write_result(result, HERE)
 
