@@ -200,10 +200,7 @@ class _BiTopK(KeepsLargest):
         n_sides = 2 if self.cfg.two_sided else 1
         b_enc = torch.stack([self.b_enc, -self.b_enc]) + self.b_mag.clamp(max=0.0)
         parameters = {"b_enc": both_sides(b_enc, n_sides)}
-        fields = {
-            "k": self.cfg.k,
-            "rescale_acts_by_decoder_norm": self.cfg.rescale_acts_by_decoder_norm,
-        }
+        fields = {n: getattr(self.cfg, n) for n in ("k", "rescale_acts_by_decoder_norm")}
         return make_plain(self, TopKSAE, TopKSAEConfig, parameters, n_sides, fields)
 
 

@@ -36,12 +36,10 @@ N_ROWS = {"full": (1, 1, 1), "radii": (2, 1, 2), "none": (2, 2, 2)}
 
 def _check(cfg: "SAGatedSAEConfig | SAGatedTrainingSAEConfig") -> None:
     check_sizes(cfg, N_ROWS)
-    require(
-        cfg.normalize_activations != "covariance_whitening" or cfg.apply_b_dec_to_input,
-        "apply_b_dec_to_input",
-        cfg.apply_b_dec_to_input,
-        "true with covariance_whitening: sa_gsae has no b_enc that could take up its shift",
-    )
+    subtracts = cfg.apply_b_dec_to_input
+    is_right = cfg.normalize_activations != "covariance_whitening" or subtracts
+    allowed = "true with covariance_whitening: sa_gsae has no b_enc that could take up its shift"
+    require(is_right, "apply_b_dec_to_input", subtracts, allowed)
 
 
 @dataclass
