@@ -167,10 +167,10 @@ def measured_with() -> dict[str, Any]:
 # --- sweeps
 
 
-def run_sweeps(study: Path, out: Path) -> list[Run]:
+def run_sweeps(study: Path, out: Path, pattern: str = "*.yaml") -> list[Run]:
     """Run, or go on with, the sweeps of a study, and return the runs of all.
 
-    A sweep of STUDY/NAME.yaml goes to OUT/STUDY/NAME. A cell is named "MODEL, CELL" in the runs. An
+    A sweep of STUDY/NAME.yaml, of those whose name matches, goes to OUT/STUDY/NAME. A cell is named "MODEL, CELL" in the runs. An
     SAE whose name ends in "-more-seeds" is joined with the one before that ending. To be called
     from the root of a clone, after studies/prepare.py.
     """
@@ -179,7 +179,7 @@ def run_sweeps(study: Path, out: Path) -> list[Run]:
     from sae_lens_signaware.sweep import load_sweep_config, run_sweep
 
     found = []
-    for path in sorted(study.glob("*.yaml")):
+    for path in sorted(study.glob(pattern)):
         config, runs = load_sweep_config(path)
         summary = run_sweep(config, runs, sweep_folder(path, out), Console())
         for result in summary.results:

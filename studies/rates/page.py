@@ -4,16 +4,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from studies.common import (
-    CELLS,
-    LABELS,
-    Run,
-    legend_above,
-    line_of,
-    markdown,
-    panels,
-    runs_of,
-)
+from studies.common import CELLS, LABELS, Run, legend_above, line_of, markdown, panels, runs_of
 
 TITLE = "R² and L0 against the learning rate, SmolLM2, MLP output and attention output"
 RATES = ("3e-4", "1e-3", "3e-3", "6e-3")
