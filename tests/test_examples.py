@@ -12,9 +12,9 @@ from sae_lens_signaware.evaluation import (
     signed_latents,
     text_activations,
     top_examples,
-    top_logits,
 )
 from sae_lens_signaware.report.latents import LatentPages, latent_pages
+from sae_lens_signaware.report.logits import top_logits
 from sae_lens_signaware.saes import BiTopKSAE, BiTopKSAEConfig
 
 HOOK, D_IN, D_SAE, EOS = "transformer.h.0.mlp", 16, 12, 63
@@ -60,7 +60,7 @@ def latents(model: Any, sae: SAE[Any], tokens: torch.Tensor) -> torch.Tensor:
 def test_examples_are_the_strongest_token_of_each_prompt(
     model: Any, sae: SAE[Any], tokens: torch.Tensor
 ) -> None:
-    found = top_examples(model, sae, tokens, k=4, window=(2, 1), batch_size_prompts=3)
+    found = top_examples(model, sae, tokens, k=4, window=(2, 1))
     z = latents(model, sae, tokens)
     assert found.n_tokens == 9 * 8
     for latent in range(D_SAE):
@@ -105,7 +105,8 @@ def test_logits_of_each_side(model: Any, sae: SAE[Any]) -> None:
     for top, latent in zip(found, [1, 4], strict=True):
         d = sae.W_dec[latent].detach()
         d = d / d.norm() if rescales else d
-        logits = model.model.lm_head.weight.detach() @ (norm.weight.detach() * (d - d.mean()))
+        d = (d - d.mean()) / d.std(correction=0)
+        logits = model.model.lm_head.weight.detach() @ (norm.weight.detach() * d)
         for pairs, signed in ((top.pos, logits), (top.neg, -logits)):
             values, ids = signed.topk(3)
             assert [t for t, _ in pairs] == ["<eos>" if i == EOS else f"w{i}" for i in ids.tolist()]
@@ -151,7 +152,7 @@ def test_bad_input_names_its_field(model: Any, sae: SAE[Any], tokens: torch.Tens
         top_examples(model, sae, tokens, latents=[D_SAE])
     with pytest.raises(ValueError, match="tokens"):
         top_examples(model, sae, tokens.float())
-    with pytest.raises(ValueError, match="source"):
+    with pytest.raises(ValueError, match="tokens"):
         top_examples(model, sae, torch.full((2, 3), EOS))
     with pytest.raises(ValueError, match="text"):
         signed_latents(model, sae, "")

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -257,12 +258,14 @@ def test_a_taken_output_is_left_as_it_is_without_overwrite(
     assert SAE.load_from_disk(tmp_path / "output").cfg.d_sae == 24
 
 
-def test_a_missed_target_l0_and_tokens_that_were_trained_on_warn(values, command, tmp_path) -> None:
+def test_a_missed_target_l0_and_tokens_that_were_trained_on_warn(
+    values, command, tmp_path, caplog
+) -> None:
     config = write(of(values, "sa_gsae", training_tokens=80 * BATCH), tmp_path)
     code, out, _ = command("train", config, "--target_l0", "20", "--lr", "1e-6")
     assert code == 0
     warnings = [line for line in out.splitlines() if line.startswith("Warning: ")]
-    assert any("L0 20" in line for line in warnings)
+    assert any(re.search("target_l0: 20 .* L0 is", text) for text in caplog.messages)
     assert any("trained on too" in line for line in warnings)  # the text has 2,400 tokens
     assert "trained on too" in read_quality(tmp_path / "output").tokens_from
 

@@ -4,7 +4,6 @@ from sae_lens_signaware.evaluation.audit import antipodal_audit
 from sae_lens_signaware.evaluation.dial import polarity_dial
 from sae_lens_signaware.evaluation.evals import SignedEvaluator, bipolar_evals
 from sae_lens_signaware.evaluation.examples import signed_latents, top_examples
-from sae_lens_signaware.evaluation.logits import top_logits
 from sae_lens_signaware.evaluation.measures import (
     add_loss_recovered,
     analyze_sae,
@@ -34,7 +33,6 @@ __all__ = [
     "signed_latents",
     "text_activations",
     "top_examples",
-    "top_logits",
     "write_measurement",
     "write_split",
 ]

@@ -1,7 +1,7 @@
 """Antipodal audit: pairs of latents that are the two ends of one axis (docs/evaluate.md)."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -53,9 +53,6 @@ class AntipodalAudit(Result):
     def freed_share(self) -> float:
         """``freed_width`` over the width of the dictionary."""
         return self.freed_width / self.provenance.sae_cfg["d_sae"]
-
-    def _summary(self) -> Mapping[str, object]:
-        return {"n_pairs": self.n_pairs, "freed_share": self.freed_share}
 
     def table(self, n_rows: int = 10) -> Table:
         """A table for the terminal: a headline, and the first pairs."""

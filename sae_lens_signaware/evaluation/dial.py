@@ -5,7 +5,7 @@ It writes c * d_i into the stream, c from - to +, and measures a logit differenc
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -78,10 +78,6 @@ class PolarityDial(Result):
         n = len(self.coefficients) // 2
         return self.effect[-n:], self.effect[:n].flip(0)
 
-    def _summary(self) -> Mapping[str, object]:
-        names = ("monotone", "sign_changing", "symmetry")
-        return {name: getattr(self, name) for name in names}
-
 
 @torch.no_grad()
 def polarity_dial(
@@ -117,7 +113,10 @@ def polarity_dial(
     sizes = sorted(torch.as_tensor(coefficients, dtype=torch.float64).tolist())
     require(bool(sizes) and sizes[0] > 0, "coefficients", sizes, "numbers above 0")
     hook = require_hook(model, hook_of(sae)), sae.cfg.metadata.hook_head_index
-    pos, neg = dialled_directions(sae, latent)
+    rows = decoder_directions(sae)[list(pair)]
+    require(bool(rows.any(1).all()), "latent", latent, "one whose decoder row is not 0")
+    pos, neg = normalize(rows, dim=1)
+    neg = neg if isinstance(latent, tuple) else -neg
     grid = [-c for c in reversed(sizes)] + [0.0, *sizes]
     values = []
     for c in grid:
@@ -137,18 +136,6 @@ def polarity_dial(
         direction_cosine=cosine_similarity(pos, neg, dim=0).item(),
         logit_tokens=logit_tokens,
     )
-
-
-def dialled_directions(sae: SAE[Any], latent: int | tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """What a positive and a negative coefficient write, (d_in,) each, of norm 1.
-
-    They are both ways along the axis of one latent, or the own directions of two.
-    """
-    pair = latent if isinstance(latent, tuple) else (latent, latent)
-    rows = decoder_directions(sae)[list(pair)]
-    require(bool(rows.any(1).all()), "latent", latent, "one whose decoder row is not 0")
-    unit = normalize(rows, dim=1)
-    return unit[0], unit[1] if isinstance(latent, tuple) else -unit[0]
 
 
 def _measure(

@@ -63,8 +63,15 @@ def bipolar_evals(
         verbose=verbose,
     )
     n, batch_size = config.n_eval_sparsity_variance_batches, config.batch_size_prompts
-    prompts = models.prompts_of_store(activation_store, sae, n, batch_size, excluded)
-    analysis = analyze_sae(sae, (scaler.scale(p.activations[p.keep]) for p in prompts))
+
+    def batches() -> Iterator[Tensor]:
+        for _ in range(n):
+            tokens = activation_store.get_batch_tokens(batch_size)
+            x = activation_store.get_activations(tokens)
+            tokens = tokens[:, slice(*activation_store.seqpos_slice)]
+            yield scaler.scale(x[models.is_kept(tokens, excluded).to(x.device)])
+
+    analysis = analyze_sae(sae, batches())
     metrics["signed"] = analysis.metrics()
     featurewise |= {name: getattr(analysis.census, name).tolist() for name in FEATUREWISE}
     if (calibration := analysis.calibration) is not None:

@@ -1,13 +1,13 @@
 """Examples: contexts in which each side of a latent is strongest, and latents of a text."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from rich.table import Table
 from rich.text import Text
-from sae_lens import SAE, ActivationsStore
+from sae_lens import SAE
 from torch import Tensor
 
 from sae_lens_signaware.checks import require
@@ -85,19 +85,14 @@ class TopExamples(Result):
                 table.add_row(sign, f"{context.value:+.3f}", text)
         return table
 
-    def _summary(self) -> Mapping[str, object]:
-        return {"latents": len(self.latents)}
-
 
 @torch.no_grad()
 def top_examples(
     model: HookedRootModule,
     sae: SAE[Any],
-    source: ActivationsStore | Tensor,
+    tokens: Tensor,
     latents: Sequence[int] | None = None,
     k: int = 8,
-    n_batches: int = 32,
-    batch_size_prompts: int = 8,
     window: tuple[int, int] = (16, 8),
     exclude_special_tokens: list[int] | bool = True,
 ) -> TopExamples:
@@ -110,11 +105,9 @@ def top_examples(
     Args:
         model: SAELens's hooked model; its tokenizer gives the token strings.
         sae: any SAELens SAE, as saved; a plain one has no - side.
-        source: an ``ActivationsStore``, of which the next ``n_batches`` batches are read, or token
-            ids (prompt, position), all of which are.
+        tokens: ids (prompt, position); of an ``ActivationsStore``, ``store.get_batch_tokens(n)``.
         latents: None takes all.
         k: contexts of a side at most.
-        batch_size_prompts: prompts the model runs at once.
         window: tokens before and after the peak, cut at the ends of the prompt.
         exclude_special_tokens: whether special tokens of the tokenizer can be no peak; or the ids
             of the tokens that cannot.
@@ -124,13 +117,9 @@ def top_examples(
             finite or of another width; or the SAE's estimated scale is not folded in.
     """
     require_folded(sae)
-    chosen = numbers_of_latents(sae, latents)
     excluded = models.excluded_tokens(model, exclude_special_tokens)
-    if isinstance(source, ActivationsStore):
-        batches = models.prompts_of_store(source, sae, n_batches, batch_size_prompts, excluded)
-    else:
-        batches = models.prompts_of_tokens(model, sae, source, excluded, batch_size_prompts)
-    return examples_of_prompts(model, sae, batches, chosen, k, window)
+    prompts = models.prompts_of_tokens(model, sae, tokens, excluded)
+    return examples_of_prompts(model, sae, prompts, numbers_of_latents(sae, latents), k, window)
 
 
 def examples_of_prompts(
@@ -145,13 +134,9 @@ def examples_of_prompts(
     top = _TopWindows(k, window)
     columns = torch.tensor(latents, dtype=torch.int64, device=sae.device)
     with inputs.flat_activations(sae):
-        for whole in batches:
-            at_once = max(1, inputs.MAX_TOKENS // whole.tokens.shape[1])
-            for fields in zip(*(field.split(at_once) for field in whole), strict=True):
-                prompts = Prompts(*(field.to(sae.device) for field in fields))
-                z = latents_of(sae, prompts.activations)[..., columns].float()
-                top.add(prompts, z)
-    require(top.n_tokens > 0, "source", "none", "prompts with a token that is no special one")
+        for prompts in batches:
+            top.add(prompts, latents_of(sae, prompts.activations)[..., columns].float())
+    require(top.n_tokens > 0, "tokens", "none", "prompts with a token that is no special one")
     return TopExamples(Provenance.of(sae, top.n_tokens), top.contexts(model, latents), k)
 
 
@@ -247,9 +232,6 @@ class SignedLatents(Result):
             strongest = "   ".join(f"{latent}: {value:+.2f}" for latent, value in pairs)
             table.add_row(Text(printable(token)), Text(strongest))
         return table
-
-    def _summary(self) -> Mapping[str, object]:
-        return {"text": "".join(self.tokens)}
 
 
 @torch.no_grad()

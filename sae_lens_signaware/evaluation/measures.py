@@ -5,7 +5,7 @@ docs/evaluate.md says what they tell.
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +44,6 @@ class BipolarCensus(Result):
     energy_pos: Values
     energy_neg: Values
     min_share: Values
-
-    def _summary(self) -> Mapping[str, object]:
-        return {"l0": self.l0, "dead_share": self.dead_share, "bipolar_share": self.bipolar_share()}
 
     @property
     def firing_rate(self) -> Tensor:
@@ -104,9 +101,6 @@ class PolarityCalibration(Result):
 
     gain_pos: Values
     gain_neg: Values
-
-    def _summary(self) -> Mapping[str, object]:
-        return self.quantiles()
 
     def quantiles(self) -> dict[str, float]:
         """Quantiles of the gains that are known: "gain_pos_q05", "_q50", "_q95", and of "gain_neg".
@@ -384,26 +378,3 @@ def add_loss_recovered(
         return quality
     n_tokens = metrics["token_stats"]["total_tokens_eval_reconstruction"]
     return dataclasses.replace(quality, loss_recovered=recovered, loss_recovered_tokens=n_tokens)
-
-
-TARGET_L0_TOLERANCE = 0.1
-"""Share of ``target_l0`` by which a measured L0 may differ from it and still count as reached.
-
-Steering holds the L0 of training batches. On held-out text the L0 of Gemma 3 270M runs was 9 to
-16 percent above it, so a gap of a few percent is usual, and one above ten is worth a warning.
-"""
-
-
-def missed_target_l0(sae_cfg: Mapping[str, Any], l0: float) -> str | None:
-    """Return ``"asked for L0 16, measured 58.2"``, or None where ``l0`` is near what was asked.
-
-    Args:
-        sae_cfg: the SAE's config as ``to_dict`` gives it; where it asks for no L0, none is missed.
-        l0: as measured.
-    """
-    # SAELens's jumprelu has a target_l0 that only its quadratic loss reads
-    is_read = sae_cfg.get("jumprelu_sparsity_loss_mode", "quadratic") == "quadratic"
-    target = sae_cfg.get("k") or (sae_cfg.get("target_l0") if is_read else None)
-    if target is None or abs(l0 - target) <= TARGET_L0_TOLERANCE * target:
-        return None
-    return f"asked for L0 {target:g}, measured {l0:.1f}"

@@ -5,14 +5,14 @@ from operator import attrgetter
 from typing import Any, NamedTuple, cast
 
 import torch
-from sae_lens import SAE, ActivationsStore
+from sae_lens import SAE
 from sae_lens.util import extract_stop_at_layer_from_tlens_hook_name, get_special_token_ids
 from torch import Tensor
 from transformer_lens.HookedTransformer import HookedRootModule  # as SAELens imports it
 from transformers import PreTrainedTokenizerBase
 
 from sae_lens_signaware.checks import InvalidInputError, nearest, require
-from sae_lens_signaware.evaluation.inputs import require_finite
+from sae_lens_signaware.evaluation.inputs import MAX_TOKENS, require_finite
 
 __all__ = ["HookedRootModule"]
 
@@ -95,13 +95,9 @@ def hooked_activations(
 
 @torch.no_grad()
 def prompts_of_tokens(
-    model: HookedRootModule,
-    sae: SAE[Any],
-    tokens: Tensor,
-    excluded: Sequence[int] = (),
-    batch_size_prompts: int = 16,
+    model: HookedRootModule, sae: SAE[Any], tokens: Tensor, excluded: Sequence[int] = ()
 ) -> Iterator[Prompts]:
-    """Run token ids (prompt, position) up to the hook that an SAE reads, in batches.
+    """Run token ids (prompt, position) up to the hook that an SAE reads, some prompts at once.
 
     Args:
         excluded: ids of the tokens that ``keep`` leaves out.
@@ -112,41 +108,17 @@ def prompts_of_tokens(
     """
     is_ids = isinstance(tokens, Tensor) and tokens.ndim == 2 and not tokens.is_floating_point()
     require(is_ids, "tokens", getattr(tokens, "shape", tokens), "token ids (prompt, position)")
-    hook = (hook_of(sae), sae.cfg.metadata.hook_head_index)
-    for batch in tokens.split(batch_size_prompts):
+    hook, d_in = (hook_of(sae), sae.cfg.metadata.hook_head_index), sae.cfg.d_in
+    for batch in tokens.split(max(1, MAX_TOKENS // tokens.shape[1])):
         (activations,) = hooked_activations(model, batch, [hook])
-        yield _prompts(sae, batch, activations, excluded)
+        width = activations.shape[-1]
+        require(width == d_in, "width of the activations", width, f"{d_in}, the SAE's d_in")
+        yield Prompts(*(t.to(sae.device) for t in (batch, activations, is_kept(batch, excluded))))
 
 
-@torch.no_grad()
-def prompts_of_store(
-    store: ActivationsStore,
-    sae: SAE[Any],
-    n_batches: int,
-    batch_size_prompts: int | None,
-    excluded: Sequence[int],
-) -> Iterator[Prompts]:
-    """Yield the next batches of a store, which is endless; ``seqpos_slice`` cuts them as it does.
-
-    Args:
-        batch_size_prompts: None takes the store's own.
-        excluded: ids of the tokens that ``keep`` leaves out.
-    """
-    for _ in range(n_batches):
-        tokens = store.get_batch_tokens(batch_size_prompts)
-        activations = store.get_activations(tokens)
-        tokens = tokens[:, slice(*store.seqpos_slice)]
-        yield _prompts(sae, tokens, activations, excluded)
-
-
-def _prompts(
-    sae: SAE[Any], tokens: Tensor, activations: Tensor, excluded: Sequence[int]
-) -> Prompts:
-    width, d_in = activations.shape[-1], sae.cfg.d_in
-    require(width == d_in, "width of the activations", width, f"{d_in}, the SAE's d_in")
-    tokens = tokens.to(activations.device)
-    ids = torch.tensor(list(excluded), dtype=tokens.dtype, device=tokens.device)
-    return Prompts(tokens, activations, ~torch.isin(tokens, ids))
+def is_kept(tokens: Tensor, excluded: Sequence[int]) -> Tensor:
+    """Which token ids are none of the excluded ones: bool, of the shape of ``tokens``."""
+    return ~torch.isin(tokens, torch.tensor(list(excluded), device=tokens.device))
 
 
 def on_model(model: HookedRootModule, tokens: Tensor) -> Tensor:

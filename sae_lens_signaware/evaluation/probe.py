@@ -7,7 +7,7 @@ fitted and reported on.
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -93,9 +93,6 @@ class SparseProbes(Result):
                 return probe
         known = ", ".join(f"{p.form} k={p.k}" for p in self.probes)
         raise KeyError(f"{form} k={k} is none of {known}")
-
-    def _summary(self) -> Mapping[str, object]:
-        return {f"{p.form} k={p.k}": p.value for p in self.probes if p.k == 1}
 
     def table(self) -> Table:
         """A table for the terminal: the score of every probe."""

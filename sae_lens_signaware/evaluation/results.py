@@ -72,15 +72,14 @@ class Result:
         tokens = f", {self.n_tokens:,} tokens" if self.n_tokens else ""
         return f"{cfg['architecture']} {cfg['d_sae']:,}{tokens}"
 
-    def _summary(self) -> Mapping[str, object]:
-        """Numbers that sum the result up, beside the fields that are numbers."""
-        return {}
-
     def __repr__(self) -> str:
-        numbers = {k: v for k, v in vars(self).items() if isinstance(v, int | float | str)}
-        shown = {**self._summary(), **numbers}
-        pairs = [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items()]
-        return f"{type(self).__name__} of {self.subject}: {', '.join(pairs)}"
+        """The numbers among its fields and properties."""
+        kind = type(self)
+        names = [name for name in dir(kind) if isinstance(getattr(kind, name), property)]
+        values = {**vars(self), **{name: getattr(self, name) for name in names}}
+        numbers = {k: v for k, v in values.items() if isinstance(v, int | float)}
+        pairs = [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in numbers.items()]
+        return f"{kind.__name__} of {self.subject}: {', '.join(pairs)}"
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON holds them: tensors as lists, NaN as null."""

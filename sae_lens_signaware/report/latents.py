@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,13 @@ from sae_lens import SAE
 from torch import Tensor
 
 from sae_lens_signaware.evaluation import inputs, models
-from sae_lens_signaware.evaluation.dial import dialled_directions, polarity_dial
+from sae_lens_signaware.evaluation.dial import polarity_dial
 from sae_lens_signaware.evaluation.examples import examples_of_prompts
 from sae_lens_signaware.evaluation.inputs import latents_of, numbers_of_latents, require_folded
-from sae_lens_signaware.evaluation.logits import top_logits, unembedding_for
 from sae_lens_signaware.evaluation.measures import SidePass
 from sae_lens_signaware.evaluation.models import HookedRootModule, token_text, tokenizer_of
 from sae_lens_signaware.evaluation.results import Provenance, Result
+from sae_lens_signaware.report.logits import direct_logits, top_logits
 
 DIAL_PROMPTS, DIAL_POSITIONS = 4, 64
 N_BINS = 24
@@ -40,9 +40,6 @@ class LatentPages(Result):
     name: str
     hook_name: str
     pages: list[dict[str, Any]]
-
-    def _summary(self) -> Mapping[str, object]:
-        return {"latents": len(self.pages)}
 
 
 @torch.no_grad()
@@ -84,7 +81,7 @@ def latent_pages(
     fires = energy > 0
     # of a latent that fires on every tenth token
     typical = (10 * energy[fires].median()).sqrt().item()
-    unembedding = unembedding_for(model, sae)
+    votes = direct_logits(model, sae, numbers)
     pages = []
     for i, latent in enumerate(numbers):
         both = examples.of(latent)
@@ -103,8 +100,8 @@ def latent_pages(
                 for c in getattr(both, side)
             ]
         page["dial"] = None
-        if unembedding is not None and fires[i]:
-            page["dial"] = _dial(model, sae, latent, tokens, typical, unembedding)
+        if votes is not None and fires[i]:
+            page["dial"] = _dial(model, sae, latent, tokens, typical, votes[i])
         pages.append(page)
     return LatentPages(Provenance.of(sae, sides.n_tokens), name, models.hook_of(sae), pages)
 
@@ -124,15 +121,14 @@ def _dial(
     latent: int,
     tokens: Tensor,
     typical: float,
-    unembedding: Tensor,
+    votes: Tensor,
 ) -> dict[str, Any]:
     """Dial a latent on the two tokens that its axis speaks for and against most.
 
     Args:
         typical: size of what a latent writes; it is dialled at a half to four times that.
-        unembedding: (vocabulary, d_in) to the logits.
+        votes: (vocabulary,) logits of its direction.
     """
-    votes = unembedding @ dialled_directions(sae, latent)[0].to(unembedding.device)
     pair = (int(votes.argmax()), int(votes.argmin()))
     sizes = [typical * factor for factor in (0.5, 1.0, 2.0, 4.0)]
     prompts = tokens[:DIAL_PROMPTS, :DIAL_POSITIONS]

@@ -25,16 +25,11 @@ DEAD_DECAY = 0.01
 """Share of its threshold, and of a size bias below 0, that a dead latent loses in each step, so
 that it becomes active again (ours; docs/log.md)."""
 
-TRAINING_STATE = (
-    *("input_scale", "l0_control", "n_threshold_resets", "threshold_scale"),
-    *("tokens_since_active", "topk_threshold"),
-)
+STATE = ("input_scale", "l0_control", "threshold_scale", "tokens_since_active")
+TRAINING_STATE = (*STATE, "topk_threshold")
 """Buffers of training SAEs, in their weights file; an inference SAE has none of them."""
 
-FLOAT32 = (
-    *("threshold", "b_enc", "b_mag", "input_scale", "l0_control", "threshold_scale"),
-    "tokens_since_active",
-)
+FLOAT32 = ("threshold", "b_enc", "b_mag", *STATE)
 """Kept in float32 in training whatever the dtype: bfloat16 rounds Adam's steps away."""
 
 Rows = dict[str, Tensor]
@@ -192,9 +187,9 @@ class SignedTraining(SignedSAE, _TrainingSAE):
         self.make_state("tokens_since_active", self.cfg.d_sae)
         self.make_state("input_scale")
 
-    def make_state(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> None:
-        """A new buffer of zeros, one of TRAINING_STATE."""
-        self.register_buffer(name, torch.zeros(shape, dtype=dtype, device=self.device))
+    def make_state(self, name: str, *shape: int) -> None:
+        """A new float32 buffer of zeros, one of TRAINING_STATE."""
+        self.register_buffer(name, torch.zeros(shape, dtype=torch.float32, device=self.device))
 
     @property
     def scale(self) -> Tensor:

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import sae_lens
 import torch
 from sae_lens import SAE, GatedSAE, GatedSAEConfig, SAEConfig, TrainingSAE, TrainingSAEConfig
 from sae_lens.saes.sae import TrainCoefficientConfig, TrainStepInput, TrainStepOutput
@@ -163,14 +164,12 @@ class SAGatedTrainingSAEConfig(TrainingSAEConfig):
 class SAGatedTrainingSAE(SignedTraining, _SAGated, TrainingSAE[SAGatedTrainingSAEConfig]):
     """Training SAE: L1 and the auxiliary loss train the gate path v, the reconstruction z."""
 
-    n_threshold_resets: Tensor
     l0_control: Tensor
     closes_latents = ("threshold",)
 
     @override
     def initialize_weights(self) -> None:
         super().initialize_weights()
-        self.make_state("n_threshold_resets", dtype=torch.int64)
         self.make_state("l0_control", 2)
 
     @override
@@ -189,7 +188,6 @@ class SAGatedTrainingSAE(SignedTraining, _SAGated, TrainingSAE[SAGatedTrainingSA
         step, dead = step_input.n_training_steps, step_input.dead_neuron_mask
         due = step > 0 and step % self.cfg.threshold_reset_interval == 0
         if self.cfg.dead_threshold_reset and self.training and due and dead is not None:
-            self.n_threshold_resets += (dead & (self.threshold != 0).any(0)).sum()
             self.threshold.data.mul_(~dead)
         if self.cfg.target_l0 is None:
             return step_input
@@ -205,7 +203,6 @@ class SAGatedTrainingSAE(SignedTraining, _SAGated, TrainingSAE[SAGatedTrainingSA
             self.l0_control.copy_(update_l0_control(self.l0_control, l0, target, warms_up))
         if step_input.is_logging_step:
             output.metrics["l1_in_force"] = torch.as_tensor(step_input.coefficients["l1"])
-            output.metrics["threshold_resets"] = self.n_threshold_resets.clone()
 
     @override
     def losses(self, step: StepValues) -> Losses:
@@ -232,6 +229,16 @@ class SAGatedTrainingSAE(SignedTraining, _SAGated, TrainingSAE[SAGatedTrainingSA
         return fast.above_threshold(
             x_c, self.W_enc, None, lambda pre, of: either_side(pre, threshold[:, of], two_sided)
         )
+
+    @override
+    def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:
+        """As every signed SAE's; warns where L0 is a tenth off, whoever trained it."""
+        super().process_state_dict_for_saving_inference(state_dict)
+        target, l0 = self.cfg.target_l0, self.l0_control[1].item()
+        if target is not None and l0 > 0 and abs(l0 / target - 1) > 0.1:
+            sae_lens.logger.warning(
+                f"target_l0: {target:g} was asked for, L0 is {l0:.1f}; train longer"
+            )
 
 
 RATE = 0.02

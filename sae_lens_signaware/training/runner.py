@@ -155,7 +155,7 @@ def train_and_measure(
     Writes ``quality.json`` and its companions beside the SAE, which ``push`` and ``split`` read.
 
     Args:
-        console: prints what was measured, and a warning of a missed L0.
+        console: prints what was measured.
         overwrite: replace an SAE that is in ``cfg.output_path``.
 
     Raises:
@@ -190,7 +190,5 @@ def measure_output(runner: SignawareTrainingRunner, console: Console) -> None:
         f"dead {quality.dead_share:.2%} of {quality.d_sae} over {quality.n_tokens:,} tokens, "
         f"loss recovered {'not defined' if recovered is None else f'{recovered:.4f}'}",
     )
-    if missed := measures.missed_target_l0(cfg.sae.to_dict(), quality.l0):
-        console.print(f"Warning: {missed}")
     if quality.tokens_from != AFTER_TRAINING:
         console.print(f"Warning: measured on {quality.tokens_from}")
