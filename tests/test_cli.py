@@ -44,7 +44,6 @@ WITH_ACTS = ("--activations", "acts")
 WRONG_SAE = [
     ("nowhere", "SAE: nowhere is no folder"),
     ("empty", "SAE: empty has no cfg.json"),
-    ("text.csv", "SAE: text.csv is no folder"),
 ]
 
 

@@ -162,12 +162,11 @@ def test_a_reference_that_the_hub_does_not_have(reference, hub, tmp_path) -> Non
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @each_architecture
-def test_weights_that_are_not_finite_are_refused(variant, value, tmp_path, refuses) -> None:
+def test_weights_that_are_not_finite_are_refused(variant, tmp_path, refuses) -> None:
     folder = written(tmp_path / "sae", variant)
     state = weights(folder)
-    state["W_dec"][3, 1] = value
+    state["W_dec"][3, 1] = torch.inf
     save_file(state, folder / "sae_weights.safetensors")
     refuses(tmp_path, "W_dec must be finite", "audit", folder)
 
