@@ -4,7 +4,6 @@
 """
 
 import json
-import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -282,7 +281,6 @@ def test_probe(tiny_model, tmp_path, command) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_sweep_and_report(tiny_model, tmp_path, command, refuses) -> None:
-    logging.getLogger("sae_lens").setLevel(logging.ERROR)
     values = sweep_values(write_data(tmp_path, tiny_model))
     values |= {"seeds": [0], "cells": {"mlp": values["cells"]["mlp"]}}
     config, out_folder = tmp_path / "sweep.yaml", tmp_path / "out"
