@@ -69,7 +69,6 @@ def test_a_plain_sae_has_pairs_and_no_axis() -> None:
     assert {p.form for p in found.probes} == {"side", "pair"}
     assert found.of("pair").features == ("2+ 6+",)
     assert found.of("pair").value == pytest.approx(1)
-    assert found.pair_cosine == pytest.approx(-1)
     assert found.n_pairs == D_IN
     with pytest.raises(KeyError, match="side k=1"):
         found.of("axis")

@@ -9,7 +9,6 @@ from sae_lens_signaware.evaluation.measures import (
     analyze_sae,
     bipolar_census,
     measure_quality,
-    polarity_calibration,
 )
 from sae_lens_signaware.evaluation.merge import merge_antipodal
 from sae_lens_signaware.evaluation.probe import probe
@@ -25,7 +24,6 @@ __all__ = [
     "bipolar_evals",
     "measure_quality",
     "merge_antipodal",
-    "polarity_calibration",
     "polarity_dial",
     "probe",
     "read_labelled_texts",

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from sae_lens import SAE
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, cross_entropy, normalize
+from torch.nn.functional import cross_entropy, normalize
 
 from sae_lens_signaware.checks import require
 from sae_lens_signaware.evaluation.inputs import (
@@ -36,8 +36,6 @@ class PolarityDial(Result):
         metric: "logit_difference" or "loss".
         latent_pos, latent_neg: the latent that each sign writes; one and the same for a signed
             latent, a pair for a plain SAE.
-        direction_cosine: between the + direction and the - direction as they are written; -1 where
-            one axis carries both.
         logit_tokens: (a, b) of a logit difference; None of the loss.
     """
 
@@ -47,7 +45,6 @@ class PolarityDial(Result):
     metric: str
     latent_pos: int
     latent_neg: int
-    direction_cosine: Number
     logit_tokens: tuple[int, int] | None = None
 
     @property
@@ -133,7 +130,6 @@ def polarity_dial(
         metric="logit_difference" if logit_tokens else "loss",
         latent_pos=int(pair[0]),
         latent_neg=int(pair[1]),
-        direction_cosine=cosine_similarity(pos, neg, dim=0).item(),
         logit_tokens=logit_tokens,
     )
 

@@ -16,7 +16,7 @@ from sae_lens.evals import EvalConfig, ExplainedVarianceCalculator
 from sae_lens.training.activation_scaler import ActivationScaler
 from torch import Tensor
 
-from sae_lens_signaware.checks import InvalidInputError, require
+from sae_lens_signaware.checks import require
 from sae_lens_signaware.evaluation import inputs
 from sae_lens_signaware.evaluation.models import HookedRootModule
 from sae_lens_signaware.evaluation.results import Provenance, Result, Values
@@ -96,7 +96,8 @@ class PolarityCalibration(Result):
 
     Attributes:
         gain_pos, gain_neg: factor on the side's magnitude that minimises the squared error, all
-            else fixed. At 1 the side is calibrated; above 1 it is shrunk.
+            else fixed. At 1 the side is calibrated; above 1 it is shrunk. Over the tokens where
+            side s of latent i fires it is a_i,s = 1 + E[z_i <d_i, x - x^>] / (E[z_i^2] ||d_i||^2).
     """
 
     gain_pos: Values
@@ -143,10 +144,6 @@ class SAEQuality:
     loss_recovered: float | None = None
     loss_recovered_tokens: int | None = None
     weights_sha256: str | None = None
-
-    def to_dict(self) -> dict[str, object]:
-        """The fields as JSON holds them."""
-        return dataclasses.asdict(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,29 +282,6 @@ def bipolar_census(sae: SAE[Any], activations: Iterable[Tensor] | Tensor) -> Bip
         InvalidInputError: activations are empty, of the wrong shape or type, or not finite.
     """
     return SidePass(sae, activations, with_outputs=False).census()
-
-
-def polarity_calibration(
-    sae: SAE[Any], activations: Iterable[Tensor] | Tensor
-) -> PolarityCalibration:
-    """Measure the gain of each side of each latent that would lower the squared error most.
-
-    Over the tokens where side s of latent i fires, the gain is
-        a_i,s = 1 + E[z_i <d_i, x - x^>] / (E[z_i^2] ||d_i||^2)
-
-    Args:
-        sae: any SAELens SAE.
-        activations: as in :func:`~sae_lens_signaware.bipolar_census`.
-
-    Raises:
-        InvalidInputError: as in the census; or the SAE normalises each token at run time, so that
-            latents and residuals differ in their units.
-    """
-    calibration = SidePass(sae, activations, with_alignment=True).calibration()
-    if calibration is None:
-        found = sae.cfg.normalize_activations
-        raise InvalidInputError(f"normalize_activations: {found!r} is made per token")
-    return calibration
 
 
 def measure_quality(

@@ -14,8 +14,6 @@ from transformers import PreTrainedTokenizerBase
 from sae_lens_signaware.checks import InvalidInputError, nearest, require
 from sae_lens_signaware.evaluation.inputs import MAX_TOKENS, require_finite
 
-__all__ = ["HookedRootModule"]
-
 
 class Prompts(NamedTuple):
     """A batch of prompts.

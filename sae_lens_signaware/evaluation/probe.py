@@ -6,7 +6,6 @@ fitted and reported on.
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -33,6 +32,7 @@ RAW_GRID = 10.0 ** np.arange(-3, 5)
 With as many features as texts the penalty decides the score, so it is chosen by cross-validation.
 """
 COLUMNS_AT_ONCE = 1024
+N_RESAMPLES = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +68,7 @@ class SparseProbes(Result):
         classes: names of the classes 0 and 1; None where labels are numbers.
         n_fit, n_report: distinct texts that were fitted, and others that were reported on.
         n_pairs: pairs of sides with a cosine of at most ``max_cosine``, both active.
-        pair_cosine: of the best pair; NaN where there is none.
         probes: by form, then by k.
-        n_cut: texts of which only the beginning was read, as they are longer than the context.
     """
 
     hook_name: str | None
@@ -80,10 +78,7 @@ class SparseProbes(Result):
     n_report: int
     n_pairs: int
     max_cosine: float
-    pair_cosine: Number
     probes: tuple[Probe, ...]
-    n_cut: int
-    n_resamples: int
     seed: int
 
     def of(self, form: Form, k: int = 1) -> Probe:
@@ -117,7 +112,6 @@ def probe(
     parts: Sequence[str] | None = None,
     ks: Sequence[int] = KS,
     max_cosine: float = -0.5,
-    n_resamples: int = 1000,
     seed: int = 0,
     with_raw: bool = True,
 ) -> SparseProbes:
@@ -136,7 +130,6 @@ def probe(
         parts: "fit" or "report" for each text; None draws halves of the distinct texts by ``seed``.
         ks: numbers of features; a form that has fewer features leaves out larger ones.
         max_cosine: two sides are a pair where their directions have at most this cosine.
-        n_resamples: of the distinct reported texts, for the intervals.
         seed: draws the halves and the resamples.
         with_raw: whether the raw activations are probed as well, all of them at once; the penalty
             is then chosen by cross-validation in the fitted texts.
@@ -156,12 +149,12 @@ def probe(
     is_class = classes is not None
     chosen_parts = None if parts is None else [parts[i] for i in distinct]
     fit, report = _parts_of(y, is_class, chosen_parts, seed)
-    drawn = _resamples(y[report], is_class, n_resamples, seed)
+    drawn = _resamples(y[report], is_class, seed)
     with inputs.flat_activations(sae):
         pos, neg = _sum_over_texts(source, distinct, lambda x: inputs.latents_of(sae, x))
     numbers = range(sae.cfg.d_sae)
     side = torch.cat([pos, neg], 1), [f"{i}{sign}" for sign in "+-" for i in numbers]
-    pairs, cosines = _pairs_of(sae, *side, fit, max_cosine)
+    pairs = _pairs_of(sae, *side, fit, max_cosine)
     forms: dict[Form, tuple[Tensor, list[str]]] = {"side": side, "pair": pairs}
     if (neg > 0).any():
         forms = {"axis": (pos - neg, [str(i) for i in numbers]), **forms}
@@ -175,14 +168,11 @@ def probe(
         scores = (float(v) for v in (value, low, high, fit_value))
         probes.append(Probe(form, values.shape[1], chosen, *scores))
 
-    pair_cosine = math.nan
     for form, (tensor, names) in forms.items():
         values = tensor.numpy()
         order = _strongest_first(values[fit], y[fit], is_class)
         for k in sorted({k for k in ks if k <= len(order)}):
             add(form, tuple(names[i] for i in order[:k]), values[:, order[:k]])
-        if form == "pair" and order:
-            pair_cosine = cosines[order[0]]
     if with_raw:
         raw_pos, raw_neg = _sum_over_texts(source, distinct, lambda x: x)
         add("raw", (), (raw_pos - raw_neg).numpy())
@@ -193,12 +183,9 @@ def probe(
         classes=classes,
         n_fit=len(fit),
         n_report=len(report),
-        n_pairs=len(cosines),
+        n_pairs=len(pairs[1]),
         max_cosine=max_cosine,
-        pair_cosine=pair_cosine,
         probes=tuple(probes),
-        n_cut=source.n_cut,
-        n_resamples=n_resamples,
         seed=seed,
     )
 
@@ -212,8 +199,7 @@ def _numbers_of(labels: Sequence[object]) -> tuple[np.ndarray, tuple[str, str] |
     with contextlib.suppress(ValueError):
         given = given.astype(float)
     are_numbers = given.dtype.kind == "f"
-    is_finite = not are_numbers or bool(np.isfinite(given).all())
-    require(is_finite, "labels", "NaN or inf", "finite")
+    require(not are_numbers or bool(np.isfinite(given).all()), "labels", "NaN or inf", "finite")
     values, codes = np.unique(given, return_inverse=True)
     if len(values) == 2:
         # repr, for numbers that differ in a late digit are two names
@@ -266,8 +252,8 @@ def _sum_over_texts(
 
 def _pairs_of(
     sae: SAE[Any], values: Tensor, names: list[str], fit: np.ndarray, max_cosine: float
-) -> tuple[tuple[Tensor, list[str]], list[float]]:
-    """The difference of every two sides that write nearly opposite directions, and their cosines.
+) -> tuple[Tensor, list[str]]:
+    """The difference of every two sides that write nearly opposite directions.
 
     A side counts with the norm of what it writes, so that both are in units of the activations.
     Both are active in some text of ``fit``.
@@ -276,10 +262,10 @@ def _pairs_of(
     rows = inputs.decoder_directions(sae).cpu()
     directions = torch.cat([rows, -rows])[used]
     magnitudes = values[:, used] * directions.norm(dim=1)
-    a, b, cosine = find_antipodal_pairs(directions, max_cosine)
+    a, b, _ = find_antipodal_pairs(directions, max_cosine)
     i, j = used[a].tolist(), used[b].tolist()
     pairs = [f"{names[m]} {names[n]}" for m, n in zip(i, j, strict=True)]
-    return (magnitudes[:, a] - magnitudes[:, b], pairs), cosine.tolist()
+    return magnitudes[:, a] - magnitudes[:, b], pairs
 
 
 def _scores(values: np.ndarray, y: np.ndarray, is_class: bool) -> np.ndarray:
@@ -334,15 +320,14 @@ def _predictions(
     """
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold
-    from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     # float64: ridge regression in float32 is not the same from one machine to another
     x = values.astype(np.float64)
+    x = StandardScaler().fit(x[fit]).transform(x)
     model: Any = LogisticRegression(max_iter=1000) if is_class else Ridge()
-    model = make_pipeline(StandardScaler(), model)
     if chooses_penalty:
-        grid = {"logisticregression__C": 1 / RAW_GRID} if is_class else {"ridge__alpha": RAW_GRID}
+        grid = {"C": 1 / RAW_GRID} if is_class else {"alpha": RAW_GRID}
         n_folds = min(5, *np.unique(y[fit], return_counts=True)[1]) if is_class else 5
         folds = (StratifiedKFold if is_class else KFold)(n_folds, shuffle=True, random_state=0)
         model = GridSearchCV(model, grid, scoring="roc_auc" if is_class else "r2", cv=folds)
@@ -354,9 +339,9 @@ def _predictions(
     return predicted[fit], predicted[report]
 
 
-def _resamples(y: np.ndarray, is_class: bool, n_resamples: int, seed: int) -> np.ndarray:
-    """(n, 1 + n_resamples) texts: all of them first, then drawn, class by class: none is empty."""
+def _resamples(y: np.ndarray, is_class: bool, seed: int) -> np.ndarray:
+    """(n, 1 + N_RESAMPLES) texts: all of them first, then drawn, class by class: none is empty."""
     generator = np.random.default_rng(seed)
     strata = [np.flatnonzero(y == c) for c in (0, 1)] if is_class else [np.arange(len(y))]
-    drawn = [generator.choice(rows, (len(rows), n_resamples)) for rows in strata]
+    drawn = [generator.choice(rows, (len(rows), N_RESAMPLES)) for rows in strata]
     return np.column_stack([np.concatenate(strata), np.concatenate(drawn)])

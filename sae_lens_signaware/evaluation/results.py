@@ -34,12 +34,6 @@ Indices = Annotated[Tensor, _read_as(np.int64), PlainSerializer(Tensor.tolist, l
 """(n,) int64 on the CPU."""
 
 
-def versions() -> dict[str, str]:
-    """The versions of the packages that a measurement depends on."""
-    modules = (sae_lens_signaware, sae_lens, torch)
-    return {module.__name__: str(module.__version__) for module in modules}
-
-
 @dataclasses.dataclass(frozen=True)
 class Provenance:
     """Origin of a result: number of tokens, the SAE's config, and versions of the packages."""
@@ -51,7 +45,9 @@ class Provenance:
     @classmethod
     def of(cls, sae: SAE[Any], n_tokens: int) -> "Provenance":
         """Record an SAE, the number of tokens, and the versions in use."""
-        return cls(n_tokens, sae.cfg.to_dict(), versions())
+        modules = (sae_lens_signaware, sae_lens, torch)
+        versions = {module.__name__: str(module.__version__) for module in modules}
+        return cls(n_tokens, sae.cfg.to_dict(), versions)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -68,7 +68,7 @@ def write_measurement(folder: str | Path, quality: SAEQuality, census: BipolarCe
     quality = dataclasses.replace(quality, weights_sha256=sha256_of(folder / SAE_WEIGHTS_FILENAME))
     rates = {"sparsity": census.log_sparsity, "pos_share": census.pos_share.float()}
     write_tensors(rates, folder / SPARSITY_FILENAME)
-    write_json(quality.to_dict(), folder / QUALITY_FILENAME)
+    write_json(dataclasses.asdict(quality), folder / QUALITY_FILENAME)
     return quality
 
 

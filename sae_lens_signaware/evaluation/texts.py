@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import pandas as pd
 import torch
-from sae_lens.util import get_special_token_ids
 from torch import Tensor
 
 from sae_lens_signaware.checks import InvalidInputError, one_line, require
@@ -57,13 +56,11 @@ class TextActivations:
         activations: (n_tokens, d_in), text after text.
         n_tokens_of: (n_texts,) int64, tokens of each text; at least 1.
         hook_name: where they are from; None where that is not known.
-        n_cut: texts whose end is missing, since they are longer than the context that was run.
     """
 
     activations: Tensor
     n_tokens_of: Tensor
     hook_name: str | None = None
-    n_cut: int = 0
 
     def batches(self, max_tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield activations (n, d_in) and the number of the text of each, (n,) int64."""
@@ -107,12 +104,9 @@ def text_activations(
             activations are not finite.
     """
     tokenizer = models.tokenizer_of(model)
-    bos, excluded = (
-        models.bos_ids(tokenizer) if prepend_bos else [],
-        get_special_token_ids(tokenizer),
-    )
-    whole = [bos + models.token_ids(tokenizer, text) for text in texts]
-    rows = [tuple(row[:context_size]) for row in whole]
+    excluded = models.excluded_tokens(model, True)
+    bos = models.bos_ids(tokenizer) if prepend_bos else []
+    rows = [tuple([*bos, *models.token_ids(tokenizer, text)][:context_size]) for text in texts]
     for i, row in enumerate(rows):
         has_token = not {*row} <= {*excluded}
         require(has_token, f"text {i + 1}", texts[i], "a text with a token that is no special one")
@@ -121,11 +115,10 @@ def text_activations(
     for length, group in itertools.groupby(sorted({*rows}, key=len), key=len):
         for ids in torch.tensor([*group]).split(max(1, TOKENS_AT_ONCE // length)):
             of_hooks = [x.cpu() for x in models.hooked_activations(model, ids, hooks)]
-            for i, keep in enumerate(~torch.isin(ids, torch.tensor(excluded))):
+            for i, keep in enumerate(models.is_kept(ids, excluded)):
                 held[tuple(ids[i].tolist())] = [x[i, keep] for x in of_hooks]
     counts = torch.tensor([len(held[row][0]) for row in rows])
-    n_cut = sum(len(row) > context_size for row in whole)
     return [
-        TextActivations(torch.cat([held[row][i] for row in rows]), counts, name, n_cut)
+        TextActivations(torch.cat([held[row][i] for row in rows]), counts, name)
         for i, name in enumerate(hook_names)
     ]

@@ -74,7 +74,8 @@ def bi_jump_relu(
     for sign, row in SIDES if two_sided else SIDES[:1]:
         size = sign * h + b_mag[0]
         jump = torch.relu(threshold[row] + b_mag[0].detach())
-        z = z + sign * _apply(JumpReLU, size, jump, bandwidth)
+        # False, here and below: as DeepMind's, the estimator reaches the threshold alone
+        z = z + sign * JumpReLU.apply(size, jump, bandwidth, False)
     return z
 
 
@@ -83,15 +84,10 @@ def bi_step(h: Tensor, threshold: Tensor, bandwidth: Tensor, two_sided: bool = T
 
     ds/dthreshold_s = -(1 / e) K((u_s - threshold_s) / e),    u_+ = h, u_- = -h
     """
-    sides = [_apply(Step, sign * h, threshold[row], bandwidth) for sign, row in SIDES]
-    return sides[0] + sides[1] if two_sided else sides[0]
-
-
-def _apply(function: type[torch.autograd.Function], x: Tensor, at: Tensor, width: Tensor) -> Tensor:
-    # False: the estimator reaches the threshold alone, as DeepMind's does
-    out = function.apply(x, at, width, False)
-    assert isinstance(out, Tensor)
-    return out
+    n_active = torch.zeros_like(h)
+    for sign, row in SIDES if two_sided else SIDES[:1]:
+        n_active = n_active + Step.apply(sign * h, threshold[row], bandwidth, False)
+    return n_active
 
 
 def largest_of_batch(u: Tensor, k: int) -> Tensor:

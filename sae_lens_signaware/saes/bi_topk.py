@@ -130,15 +130,16 @@ class KeepsLargestTraining(SignedTraining, KeepsLargest):
     auxk_names = ("aux_loss_coefficient", "auxiliary_reconstruction_loss")
     _k_of_step: float | None = None
 
+    @override
+    def initialize_weights(self) -> None:
+        super().initialize_weights()
+        self.dead_after_factor = min(1.0, 64 / self.cfg.k)
+
     @property
     @override
     def k(self) -> float:
         """k of the step that runs, and that of the config outside of one."""
         return self.cfg.k if self._k_of_step is None else self._k_of_step
-
-    @override
-    def dead_after(self) -> float:
-        return self.cfg.dead_after_tokens * min(1.0, 64 / self.cfg.k)
 
     @override
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:

@@ -161,6 +161,9 @@ class SignedTraining(SignedSAE, _TrainingSAE):
     in_units_of_input: tuple[str, ...] = ("b_dec", "b_enc", "b_mag", "threshold")
     """Parameters and buffers that are in units of ``input_scale``."""
 
+    dead_after_factor = 1.0
+    """Times ``dead_after_tokens``: tokens without activity after which a latent is dead."""
+
     _loss_is_finite: Tensor | None = None
 
     def losses(self, step: StepValues) -> Losses:
@@ -314,7 +317,7 @@ class SignedTraining(SignedSAE, _TrainingSAE):
             self.start(step_input.sae_in)
         dead = step_input.dead_neuron_mask
         if self.cfg.dead_after_tokens is not None:
-            dead = self.tokens_since_active >= self.dead_after()
+            dead = self.tokens_since_active >= self.cfg.dead_after_tokens * self.dead_after_factor
         threshold = getattr(self, "threshold", None)
         if threshold is not None:
             # on .data: a clamp in the graph has no gradient below the bound
@@ -326,13 +329,14 @@ class SignedTraining(SignedSAE, _TrainingSAE):
                     row.data.mul_(1 - DEAD_DECAY * (dead & closes))
         return dataclasses.replace(step_input, dead_neuron_mask=dead)
 
-    def dead_after(self) -> float:
-        """Tokens without activity after which a latent is dead."""
-        return self.cfg.dead_after_tokens
-
     def after_step(self, step_input: TrainStepInput, output: TrainStepOutput) -> None:
         """The stop at a NaN, counts of a training, and metrics. No parameter may change here."""
-        self._note_loss(output.loss, step_input.is_logging_step)
+        is_finite, before = output.loss.detach().isfinite(), self._loss_is_finite
+        self._loss_is_finite = is_finite if before is None else before & is_finite
+        # on a CPU at once; elsewhere a look waits for the device, so at logging steps and saves
+        is_cheap = is_finite.device.type == "cpu" and not torch.compiler.is_compiling()
+        if (step_input.is_logging_step or is_cheap) and not self._loss_is_finite:
+            self.require_finite_loss()
         acts = output.feature_acts
         if self.training:
             self.tokens_since_active += acts.shape[:-1].numel()
@@ -354,13 +358,6 @@ class SignedTraining(SignedSAE, _TrainingSAE):
         if hasattr(self, "threshold"):
             metrics["mean_threshold"] = self.rows(torch.float32)["threshold"].mean() * self.scale
         return metrics
-
-    def _note_loss(self, loss: Tensor, look: bool) -> None:
-        # on a CPU at once; elsewhere a look waits for the device, so at logging steps and saves
-        is_finite, before = loss.detach().isfinite(), self._loss_is_finite
-        self._loss_is_finite = is_finite if before is None else before & is_finite
-        if look or (loss.device.type == "cpu" and not torch.compiler.is_compiling()):
-            self.require_finite_loss()
 
     def require_finite_loss(self) -> None:
         """Raise RuntimeError where a loss of this training was NaN or inf."""

@@ -80,7 +80,7 @@ def run_one(store: SweepStore, run: Run, train: Tensor, heldout: Tensor) -> RunR
         measured = save_and_measure(sae, staging, heldout.split(CHUNK), tokens_from)
     result = RunResult(
         *(run.cell, run.seed, run.sae, run.field, run.value),
-        quality=measured.quality.to_dict(),
+        quality=vars(measured.quality),
         l0_pos=measured.census.firing_rate_pos.sum().item(),
         l0_neg=measured.census.firing_rate_neg.sum().item(),
         bipolar_share=measured.quality.bipolar_share,
