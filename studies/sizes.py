@@ -44,7 +44,7 @@ def functions_of_a_step() -> set[tuple[str, int]]:
     sae = Dense(BiJumpReLUTrainingSAEConfig(d_in=16, d_sae=32, target_l0=8))
     found: set[tuple[str, int]] = set()
 
-    def note(frame: FrameType, event: str, arg: object) -> None:
+    def note(frame: FrameType, event: str, _: object) -> None:
         code = frame.f_code
         if event == "call" and "sae_lens_signaware" in code.co_filename:
             found.add((code.co_filename, code.co_firstlineno))
