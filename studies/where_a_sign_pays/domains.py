@@ -8,11 +8,12 @@ Texts, images and records are split before windows are cut, so that no window is
 import io
 import zipfile
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from studies.common import ROOT
@@ -22,6 +23,7 @@ MOST = 200_000, 50_000
 """Rows of the two parts at most, drawn by a fixed seed."""
 PHOTOGRAPHS = ("astronaut", "brick", "camera", "chelsea", "coffee", "grass", "gravel", "rocket")
 LAYER = "model.layers.10"
+MODEL_ACTIVATIONS = ROOT / "demo_out/where_a_sign_pays.safetensors"
 
 
 def _drawn(parts: Parts) -> Parts:
@@ -139,9 +141,8 @@ def glove() -> Parts:
     return _drawn((words[:-50_000], words[-50_000:]))
 
 
-@cache
-def _model_activations() -> dict[str, Parts]:
-    """Of SmolLM2-135M (Apache 2.0) at its layer 10, of State of the Union addresses."""
+def prepare_model_activations() -> None:
+    """Of SmolLM2-135M (Apache 2.0) at its layer 10, of State of the Union addresses, to a file."""
     from datasets import load_dataset
     from sae_lens.load_model import load_model
 
@@ -162,14 +163,18 @@ def _model_activations() -> dict[str, Parts]:
         order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(0))
         found = text_activations(model, [texts[i] for i in order[:n_texts].tolist()], names)
         parts.append({name: f.activations for name, f in zip(hooks, found, strict=True)})
-    return {name: (parts[0][name], parts[1][name]) for name in hooks}
+    both = zip(("train", "heldout"), parts, strict=True)
+    save_file(
+        {f"{name} {part}": x for part, of in both for name, x in of.items()}, MODEL_ACTIVATIONS
+    )
 
 
 def of_model(name: str) -> Parts:
     """One place of the model; of queries, keys and values the first head."""
-    train, heldout = _model_activations()[name]
-    width = 64 if name in ("queries", "keys", "values") else train.shape[1]
-    return train[:, :width].contiguous(), heldout[:, :width].contiguous()
+    held = load_file(MODEL_ACTIVATIONS)
+    width = 64 if name in ("queries", "keys", "values") else None
+    train, heldout = (held[f"{name} {part}"][:, :width] for part in ("train", "heldout"))
+    return train.contiguous(), heldout.contiguous()
 
 
 def features(two_sided: bool) -> Parts:
@@ -194,9 +199,9 @@ DOMAINS: dict[str, Callable[[], Parts]] = {
     "queries": partial(of_model, "queries"),
     "keys": partial(of_model, "keys"),
     "values": partial(of_model, "values"),
+    "made, one-sided": partial(features, False),
+    "made, two-sided": partial(features, True),
     "attention output": partial(of_model, "attention output"),
     "MLP output": partial(of_model, "MLP output"),
     "residual stream": partial(of_model, "residual stream"),
-    "made, one-sided": partial(features, False),
-    "made, two-sided": partial(features, True),
 }

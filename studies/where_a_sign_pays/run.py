@@ -9,8 +9,11 @@ Each domain goes to OUT/DOMAIN.json when it is done; a call that was stopped goe
 """
 
 import argparse
+import itertools
 import json
+import multiprocessing
 import sys
+import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))  # studies/ is no installed package
 
 import torch
-from sae_lens import BatchTopKTrainingSAEConfig
+from sae_lens import SAE, BatchTopKTrainingSAEConfig
 from sae_lens.config import LoggingConfig, SAETrainerConfig
 from torch import Tensor
 
@@ -30,7 +33,12 @@ from sae_lens_signaware import (
 )
 from sae_lens_signaware.evaluation.inputs import decoder_directions
 from studies.common import STUDIES, measured_with, write_result
-from studies.where_a_sign_pays.domains import DOMAINS, Parts
+from studies.where_a_sign_pays.domains import (
+    DOMAINS,
+    MODEL_ACTIVATIONS,
+    Parts,
+    prepare_model_activations,
+)
 
 WIDTH = 256
 KS = (4, 8, 16)
@@ -72,7 +80,7 @@ def measure(sae: Any, x: Tensor) -> list[float]:
 
 
 def train(parts: Parts, arm: str, k: int, lr: float, seed: int, n_steps: int) -> Any:
-    """One SAE, with a fixed number of steps of 512."""
+    """One SAE of ``n_steps`` steps of 512, as it is saved for inference."""
     config, width, fields = ARMS[arm]
     trainer = SAETrainerConfig(
         total_training_samples=512 * n_steps,
@@ -83,8 +91,9 @@ def train(parts: Parts, arm: str, k: int, lr: float, seed: int, n_steps: int) ->
         logger=LoggingConfig(log_to_wandb=False),
     )
     cfg = config(d_in=parts[0].shape[1], d_sae=width, k=k, **fields)
-    trained = train_on_cache(cfg, trainer, parts[0], seed)
-    return trained
+    with tempfile.TemporaryDirectory() as folder:
+        train_on_cache(cfg, trainer, parts[0], seed).save_inference_model(folder)
+        return SAE.load_from_disk(folder)
 
 
 def run_domain(name: str, out: Path, n_steps: int = 2_000) -> None:
@@ -98,13 +107,13 @@ def run_domain(name: str, out: Path, n_steps: int = 2_000) -> None:
     parts, validation = (data[:edge], heldout), data[edge:]
     rows = []
     for arm in ARMS:
-        r2_of = {lr: analyze_sae(train(parts, arm, KS[1], lr, 0, n_steps), validation)
-                 .explained_variance for lr in RATES}  # fmt: skip
-        best = max(r2_of, key=lambda lr: r2_of[lr])
-        for k in KS:
-            for seed in SEEDS:
-                sae = train(parts, arm, k, best, seed, n_steps)
-                rows.append([name, arm, k, seed, best, *measure(sae, heldout)])
+        tried = {lr: train(parts, arm, KS[1], lr, 0, n_steps) for lr in RATES}
+        r2_of = {lr: analyze_sae(sae, validation).explained_variance for lr, sae in tried.items()}
+        best = max(RATES, key=lambda lr: r2_of[lr])
+        for k, seed in itertools.product(KS, SEEDS):
+            is_tried = (k, seed) == (KS[1], 0)
+            sae = tried[best] if is_tried else train(parts, arm, k, best, seed, n_steps)
+            rows.append([name, arm, k, seed, best, *measure(sae, heldout)])
     target.write_text(json.dumps(rows))
 
 
@@ -115,7 +124,9 @@ def main() -> None:
     parser.add_argument("--domains", nargs="*", default=list(DOMAINS), choices=list(DOMAINS))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(2) as pool:
+    if not MODEL_ACTIVATIONS.exists():
+        prepare_model_activations()
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         list(pool.map(run_domain, args.domains, [args.out] * len(args.domains)))
     done = [args.out / f"{name}.json" for name in DOMAINS]
     rows = [row for path in done if path.exists() for row in json.loads(path.read_text())]
