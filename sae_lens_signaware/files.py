@@ -3,13 +3,16 @@
 Nothing here imports torch or sae_lens, which take seconds.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
 
 from sae_lens_signaware.checks import InvalidInputError, nearest, one_line, require
 
@@ -91,6 +94,17 @@ def require_writable(field: str, path: str | Path) -> None:
         raise InvalidInputError(f"{field}: {path} cannot be written: {error.strerror}") from None
 
 
+@contextlib.contextmanager
+def only_one(field: str, path: str) -> Iterator[None]:
+    """Hold ``path`` for this process; InvalidInputError where another one does."""
+    name = hashlib.sha256(str(Path(path).resolve()).encode()).hexdigest()
+    try:
+        with FileLock(Path(tempfile.gettempdir()) / f"{name}.lock", blocking=False):
+            yield
+    except Timeout:
+        raise InvalidInputError(f"{field}: another process is writing to {path}") from None
+
+
 def require_new(field: str, path: str | Path) -> None:
     """Raise InvalidInputError where something is at ``path``, or no folder can be made."""
     if os.path.lexists(path):
@@ -98,9 +112,10 @@ def require_new(field: str, path: str | Path) -> None:
     require_writable(field, path)
 
 
-def require_file_target(field: str, path: str | Path) -> None:
+def require_file_target(field: str, path: Path | None) -> None:
     """Raise InvalidInputError unless a file can be written; its folder may be a typo: not made."""
-    path = Path(path)
+    if path is None:
+        return
     is_free = path.parent.is_dir() and not path.is_dir()
     require(is_free, field, str(path), "a file in a folder that exists")
     require_writable(field, path.parent)

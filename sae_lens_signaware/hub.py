@@ -7,12 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, ModelCard, ModelCardData
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-)
+from huggingface_hub import HfApi, ModelCard, ModelCardData, errors
 from jinja2 import Template
 from sae_lens import SAE, TrainingSAE, upload_saes_to_huggingface
 from sae_lens.constants import (
@@ -54,8 +49,9 @@ def load_sae(reference: str | Path) -> SAE[Any]:
         for name, weight in sae.state_dict().items():
             require_finite(name, weight)
     except Exception as error:  # whatever a broken file makes SAELens, json or safetensors raise
-        is_absent = isinstance(error, RepositoryNotFoundError | EntryNotFoundError)
-        did_not_answer = isinstance(error, LocalEntryNotFoundError)  # a subclass of the latter
+        absent = errors.RepositoryNotFoundError | errors.EntryNotFoundError
+        is_absent = isinstance(error, absent)
+        did_not_answer = isinstance(error, errors.LocalEntryNotFoundError)  # a subclass
         if did_not_answer or (isinstance(error, OSError) and not is_absent):
             raise
         raise InvalidInputError(f"SAE: {reference} cannot be loaded: {one_line(error)}") from error
@@ -177,5 +173,4 @@ def _with(held: str | list[str] | None, *names: str | None) -> list[str] | None:
 
 def _hub_name(name: Any) -> str | None:
     """``name`` where it can be a Hub id ("owner/name"); a local path has no place in a card."""
-    is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)) and not Path(name).exists()
-    return name if is_id else None
+    return name if re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)) and not Path(name).exists() else None

@@ -167,17 +167,6 @@ def test_help_and_versions(command) -> None:
     )
 
 
-def test_versions_of_a_checkout_without_metadata(command, monkeypatch) -> None:
-    import importlib.metadata as metadata
-
-    def absent(name: str) -> str:
-        raise metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(metadata, "version", absent)
-    code, out, _ = command("--version")
-    assert (code, __version__ in out) == (0, True)
-
-
 def test_quiet_prints_nothing_and_a_module_is_imported_first(folder, command, monkeypatch) -> None:
     monkeypatch.setenv("TQDM_DISABLE", "")
     (folder / "my_module.py").write_text("open('imported', 'w').close()")

@@ -20,6 +20,7 @@ from sae_lens import SAE, ActivationsStore, SAETrainer
 from torch import Tensor
 
 from sae_lens_signaware.evaluation.saved import read_quality
+from sae_lens_signaware.files import only_one
 from sae_lens_signaware.training.config import build_runner_config
 from sae_lens_signaware.training.runner import train_and_measure
 from tests.small_sweep import write_text
@@ -256,6 +257,12 @@ def test_a_taken_output_is_left_as_it_is_without_overwrite(
     after = contents(tmp_path / "output")
     assert after.keys() == before.keys()
     assert SAE.load_from_disk(tmp_path / "output").cfg.d_sae == 24
+
+
+def test_two_trainings_into_one_output_do_not_run_at_once(values, refuses, tmp_path) -> None:
+    config = write(of(values, "bi_topk"), tmp_path)
+    with only_one("output_path", str(tmp_path / "output")):
+        refuses(tmp_path, "output_path: another process", "train", config)
 
 
 def test_a_missed_target_l0_and_tokens_that_were_trained_on_warn(

@@ -34,10 +34,7 @@ USAGE_ERROR: Any = typer.BadParameter.__base__
 def _print_versions(asked: bool) -> None:
     if asked:
         typer.echo(f"sae-lens-signaware {__version__}")
-        try:
-            typer.echo(f"sae-lens {importlib.metadata.version('sae-lens')}")
-        except importlib.metadata.PackageNotFoundError:  # a checkout on PYTHONPATH has no metadata
-            typer.echo("sae-lens of an unknown version")
+        typer.echo(f"sae-lens {importlib.metadata.version('sae-lens')}")
         raise typer.Exit
 
 

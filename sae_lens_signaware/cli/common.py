@@ -16,12 +16,9 @@ from sae_lens_signaware.checks import InvalidInputError, one_line
 console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
 errors = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
-EXIT_WRONG_INPUT = 2
 EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
 GO_ON = "Run the same command again to go on from there."
-HTTP_CLIENTS = ("httpx", "requests", "wandb")
-"""Modules of errors that are a failure of the network, and no defect."""
+HTTP_CLIENTS = ("httpx", "requests", "wandb")  # whose errors are of the network, and no defect
 
 
 def set_verbosity(quiet: bool, verbose: bool) -> None:
@@ -49,9 +46,9 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             return command(*args, **kwargs)
         except KeyboardInterrupt as error:
-            code, message = EXIT_INTERRUPTED, f"Interrupted. {error}".strip()
+            code, message = 130, f"Interrupted. {error}".strip()
         except InvalidInputError as error:
-            code, message = EXIT_WRONG_INPUT, one_line(error)
+            code, message = 2, one_line(error)
         except Exception as error:
             is_of_network = type(error).__module__.split(".")[0] in HTTP_CLIENTS
             if not is_of_network and not isinstance(error, OSError | RuntimeError | MemoryError):
@@ -63,11 +60,9 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
-def write_and_print(out: Path | None, write: Callable[[Path], object], *tables: object) -> None:
-    """Write a result, where ``out`` says so, and print its tables."""
+def print_and_write(table: object, out: Path | None, write: Callable[[Path], object]) -> None:
+    """Print the table of a result, and write the result where ``out`` says so."""
+    console.print(table)
     if out is not None:
         write(out)
-    for table in tables:
-        console.print(table)
-    if out is not None:
         console.print(f"Written to {out}")

@@ -9,7 +9,7 @@ import typer
 from typer import Argument, Option
 
 from sae_lens_signaware.cli.common import EXIT_FAILED, GO_ON, console
-from sae_lens_signaware.files import require_file_target, require_writable
+from sae_lens_signaware.files import only_one, require_file_target, require_writable
 from sae_lens_signaware.training.yaml_files import read_yaml
 
 
@@ -50,7 +50,9 @@ def train(
     from sae_lens_signaware.training.config import build_runner_config
     from sae_lens_signaware.training.runner import train_and_measure
 
-    train_and_measure(build_runner_config(values, str(config), context.args), console, overwrite)
+    cfg = build_runner_config(values, str(config), context.args)
+    with only_one("output_path", str(cfg.output_path)):
+        train_and_measure(cfg, console, overwrite)
 
 
 def sweep(
@@ -73,9 +75,8 @@ def sweep(
     cfg, runs = sweep_config_of(values, str(config))
     command = shlex.join(["sae-lens-signaware", *sys.argv[1:]])
     try:
-        summary = run_sweep(
-            cfg, runs, out, console, command, run_ray if executor == "ray" else run_local
-        )
+        execute = run_ray if executor == "ray" else run_local
+        summary = run_sweep(cfg, runs, out, console, command, execute)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(GO_ON) from None
     print_summary(summary, out, console)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from sae_lens_signaware.checks import InvalidInputError, one_line, require, require_hub_ids
-from sae_lens_signaware.cli.common import console, write_and_print
+from sae_lens_signaware.cli.common import console, print_and_write
 from sae_lens_signaware.files import (
     require_file_target,
     require_new,
@@ -45,7 +45,7 @@ def analyze(
     tensor, loaded = load_named_activations(activations, key), load_sae(sae)
     with console.status(f"Measuring {tensor.shape[:-1].numel():,} tokens"):
         analysis = analyze_sae(loaded, tensor)
-    write_and_print(out, analysis.write, analysis.table())
+    print_and_write(analysis.table(), out, analysis.write)
 
 
 def audit(
@@ -65,8 +65,7 @@ def audit(
     require_sae(sae)
     if activations is not None:
         require_tensor("activations", activations, key)
-    if out is not None:
-        require_file_target("out", out)
+    require_file_target("out", out)
     from sae_lens_signaware.evaluation.audit import antipodal_audit
     from sae_lens_signaware.hub import load_sae
     from sae_lens_signaware.training.cache import load_named_activations
@@ -75,7 +74,7 @@ def audit(
     loaded = load_sae(sae)
     with console.status(f"Searching {loaded.cfg.d_sae:,} decoder rows"):
         result = antipodal_audit(loaded, tensor, max_cosine)
-    write_and_print(out, result.write, result.table())
+    print_and_write(result.table(), out, result.write)
 
 
 def split(
@@ -194,8 +193,7 @@ def probe(
     --hook-name model.layers.15.mlp
     """
     require_sae(sae)
-    if out is not None:
-        require_file_target("out", out)
+    require_file_target("out", out)
     from sae_lens.load_model import load_model
 
     from sae_lens_signaware.evaluation.models import hook_of, require_hook
@@ -235,4 +233,4 @@ def probe(
             max_cosine=max_cosine,
             seed=seed,
         )
-    write_and_print(out, result.write, result.table())
+    print_and_write(result.table(), out, result.write)
