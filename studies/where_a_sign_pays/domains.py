@@ -177,18 +177,6 @@ def of_model(name: str) -> Parts:
     return train.contiguous(), heldout.contiguous()
 
 
-def features(two_sided: bool) -> Parts:
-    """Made: 200 features in 64 dimensions, each active on 4% of rows, with one sign or with both."""
-    generator = torch.Generator().manual_seed(0)
-    directions = torch.nn.functional.normalize(torch.randn(200, 64, generator=generator))
-    n = sum(MOST)
-    sizes = 0.5 + torch.rand(n, 200, generator=generator)
-    signs = torch.randint(2, (n, 200), generator=generator) * 2 - 1 if two_sided else 1
-    active = torch.rand(n, 200, generator=generator) < 0.04
-    x = (sizes * signs * active) @ directions
-    return x[: MOST[0]], x[MOST[0] :]
-
-
 DOMAINS: dict[str, Callable[[], Parts]] = {
     "grey image patches": grey_patches,
     "colour image patches": colour_patches,
@@ -199,9 +187,7 @@ DOMAINS: dict[str, Callable[[], Parts]] = {
     "queries": partial(of_model, "queries"),
     "keys": partial(of_model, "keys"),
     "values": partial(of_model, "values"),
-    "made, one-sided": partial(features, False),
-    "made, two-sided": partial(features, True),
-    "attention output": partial(of_model, "attention output"),
     "MLP output": partial(of_model, "MLP output"),
+    "attention output": partial(of_model, "attention output"),
     "residual stream": partial(of_model, "residual stream"),
 }
