@@ -95,9 +95,9 @@ def require_writable(field: str, path: str | Path) -> None:
 
 
 @contextlib.contextmanager
-def only_one(field: str, path: str) -> Iterator[None]:
-    """Hold ``path`` for this process; InvalidInputError where another one does."""
-    name = hashlib.sha256(str(Path(path).resolve()).encode()).hexdigest()
+def only_one(field: str, path: str | None) -> Iterator[None]:
+    """Hold ``path`` for this process; InvalidInputError where another one does. None is free."""
+    name = hashlib.sha256(str(Path(path).resolve() if path else os.getpid()).encode()).hexdigest()
     try:
         with FileLock(Path(tempfile.gettempdir()) / f"{name}.lock", blocking=False):
             yield

