@@ -112,8 +112,8 @@ def candidates(fields: Mapping[str, Any], target_l0: float, d_in: int) -> list[T
         grid = {"target_l0": [target_l0]}
     else:
         grid = {n: v for n, v in values.items() if isinstance(v, list) and "widths" not in n}
-    ((name, swept),) = grid.items()
-    return [config_class(**{**values, name: value}) for value in swept]
+    ((name, values_of_grid),) = grid.items()
+    return [config_class(**{**values, name: value}) for value in values_of_grid]
 
 
 def train(cfg: TrainingSAEConfig, training: Any, activations: Tensor, seed: int) -> SAE[Any]:

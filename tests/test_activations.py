@@ -89,10 +89,10 @@ def test_the_two_sided_jumprelu_by_hand(b_mag, wanted):
 def test_the_largest_keep_their_signs():
     u = torch.tensor([[3.0, -4.0, 0.5], [-1.0, 2.0, 0.0]])
     of_tokens = torch.tensor([[3.0, -4.0, 0.0], [-1.0, 2.0, 0.0]])
-    assert_close(activations.largest_of_tokens(u, 2), of_tokens)
+    assert_close(activations.topk(u, 2), of_tokens)
     of_batch = torch.tensor([[3.0, -4.0, 0.0], [0.0, 2.0, 0.0]])
-    assert_close(activations.largest_of_batch(u, 3), of_batch)
-    assert_close(activations.largest_of_batch(u, 100), u)
+    assert_close(activations.batch_topk(u, 3), of_batch)
+    assert_close(activations.batch_topk(u, 100), u)
 
 
 def numbers(low: float, high: float) -> st.SearchStrategy[float]:

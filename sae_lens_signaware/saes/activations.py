@@ -90,14 +90,14 @@ def bi_step(h: Tensor, threshold: Tensor, bandwidth: Tensor, two_sided: bool = T
     return n_active
 
 
-def largest_of_batch(u: Tensor, k: int) -> Tensor:
+def batch_topk(u: Tensor, k: int) -> Tensor:
     """``u`` where it is one of the ``k`` largest by size of the whole batch, else 0."""
     size = u.detach().abs().flatten()
     kept = size.topk(min(k, len(size)), sorted=False).indices
     return torch.zeros_like(u).flatten().scatter(0, kept, u.flatten()[kept]).view_as(u)
 
 
-def largest_of_tokens(u: Tensor, k: int) -> Tensor:
+def topk(u: Tensor, k: int) -> Tensor:
     """``u`` where it is one of the ``k`` largest by size of its token, else 0."""
     kept = u.detach().abs().topk(k, sorted=False).indices
     return torch.zeros_like(u).scatter(-1, kept, u.gather(-1, kept))

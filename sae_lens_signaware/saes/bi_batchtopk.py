@@ -13,14 +13,14 @@ from torch import Tensor
 from typing_extensions import override
 
 from sae_lens_signaware.saes import fast
-from sae_lens_signaware.saes.activations import largest_of_batch
+from sae_lens_signaware.saes.activations import batch_topk
 from sae_lens_signaware.saes.bi_jumprelu import BiJumpReLUSAEConfig
-from sae_lens_signaware.saes.bi_topk import KeepsLargestFields, KeepsLargestTraining
+from sae_lens_signaware.saes.bi_topk import TopKFamilyFields, TopKFamilyTraining
 
 
 @dataclass
-class BiBatchTopKTrainingSAEConfig(KeepsLargestFields, BatchTopKTrainingSAEConfig):
-    """Configuration: SAELens's batchtopk, and :class:`~.bi_topk.KeepsLargestFields`.
+class BiBatchTopKTrainingSAEConfig(TopKFamilyFields, BatchTopKTrainingSAEConfig):
+    """Configuration: SAELens's batchtopk, and :class:`~.bi_topk.TopKFamilyFields`.
 
     Args:
         k: mean number of active latents per token. A batch of n tokens has int(k * n) of them.
@@ -41,19 +41,19 @@ class BiBatchTopKTrainingSAEConfig(KeepsLargestFields, BatchTopKTrainingSAEConfi
 
 
 @fast.may_be_fast
-class BiBatchTopKTrainingSAE(KeepsLargestTraining, BatchTopKTrainingSAE):
+class BiBatchTopKTrainingSAE(TopKFamilyTraining, BatchTopKTrainingSAE):
     """Training SAE that keeps the k * n latents of n tokens that are largest in size."""
 
     in_units_of_input = ("b_dec", "b_enc", "b_mag", "topk_threshold")
 
     @override
     def keep(self, u: Tensor) -> Tensor:
-        return largest_of_batch(u, int(self.k * u.shape[:-1].numel()))
+        return batch_topk(u, int(self.k * u.shape[:-1].numel()))
 
     @override
     def find_active(self, x_c: Tensor) -> fast.Active | None:
         size, k = self.size_of(x_c.dtype), int(self.k * len(x_c))
-        return fast.largest_of_batch(x_c, self.W_enc, self.b_enc.to(x_c.dtype), size, k)
+        return fast.batch_topk(x_c, self.W_enc, self.b_enc.to(x_c.dtype), size, k)
 
     @override
     def after_step(self, step_input: TrainStepInput, output: TrainStepOutput) -> None:

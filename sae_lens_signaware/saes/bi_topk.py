@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from sae_lens_signaware.checks import require
 from sae_lens_signaware.saes import fast
-from sae_lens_signaware.saes.activations import largest_of_tokens, with_size_bias
+from sae_lens_signaware.saes.activations import topk, with_size_bias
 from sae_lens_signaware.saes.common import (
     Losses,
     Rows,
@@ -29,7 +29,7 @@ from sae_lens_signaware.saes.common import (
 from sae_lens_signaware.saes.split import both_sides, make_plain
 
 
-class KeepsLargest(SignedSAE):
+class TopKFamily(SignedSAE):
     """The latents of largest size are kept, all others are 0.
 
         h = x_c @ W_enc + b_enc,    u = n sign(h) relu(|h| + b_mag),    z = u of the largest |u|
@@ -99,7 +99,7 @@ class KeepsLargest(SignedSAE):
 
 
 @dataclass
-class KeepsLargestFields:
+class TopKFamilyFields:
     """Fields beyond those of SAELens's ``topk`` family.
 
     Args:
@@ -124,7 +124,7 @@ class KeepsLargestFields:
         require(cfg.k_anneal_steps >= 0, "k_anneal_steps", cfg.k_anneal_steps, "0 or more")
 
 
-class KeepsLargestTraining(SignedTraining, KeepsLargest):
+class TopKFamilyTraining(SignedTraining, TopKFamily):
     """Training that keeps the largest latents; SAELens's ``TopKTrainingSAE`` follows in the MRO."""
 
     auxk_names = ("aux_loss_coefficient", "auxiliary_reconstruction_loss")
@@ -184,12 +184,12 @@ class BiTopKSAEConfig(TopKSAEConfig):
         return "bi_topk"
 
 
-class _BiTopK(KeepsLargest):
+class _BiTopK(TopKFamily):
     """What both SAEs share; b_mag <= 0, so that one side of a latent alone is above 0."""
 
     @override
     def keep(self, u: Tensor) -> Tensor:
-        return largest_of_tokens(u, int(self.k))
+        return topk(u, int(self.k))
 
     @override
     def rows(self, dtype: torch.dtype) -> Rows:
@@ -210,8 +210,8 @@ class BiTopKSAE(_BiTopK, TopKSAE):
 
 
 @dataclass
-class BiTopKTrainingSAEConfig(KeepsLargestFields, TopKTrainingSAEConfig):
-    """Configuration of the training SAE: SAELens's topk, and :class:`KeepsLargestFields`."""
+class BiTopKTrainingSAEConfig(TopKFamilyFields, TopKTrainingSAEConfig):
+    """Configuration of the training SAE: SAELens's topk, and :class:`TopKFamilyFields`."""
 
     @override
     @classmethod
@@ -224,7 +224,7 @@ class BiTopKTrainingSAEConfig(KeepsLargestFields, TopKTrainingSAEConfig):
 
 
 @fast.may_be_fast
-class BiTopKTrainingSAE(KeepsLargestTraining, _BiTopK, TopKTrainingSAE):
+class BiTopKTrainingSAE(TopKFamilyTraining, _BiTopK, TopKTrainingSAE):
     """Training SAE that keeps the k latents of each token that are largest in size."""
 
     @override
@@ -235,4 +235,4 @@ class BiTopKTrainingSAE(KeepsLargestTraining, _BiTopK, TopKTrainingSAE):
     @override
     def find_active(self, x_c: Tensor) -> fast.Active | None:
         size, k = self.size_of(x_c.dtype), int(self.k)
-        return fast.largest_of_tokens(x_c, self.W_enc, self.b_enc.to(x_c.dtype), size, k)
+        return fast.topk(x_c, self.W_enc, self.b_enc.to(x_c.dtype), size, k)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sae_lens_signaware.checks import require
 from sae_lens_signaware.saes import fast
-from sae_lens_signaware.saes.activations import largest_of_tokens
+from sae_lens_signaware.saes.activations import topk
 
 BIPOLAR_MIN_SHARE = 0.1
 """Share of a latent's firings that a bipolar one has on its rarer side at least."""
@@ -277,7 +277,7 @@ class SignedTraining(SignedSAE, _TrainingSAE):
             return sae_out.new_zeros(())
         pre = step.pre_of(latents)
         rows = {name: row[:, latents] for name, row in self.rows(pre.dtype).items()}
-        acts = largest_of_tokens(self.ungated(pre, rows), min(k, len(latents)))
+        acts = topk(self.ungated(pre, rows), min(k, len(latents)))
         product = (acts / rows["scale"] if "scale" in rows else acts) @ self.W_dec[latents]
         sae_in = step.inputs.sae_in
         error, recons = (sae_in - sae_out).detach(), self.in_input_space(sae_in, product)

@@ -317,7 +317,7 @@ def _nonzero(mask: Tensor) -> Tensor:
     return words[inside // 8] * 8 + inside % 8
 
 
-def largest_of_batch(
+def batch_topk(
     x_c: Tensor,
     W_enc: Tensor,
     b_enc: Tensor | None,
@@ -350,14 +350,14 @@ def largest_of_batch(
     return passed.where(kept.sort().values)
 
 
-def largest_of_tokens(
+def topk(
     x_c: Tensor,
     W_enc: Tensor,
     b_enc: Tensor | None,
     size: Callable[[Tensor, Tensor | slice], Tensor],
     k: int,
 ) -> Active | None:
-    """The ``k`` latents of each token of largest size; arguments as :func:`largest_of_batch`."""
+    """The ``k`` latents of each token of largest size; arguments as :func:`batch_topk`."""
     d_sae = W_enc.shape[1]
     if k > MAX_DENSITY * d_sae:
         return None

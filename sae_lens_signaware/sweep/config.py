@@ -47,8 +47,8 @@ class CellConfig(_Section):
 
 
 class LatentsConfig(_Section):
-    """Latents that the report shows: the ``n_latents`` of most energy of each of ``saes``, at the
-    swept value ``value`` and the first seed; their contexts are of ``n_prompts`` held-out prompts.
+    """Latents that the report shows: the ``n_latents`` of most energy of each of ``saes``, at
+    ``value`` and the first seed; their contexts are of ``n_prompts`` held-out prompts.
     """
 
     saes: list[str] = Field(min_length=1)
@@ -65,7 +65,7 @@ class SweepConfig(_Section):
         runner: fields of SAELens's ``LanguageModelSAERunnerConfig`` that all runs share.
         cells: name -> hook point. Runs of a cell share one cache of its activations.
         seeds: of the initial weights and of the order of the batches.
-        saes: name -> ``architecture`` and its fields; exactly one field holds a list, and is swept.
+        saes: name -> ``architecture`` and its fields; exactly one field holds a list, the sweep.
             ``seeds`` there takes fewer of them, and ``runner`` holds some of :data:`PER_SAE`.
         compare: pairs of names of ``saes``: is the first one's frontier better than the second's?
         n_cached_tokens: activations that are trained on, in epochs if ``training_tokens`` is more.
@@ -95,7 +95,7 @@ class SweepConfig(_Section):
 
 @dataclass(frozen=True)
 class Run:
-    """One SAE of a sweep: where it stands in the config, what is swept, and SAELens's config."""
+    """One SAE of a sweep: its place and its value in the config, and SAELens's config."""
 
     cell: str
     seed: int
@@ -168,9 +168,9 @@ def _runs(config: SweepConfig, cell_name: str, seed: int, name: str, source: str
     require(is_some, f"{where}.seeds", seeds, f"a list out of {config.seeds}")
     is_right = isinstance(own, dict) and all(field in PER_SAE for field in own)
     require(is_right, f"{where}.runner", own, f"a mapping with fields of {', '.join(PER_SAE)}")
-    swept = {field: fields[field] for field in fields if _is_swept(field, fields)}
-    require(len(swept) == 1, where, swept, "exactly one field with a list of numbers to sweep")
-    ((field, grid),) = swept.items()
+    grids = {field: fields[field] for field in fields if _is_grid(field, fields)}
+    require(len(grids) == 1, where, grids, "exactly one field with a list of numbers to sweep")
+    ((field, grid),) = grids.items()
     is_right = bool(grid) and all(type(value) in (int, float) for value in grid)
     require(is_right, f"{where}.{field}", grid, "a list of numbers")
     for value in grid if seed in seeds else ():
@@ -191,7 +191,7 @@ def _runs(config: SweepConfig, cell_name: str, seed: int, name: str, source: str
         yield Run(cell_name, seed, name, field, value, cfg, dtype)
 
 
-def _is_swept(field: str, fields: Mapping[str, Any]) -> bool:
+def _is_grid(field: str, fields: Mapping[str, Any]) -> bool:
     """Whether a list holds values to sweep: not where one value is a list (matryoshka_widths)."""
     if not isinstance(fields[field], list):
         return False

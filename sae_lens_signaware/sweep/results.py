@@ -94,7 +94,7 @@ class SweepSummary:
         """The runs; an L0 that misses the one asked for is marked."""
         is_missed = any(result.misses_target for result in self.results)
         note = f"! misses the L0 asked for by more than {TOLERANCE:.0%}" if is_missed else ""
-        columns = "cell|SAE|seed|swept|L0|R²|dead|both signs|ms / step"
+        columns = "cell|SAE|seed|setting|L0|R²|dead|both signs|ms / step"
         rows = [
             (
                 *(r.cell, r.sae, str(r.seed), f"{r.field} {r.value:g}"),
