@@ -214,9 +214,11 @@ def test_an_audit_by_hand() -> None:
     assert found.cosine.tolist() == pytest.approx([-1, -1 / np.sqrt(1.0001)])
     assert (found.rate_a.tolist(), found.rate_b.tolist()) == ([0.5, 0.5], [0.25, 0.25])
     assert found.co_firing_rate.tolist() == [0, 0]
-    assert (found.n_pairs, found.freed_width, found.freed_share) == (2, 1, 0.25)
+    assert (found.n_pairs, found.freed_width) == (2, 1)
     sae.b_enc.data[1] = 5.0  # fires together with latent 0, so only the other pair can be merged
+    sae.b_enc.data[3] = 5.0  # always fires, in no pair
     found = antipodal_audit(sae, TOKENS)
+    assert found.firing_share == pytest.approx((0.5 + 1 + 0.25) / 2.75)
     assert found.co_firing_rate.tolist() == [0.5, 0]
     assert found.freed_width == 1
 

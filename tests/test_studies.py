@@ -59,12 +59,13 @@ def test_where_a_sign_pays_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
     x = torch.randn(2048, 8)
     monkeypatch.setattr(run, "DOMAINS", {"tiny": lambda: (x[:1536], x[1536:])})
-    for name, values in {"KS": (2, 4), "RATES": (3e-3,), "SEEDS": (0,)}.items():
-        monkeypatch.setattr(run, name, values)
-    run.run_domain("tiny", tmp_path, n_steps=20)
-    rows = json.loads((tmp_path / "tiny.json").read_text())
-    assert len(rows) == 2 * len(run.ARMS)
-    assert {len(row) for row in rows} == {len(run.COLUMNS)}
+    monkeypatch.setattr(run, "KS", (2, 4))
+    for arm, (config, _, _, seeds) in run.ARMS.items():
+        monkeypatch.setitem(run.ARMS, arm, (config, 8, 20, seeds[:1]))
+        run.run_arm("tiny", arm, tmp_path)
+        rows = json.loads((tmp_path / f"tiny, {arm}.json").read_text())
+        assert [row[:3] for row in rows] == [["tiny", arm, 2], ["tiny", arm, 4]]
+        assert {len(row) for row in rows} == {len(run.COLUMNS)}
 
 
 def test_worlds_run() -> None:
@@ -155,10 +156,3 @@ def test_speed_measures_every_sae() -> None:
     result = measure("16:32:64:4", 1, list(SAES), torch.device("cpu"))
     assert all(2 <= l0 <= 8 for l0 in result["l0"].values())
     assert "dense floor" in report(result)
-
-
-def test_faults_are_caught() -> None:
-    from studies.faults.run import run
-
-    _, bad = run(seed=0, n_random=1, n_kills=0)
-    assert bad == []

