@@ -32,7 +32,7 @@ def test_charts_and_latents_in_both_themes_on_two_screens(driver: Any, tmp_path:
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.ui import WebDriverWait
 
-    second = {**PAGE, "latent": 9, "min_share": 0.5, "logits_neg": [["onlyhere", 1.0]]}
+    second = {**PAGE, "latent": 9, "energy_pos": 5.0, "logits_neg": [["onlyhere", 1.0]]}
     page = write_report(written(tmp_path, SWEEP, latents(second)), tmp_path / "report.html")
 
     def script(words: str) -> Any:
@@ -63,7 +63,7 @@ def test_charts_and_latents_in_both_themes_on_two_screens(driver: Any, tmp_path:
     WebDriverWait(driver, 30).until(lambda _: script(left))
 
     assert shown() == "sae-0-latent-7"
-    driver.find_element("css selector", "#order [value=share]").click()
+    driver.find_element("css selector", "#order [value=energy]").click()
     assert shown() == "sae-0-latent-9"
     driver.find_element("id", "next").click()
     assert shown() == "sae-0-latent-7"

@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from datasets import Dataset
 from sae_lens import SAE
 from safetensors.torch import save_file
 from torch.testing import assert_close
@@ -22,7 +24,8 @@ from tests.architectures import D_IN, D_SAE, VARIANTS, inference_sae, inputs
 from tests.small_sweep import sweep_values, write_data
 
 COMMANDS = (
-    "demo", "train", "sweep", "report", "analyze", "audit", "probe", "split", "merge", "push",
+    "demo", "train", "sweep", "report", "analyze", "audit", "latents", "probe", "split",
+    "merge", "push",
 )  # fmt: skip
 
 
@@ -55,6 +58,7 @@ WRONG_SAE = [
         ("split", "new"),
         ("merge", "new", *WITH_ACTS),
         ("probe", "--data", "text.csv"),
+        ("latents",),
         ("push", "me/mine"),
     ],
     ids=lambda words: words[0],
@@ -92,7 +96,7 @@ def test_an_sae_that_is_not_there(words, sae, named, folder, refuses) -> None:
         ("--seed", ("probe", "sae", "--data", "text.csv", "--seed", "-1")),
         ("--model-kwargs", ("probe", "sae", "--data", "text.csv", "--model-kwargs", "{")),
         ("hook_name", ("probe", "sae", "--data", "text.csv")),
-        ("model: nowhere", ("probe", "sae", "--data", "text.csv", "--hook-name", "x",
+        ("model_name: nowhere", ("probe", "sae", "--data", "text.csv", "--hook-name", "x",
                             "--model", "nowhere", "--model-class", "AutoModelForCausalLM")),
         ("out must be a file", ("probe", "sae", "--data", "text.csv", "--out", "typo/x.json")),
         ("RESULTS", ("report", "nowhere")),
@@ -251,16 +255,42 @@ def test_merge_takes_back_a_split(folder, command) -> None:
     assert f"{D_SAE} pairs merged: width {2 * D_SAE} -> {D_SAE}" in out
 
 
-def test_probe(tiny_model, tmp_path, command) -> None:
-    pytest.importorskip("sklearn", reason="needs the [probe] extra")
+@pytest.fixture
+def of_model(tiny_model, tmp_path) -> Path:
+    """Folder of an SAE whose metadata name a model."""
     sae = inference_sae("bi_topk", d_in=16)
     sae.cfg.metadata.model_name = str(tiny_model)
     sae.cfg.metadata.model_class_name = "AutoModelForCausalLM"
     sae.cfg.metadata.hook_name = "transformer.h.0.mlp"
+    sae.cfg.metadata.context_size = 8
     sae.save_model(tmp_path / "sae")
+    return tmp_path / "sae"
+
+
+def test_latents(of_model, tmp_path, command) -> None:
+    (tmp_path / "texts").mkdir()
+    texts = [" ".join(f"w{(i * j) % 62}" for j in range(1, 20)) for i in range(20)]
+    Dataset.from_dict({"text": texts}).to_parquet(tmp_path / "texts/train.parquet")
+    out = tmp_path / "page.html"
+    code, _, err = command("latents", of_model, "--out", out)
+    assert code == 2
+    assert "dataset must be a folder or a Hub id" in err
+    words = ("latents", of_model, "--dataset", tmp_path / "texts", "--n-latents", 3, "--out", out)
+    code, printed, err = command(*words)
+    assert code == 0, err
+    found = re.findall(r'data-latent="(\d+)"', out.read_text())
+    assert len(found) == 3
+    assert all(re.search(rf"│ {latent} ", printed) for latent in found)
+    code, _, err = command(*words[:3], tmp_path / "nowhere", "--out", out)
+    assert code == 2
+    assert "dataset: " in err
+
+
+def test_probe(of_model, tmp_path, command) -> None:
+    pytest.importorskip("sklearn", reason="needs the [probe] extra")
     rows = [f"w{i % 7} w{i % 5} w{40 + i % 2} w{i},{'no' if i % 2 else 'yes'}" for i in range(40)]
     (tmp_path / "data.csv").write_text("\n".join(["text,label", *rows]))
-    words = ("probe", tmp_path / "sae", "--data", tmp_path / "data.csv")
+    words = ("probe", of_model, "--data", tmp_path / "data.csv")
     words += ("--k", "1", "--k", "2", "--out", tmp_path / "probe.json")
     code, out, err = command(*words)
     assert code == 0, err

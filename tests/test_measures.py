@@ -28,6 +28,7 @@ from sae_lens_signaware.evaluation import (
     merge_antipodal,
 )
 from sae_lens_signaware.evaluation.measures import PolarityCalibration
+from sae_lens_signaware.report.latents import clearest_latents
 from sae_lens_signaware.saes import BiJumpReLUSAE, BiJumpReLUSAEConfig, split_polarities
 from tests.architectures import D_IN, D_SAE, each_variant, inference_sae, inputs
 
@@ -221,6 +222,19 @@ def test_an_audit_by_hand() -> None:
     assert found.firing_share == pytest.approx((0.5 + 1 + 0.25) / 2.75)
     assert found.co_firing_rate.tolist() == [0.5, 0]
     assert found.freed_width == 1
+
+
+def test_the_clearest_latents_by_hand() -> None:
+    rates = {"pos": [0.1, 0.1, 0.5, 0.1, 0.0], "neg": [0.05, 0.001, 0.1, 0.1, 0.0]}
+    energies = {"pos": [0.1, 9.0, 5.0, 0.4, 0.0], "neg": [0.2, 9.0, 5.0, 0.3, 0.0]}
+    census: Any = SimpleNamespace(
+        firing_rate=torch.tensor(rates["pos"]) + torch.tensor(rates["neg"]),
+        **{f"firing_rate_{side}": torch.tensor(held) for side, held in rates.items()},
+        **{f"energy_{side}": torch.tensor(held) for side, held in energies.items()},
+    )
+    # weaker sides of 3 and 0 have 3 and 1; 1 has a rare side, 2 is dense, 4 is dead
+    assert clearest_latents(census, 9) == [3, 0, 1, 2]
+    assert clearest_latents(census, 1) == [3]
 
 
 @pytest.mark.parametrize("variant", ["sa_gsae-full", "sa_gsae-none", "bi_jumprelu-none"])

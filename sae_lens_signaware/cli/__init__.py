@@ -17,7 +17,7 @@ from sae_lens_signaware import __version__
 from sae_lens_signaware.checks import one_line
 from sae_lens_signaware.cli.common import errors, reports_errors, set_verbosity
 from sae_lens_signaware.cli.running import demo, report, sweep, train
-from sae_lens_signaware.cli.saes import analyze, audit, merge, probe, push, split
+from sae_lens_signaware.cli.saes import analyze, audit, latents, merge, probe, push, split
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -72,7 +72,7 @@ def program(
 
 # train hands every flag that it does not know to SAELens's parser
 _TRAIN = {"allow_extra_args": True, "ignore_unknown_options": True}
-for _command in (demo, train, sweep, report, analyze, audit, probe, split, merge, push):
+for _command in (demo, train, sweep, report, analyze, audit, latents, probe, split, merge, push):
     app.command(context_settings=_TRAIN if _command is train else None)(reports_errors(_command))
 
 

@@ -1,4 +1,4 @@
-"""Commands that take a saved SAE: analyze, audit, probe, split, merge, push."""
+"""Commands that take a saved SAE: analyze, audit, latents, probe, split, merge, push."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from sae_lens_signaware.checks import InvalidInputError, one_line, require, require_hub_ids
+from sae_lens_signaware.checks import require, require_hub_ids
 from sae_lens_signaware.cli.common import console, print_and_write
 from sae_lens_signaware.files import (
     require_file_target,
@@ -20,6 +20,15 @@ SaeArgument = Annotated[str, Argument(metavar="SAE", help="A folder, or REPO:ID 
 Activations = Annotated[Path, Option(help="safetensors file of (n, d_in) activations.")]
 Key = Annotated[str, Option(help="Name of the tensor in that file.")]
 MaxCosine = Annotated[float, Option(min=-1, max=0, help="A pair has at most this cosine.")]
+Model = Annotated[str | None, Option(help="Folder or Hub id; else as the SAE says.")]
+ModelClass = Annotated[
+    str | None, Option(help="AutoModelForCausalLM or HookedTransformer; likewise.")
+]
+ModelKwargs = Annotated[
+    Any, Option(parser=json.loads, metavar="JSON", help="Passed to from_pretrained; likewise.")
+]
+HookName = Annotated[str | None, Option(help="Where the SAE reads; likewise.")]
+Device = Annotated[str, Option(help="Where the model runs.")]
 JsonOut = Annotated[Path | None, Option(help="JSON file to write.")]
 
 
@@ -167,14 +176,11 @@ def probe(
             "'fit' or 'report', without it halves are drawn.",
         ),
     ],
-    model: Annotated[str | None, Option(help="Folder or Hub id; else as the SAE says.")] = None,
-    model_class: Annotated[
-        str | None, Option(help="AutoModelForCausalLM or HookedTransformer; likewise.")
-    ] = None,
-    model_kwargs: Annotated[
-        Any, Option(parser=json.loads, metavar="JSON", help="Passed to from_pretrained; likewise.")
-    ] = None,
-    hook_name: Annotated[str | None, Option(help="Where the SAE reads; likewise.")] = None,
+    model: Model = None,
+    model_class: ModelClass = None,
+    model_kwargs: ModelKwargs = None,
+    hook_name: HookName = None,
+    device: Device = "cpu",
     context_size: Annotated[int, Option(min=2, help="Tokens of a text at most.")] = 256,
     k: Annotated[
         list[int] | None,
@@ -182,7 +188,6 @@ def probe(
     ] = None,
     max_cosine: MaxCosine = -0.5,
     seed: Annotated[int, Option(min=0, help="Of the halves and of the resamples.")] = 0,
-    device: Annotated[str, Option(help="Where the model runs.")] = "cpu",
     out: JsonOut = None,
 ) -> None:
     """Measure how well k latents of any SAELens SAE tell a label of texts.
@@ -194,9 +199,6 @@ def probe(
     """
     require_sae(sae)
     require_file_target("out", out)
-    from sae_lens.load_model import load_model
-
-    from sae_lens_signaware.evaluation.models import hook_of, require_hook
     from sae_lens_signaware.evaluation.probe import KS
     from sae_lens_signaware.evaluation.probe import probe as measure
     from sae_lens_signaware.evaluation.texts import read_labelled_texts, text_activations
@@ -205,21 +207,12 @@ def probe(
     held = read_labelled_texts(data)
     loaded = load_sae(sae)
     metadata = loaded.cfg.metadata
-    hook = hook_name or hook_of(loaded)
-    if model_kwargs is None:  # the SAE's may name files of its own model, such as a GGUF file
-        model_kwargs = {} if model else metadata.model_from_pretrained_kwargs or {}
-    model = model or str(metadata.model_name)
-    model_class = str(model_class or metadata.model_class_name or "HookedTransformer")
-    try:
-        language_model: Any = load_model(model_class, model, device, model_kwargs, [hook])
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(f"model: {model}: {one_line(error)}") from None
-    require_hook(language_model, hook)
+    language_model = _model_of(loaded, model, model_class, model_kwargs, hook_name, device)
     with console.status(f"Probing {len(held.texts):,} texts"):
         (source,) = text_activations(
             language_model,
             held.texts,
-            hook_names=[hook],
+            hook_names=[metadata.hook_name],
             head_indices=[metadata.hook_head_index],
             prepend_bos=metadata.prepend_bos is not False,
             context_size=context_size,
@@ -234,3 +227,57 @@ def probe(
             seed=seed,
         )
     print_and_write(result.table(), out, result.write)
+
+
+def latents(
+    sae: SaeArgument,
+    out: Annotated[Path, Option(help="HTML file to write.")] = Path("latents.html"),
+    dataset: Annotated[str | None, Option(help="Folder or Hub id; else as the SAE says.")] = None,
+    n_latents: Annotated[int, Option(min=1, help="Latents to show.")] = 24,
+    n_prompts: Annotated[int, Option(min=1, help="Prompts to search.")] = 128,
+    model: Model = None,
+    model_class: ModelClass = None,
+    model_kwargs: ModelKwargs = None,
+    hook_name: HookName = None,
+    device: Device = "cpu",
+) -> None:
+    """Write a browser of an SAE's latents as one HTML page, those first whose two sides are clear.
+
+    Example: sae-lens-signaware latents pretrained/smollm2-135m-layer15-mlp_out
+    --model demo_out/model --dataset demo_out/data/heldout
+    --model-kwargs '{"gguf_file": "SmolLM2-135M-Instruct.Q4_1.gguf"}'
+    """
+    require_sae(sae)
+    require_file_target("out", out)
+    from sae_lens_signaware.hub import load_sae
+    from sae_lens_signaware.report.latents import pages_of_dataset
+    from sae_lens_signaware.report.page import write_browser
+
+    loaded = load_sae(sae)
+    texts = dataset or loaded.cfg.metadata.dataset_path
+    require(bool(texts), "dataset", texts, "a folder or a Hub id, as the SAE names none")
+    language_model = _model_of(loaded, model, model_class, model_kwargs, hook_name, device)
+    with console.status(f"Searching {n_prompts:,} prompts"):
+        pages = pages_of_dataset(loaded, language_model, texts, sae, n_latents, n_prompts)
+    print_and_write(pages.table(), out, lambda path: write_browser(pages, path))
+
+
+def _model_of(
+    sae: Any,
+    model: str | None,
+    model_class: str | None,
+    model_kwargs: dict[str, Any] | None,
+    hook_name: str | None,
+    device: str,
+) -> Any:
+    """The model that an SAE reads, hooked there; what is given replaces what the SAE says."""
+    from sae_lens_signaware.evaluation.models import hook_of
+    from sae_lens_signaware.sweep.cache import hooked_model
+
+    metadata = sae.cfg.metadata
+    metadata.hook_name = hook_name or hook_of(sae)
+    if model_kwargs is None:  # the SAE's may name files of its own model, such as a GGUF file
+        model_kwargs = {} if model else metadata.model_from_pretrained_kwargs or {}
+    kind = model_class or metadata.model_class_name or "HookedTransformer"
+    hooks = [metadata.hook_name]
+    return hooked_model(str(kind), model or str(metadata.model_name), device, model_kwargs, hooks)

@@ -40,6 +40,11 @@ def write_report(results: str | Path, out: str | Path) -> Path:
     return out
 
 
+def write_browser(latents: "LatentPages", out: str | Path) -> None:
+    """Write the browser of the latents of one SAE as a self-contained HTML page."""
+    write_text(page(Results({}, {latents.name: latents})), out)
+
+
 def page(results: Results) -> str:
     """Return the HTML of the page."""
     look = charts.looks(results.saes)

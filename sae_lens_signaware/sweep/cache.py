@@ -124,11 +124,18 @@ def model_of(runs: Sequence[Run]) -> Any:
     """The model of ``runs``, as SAELens hooks it at their hook points."""
     cfg, hooks = runs[0].cfg, list(dict.fromkeys(run.cfg.hook_name for run in runs))
     kwargs = cfg.model_from_pretrained_kwargs
+    return hooked_model(cfg.model_class_name, cfg.model_name, str(cfg.device), kwargs, hooks)
+
+
+def hooked_model(
+    kind: str, name: str, device: str, kwargs: dict[str, Any] | None, hooks: list[str]
+) -> Any:
+    """A model of ``load_model`` that has all of ``hooks``; InvalidInputError where it has not."""
     try:
-        model: Any = load_model(cfg.model_class_name, cfg.model_name, cfg.device, kwargs, hooks)
+        model: Any = load_model(kind, name, device, kwargs, hooks)
     except (OSError, ValueError, TypeError) as error:
         field = "hook_name" if "hook_names not found" in str(error) else "model_name"
-        raise InvalidInputError(f"{field}: {one_line(error)}") from error
+        raise InvalidInputError(f"{field}: {name}: {one_line(error)}") from error
     for hook in hooks:  # TransformerLens takes any name
         require(hook in model.hook_dict, "hook_name", hook, "a hook of the model")
     return model
@@ -184,15 +191,3 @@ def _collect(
         n += n_new
         progress.update(task, completed=n)
     return out
-
-
-def heldout_prompts(model: Any, config: SweepConfig, run: Run, n: int) -> Tensor:
-    """Up to ``n`` prompts (prompt, position) of the held-out text, or else of the training text."""
-    store = store_of(model, [run], config.heldout_dataset_path or run.cfg.dataset_path)
-    rows: list[Tensor] = []
-    while sum(map(len, rows)) < n:
-        try:
-            rows.append(store.get_batch_tokens(raise_at_epoch_end=True))
-        except StopIteration:
-            break
-    return torch.cat(rows)[:n]

@@ -47,7 +47,7 @@ class CellConfig(_Section):
 
 
 class LatentsConfig(_Section):
-    """Latents that the report shows: the ``n_latents`` of most energy of each of ``saes``, at
+    """Latents that the report shows: the ``n_latents`` clearest of each of ``saes``, at
     ``value`` and the first seed; their contexts are of ``n_prompts`` held-out prompts.
     """
 

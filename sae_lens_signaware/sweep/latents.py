@@ -6,16 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 from sae_lens import SAE
-from sae_lens.constants import DTYPE_MAP
 
-from sae_lens_signaware.evaluation.measures import bipolar_census
 from sae_lens_signaware.files import write_text
-from sae_lens_signaware.report.latents import latent_pages
-from sae_lens_signaware.sweep.cache import heldout_prompts, make_caches, model_of
+from sae_lens_signaware.report.latents import latent_pages, prompts_of
+from sae_lens_signaware.sweep.cache import model_of, store_of
 from sae_lens_signaware.sweep.config import LatentsConfig, Run
-from sae_lens_signaware.sweep.runs import CHUNK, without_bars
+from sae_lens_signaware.sweep.runs import without_bars
 from sae_lens_signaware.sweep.store import SweepStore
 
 
@@ -41,19 +38,16 @@ def write_latents(store: SweepStore, runs: Sequence[Run], console: Console) -> N
     if not missing or shown is None:
         return
     with without_bars():
-        make_caches(store.config, missing, store.out, Progress(disable=True))
         model = model_of(missing)
     for run in missing:
         path = store.latents_path(run)
         with console.status(f"Latents of {run.cell}, {run.sae}"):
             sae = SAE.load_from_disk(store.path("saes", run), device=run.cfg.device or "cpu")
-            _, heldout = store.cache(run).load(DTYPE_MAP[run.cfg.dtype])
-            census = bipolar_census(sae, heldout.split(CHUNK))
-            energy = census.energy_pos + census.energy_neg
-            n = min(shown.n_latents, int((energy > 0).sum()))
-            tokens = heldout_prompts(model, store.config, run, shown.n_prompts)
-            numbers, name = energy.topk(n).indices.tolist(), f"{run.cell}, {run.sae}"
-            pages = latent_pages(sae, model, tokens, numbers, name, shown.n_contexts)
+            texts = store_of(
+                model, [run], store.config.heldout_dataset_path or run.cfg.dataset_path
+            )
+            tokens, name = prompts_of(texts, shown.n_prompts), f"{run.cell}, {run.sae}"
+            pages = latent_pages(sae, model, tokens, shown.n_latents, name, shown.n_contexts)
         write_text(keys[path], path.with_suffix(".key"))
         pages.write(path)
 
